@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# AWPortrait Edge · 人像工作室 — everything starts here: set up, serve, test, build, measure. CI runs the same commands.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
+
+  ./run.sh [serve]   安装(仅首次)并启动,浏览器打开 http://localhost:7860 · install once, then serve
+  ./run.sh edge      不装 PyTorch 的轻量安装并启动 · a light installation without PyTorch, then serve
+  ./run.sh setup     只安装 · install only
+  ./run.sh test      检查与测试 · lint, types, architecture, tests (real browser included)
+  ./run.sh build     制作模型包 · make model bundles (./run.sh build --help)
+  ./run.sh bench     在本机测速 · measure this machine
+  ./run.sh help      本说明 · this text
+
+设置 Settings (environment variables):
+TEXT
+  python3 -m engines.settings 2>/dev/null || echo "  (需要 Python 3.11 以上才能列出 · needs Python 3.11 or newer to list them)"
+}
+
+die() { echo "✗ $*" >&2; exit 1; }
+
+# A virtual environment that can install packages. Debian ships venv separately.
+make_venv() {  # folder
+  local python=${PYTHON:-python3}
+  command -v "$python" >/dev/null || die "找不到 Python。请安装 Python 3.11 以上。 Python is missing: install 3.11 or newer."
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "需要 Python 3.11 以上(可设 PYTHON=...)。 Python 3.11 or newer is needed (you may set PYTHON=...)."
+  if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    [ "$(id -u)" = 0 ] || die "请先运行 First run: sudo apt-get install python3-venv"
+    apt-get update -q && apt-get install -y -q python3-venv
+  fi
+  [ -x "$1/bin/python" ] || "$python" -m venv "$1"
+}
+
+# The CPU build of PyTorch is ten times smaller. Its own index has it; where that is out of reach, pip's configuration decides.
+torch_index() {
+  command -v nvidia-smi >/dev/null && return
+  "$1" - <<'PY' || true
+from urllib.request import urlopen
+try:
+    urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=3).close()
+    print("--index-url https://download.pytorch.org/whl/cpu")
+except OSError:
+    pass
+PY
+}
+
+requirements() {  # python, extras...: the lists of pyproject.toml, one requirement a line
+  "$1" - "${@:2}" <<'PY'
+import sys, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print("\n".join(project["dependencies"] + [line for extra in sys.argv[1:] for line in project["optional-dependencies"][extra]]))
+PY
+}
+
+# Install once: a stamp for each list of requirements, so that a second start only compares a hash.
+ensure() {  # folder, extras...
+  local venv=$1 python="$1/bin/python" want missing="" list
+  want=$(cat pyproject.toml constraints.txt | sha256sum)
+  for list in base "${@:2}"; do
+    [ "$(cat "$venv/.installed-$list" 2>/dev/null || true)" = "$want" ] || missing+=" $list"
+  done
+  [ -n "$missing" ] || return 0
+  make_venv "$venv"
+  echo "正在安装 Installing:$missing …"
+  if [[ "$missing" = *" torch"* ]] && ! "$python" -c 'import torch' 2>/dev/null; then
+    # shellcheck disable=SC2046  # no index is no argument
+    "$python" -m pip install -q --disable-pip-version-check -c constraints.txt $(torch_index "$python") 'torch==2.13.*'
+  fi
+  "$python" -m pip install -q --disable-pip-version-check -c constraints.txt -r <(requirements "$python" "${@:2}")
+  for list in base "${@:2}"; do echo "$want" > "$venv/.installed-$list"; done
+}
+
+ensure_browser() {
+  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -q >/dev/null && apt-get install -y -q chromium >/dev/null || echo "! Chromium 未能安装,浏览器测试将跳过 · browser tests will be skipped"
+  fi
+}
+
+verb=${1:-serve}
+[ $# -gt 0 ] && shift
+case "$verb" in
+  serve) ensure .venv torch; exec .venv/bin/python -m webui "$@" ;;
+  edge)  ensure .venv-edge; exec .venv-edge/bin/python -m webui "$@" ;;
+  setup) ensure .venv torch; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
+  build) ensure .venv torch build; exec .venv/bin/python -m engines.toolchain "$@" ;;
+  bench) ensure .venv torch; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
+  test)
+    ensure .venv torch build train dev
+    ensure_browser
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    .venv/bin/lint-imports
+    .venv/bin/python -m pytest "$@" ;;
+  help|-h|--help) usage ;;
+  *) usage; die "不认识的命令 Unknown verb: $verb" ;;
+esac
