@@ -1,0 +1,168 @@
+"""
+A bundle is a folder of model parts plus bundle.json. It says what the parts are and how to sample, never how graphs
+run.
+
+A part's `file` is a file, or a folder that several formats share: config.json and safetensors for PyTorch, model.onnx
+beside them for the compiled engines, whose weights are the same bytes (toolchain/share.py). Parts of one role stand in
+order of preference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from engines.errors import BundleError, NotFoundError
+
+Role = Literal["text_encoder", "denoiser", "decoder", "preview_decoder", "face_detector", "restorer"]
+Format = Literal["safetensors", "diffusers", "onnx", "openvino", "tensorrt"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int4"]
+BUILT_IN = Path(__file__).parent / "builtin"  # what is shipped
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """`precision` is that of the arithmetic; weights may be stored narrower. `sha256` covers the file, or every file of
+    the folder.
+    """
+
+    role: Role
+    file: str
+    format: Format
+    precision: Precision
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Defaults and geometry of a denoiser. The decoder takes latents / latent_scale + latent_shift."""
+
+    steps: int
+    shift: float  # of the noise levels, as FlowMatchEulerDiscreteScheduler counts it
+    latent_channels: int
+    latent_stride: int  # pixels per latent cell
+    latent_scale: float
+    latent_shift: float
+    guidance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Text:
+    """How words become token ids. `template` holds {prompt}."""
+
+    tokenizer: str  # file, in the format of the `tokenizers` library
+    sha256: str
+    template: str = "{prompt}"
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Face:
+    """
+    What a restorer takes: a square face of this side. Its network's output times `residual` is added to the input, if
+    not 0.
+    """
+
+    size_px: int
+    residual: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    `family` names the module in engines/families (or "gpen"); `sizes` are the (width, height) it draws well, the native
+    one first; `dialect` says which words it knows: "natural" language, or the "attributes" of the built-in drawings.
+    """
+
+    name: str
+    family: str
+    root: Path
+    parts: tuple[Part, ...]
+    sampling: Sampling | None = None
+    lineage: tuple[str, ...] = ()
+    text: Text | None = None
+    face: Face | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    dialect: str = "natural"
+    title: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path) -> Bundle:
+        """BundleError: no manifest, or one that does not say what a bundle must."""
+        try:
+            manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
+            return TypeAdapter(cls).validate_python({**manifest, "root": root})
+        except (OSError, ValueError, TypeError, ValidationError) as exc:
+            raise BundleError(f"{root.name}/bundle.json: {exc}", bundle=root.name) from exc
+
+    def part(self, role: Role, formats: frozenset[Format]) -> Part:
+        """The preferred part for a role among those an engine can read. BundleError: there is none."""
+        for part in self.parts:
+            if part.role == role and part.format in formats:
+                return part
+        raise BundleError(f"{self.name} has no {role} in {', '.join(sorted(formats))}", bundle=self.name)
+
+    def has(self, role: Role) -> bool:
+        return any(part.role == role for part in self.parts)
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        return frozenset(part.role for part in self.parts)
+
+    def verify(self) -> None:
+        """Read every byte. BundleError: a part is missing, is not what the manifest says, or lies elsewhere."""
+        expected = {(part.file, part.sha256) for part in self.parts}
+        if self.text is not None:
+            expected.add((self.text.tokenizer, self.text.sha256))
+        for file, sha256 in sorted(expected):
+            inside = (self.root / file).resolve().is_relative_to(self.root.resolve())
+            if not (inside and sha256 and digest(self.root / file) == sha256):
+                raise BundleError(f"{self.name}/{file}: its checksum is not the manifest's", bundle=self.name)
+
+    def need(self, value: T | None, what: str) -> T:
+        if value is None:
+            raise BundleError(f"{self.name}/bundle.json says nothing about {what}", bundle=self.name)
+        return value
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The folders that hold bundles; an earlier folder wins over a later one."""
+
+    folders: tuple[Path, ...]
+
+    def names(self) -> list[str]:
+        return sorted({name for folder in self.folders for name in _bundles_in(folder)})
+
+    def open(self, name: str) -> Bundle:
+        """The bundle in the folder of that name, whatever its manifest calls it. NotFoundError: there is none."""
+        for folder in self.folders:
+            if name in _bundles_in(folder):  # compared, never joined to a path: a name cannot lead out of the shelf
+                return replace(Bundle.open(folder / name), name=name)
+        raise NotFoundError("bundle", name)
+
+
+def _bundles_in(folder: Path) -> set[str]:
+    """Folders with a manifest; a hidden one is still being built."""
+    return {path.parent.name for path in folder.glob("[!.]*/bundle.json")}
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file; of a folder, that of its lines `<sha256>  <path>` sorted by path; missing: empty."""
+    if not path.is_dir():
+        return _file_digest(path) if path.is_file() else ""
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    lines = "".join(f"{_file_digest(p)}  {p.relative_to(path).as_posix()}\n" for p in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

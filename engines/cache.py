@@ -1,0 +1,69 @@
+"""
+Arrays kept on disk under a key, the least recently used ones leaving first. Losing the folder costs time, nothing else,
+so nothing that goes wrong here is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+DIGEST_BYTES = 32  # of sha256, in front of each array: a changed byte must not change a picture
+
+
+class ArrayCache:
+    """
+    Safe between processes: files are written beside and renamed. A file that is not as it was written counts as absent.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+
+    def get_or(self, key: tuple[str, ...], make: Callable[[], Array]) -> Array:
+        path = self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npy"
+        array = _read(path)
+        if array is None:
+            array = make()
+            with contextlib.suppress(OSError):  # a full disk must not cost the picture
+                self._put(path, array)
+        return array
+
+    def _put(self, path: Path, array: Array) -> None:
+        data = io.BytesIO()
+        np.save(data, array, allow_pickle=False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        try:
+            beside.write_bytes(hashlib.sha256(data.getvalue()).digest() + data.getvalue())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        self._prune()
+
+    def _prune(self) -> None:
+        kept = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime, reverse=True)
+        for path in kept[self.limit :]:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Array | None:
+    try:
+        data = path.read_bytes()
+        os.utime(path)
+    except OSError:
+        return None
+    digest, body = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    array: Array = np.load(io.BytesIO(body), allow_pickle=False)
+    return array

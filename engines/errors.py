@@ -1,0 +1,102 @@
+"""
+The error tree. `code` is stable: REST answers with it, and a front door finds its own sentence by it, in either
+language, filling in `facts`. The text of the exception is for the log. Library errors are mapped to these at the border
+where they arise.
+
+* StudioError
+  x RequestError            the caller asked for something impossible
+    + OptionError             a field has a value it cannot have
+    + SizeError               a picture size that this bundle does not draw
+    + PromptError             nothing to draw
+  x NotFoundError           no such bundle, job or picture
+  x ImageError              an uploaded file that cannot be read as a picture
+    + ImageTooLarge
+  x BundleError             files on disk do not match their manifest
+  x EngineError             an engine started and failed
+    + EngineUnavailable       no engine can run this bundle here
+    + BlankPicture            the result is flat or not a number: never shown
+  x StorageError            the disk is full or read-only
+  x JobCancelled
+  x JobInterrupted          the program stopped twice in the middle of this job
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+Fact = str | int | float
+
+
+class StudioError(Exception):
+    code: ClassVar[str] = "studio_error"
+
+    def __init__(self, detail: str, **facts: Fact) -> None:
+        super().__init__(detail)
+        self.facts = facts
+
+
+class RequestError(StudioError):
+    code = "bad_request"
+
+
+class OptionError(RequestError):
+    code = "bad_option"
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        shown = str(value)[:60]
+        super().__init__(f"{field}={shown}: {allowed}", field=field, value=shown, allowed=allowed)
+
+
+class SizeError(RequestError):
+    code = "bad_size"
+
+    def __init__(self, width: int, height: int, multiple: int, low: int, high: int) -> None:
+        detail = f"{width}x{height}: sides must be multiples of {multiple} from {low} to {high}"
+        super().__init__(detail, width=width, height=height, multiple=multiple, low=low, high=high)
+
+
+class PromptError(RequestError):
+    code = "empty_prompt"
+
+
+class NotFoundError(StudioError):
+    code = "not_found"
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"no {what} named {name[:80]!r}", what=what, name=name[:80])
+
+
+class ImageError(StudioError):
+    code = "bad_image"
+
+
+class ImageTooLarge(ImageError):
+    code = "image_too_large"
+
+
+class BundleError(StudioError):
+    code = "bad_bundle"
+
+
+class EngineError(StudioError):
+    code = "engine_failed"
+
+
+class EngineUnavailable(EngineError):
+    code = "engine_unavailable"
+
+
+class BlankPicture(EngineError):
+    code = "blank_picture"
+
+
+class StorageError(StudioError):
+    code = "storage_failed"
+
+
+class JobCancelled(StudioError):
+    code = "cancelled"
+
+
+class JobInterrupted(StudioError):
+    code = "interrupted"

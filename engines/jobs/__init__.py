@@ -1,0 +1,74 @@
+"""
+A job is a request with an identity and a history. Queues keep jobs and their events, and tell front doors how the
+workers are; they run nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from engines.messages import Event, Failed, Final, Request, Status
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: str
+    request: Request
+    state: State
+    attempts: int  # doubles as the fencing token: only the latest attempt may publish
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that went well, with when it ended (seconds since 1970)."""
+
+    job: Job
+    final: Final
+    ended: float
+
+
+class JobQueue(Protocol):
+    folder: Path  # where pictures go; events name files in it
+
+    def submit(self, request: Request) -> str: ...
+
+    def publish(self, job: Job, event: Event) -> bool:
+        """Append an event. False means stop: somebody cancelled, or the job is no longer this attempt's."""
+        ...
+
+    def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
+        """Past and coming events from number `after` on, to the last one. NotFoundError: no such job."""
+        ...
+
+    def cancel(self, job_id: str) -> None: ...
+
+    def job(self, job_id: str) -> Job: ...
+
+    def ahead(self, job_id: str) -> int:
+        """How many jobs will be finished before this one starts."""
+        ...
+
+    def finished(self, limit: int) -> list[Finished]:
+        """The latest jobs that went well, newest first."""
+        ...
+
+    def announce(self, status: Status) -> None: ...
+
+    def status(self) -> Status: ...
+
+
+def state_after(event: Event) -> State:
+    match event:
+        case Final():
+            return "done"
+        case Failed(code="cancelled"):
+            return "cancelled"
+        case Failed():
+            return "failed"
+    return "running"

@@ -1,0 +1,190 @@
+"""
+The default queue: one SQLite file, for one machine. Every job and event is on disk before anybody hears of it.
+
+One connection behind one lock: the statements are short, and a condition variable wakes followers at once. Rows written
+by another process are seen at the next poll.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
+from engines.jobs import ENDED, Finished, Job, state_after
+from engines.messages import Event, Failed, Request, Status, pack, unpack
+
+POLL_S = 0.5
+MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS job(
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
+  attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL);
+CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
+CREATE TABLE IF NOT EXISTS event(
+  job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
+"""
+JOB = "id, request, state, attempts"
+# One statement selects and claims, so two workers cannot take the same job.
+CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
+WHERE number=(SELECT number FROM job WHERE state='queued' ORDER BY number LIMIT 1) RETURNING {JOB}"""
+# One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
+ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
+APPEND = "INSERT INTO event SELECT ?, COALESCE(MAX(seq), 0) + 1, ? FROM event WHERE job=?"
+EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
+Row = tuple[Any, ...]
+
+
+class SqliteQueue:
+    def __init__(self, path: Path, folder: Path) -> None:
+        """StorageError: the file cannot be opened or is no database."""
+        self.folder = folder
+        self._changed = threading.Condition(threading.RLock())
+        self._status = Status("loading")
+        self._retired = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA)
+        except (OSError, sqlite3.Error) as exc:
+            raise StorageError(f"{path}: {exc}", why=str(exc)) from exc
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; then everybody who waits looks again. StorageError: the disk refuses."""
+        with self._changed:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except sqlite3.Error as exc:
+                raise StorageError(f"the queue cannot be written: {exc}", why=str(exc)) from exc
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            self._changed.notify_all()
+
+    def _rows(self, sql: str, *values: object) -> list[Row]:
+        with self._changed:
+            return self._db.execute(sql, values).fetchall()
+
+    # ---- front doors
+
+    def submit(self, request: Request) -> str:
+        job_id = uuid.uuid4().hex
+        with self._transaction() as db:
+            db.execute("INSERT INTO job(id, request) VALUES(?, ?)", (job_id, pack(request)))
+        return job_id
+
+    def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
+        ended = False
+        while not ended:
+            with self._changed:
+                ended = self.job(job_id).state in ENDED  # asked first: what the last event says is then in the rows
+                rows = self._rows(EVENTS, job_id, after)
+                if not rows and not ended:
+                    self._changed.wait(POLL_S)
+            for seq, body in rows:
+                after = seq
+                yield unpack(body)
+
+    def cancel(self, job_id: str) -> None:
+        """A waiting job ends at once; a running one is told at its next event."""
+        self.job(job_id)
+        with self._transaction() as db:
+            db.execute("UPDATE job SET cancelled=1 WHERE id=?", (job_id,))
+            waiting = "UPDATE job SET state='cancelled', ended=? WHERE id=? AND state='queued' RETURNING id"
+            if db.execute(waiting, (time.time(), job_id)).fetchone():
+                db.execute(APPEND, (job_id, pack(Failed(JobCancelled.code, "before it began")), job_id))
+
+    def job(self, job_id: str) -> Job:
+        rows = self._rows(f"SELECT {JOB} FROM job WHERE id=?", job_id)
+        if not rows:
+            raise NotFoundError("job", job_id)
+        return _job(rows[0])
+
+    def ahead(self, job_id: str) -> int:
+        sql = """SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
+                 AND number < (SELECT number FROM job WHERE id=? AND state='queued')"""
+        count: int = self._rows(sql, job_id)[0][0]
+        return count
+
+    def finished(self, limit: int) -> list[Finished]:
+        sql = f"""SELECT {JOB}, ended, (SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1)
+                  FROM job WHERE state='done' ORDER BY ended DESC, number DESC LIMIT ?"""
+        return [Finished(_job(row[:4]), unpack(row[5]), row[4]) for row in self._rows(sql, limit)]
+
+    # ---- workers
+
+    def claim(self, wait_s: float = 0.0) -> Job | None:
+        """Take the oldest waiting job, waiting for one if there is none. After `retire` there is none."""
+        with self._changed:  # held from looking to waiting, so that no submission falls in between
+            job = self._take()
+            if job is None and self._changed.wait(wait_s):
+                job = self._take()
+        return job
+
+    def _take(self) -> Job | None:
+        """One that cannot be read, of another version say, is failed and passed over."""
+        while not self._retired:
+            with self._transaction() as db:
+                row = db.execute(CLAIM).fetchone()
+            if row is None:
+                break
+            try:
+                return _job(row)
+            except RequestError as exc:
+                self._end(row[0], Failed(exc.code, str(exc)))
+        return None
+
+    def retire(self) -> None:
+        """Hand out no more jobs; what is submitted waits for the next start."""
+        with self._changed:
+            self._retired = True
+            self._changed.notify_all()
+
+    def publish(self, job: Job, event: Event) -> bool:
+        state = state_after(event)
+        ended = time.time() if state in ENDED else None
+        with self._transaction() as db:
+            row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
+            if row:
+                db.execute(APPEND, (job.id, pack(event), job.id))
+        return cast(tuple[int] | None, row) == (0,)
+
+    def recover(self) -> None:
+        """At the start of the only worker: what was left running waits again, or fails if that happened twice."""
+        for job_id, attempts in self._rows("SELECT id, attempts FROM job WHERE state='running'"):
+            if attempts >= MAX_ATTEMPTS:
+                self._end(job_id, Failed(JobInterrupted.code, "the program stopped twice during this job"))
+                continue
+            with self._transaction() as db:
+                db.execute("UPDATE job SET state='queued' WHERE id=?", (job_id,))
+
+    def _end(self, job_id: str, failed: Failed) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE job SET state='failed', ended=? WHERE id=?", (time.time(), job_id))
+            db.execute(APPEND, (job_id, pack(failed), job_id))
+
+    def announce(self, status: Status) -> None:
+        with self._changed:
+            self._status = status
+            self._changed.notify_all()
+
+    def status(self) -> Status:
+        return self._status
+
+    def close(self) -> None:
+        with self._changed:
+            self._db.close()
+
+
+def _job(row: Row) -> Job:
+    """RequestError: the row holds no request of ours."""
+    return Job(row[0], unpack(row[1]), row[2], row[3])

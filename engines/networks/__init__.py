@@ -1,0 +1,3 @@
+"""torch modules that the project owns: GPEN, and the graph wrappers that give a model its signature. Never on the edge
+path.
+"""

@@ -1,0 +1,42 @@
+"""A graph module behind the Session protocol: numpy in, numpy out, no gradients, no copies on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from engines.bundle import Bundle, Part
+from engines.errors import EngineError
+from engines.networks.graphs import open_graph
+from engines.signatures import SIGNATURES, Array, Signature
+
+
+class TorchSession:
+    def __init__(self, graph: nn.Module, signature: Signature, label: str) -> None:
+        self.graph, self.signature, self.label = graph, signature, label
+
+    @classmethod
+    def open(cls, bundle: Bundle, part: Part, threads: int) -> TorchSession:
+        torch.set_num_threads(threads)
+        return cls(open_graph(bundle, part), SIGNATURES[part.role], f"{bundle.name}/{part.file}")
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        ranks = {name: array.ndim for name, array in feeds.items()}
+        if ranks != self.signature.ranks:
+            raise EngineError(f"torch: {self.label}: fed {ranks}, wants {self.signature.ranks}", engine="torch")
+        try:
+            with torch.inference_mode():
+                result = self.graph(**{name: _tensor(array) for name, array in feeds.items()})
+        except (RuntimeError, IndexError) as exc:  # bad shapes, no memory; ids beyond the vocabulary
+            raise EngineError(f"torch: {self.label}: {exc}", engine="torch") from exc
+        return {self.signature.output: result.numpy()}
+
+    def close(self) -> None:
+        del self.graph
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    """Shares the array's memory, unless it is read-only, which torch cannot promise to respect."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,38 @@
+"""How a picture was made, as the text A1111's web UI writes into PNG files, so that other tools can read ours."""
+
+from __future__ import annotations
+
+from engines.messages import CREDIT, Enhance, Generate
+
+
+def describe(request: Generate, seed: int, size: tuple[int, int], steps: int, guidance: float, engine: str) -> str:
+    """The prompt, the negative prompt, then one line `Name: value, ...`."""
+    values = {
+        "Steps": steps,
+        "Sampler": "FlowMatch Euler",
+        "CFG scale": f"{guidance:g}",
+        "Seed": seed,
+        "Size": f"{size[0]}x{size[1]}",
+        "Model": request.bundle,
+        "Engine": engine,
+        "Credit": CREDIT,
+    }
+    line = ", ".join(f"{name}: {value}" for name, value in values.items())
+    negative = [f"Negative prompt: {request.negative}"] if request.negative else []
+    return "\n".join([request.prompt, *negative, line])
+
+
+def describe_restoration(r: Enhance, engine: str) -> str:
+    values = {
+        "Strength": r.strength,
+        "Mode": r.mode,
+        "Denoise": r.denoise,
+        "Sharpen": r.sharpen,
+        "Contrast": r.contrast,
+        "Brightness": r.brightness,
+        "Protect skin": r.protect_skin,
+        "Model": r.bundle,
+        "Engine": engine,
+        "Credit": CREDIT,
+    }
+    return "Restored photo\n" + ", ".join(f"{name}: {value}" for name, value in values.items())

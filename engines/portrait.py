@@ -1,0 +1,178 @@
+"""
+Drawing portraits: the order of steps, previews and decodes for one Generate request.
+
+Knows a kit (the roles on some engine) and a folder; no queue, no page, no engine by name.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from engines import images, parameters, sampler
+from engines.bundle import Bundle
+from engines.cache import ArrayCache
+from engines.errors import BundleError, JobCancelled, OptionError, PromptError, SizeError
+from engines.families import FAMILIES
+from engines.kit import Kit
+from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
+from engines.roles import seen
+from engines.signatures import Array
+
+PREVIEW_SHARE = 0.1  # of a step's time may go into looking at it
+SIZE_RANGE_PX = (64, 2048)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A Generate with nothing left open."""
+
+    request: Generate
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+
+    @classmethod
+    def of(cls, r: Generate, bundle: Bundle) -> Plan:
+        """RequestError: this bundle cannot draw that."""
+        if "denoiser" not in bundle.roles:
+            raise OptionError("bundle", bundle.name, "a bundle that draws portraits")
+        if bundle.family not in FAMILIES:
+            raise BundleError(f"{bundle.name}: no family is called {bundle.family}", bundle=bundle.name)
+        sampling = bundle.need(bundle.sampling, "sampling")
+        native = bundle.need(bundle.sizes[0] if bundle.sizes else None, "its sizes")
+        width = native[0] if r.width is None else r.width
+        height = native[1] if r.height is None else r.height
+        _check_size(width, height, FAMILIES[bundle.family].size_multiple_cells * sampling.latent_stride)
+        if not r.prompt.strip():
+            raise PromptError("the prompt is empty")
+        if r.loras:
+            raise OptionError("loras", r.loras[0].name, "none with this model")
+        if r.restore_faces:
+            raise OptionError("restore_faces", r.restore_faces, "0")
+        if r.preview == "only" and "preview_decoder" not in bundle.roles:
+            raise OptionError("preview", r.preview, "live, off")
+        guidance = sampling.guidance if r.guidance is None else r.guidance
+        seed = secrets.randbelow(MAX_SEED + 1) if r.seed < 0 else r.seed
+        return cls(r, width, height, r.steps or sampling.steps, guidance, seed)
+
+    def seed_of(self, k: int) -> int:
+        return (self.seed + k) % (MAX_SEED + 1)
+
+
+def _check_size(width: int, height: int, multiple: int) -> None:
+    low, high = SIZE_RANGE_PX
+    if width % multiple or height % multiple or not (low <= width <= high and low <= height <= high):
+        raise SizeError(width, height, multiple, low, high)
+
+
+@dataclass
+class Pace:
+    """What each thing last cost, in seconds; 0 = not yet known. Remembered between jobs, for honest estimates."""
+
+    step_s: float = 0.0
+    decode_s: float = 0.0
+    preview_s: float = 0.0
+
+    def eta_s(self, steps: int, decodes: int) -> float | None:
+        return round(steps * self.step_s + decodes * self.decode_s, 2) if self.step_s else None
+
+    def preview_every(self) -> int:
+        return max(1, math.ceil(self.preview_s / (PREVIEW_SHARE * self.step_s))) if self.step_s else 1
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One request being drawn."""
+
+    plan: Plan
+    kit: Kit
+    reason: str
+    folder: Path
+    pace: Pace
+    started: float
+    cancelled: Callable[[], bool]
+
+    def events(self, embeddings: ArrayCache) -> Iterator[Event]:
+        plan, r = self.plan, self.plan.request
+        yield Progress("encode", 0, plan.steps, self.pace.eta_s(plan.steps * r.count, r.count), 1, r.count)
+        prompt = self.kit.embedding(r.prompt, embeddings)
+        negative = self.kit.embedding(r.negative, embeddings) if plan.guidance else None
+        names = []
+        for k in range(r.count):
+            latents = yield from self._denoise(k, prompt, negative)
+            names.append((yield from self._decode(k, latents)))
+        decoder: DecoderKind = "tiny" if r.preview == "only" else "vae"
+        yield Final(tuple(names), plan.seed, self.seconds(), self.kit.engine.name, self.reason, decoder)
+
+    def seconds(self) -> float:
+        return round(time.perf_counter() - self.started, 3)
+
+    def _check(self) -> None:
+        if self.cancelled():
+            raise JobCancelled(f"after {self.seconds():.1f} s")
+
+    def _denoise(self, k: int, prompt: Array, negative: Array | None) -> Generator[Event, None, Array]:
+        """Picture k from noise to clean latents. (1, C, h, w)"""
+        plan, sampling, count = self.plan, self.kit.sampling, self.plan.request.count
+        cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
+        x = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
+        levels = sampler.sigmas(plan.steps, sampling.shift)
+        for i, (sigma, after) in enumerate(pairwise(map(float, levels)), start=1):
+            self._check()
+            begun = time.perf_counter()
+            velocity = self._velocity(x, sigma, prompt, negative)
+            guess = sampler.clean(x, velocity, sigma)
+            x = sampler.step(x, velocity, sigma, after)
+            self.pace.step_s = time.perf_counter() - begun
+            steps_left = plan.steps - i + plan.steps * (count - k - 1)
+            yield Progress("denoise", i, plan.steps, self.pace.eta_s(steps_left, count - k), k + 1, count)
+            last = i == plan.steps
+            if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
+                yield from self._preview(k, i, x if last else guess)
+        return x
+
+    def _velocity(self, x: Array, sigma: float, prompt: Array, negative: Array | None) -> Array:
+        velocity = self.kit.denoiser.velocity(x, sigma, prompt)
+        if negative is None:
+            return velocity
+        return sampler.guide(velocity, self.kit.denoiser.velocity(x, sigma, negative), self.plan.guidance)
+
+    def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
+        if "preview_decoder" not in self.kit.bundle.roles:
+            return
+        decoder = self.kit.preview  # loaded now, the first time: that is no part of what a preview costs
+        begun = time.perf_counter()
+        name = images.write_preview(self.folder, decoder.decode(latents))
+        self.pace.preview_s = time.perf_counter() - begun
+        yield Preview(step, name, self.seconds(), "tiny", k + 1)
+
+    def _decode(self, k: int, latents: Array) -> Generator[Event, None, str]:
+        """Save picture k, from the full decoder or, with preview="only", from the tiny one with its latents kept beside
+        it.
+        """
+        self._check()
+        plan, only = self.plan, self.plan.request.preview == "only"
+        steps_left = plan.steps * (plan.request.count - k - 1)
+        yield Progress("decode", plan.steps, plan.steps, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
+        decoder = self.kit.preview if only else self.kit.decoder
+        begun = time.perf_counter()
+        name = images.write_output(self.folder, seen(decoder.decode(latents)), self._text(k))
+        self.pace.decode_s = time.perf_counter() - begun
+        if only:
+            kept = images.Negative(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
+            images.write_negative(self.folder / name, kept)
+        yield Preview(plan.steps, name, self.seconds(), "tiny" if only else "vae", k + 1)
+        return name
+
+    def _text(self, k: int) -> str:
+        plan = self.plan
+        size = (plan.width, plan.height)
+        return parameters.describe(plan.request, plan.seed_of(k), size, plan.steps, plan.guidance, self.kit.engine.name)

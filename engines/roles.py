@@ -1,0 +1,90 @@
+"""
+What each part of a bundle does, over a session: words in, embedding out; latents in, pixels out. The same on every
+engine.
+
+Latents are (1, C, h, w) float32, pictures uint8 RGB (H, W, 3).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engines import families
+from engines.backends import Session
+from engines.bundle import Sampling
+from engines.errors import BlankPicture
+from engines.signatures import Array
+from engines.tokens import Tokens
+
+FLAT = 1.0  # a picture whose standard deviation is below this many of 255 levels shows nothing
+
+
+class TextEncoder:
+    def __init__(self, session: Session, tokens: Tokens) -> None:
+        self.session, self.tokens = session, tokens
+
+    def encode(self, prompt: str) -> Array:
+        """-> (1, T, D)"""
+        return self.session.run({"ids": self.tokens.ids(prompt)})["prompt"]
+
+
+class Denoiser:
+    def __init__(self, session: Session, family: families.Family) -> None:
+        self.session, self.family = session, family
+
+    def velocity(self, latents: Array, sigma: float, prompt: Array) -> Array:
+        """dx / dsigma at noise level `sigma` in (0, 1]. prompt (1, T, D) -> (1, C, h, w)"""
+        return self.family.velocity(self.session.run(self.family.feeds(latents, sigma, prompt)))
+
+
+class Decoder:
+    """The full decoder: takes latents scaled and shifted as its autoencoder was trained."""
+
+    def __init__(self, session: Session, sampling: Sampling) -> None:
+        self.session, self.sampling = session, sampling
+
+    def decode(self, latents: Array) -> Array:
+        """-> (H, W, 3) uint8 RGB. BlankPicture: the result is not a number."""
+        scaled = latents / np.float32(self.sampling.latent_scale) + np.float32(self.sampling.latent_shift)
+        return to_pixels(self.session.run({"latents": scaled})["image"])
+
+
+class PreviewDecoder:
+    """The tiny decoder: takes the sampler's latents as they are."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def decode(self, latents: Array) -> Array:
+        """-> (H, W, 3) uint8 RGB. BlankPicture: the result is not a number."""
+        return to_pixels(self.session.run({"latents": latents})["image"])
+
+
+class Restorer:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def restore(self, face: Array) -> Array:
+        """(N, N, 3) uint8 RGB -> the same, restored. BlankPicture: the result is not a number."""
+        restored = self.session.run({"face": from_pixels(face)})["restored"]
+        return to_pixels(restored)
+
+
+def from_pixels(pixels: Array) -> Array:
+    """(H, W, 3) uint8 -> (1, 3, H, W) float32 in [-1, 1]"""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_pixels(image: Array) -> Array:
+    """(1, 3, H, W) float32 in about [-1, 1] -> (H, W, 3) uint8. BlankPicture: it is not a number."""
+    if not np.isfinite(image).all():
+        raise BlankPicture("the network returned values that are not numbers")
+    pixels: Array = np.rint((image[0].transpose(1, 2, 0).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    return pixels
+
+
+def seen(pixels: Array) -> Array:
+    """The same picture. BlankPicture: it is flat; only early previews may be."""
+    if pixels.std(axis=(0, 1)).max() < FLAT:
+        raise BlankPicture("the network returned one flat colour")
+    return pixels

@@ -1,0 +1,108 @@
+"""
+Everything that can be set, from STUDIO_* variables, read once at the start. `python3 -m engines.settings` lists them;
+it needs no installation, so this file imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class SettingsError(ValueError):
+    """A variable has a value that cannot be used. The message names both."""
+
+
+def _setting(default: Any, zh: str, en: str) -> Any:
+    return field(default=default, metadata={"zh": zh, "en": en})
+
+
+@dataclass(frozen=True)
+class Settings:
+    home: Path = _setting(Path("data"), "输出、模型与状态所在的文件夹", "folder of outputs, models and state")
+    host: str = _setting(
+        "0.0.0.0", "监听地址;127.0.0.1 表示仅限本机", "address to listen on; 127.0.0.1 keeps it on this machine"
+    )
+    port: int = _setting(7860, "监听端口", "port to listen on")
+    names: str = _setting(
+        "", "允许用来打开本页的其他主机名,逗号分隔", "further host names this page may be opened by, comma-separated"
+    )
+    backend: str = _setting(
+        "auto", "默认后端:auto、pytorch、edge 或引擎名", "default backend: auto, pytorch, edge, or an engine's name"
+    )
+    upload_mb: int = _setting(30, "上传文件上限(MB)", "largest upload, MB")
+    keep_days: int = _setting(7, "上传的照片保留天数", "days until uploaded photos are deleted")
+    log: str = _setting("info", "日志级别:" + "、".join(LOG_LEVELS), "log level: " + ", ".join(LOG_LEVELS))
+
+    @classmethod
+    def load(cls, env: Mapping[str, str]) -> Settings:
+        """SettingsError: a STUDIO_ variable is unknown or unusable. STUDIO_TEST_* belongs to the tests."""
+        known = {variable(f.name): f for f in fields(cls)}
+        ours = {
+            name: text
+            for name, text in env.items()
+            if name.startswith("STUDIO_") and not name.startswith("STUDIO_TEST_")
+        }
+        if unknown := sorted(set(ours) - set(known)):
+            raise SettingsError(f"{unknown[0]} is not a setting. Known: {', '.join(known)}")
+        values = {known[name].name: _read(name, text, type(known[name].default)) for name, text in ours.items()}
+        settings = cls(**{"home": cls.home.resolve(), **values})
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for name, low, high in (("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(f"{variable(name)}={value}: must be from {low} to {high}")
+        if self.log not in LOG_LEVELS:
+            raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
+
+    @property
+    def outputs(self) -> Path:
+        return self.home / "outputs"
+
+    @property
+    def uploads(self) -> Path:
+        return self.home / "uploads"
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def state(self) -> Path:
+        """The queue's database and the caches."""
+        return self.home / "state"
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        return tuple(name.strip().lower() for name in self.names.split(",") if name.strip())
+
+
+def variable(name: str) -> str:
+    return f"STUDIO_{name.upper()}"
+
+
+def _read(name: str, text: str, kind: type[Any]) -> Any:
+    if kind is int:
+        if not text.strip().isdecimal():
+            raise SettingsError(f"{name}={text}: must be a whole number")
+        return int(text)
+    if kind is str:
+        return text
+    if not text.strip():
+        raise SettingsError(f"{name} is empty: it must name a folder")
+    try:
+        return Path(text).expanduser().resolve()
+    except RuntimeError as exc:  # ~somebody who is not on this machine
+        raise SettingsError(f"{name}={text}: {exc}") from exc
+
+
+if __name__ == "__main__":
+    for f in fields(Settings):
+        print(f"  {variable(f.name):<17} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")

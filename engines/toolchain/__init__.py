@@ -1,0 +1,1 @@
+"""Makes bundles: one verb a file. Imports torch; imported by nothing but its own command line."""

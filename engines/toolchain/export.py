@@ -1,0 +1,74 @@
+"""
+From a graph (engines/networks) to ONNX, with the role's signature: names, and which axes may vary.
+
+The exporter's optimiser would store transposed copies of weights; here they stay as the checkpoint has them, so that
+share.py can point the graph at the checkpoint's own bytes. Engines fold the transpositions away when they load.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from engines.bundle import Role
+from engines.signatures import SIGNATURES
+
+# Axes that may vary, with their ranges. Latent sides are even: the denoiser takes patches of two by two cells.
+_ROWS, _COLUMNS, _TOKENS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512), Dim("tokens", min=1, max=512)
+DYNAMIC: dict[str, dict[int, Any]] = {
+    "latents": {2: 2 * _ROWS, 3: 2 * _COLUMNS},
+    "prompt": {1: _TOKENS},
+    "ids": {1: _TOKENS},
+}
+
+
+def export(graph: nn.Module, role: Role, feeds: dict[str, Tensor], path: Path) -> None:
+    """Write `path` (one file, weights inside) and check it. `feeds` are examples: sizes above 1 on every axis that may
+    vary.
+    """
+    signature = SIGNATURES[role]
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it warns about operators of torchvision, which is not used
+    program = torch.onnx.export(
+        graph,
+        tuple(feeds[name] for name in signature.inputs),
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        input_names=list(signature.inputs),
+        output_names=[signature.output],
+        dynamic_shapes=tuple(DYNAMIC.get(name) for name in signature.inputs),
+        opset_version=20,
+    )
+    assert program is not None  # None only when it was asked to write a file itself
+    onnxscript.optimizer.optimize_ir(program.model, should_fold=_not_a_weight)
+    program.save(path)
+    model = onnx.load(path)
+    _strip(model)
+    onnx.save(model, path)
+    onnx.checker.check_model(path, full_check=True)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes on the source code: they are most of a small graph, and hold this machine's paths."""
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    model.ClearField("metadata_props")
+
+
+def _not_a_weight(node: Any) -> bool | None:
+    """
+    False keeps a transposed or cast weight from being stored a second time; None leaves the decision to the optimiser.
+    """
+    of_weights = any(value is not None and value.is_initializer() for value in node.inputs)
+    return False if of_weights else None

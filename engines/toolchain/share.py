@@ -1,0 +1,87 @@
+"""
+One copy of the weights: the ONNX graph of a part reads the checkpoint's own bytes.
+
+An ONNX tensor may lie outside the model file, at an offset of another one, and a safetensors file is a header followed
+by raw tensors. So each weight of the graph that equals a tensor of the checkpoint beside it is replaced by a reference
+to those bytes, and a Cast to float32 where they are stored narrower; engines fold the casts when they load. The bundle
+is half as large, and PyTorch and the compiled engines cannot drift apart. Weights are matched by content, so that no
+naming rule is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+SMALL_BYTES = 1024  # not worth a reference
+STORED = {
+    "F32": (np.dtype(np.float32), TensorProto.FLOAT),
+    "F16": (np.dtype(np.float16), TensorProto.FLOAT16),
+    "BF16": (np.dtype(ml_dtypes.bfloat16), TensorProto.BFLOAT16),
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies in a safetensors file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+    length: int
+
+
+def share_weights(model_path: Path, weights_path: Path) -> int:
+    """Rewrite the model in place; both files lie in one folder. Returns the bytes of float32 that left the model."""
+    model = onnx.load(model_path)
+    known = {_key(array): stored for array, stored in _tensors(weights_path)}
+    casts, saved = [], 0
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        stored = known.get(_key(array)) if array.dtype == np.float32 and array.nbytes >= SMALL_BYTES else None
+        if stored is not None:
+            casts.append(_refer(tensor, stored, weights_path.name))
+            saved += array.nbytes
+    for node in reversed(casts):
+        model.graph.node.insert(0, node)
+    onnx.save(model, model_path)
+    return saved
+
+
+def _key(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, hashlib.sha256(np.ascontiguousarray(array, dtype=np.float32).tobytes()).digest()
+
+
+def _tensors(path: Path) -> Iterator[tuple[NDArray[Any], Stored]]:
+    """Layout: 8 bytes of header length, JSON, tensors. (safetensors' README, "Format")"""
+    raw = path.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    for name, entry in json.loads(raw[8:start]).items():
+        if name != "__metadata__" and entry["dtype"] in STORED:
+            begin, end = entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            array = np.frombuffer(raw[start + begin : start + end], STORED[entry["dtype"]][0]).reshape(shape)
+            yield array, Stored(shape, entry["dtype"], start + begin, end - begin)
+
+
+def _refer(tensor: TensorProto, stored: Stored, location: str) -> onnx.NodeProto:
+    """Empty the tensor, point it outside, and return the Cast that gives its old name the old values."""
+    name = tensor.name
+    tensor.Clear()
+    tensor.name = f"{name}.stored"
+    tensor.dims.extend(stored.shape)
+    tensor.data_type = STORED[stored.dtype][1]
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", stored.offset), ("length", stored.length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return helper.make_node("Cast", [tensor.name], [name], name=f"{name}.cast", to=TensorProto.FLOAT)
