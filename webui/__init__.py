@@ -1,0 +1,3 @@
+"""
+Everything that has a user: browser, REST. Front doors submit requests to the queue and follow events; they run nothing.
+"""

@@ -1,0 +1,110 @@
+"""The composition root: settings, queue, worker, doors. `python -m webui` serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+
+from engines.bundle import BUILT_IN, Shelf
+from engines.errors import StorageError
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.settings import Settings, SettingsError
+from engines.studio import Studio
+from engines.worker import EmbeddedWorker
+from webui import uploads
+
+STOP_S = 20.0  # how long a stop waits for the picture that is being drawn
+
+
+def main() -> int:
+    try:
+        settings = Settings.load(os.environ)
+        _prepare(settings)
+        queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
+        door = _open(settings)
+    except (SettingsError, StorageError, OSError) as exc:
+        print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    shelf = Shelf((settings.models, BUILT_IN))
+    worker = EmbeddedWorker(queue, Studio(shelf, settings.state), shelf, settings.backend)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its stop: unwind, do not die
+        signal.signal(number, lambda *_: sys.exit(0))
+    worker.start()  # loads the models while the page is being imported, which takes as long
+    try:
+        _serve(settings, queue, door)
+    finally:
+        worker.stop(STOP_S)
+        queue.close()  # whoever still follows a job ends with it
+    return 0
+
+
+def _prepare(settings: Settings) -> None:
+    """Folders, and what Gradio reads from the environment when it is imported: nothing leaves this machine."""
+    for folder in (settings.outputs, settings.models, settings.state):
+        folder.mkdir(parents=True, exist_ok=True)
+    uploads.forget(settings.uploads, settings.keep_days)
+    cache = settings.home / "tmp"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    os.environ.update(
+        GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1"
+    )
+
+
+def _open(settings: Settings) -> socket.socket:
+    """The port, taken before anything is loaded. SettingsError: it cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as exc:
+        raise SettingsError(
+            f"STUDIO_HOST={settings.host} STUDIO_PORT={settings.port}: {exc.strerror}\n"
+            "请换一个端口,或关闭占用它的程序。 Choose another port, or stop the program that uses it."
+        ) from exc
+
+
+def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket) -> None:
+    import uvicorn
+
+    from webui import server  # imports Gradio, which takes two seconds and reads the environment set above
+
+    app = server.build(queue, settings, host_names(settings))
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=5,
+    )
+    _announce(settings, door.getsockname()[1])
+    uvicorn.Server(config).run(sockets=[door])
+
+
+def host_names(settings: Settings) -> tuple[str, ...]:
+    own = socket.gethostname().lower()
+    return ("localhost", own, f"{own}.local", *settings.host_names)
+
+
+def _announce(settings: Settings, port: int) -> None:
+    everywhere = settings.host in ("0.0.0.0", "::")
+    print(f"\n  AWPortrait Edge · 人像工作室\n  本机 Local:   http://localhost:{port}")
+    if everywhere and (address := lan_address()):
+        print(f"  局域网 LAN:   http://{address}:{port}")
+    print("  停止 Stop:    Ctrl+C\n", flush=True)
+
+
+def lan_address() -> str:
+    """The address this machine has on its default route; empty without a network. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: routed, never reached (RFC 5737)
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""The REST door: submits to the queue and waits. Errors leave as JSON with a code and a sentence, never a trace."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from engines import errors
+from engines.errors import Fact, OptionError, StudioError
+from engines.jobs import JobQueue
+from engines.messages import CREDIT, Enhance, Failed, Final, Generate, parse
+from engines.settings import Settings
+from webui import uploads
+from webui.i18n import LANGUAGES, spoken, words
+
+PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?\.png|preview_[0-9a-f]{32}\.webp")
+WAITERS = CapacityLimiter(256)  # who waits for a job takes no thread from those who ask for something else
+PATHS = ("/healthz", "/generate", "/enhance", "/outputs/", "/favicon.ico")  # what Guard lets through
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+ASSETS = Path(__file__).parent / "assets"
+STATUS: Mapping[type[StudioError], int] = {
+    errors.StudioError: 500,
+    errors.RequestError: 400,
+    errors.NotFoundError: 404,
+    errors.ImageError: 415,
+    errors.ImageTooLarge: 413,
+    errors.EngineUnavailable: 503,
+    errors.StorageError: 507,
+    errors.JobCancelled: 409,
+}
+
+
+def router(queue: JobQueue, settings: Settings) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    def healthz() -> JSONResponse:
+        status = queue.status()
+        body: dict[str, Any] = {"status": status.state, "credit": CREDIT}
+        if status.detail:
+            body["detail"] = status.detail
+        body["engines"] = {e.name: f"{e.device}, {e.reason}" if e.ok else f"— {e.reason}" for e in status.engines}
+        body["bundles"] = {b.name: b.reason for b in status.bundles}
+        return JSONResponse(body, 200 if status.state == "ready" else 503)
+
+    @routes.post("/generate")
+    async def generate(request: Request) -> JSONResponse:
+        asked = {**await _json(request), **request.query_params}
+        order = parse(Generate, {"backend": settings.backend, **asked})
+        return JSONResponse(await to_thread.run_sync(drawn, queue, order, limiter=WAITERS))
+
+    @routes.post("/enhance")
+    async def enhance(request: Request) -> JSONResponse:
+        async with request.form(max_files=1, max_fields=20, max_part_size=10_000) as form:
+            fields = {name: value for name, value in form.items() if isinstance(value, str)}
+            photo = form.get("image")
+            if not isinstance(photo, UploadFile):
+                raise OptionError("image", "", "a file")
+            path = await to_thread.run_sync(uploads.keep, photo.file, settings.uploads)
+        order = parse(Enhance, {"backend": settings.backend, **fields, "image": str(path)})
+        return JSONResponse(await to_thread.run_sync(restored, queue, order, limiter=WAITERS))
+
+    @routes.get("/outputs/{name}")
+    def picture(name: str) -> FileResponse:
+        path = queue.folder / name
+        if not PICTURE_NAME.fullmatch(name) or not path.is_file():
+            raise errors.NotFoundError("picture", name)
+        return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000, immutable"})
+
+    @routes.get("/favicon.ico")
+    def favicon() -> FileResponse:
+        return FileResponse(ASSETS / "favicon.ico")
+
+    _end_here(routes)
+    return routes
+
+
+def _end_here(routes: APIRouter) -> None:
+    """Whatever else is asked of these addresses: Gradio, mounted at the root, would answer in its own way."""
+    served = {route.path: route.methods for route in routes.routes if isinstance(route, APIRoute) and route.methods}
+    for path, methods in served.items():
+        routes.add_api_route(path, _raise(405, ", ".join(methods)), methods=METHODS)
+    routes.add_api_route("/outputs/{rest:path}", _raise(404), methods=METHODS)
+
+
+def _raise(status: int, allow: str = "") -> Callable[[], Awaitable[Response]]:
+    async def refuse() -> Response:
+        raise HTTPException(status, headers={"Allow": allow} if allow else None)
+
+    return refuse
+
+
+class JobFailed(Exception):
+    """A job ended with Failed."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.detail)
+        self.failed = failed
+
+
+def drawn(queue: JobQueue, order: Generate) -> dict[str, Any]:
+    """Waits, then reads and encodes the picture: in a thread, so that the event loop answers others meanwhile."""
+    final = outcome(queue, order)
+    return {
+        "status": "success",
+        "image_base64": base64.b64encode((queue.folder / final.images[0]).read_bytes()).decode(),
+        "seed": final.seed,
+        "seconds": final.seconds,
+        "engine": final.engine,
+        "reason": final.reason,
+        "images": [f"/outputs/{name}" for name in final.images],
+    }
+
+
+def restored(queue: JobQueue, order: Enhance) -> dict[str, Any]:
+    final = outcome(queue, order)
+    return {
+        "status": "success",
+        "output_path": f"/outputs/{final.images[0]}",
+        "inference_time": f"{final.seconds:.2f}s",
+        "engine": final.engine,
+        "reason": final.reason,
+    }
+
+
+def outcome(queue: JobQueue, order: Generate | Enhance) -> Final:
+    """Submit and wait. JobFailed: with what the job says."""
+    for event in queue.follow(queue.submit(order)):
+        if isinstance(event, Failed):
+            raise JobFailed(event)
+        if isinstance(event, Final):
+            return event
+    raise JobFailed(Failed("internal", "the stream ended without an end"))
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    body = await request.body()
+    try:
+        values = json.loads(body) if body else {}
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as exc:
+        raise OptionError("body", "", "a JSON object") from exc
+    if not isinstance(values, dict):
+        raise OptionError("body", "", "a JSON object")
+    return values
+
+
+def install_errors(app: FastAPI) -> None:
+    """Every error leaves as {"status": "error", "code", "message"}."""
+
+    @app.exception_handler(StudioError)
+    async def studio_error(request: Request, exc: StudioError) -> Response:
+        return _refusal(request, exc.code, exc.facts)
+
+    @app.exception_handler(JobFailed)
+    async def job_failed(request: Request, exc: JobFailed) -> Response:
+        return _refusal(request, exc.failed.code, exc.failed.facts)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, exc: HTTPException) -> Response:
+        code = {404: "no_such_address", 405: "wrong_method", 400: "bad_request"}.get(exc.status_code, "bad_request")
+        return _refusal(request, code, {}, exc.status_code, exc.headers)
+
+    @app.exception_handler(500)
+    async def bug(request: Request, exc: Exception) -> Response:
+        return _refusal(request, "internal", {}, 500)
+
+
+def _refusal(
+    request: Request,
+    code: str,
+    facts: Mapping[str, Fact],
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    message = sentence(request.headers.get("accept-language"), code, facts)
+    return JSONResponse({"status": "error", "code": code, "message": message}, status or status_of(code), headers)
+
+
+def sentence(accept_language: str | None, code: str, facts: Mapping[str, Fact]) -> str:
+    """In the caller's language; in both when it names none, as programs do."""
+    if accept_language and accept_language != "*":
+        return spoken(accept_language).error(code, facts)
+    return " ".join(words(language).error(code, facts) for language in LANGUAGES)
+
+
+def status_of(code: str) -> int:
+    """The status of an error's code: that of the nearest class up the tree which has one."""
+    kind = next((kind for kind in _tree(StudioError) if kind.code == code), StudioError)
+    return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
+
+
+def _tree(root: type[StudioError]) -> Iterator[type[StudioError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)

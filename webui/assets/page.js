@@ -1,0 +1,25 @@
+// The little that happens in the browser alone. Listeners sit on the document, because Gradio redraws what lies below.
+document.addEventListener("input", (event) => {
+  const range = event.target.closest(".compare input[type=range]");
+  if (range) range.parentElement.style.setProperty("--at", range.value + "%");
+});
+
+// On a phone the picture appears below the button that asked for it.
+document.addEventListener("click", (event) => {
+  const stage = { generate: "stage", restore: "restore-stage" }[event.target.closest("button")?.id];
+  if (stage && innerWidth <= 640) document.getElementById(stage).scrollIntoView({ behavior: "smooth" });
+});
+
+document.addEventListener("click", (event) => {
+  const thumb = event.target.closest("[data-show]");
+  if (!thumb) return;
+  const stage = thumb.closest(".stage");
+  stage.querySelector(".frame img").src = "/outputs/" + thumb.dataset.show;
+  stage.querySelectorAll(".actions a").forEach((link) => {
+    link.href = "/outputs/" + thumb.dataset.show;
+    if (link.hasAttribute("download")) link.download = thumb.dataset.show;
+  });
+  const develop = stage.querySelector("[data-develop]");
+  if (develop) develop.dataset.develop = thumb.dataset.show;
+  stage.querySelectorAll("[data-show]").forEach((other) => other.classList.toggle("is-shown", other === thumb));
+});

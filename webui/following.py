@@ -1,0 +1,34 @@
+"""From a job to the scenes a page shows while it goes on. The page may close and come back: the job does not notice."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from engines.errors import NotFoundError
+from engines.jobs import ENDED, JobQueue
+from webui.stream import Scene, advance, waiting
+
+LOOK_S = 0.4
+
+
+def follow(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:
+    """One scene per change, from the waiting line to the end."""
+    while ahead := queue.ahead(job_id):
+        scene = waiting(scene, ahead)
+        yield scene
+        time.sleep(LOOK_S)
+    yield (scene := waiting(scene, 0))
+    for event in queue.follow(job_id):
+        yield (scene := advance(scene, event))
+
+
+def resume(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:
+    """A page that comes back: a job that ended is shown as it ended, a running one is followed on. Unknown: nothing."""
+    try:
+        ended = queue.job(job_id).state in ENDED
+    except NotFoundError:
+        return
+    scenes = follow(queue, job_id, scene)
+    yield from (deque(scenes, maxlen=1) if ended else scenes)

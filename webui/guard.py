@@ -1,0 +1,189 @@
+"""
+What every request passes before anything else sees it, as plain ASGI: who may ask (Host, Origin), how much they may
+send, which doors are open at all, and the headers of every answer.
+
+Without it any web page could drive this server through the browser of somebody who visits it: Gradio answers to any
+Host and runs cross-origin posts. Nothing here knows portraits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from engines.messages import CREDIT
+
+SMALL_BODY_BYTES = 2_000_000  # anything but an upload
+UPLOAD_PATHS = ("/enhance", "/gradio_api/upload")
+# What a browser needs of Gradio, seen by watching it; its other routes resize without limit, fetch foreign addresses,
+# show what others did, or have no use here.
+GRADIO_PATHS = (
+    "/config",
+    "/theme.css",
+    "/static/",
+    "/assets/",
+    "/svelte/",
+    "/gradio_api/info",
+    "/gradio_api/upload",
+    "/gradio_api/upload_progress",
+    "/gradio_api/file=",
+    "/gradio_api/queue/",
+    "/gradio_api/heartbeat/",
+    "/gradio_api/startup-events",
+    "/gradio_api/cancel",
+    "/gradio_api/reset",
+    "/gradio_api/theme.css",
+)
+SHUT_PATHS = ("/gradio_api/file=http",)
+HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]@]*?)\.?)(?::[0-9]*)?")  # RFC 9110 section 7.2, IPv6 in brackets
+LENGTH = re.compile(r"[0-9]{1,18}")
+CSP = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio compiles its templates in the browser
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=()",
+    "X-Credit": quote(CREDIT),
+}
+BAD_HOST = (
+    "本机不以此名称提供服务:请用 IP 地址打开,或把名称加入 STUDIO_NAMES。"
+    " This server does not answer to that name: use its IP address, or add the name to STUDIO_NAMES."
+)
+CROSS_SITE = "拒绝来自其他网站的请求。 Requests from other sites are refused."
+NOTHING_HERE = "没有这个地址。 There is nothing here."
+TOO_LARGE = "内容太大,上限 {mb:g} MB。 Too large: the limit is {mb:g} MB."
+
+
+class Guard:
+    """
+    `names`: host names by which this server may be called, besides addresses of private networks; `paths`: what the
+    application itself serves, besides Gradio; a path that ends in "/" opens everything below it.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str], paths: Iterable[str], upload_bytes: int) -> None:
+        self.app, self.names, self.upload_bytes = app, frozenset(names), upload_bytes
+        self.paths = (*paths, *GRADIO_PATHS)
+        self.below = tuple(path for path in self.paths if path.endswith(("/", "=")))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # nobody here speaks it, and a browser lets any page open one
+            return await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        gate = _Gate(receive, send, self._limit(scope))
+        if refusal := self._refusal(scope):
+            return await gate.refuse(*refusal)
+        try:
+            await self.app(scope, gate.receive, gate.send)
+        except ClientDisconnect:
+            if not gate.overfull:
+                raise
+        if gate.overfull:
+            await gate.refuse(413, "body_too_large", TOO_LARGE.format(mb=gate.limit / 1e6))
+
+    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
+        headers, path = Headers(scope=scope), scope["path"]
+        host = headers.get("host", "")
+        if not self._ours(_host_name(host)):
+            return 400, "bad_host", BAD_HOST
+        if foreign(scope["method"], headers, host):
+            return 403, "cross_site", CROSS_SITE
+        if not self._open(path):
+            return 404, "no_such_address", NOTHING_HERE
+        declared = headers.get("content-length", "0")
+        if not LENGTH.fullmatch(declared) or int(declared) > self._limit(scope):
+            return 413, "body_too_large", TOO_LARGE.format(mb=self._limit(scope) / 1e6)
+        return None
+
+    def _ours(self, name: str) -> bool:
+        try:
+            address = ip_address(name)
+        except ValueError:
+            return name in self.names
+        return address.is_private or address.is_loopback or address.is_link_local
+
+    def _open(self, path: str) -> bool:
+        known = path in self.paths or path == "/" or path.startswith(self.below)
+        return known and not path.lower().startswith(SHUT_PATHS)
+
+    def _limit(self, scope: Scope) -> int:
+        return self.upload_bytes if scope["path"].startswith(UPLOAD_PATHS) else SMALL_BODY_BYTES
+
+
+class _Gate:
+    """One request's way: counts what arrives, for bodies that do not say how long they are; dresses what leaves."""
+
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+        self._receive, self._send, self.limit = receive, send, limit
+        self.seen, self.overfull, self.started = 0, False, False
+
+    async def receive(self) -> Message:
+        if self.overfull:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self.seen += len(message.get("body", b""))
+        self.overfull = self.seen > self.limit
+        return {"type": "http.disconnect"} if self.overfull else message
+
+    async def send(self, message: Message) -> None:
+        if self.overfull and not self.started:
+            return  # whatever the application says to a body cut short, the answer is ours
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers[name] = value
+        await self._send(message)
+
+    async def refuse(self, status: int, code: str, sentence: str) -> None:
+        if self.started:
+            return
+        self.overfull = False
+        body = json.dumps({"status": "error", "code": code, "message": sentence}, ensure_ascii=False).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def foreign(method: str, headers: Headers, host: str) -> bool:
+    """
+    Does another site's page send this? Following a link to us is fine; acting, or reading pictures, from elsewhere is
+    not. Browsers say Sec-Fetch-Site only to secure origins, so an Origin that is not ours counts as well.
+    """
+    elsewhere = headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
+    if method in ("GET", "HEAD"):
+        link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        return elsewhere and not link
+    origin = headers.get("origin")
+    ours = (None, f"http://{host.lower()}", f"https://{host.lower()}")
+    return elsewhere or (origin and origin.lower()) not in ours
+
+
+def _host_name(host: str) -> str:
+    """`[::1]:7860`, `192.168.1.5:7860`, `Studio.local.` -> the name alone, lower case"""
+    match = HOST.fullmatch(host.lower())
+    return (match[1] or match[2]) if match else ""

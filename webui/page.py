@@ -1,0 +1,126 @@
+"""The page: its frame, its tabs, its looks. What happens in a tab is its panel's; here panels are put together."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engines.jobs import JobQueue
+from engines.messages import CREDIT, Final, Generate
+from engines.settings import Settings
+from webui.i18n import words
+from webui.panels import Desk, engines, history, portrait, restore
+
+ASSETS = Path(__file__).parent / "assets"
+TITLE = words("zh")("title")
+FONTS = [
+    "system-ui",
+    "-apple-system",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "sans-serif",
+]
+
+
+@cache
+def i18n() -> gr.I18n:
+    """For the browser, which looks for its own tag and falls back to English."""
+    zh, en = dict(words("zh").table), dict(words("en").table)
+    return gr.I18n(**{"en": en, "zh": zh, "zh-CN": zh, "zh-TW": zh, "zh-HK": zh, "zh-SG": zh})
+
+
+def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
+    desk = Desk(queue, settings, i18n(), queue.status())
+    t = desk.i18n
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
+        gr.HTML(header_html(), elem_id="header")
+        chip = gr.HTML(elem_id="engine-chip")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(t("tab_portrait"), id="portrait"):
+                studio = portrait.build(desk, page)
+            with gr.Tab(t("tab_restore"), id="restore"):
+                restore.build(desk, page)
+            with gr.Tab(t("tab_history"), id="history") as tab:
+                made = history.build(desk, page, tab)
+            with gr.Tab(t("tab_engines"), id="engines") as tab:
+                engines.build(desk, page, tab, chip)
+        _connect_history(desk, made, studio, tabs)
+    return page
+
+
+def _connect_history(desk: Desk, made: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
+    """A picture of the history can be taken up again, or developed, where portraits are drawn."""
+    first = desk.bundles("portrait")[0]
+
+    def reuse(event: gr.EventData) -> list[Any]:
+        job_id = str(event._data["job"])
+        r = desk.queue.job(job_id).request
+        *_, last = desk.queue.follow(job_id)
+        if not (isinstance(r, Generate) and isinstance(last, Final)):  # only those have the button
+            return [gr.skip()] * len(filled)
+        width, height = r.width or first.sizes[0][0], r.height or first.sizes[0][1]
+        guidance = first.guidance if r.guidance is None else r.guidance
+        settings = [r.prompt, r.negative, guidance, last.seed, r.count, r.preview, r.steps or first.steps]
+        return [*settings, f"{width}×{height}", gr.Tabs(selected="portrait")]
+
+    s = studio
+    filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs]
+    made.grid.reuse(reuse, None, filled, show_progress="hidden")
+    made.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
+    portrait.develop_on(made.grid.develop, studio, desk)
+
+
+def header_html() -> str:
+    zh, en = words("zh"), words("en")
+    return (
+        f'<header class="banner"><h1>{zh("title")}</h1><p class="tagline"><span lang="zh">{zh("tagline")}</span>'
+        f'<span lang="en">{en("tagline")}</span></p><p class="credit">{CREDIT}</p></header>'
+    )
+
+
+def theme() -> gr.themes.Base:
+    """
+    Indigo and violet on quiet greys; system fonts, so that nothing is fetched. Contrast: white on indigo-600 is 6.3:1.
+    """
+    return gr.themes.Soft(
+        primary_hue="indigo",
+        secondary_hue="violet",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=FONTS,
+        font_mono=["monospace"],
+    ).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_text_color="white",
+        block_shadow="none",
+        block_title_background_fill="none",
+        block_title_text_color="*body_text_color",
+        block_title_padding="0",
+        block_label_background_fill="none",
+        block_label_text_color="*body_text_color",
+        input_shadow="none",
+        input_shadow_focus="none",
+        input_border_width="1px",
+        checkbox_label_shadow="none",
+        checkbox_label_border_width="1px",
+        block_border_width="1px",
+    )
+
+
+def looks() -> dict[str, Any]:
+    """What mount_gradio_app takes besides the page itself."""
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    icon = '<link rel="icon" href="/favicon.ico">'
+    return {
+        "theme": theme(),
+        "css_paths": ASSETS / "page.css",
+        "head": f"{icon}<script>{script}</script>",
+        "i18n": i18n(),
+    }

@@ -1,0 +1,72 @@
+"""The panel of what has been made: the latest pictures, and how to make them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from engines.jobs import Finished
+from engines.messages import Enhance, Generate, Request
+from webui.i18n import Words, spoken
+from webui.panels import Desk
+from webui.stream import Tile, actions_html
+
+SHOWN = 40  # jobs
+REUSE = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-reuse]');
+  if (button) trigger('reuse', { job: button.dataset.reuse });
+  const develop = event.target.closest('[data-develop]');
+  if (develop) trigger('develop', { name: develop.dataset.develop });
+});"""
+
+
+@dataclass(frozen=True)
+class View:
+    grid: gr.HTML
+    tab: gr.Tab
+
+
+def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
+    gr.Markdown(desk.i18n("history_title"), elem_classes="label")
+    grid = gr.HTML(elem_id="history", js_on_load=REUSE)
+
+    def refresh(request: gr.Request) -> str:
+        made = [job for job in desk.queue.finished(SHOWN) if (desk.queue.folder / job.final.images[0]).is_file()]
+        return grid_html(made, spoken(request.headers.get("accept-language")))
+
+    tab.select(refresh, None, [grid], show_progress="hidden")
+    return View(grid, tab)
+
+
+def grid_html(jobs: list[Finished], say: Words) -> str:
+    if not jobs:
+        return f'<p class="note">{escape(say("history_empty"))}</p>'
+    return '<div class="history">' + "".join(_card(finished, say) for finished in jobs) + "</div>"
+
+
+def _words(request: Request, say: Words) -> str:
+    if isinstance(request, Generate):
+        return request.prompt
+    return say("history_restored" if isinstance(request, Enhance) else "history_developed")
+
+
+def _card(finished: Finished, say: Words) -> str:
+    request, final = finished.job.request, finished.final
+    words = _words(request, say)
+    pictures = "".join(
+        f'<a href="/outputs/{escape(name)}" target="_blank" rel="noopener">'
+        f'<img src="/outputs/{escape(name)}" alt="{escape(words[:200])}" loading="lazy"></a>'
+        for name in final.images
+    )
+    again = ""
+    if isinstance(request, Generate):
+        again = f'<button type="button" data-reuse="{finished.job.id}">{escape(say("history_reuse"))}</button>'
+    tile = Tile(final.images[0], final.decoder, finished=True)
+    facts = f"{final.engine} · {say('stage_after', seconds=f'{final.seconds:.1f}')}"
+    return (
+        f'<article><div class="pictures">{pictures}</div><p class="words">{escape(words)}</p>'
+        f'<p class="chips"><span>{escape(facts)}</span></p>'
+        f'{actions_html(tile, say)}<p class="actions">{again}</p></article>'
+    )

@@ -1,0 +1,223 @@
+"""The panel that draws portraits: preset cards, words, a few settings, and the stage on which the picture appears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+import presets
+from engines.messages import MAX_SEED, BundleStatus, Develop, Generate, PreviewMode
+from webui.following import follow, resume
+from webui.i18n import Words, spoken
+from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed
+from webui.stream import Scene, scene_html
+
+QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
+PICK = """element.addEventListener('click', (event) => {
+  const card = event.target.closest('[data-preset]');
+  if (!card) return;
+  element.querySelectorAll('[data-preset]').forEach((other) => other.setAttribute('aria-pressed', other === card));
+  trigger('pick', { name: card.dataset.preset });
+});"""
+STAGE = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-develop]');
+  if (button) trigger('develop', { name: button.dataset.develop });
+});"""
+
+
+@dataclass(frozen=True)
+class View:
+    cards: gr.HTML
+    prompt: gr.Textbox
+    count: gr.Slider
+    quality: gr.Radio
+    go: gr.Button
+    cancel: gr.Button
+    backend: gr.Radio
+    negative: gr.Textbox
+    bundle: gr.Dropdown
+    size: gr.Dropdown
+    steps: gr.Slider
+    guidance: gr.Slider
+    seed: gr.Number
+    any_seed: gr.Button
+    same_seed: gr.Button
+    preview: gr.Radio
+    stage: gr.HTML
+    job: gr.BrowserState
+    last_seed: gr.BrowserState
+    picked: gr.State
+
+
+def build(desk: Desk, page: gr.Blocks) -> View:
+    with gr.Row(elem_classes="columns"):
+        with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            parts = _main_controls(desk)
+            with gr.Accordion(desk.i18n("portrait_more"), open=False):
+                parts |= _more_controls(desk)
+        with gr.Column(scale=6, min_width=320):
+            stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
+    view = View(
+        **parts,
+        stage=stage,
+        job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
+        last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
+        picked=gr.State(""),  # the preset whose words were taken
+    )
+    _listen(view, Handlers(view, desk), page)
+    return view
+
+
+def _main_controls(desk: Desk) -> dict[str, Any]:
+    t = desk.i18n
+    gr.Markdown(t("portrait_presets"), elem_classes="label")
+    cards = gr.HTML(cards_html(), js_on_load=PICK, elem_id="presets")
+    prompt = gr.Textbox(
+        "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=3, max_lines=8, elem_id="prompt"
+    )
+    with gr.Row():
+        names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
+        quality = gr.Radio(names, value="standard", label=t("portrait_quality"), min_width=220, scale=2)
+        count = gr.Slider(1, 8, 1, step=1, label=t("portrait_count"), min_width=140, elem_id="count")
+    go = gr.Button(t("portrait_go"), variant="primary", size="lg", elem_id="generate")
+    cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="cancel")
+    backend = desk.backend_radio("backend")
+    return {
+        "cards": cards, "prompt": prompt, "quality": quality, "count": count, "go": go, "cancel": cancel,
+        "backend": backend,
+    }  # fmt: skip
+
+
+def _more_controls(desk: Desk) -> dict[str, Any]:
+    t, bundles = desk.i18n, desk.bundles("portrait")
+    first, names = bundles[0], [bundle.name for bundle in bundles]
+    negative = gr.Textbox("", label=t("portrait_negative"), info=t("portrait_negative_hint"), lines=2)
+    bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1)
+    size = gr.Dropdown(sizes(first), value=sizes(first)[0], label=t("portrait_size"))
+    steps = gr.Slider(1, 50, first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
+    hint = t("portrait_guidance_hint")
+    guidance = gr.Slider(0, 10, first.guidance, step=0.1, label=t("portrait_guidance"), info=hint)
+    label, hint = t("portrait_seed"), t("portrait_seed_hint")
+    seed = gr.Number(-1, precision=0, minimum=-1, maximum=MAX_SEED, label=label, info=hint, elem_id="seed")
+    with gr.Row():
+        any_seed = gr.Button(t("portrait_seed_random"), size="sm")
+        same_seed = gr.Button(t("portrait_seed_last"), size="sm", elem_id="same-seed")
+    modes = [(t(f"portrait_preview_{mode}"), mode) for mode in ("live", "off", "only")]
+    preview = gr.Radio(modes, value="live", label=t("portrait_preview"), elem_id="preview-mode")
+    return {
+        "negative": negative, "bundle": bundle, "size": size, "steps": steps, "guidance": guidance, "seed": seed,
+        "any_seed": any_seed, "same_seed": same_seed, "preview": preview,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+
+    view: View
+    desk: Desk
+
+    def show(self, scene: Scene, say: Words) -> Updates:
+        busy = scene.state == "running"
+        updates: Updates = {
+            self.view.stage: scene_html(scene, say),
+            self.view.go: gr.update(visible=not busy),
+            self.view.cancel: cancel_button(self.desk, busy),
+        }
+        return updates if scene.seed is None else {**updates, self.view.last_seed: scene.seed}
+
+    def watch(self, order: Generate | Develop, scene: Scene, say: Words) -> Iterator[Updates]:
+        job_id = self.desk.queue.submit(order)
+        yield {self.view.job: job_id, **self.show(scene, say)}
+        for now in follow(self.desk.queue, job_id, scene):
+            yield self.show(now, say)
+
+    def generate(
+        self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
+        bundle: str, backend: str, preset: str, preview: PreviewMode, request: gr.Request,
+    ) -> Iterator[Updates]:  # fmt: skip
+        say = spoken(request.headers.get("accept-language"))
+        width, height = map(int, size.split("×"))
+        values = {
+            "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
+            "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
+            "backend": backend, "preset": preset, "preview": preview,
+        }  # fmt: skip
+        order = parsed(Generate, values, say)
+        scene = Scene(state="running", caption=prompt, ratio=width / height, status="stage_load")
+        yield from self.watch(order, scene, say)
+
+    def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
+        say = spoken(request.headers.get("accept-language"))
+        scene = Scene(task="develop", state="running", status="stage_load")
+        order = parsed(Develop, {"image": event._data["name"], "backend": backend}, say)
+        yield from self.watch(order, scene, say)
+
+    def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+        """On load: what this browser's last job has come to."""
+        say = spoken(request.headers.get("accept-language"))
+        yield {self.view.stage: scene_html(Scene(), say)}
+        for scene in resume(self.desk.queue, job_id, Scene()):
+            yield self.show(scene, say)
+
+    def stop(self, job_id: str) -> Any:
+        return cancel_pressed(self.desk, job_id)
+
+    def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+        language = spoken(request.headers.get("accept-language")).language
+        preset = next(preset for preset in presets.load() if preset.name == event._data["name"])
+        target = self.bundle(bundle)
+        wording = preset.wording(target.dialect)
+        width, height = presets.nearest_size(preset.width, preset.height, target.sizes)
+        guidance = target.guidance if wording.guidance is None else wording.guidance
+        return [wording.prompt[language], wording.negative[language], f"{width}×{height}", guidance, preset.name]
+
+    def change_bundle(self, name: str) -> list[Any]:
+        target = self.bundle(name)
+        return [gr.update(choices=sizes(target), value=sizes(target)[0]), target.steps, target.guidance]
+
+    def bundle(self, name: str) -> BundleStatus:
+        return next(bundle for bundle in self.desk.bundles("portrait") if bundle.name == name)
+
+
+def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
+    order = [
+        v.prompt, v.negative, v.size, v.steps, v.guidance, v.seed, v.count, v.bundle, v.backend, v.picked, v.preview,
+    ]  # fmt: skip
+    gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
+    page.load(do.come_back, [v.job], _shown(v), **LONG)
+    v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
+    v.cards.pick(do.pick, [v.bundle], [v.prompt, v.negative, v.size, v.guidance, v.picked], **QUICK)
+    v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
+    v.bundle.change(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance], **QUICK)
+    v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
+    v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
+    develop_on(v.stage.develop, v, do.desk)
+
+
+def develop_on(event: Any, v: View, desk: Desk) -> None:
+    """Develop the kept picture that the event names, here on the stage."""
+    event(Handlers(v, desk).develop, [v.backend], _shown(v), **LONG)
+
+
+def _shown(v: View) -> list[Any]:
+    return [v.stage, v.go, v.cancel, v.job, v.last_seed]
+
+
+def sizes(bundle: BundleStatus) -> list[str]:
+    return [f"{width}×{height}" for width, height in bundle.sizes]
+
+
+def cards_html() -> str:
+    """Both languages at once; the style sheet shows the one the page is in."""
+    cards = "".join(
+        f'<button type="button" data-preset="{escape(p.name)}" aria-pressed="false">'
+        f'<img src="/thumbnails/{escape(p.name)}.webp" alt="" loading="lazy" width="128" height="128">'
+        f'<span lang="zh">{escape(p.title["zh"])}</span><span lang="en">{escape(p.title["en"])}</span></button>'
+        for p in presets.load()
+    )
+    return f'<div class="cards" role="group">{cards}</div>'

@@ -1,0 +1,233 @@
+"""
+Events -> what a page shows: pure functions, no Gradio, no queue.
+
+A `Scene` is what has become of one job so far; `advance` takes it one event further; `scene_html` draws it. Gradio's
+HTML component patches the page in place, so a changed <img src> swaps the picture without a flash. Everything that came
+from outside is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Literal
+
+from engines.errors import Fact
+from engines.messages import DecoderKind, Event, Failed, Final, Preview, Progress
+from webui.i18n import Words
+
+SHARE_OF_DECODE = 0.1  # of the progress bar
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of the job: its newest image, and when each decoder first showed it (seconds from the start)."""
+
+    image: str = ""
+    shown_by: DecoderKind = "tiny"
+    step: int = 0
+    tiny_s: float | None = None
+    vae_s: float | None = None
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    task: Literal["generate", "enhance", "develop"] = "generate"
+    state: Literal["idle", "running", "done", "failed"] = "idle"
+    caption: str = ""  # the prompt, for those who cannot see the picture
+    ratio: float = 1.0  # width / height of the frame while nothing is in it
+    status: str = "stage_empty"  # a key of the locales
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    code: str = ""  # of the error
+    fraction: float = 0.0
+    eta_s: float | None = None
+    tiles: tuple[Tile, ...] = ()
+    before: str = ""  # of a restoration: the photo as it came
+    seed: int | None = None
+    reason: str = ""
+
+    @property
+    def current(self) -> Tile | None:
+        """The picture to show large: the one being drawn, in the end the first."""
+        shown = [tile for tile in self.tiles if tile.image]
+        return (shown[0] if self.state == "done" else shown[-1]) if shown else None
+
+
+def waiting(scene: Scene, ahead: int) -> Scene:
+    if ahead:
+        return replace(scene, state="running", status="stage_waiting", facts={"ahead": ahead})
+    return replace(scene, state="running", status="stage_load", facts={})
+
+
+def advance(scene: Scene, event: Event) -> Scene:
+    match event:
+        case Progress():
+            return _progress(scene, event)
+        case Preview():
+            return _preview(scene, event)
+        case Final():
+            return _final(scene, event)
+        case Failed():
+            done = sum(tile.finished for tile in scene.tiles)
+            return replace(scene, state="failed", code=event.code, facts={**event.facts, "count": done}, eta_s=None)
+
+
+def _progress(scene: Scene, event: Progress) -> Scene:
+    key = f"stage_{event.stage}"
+    if event.stage == "denoise" and event.pictures > 1:
+        key = "stage_denoise_many"
+    facts = {"step": event.step, "total": event.total, "picture": event.picture, "pictures": event.pictures}
+    drawn = (1 - SHARE_OF_DECODE) * event.step / max(event.total, 1)
+    fraction = (event.picture - 1 + drawn) / event.pictures
+    return replace(scene, state="running", status=key, facts=facts, fraction=fraction, eta_s=event.eta_s)
+
+
+def _preview(scene: Scene, event: Preview) -> Scene:
+    if event.step == 0:
+        return replace(scene, before=event.image)
+    tiles = list(scene.tiles) + [Tile()] * (event.picture - len(scene.tiles))
+    old = tiles[event.picture - 1]
+    tile = replace(old, image=event.image, shown_by=event.decoder, step=event.step)
+    if event.decoder == "vae":
+        tile = replace(tile, vae_s=event.seconds)
+    elif old.tiny_s is None:
+        tile = replace(tile, tiny_s=event.seconds)
+    tiles[event.picture - 1] = replace(tile, finished=event.image.startswith("outputs_"))
+    return replace(scene, tiles=tuple(tiles))
+
+
+def _final(scene: Scene, event: Final) -> Scene:
+    tiles = tuple(
+        replace(old, image=name, shown_by=event.decoder, finished=True)
+        for old, name in zip((*scene.tiles, *[Tile()] * len(event.images)), event.images, strict=False)
+    )
+    key = {"enhance": "stage_restored", "develop": "stage_developed"}.get(scene.task)
+    key = key or (
+        "stage_kept" if event.decoder == "tiny" else "stage_done_many" if len(tiles) > 1 else "stage_done_one"
+    )
+    facts: dict[str, Fact] = {"count": len(tiles), "seconds": _s(event.seconds)}
+    return replace(
+        scene,
+        state="done",
+        status=key,
+        facts=facts,
+        fraction=1.0,
+        eta_s=None,
+        tiles=tiles,
+        seed=event.seed,
+        reason=event.reason,
+    )
+
+
+# ---- drawing
+
+
+def scene_html(scene: Scene, say: Words) -> str:
+    return (
+        f'<figure class="stage is-{scene.state}" style="--ratio:{scene.ratio:.4f}">'
+        f"{_frame(scene, say)}{_strip(scene)}"
+        f"<figcaption>{status_html(scene, say)}{_facts(scene, say)}</figcaption></figure>"
+    )
+
+
+def _frame(scene: Scene, say: Words) -> str:
+    tile = scene.current
+    if tile is None and scene.before:
+        return f'<div class="frame">{_image(scene.before, say("restore_before"))}</div>'
+    if tile is None:
+        hint = say(scene.status) if scene.state == "idle" else ""
+        return f'<div class="frame is-empty"><p>{escape(hint)}</p></div>'
+    if scene.before:
+        return compare_html(scene.before, tile.image, say)
+    badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
+    if not tile.finished:
+        badge += " · " + say("stage_step", step=tile.step)
+    return (
+        f'<div class="frame">{_image(tile.image, scene.caption[:200])}'
+        f'<span class="badge is-{tile.shown_by}">{escape(badge)}</span></div>'
+    )
+
+
+def _image(name: str, alt: str, kind: str = "") -> str:
+    return f'<img src="/outputs/{escape(name)}" alt="{escape(alt)}" class="{kind}">'
+
+
+def _strip(scene: Scene) -> str:
+    if len(scene.tiles) < 2:
+        return ""
+    buttons = "".join(
+        f'<button type="button" data-show="{escape(tile.image)}" aria-label="{k}">{_image(tile.image, "")}</button>'
+        for k, tile in enumerate(scene.tiles, start=1)
+    )
+    return f'<div class="strip">{buttons}</div>'
+
+
+def status_html(scene: Scene, say: Words) -> str:
+    if scene.state == "idle":
+        return ""
+    percent = round(100 * scene.fraction)
+    bar = ""
+    if scene.state == "running":
+        bar = f'<progress max="100" value="{percent}"></progress>'
+    return f'<p class="status" role="status">{escape(status_text(scene, say))}</p>{bar}'
+
+
+def status_text(scene: Scene, say: Words) -> str:
+    """One line, as the originals write it: what is going on, how far it is, how long it will take."""
+    if scene.state == "failed":
+        return _failure(scene, say)
+    line = say(scene.status, **scene.facts)
+    if scene.status.startswith("stage_denoise"):
+        line += f" · {round(100 * scene.fraction)}%"
+    if scene.state == "running" and scene.eta_s:
+        line += " · " + say("stage_eta", seconds=_s(scene.eta_s))
+    return line
+
+
+def _failure(scene: Scene, say: Words) -> str:
+    sign = "" if scene.code == "cancelled" else "❌ "
+    line = sign + say.error(scene.code, scene.facts)
+    return f"{line} {say('stage_kept_pictures', **scene.facts)}" if scene.facts.get("count") else line
+
+
+def _facts(scene: Scene, say: Words) -> str:
+    tile = scene.current
+    if tile is None:
+        return ""
+    chips = []
+    if tile.tiny_s is not None:
+        chips.append(f"{say('stage_tiny')} · {say('stage_after', seconds=_s(tile.tiny_s))}")
+    if tile.vae_s is not None:
+        chips.append(f"{say('stage_vae')} · {say('stage_after', seconds=_s(tile.vae_s))}")
+    if scene.seed is not None and scene.task == "generate":
+        chips.append(say("stage_seed", seed=scene.seed))
+    if scene.reason:
+        chips.append(say("stage_engine", reason=say.phrase(scene.reason)))
+    spans = "".join(f"<span>{escape(chip)}</span>" for chip in chips)
+    return f'<p class="chips">{spans}</p>' + (actions_html(tile, say) if tile.finished else "")
+
+
+def actions_html(tile: Tile, say: Words) -> str:
+    name = escape(tile.image)
+    develop = f'<button type="button" data-develop="{name}">{escape(say("stage_develop"))}</button>'
+    return (
+        f'<p class="actions"><a href="/outputs/{name}" download="{name}">{escape(say("stage_download"))}</a>'
+        f'<a href="/outputs/{name}" target="_blank" rel="noopener">{escape(say("stage_open"))}</a>'
+        f"{develop if tile.shown_by == 'tiny' else ''}</p>"
+    )
+
+
+def compare_html(before: str, after: str, say: Words) -> str:
+    """Two pictures under one range control, which mouse, finger and keyboard can move (assets/page.js)."""
+    was, now = say("restore_before"), say("restore_after")
+    return (
+        f'<div class="compare" style="--at:50%">{_image(before, was)}{_image(after, now, "after")}'
+        f'<span class="tag">{escape(was)}</span><span class="tag after">{escape(now)}</span>'
+        f'<input type="range" min="0" max="100" value="50" aria-label="{escape(say("restore_compare"))}"></div>'
+    )
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds < 60 else f"{seconds:.0f}"
