@@ -1,0 +1,91 @@
+"""
+What several tests share: bundles of the true classes with tiny random weights, built once by engines/toolchain, and
+where things are.
+
+Tests that need torch skip without it, so that the same suite runs on an edge installation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+import engines
+from engines.bundle import BUILT_IN, Shelf
+
+T = TypeVar("T")
+Within = Callable[[float, Callable[[], T]], T]
+REPOSITORY = Path(engines.__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Path:
+    """The folder of the built-in bundles."""
+    return BUILT_IN
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Golden vectors and photographs, which are not part of the repository."""
+    folder = Path(os.environ.get("STUDIO_TEST_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared test data at {folder} (STUDIO_TEST_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """portrait/ and restorer/: what the toolchain builds bundles from."""
+    for module in ("torch", "diffusers", "transformers"):
+        pytest.importorskip(module, reason="builds bundles with the toolchain")
+    from tests import tiny
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tiny.save_portrait(folder / "portrait")
+    tiny.save_restorer(folder / "restorer")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two bundles of the true classes. Read only: copy what a test changes."""
+    pytest.importorskip("onnxscript", reason="builds bundles with the toolchain")
+    from engines.toolchain import build
+
+    folder = tmp_path_factory.mktemp("built")
+    portrait, restorer = checkpoints / "portrait", checkpoints / "restorer"
+    with warnings.catch_warnings():  # torch's exporter uses a class that torch itself has deprecated
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        build.build_portrait(portrait, portrait / "about.toml", folder / "portrait")
+        build.build_restorer(restorer / "model.safetensors", restorer / "about.toml", folder / "restorer")
+    return folder
+
+
+@pytest.fixture
+def shelf(built: Path, tmp_path: Path) -> Shelf:
+    """The two bundles of the true classes, in a folder that a test may change."""
+    shutil.copytree(built, tmp_path / "shelf")
+    return Shelf((tmp_path / "shelf",))
+
+
+@pytest.fixture
+def within() -> Within[T]:
+    """within(seconds, call): the call's result; a test that would hang fails instead."""
+
+    def run(seconds: float, call: Callable[[], T]) -> T:
+        results: list[T] = []
+        thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+        thread.start()
+        thread.join(seconds)
+        assert not thread.is_alive(), f"still waiting after {seconds} s"
+        assert results, "the call raised in its thread"
+        return results[0]
+
+    return run

@@ -1,0 +1,145 @@
+"""
+An engine whose networks are a few lines of numpy, and bundles for it. They keep every contract that real ones keep.
+
+The fake denoiser pulls nine tenths of the way to a picture that the caption names, so its guess of the clean latent is
+recognisable at every step while the noise still shows in the result. The two decoders differ, so a test sees which one
+drew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from engines.backends import Engine, Probe, Session
+from engines.bundle import Bundle, Face, Format, Part, Role, Sampling, Text, digest
+from engines.signatures import SIGNATURES, Array
+
+STRIDE = 8
+WIDTH = 4  # of an embedding
+PORTRAIT_ROLES: tuple[Role, ...] = ("text_encoder", "denoiser", "decoder", "preview_decoder")
+Spoil = Callable[[Array], Array]
+
+
+def target(cells: tuple[int, ...], prompt: Array) -> Array:
+    """What the fake denoiser is drawn to: a slope whose height the caption decides. (1, C, h, w)"""
+    slope = np.linspace(-0.6, 0.6, cells[3], dtype=np.float32)
+    return np.broadcast_to(slope + np.float32(prompt.mean()), cells).astype(np.float32)
+
+
+def _text_encoder(feeds: Mapping[str, Array]) -> Array:
+    return np.repeat(feeds["ids"][..., None] / np.float32(1024), WIDTH, axis=-1).astype(np.float32)
+
+
+def _denoiser(feeds: Mapping[str, Array]) -> Array:
+    """Z-Image's sign and time: from noise to picture, 0 = noise."""
+    x, sigma = feeds["latents"], 1 - feeds["time"][0]
+    pull: Array = np.float32(0.9) * (target(x.shape, feeds["prompt"]) - x) / np.float32(sigma)
+    return pull
+
+
+def _decoder(feeds: Mapping[str, Array]) -> Array:
+    return np.repeat(np.repeat(feeds["latents"][:, :3], STRIDE, 2), STRIDE, 3)
+
+
+def _preview_decoder(feeds: Mapping[str, Array]) -> Array:
+    return -_decoder(feeds)
+
+
+def _restorer(feeds: Mapping[str, Array]) -> Array:
+    return (feeds["face"] * np.float32(0.5) + np.float32(0.25)).clip(-1, 1)
+
+
+ANSWERS: Mapping[Role, Callable[[Mapping[str, Array]], Array]] = {
+    "text_encoder": _text_encoder,
+    "denoiser": _denoiser,
+    "decoder": _decoder,
+    "preview_decoder": _preview_decoder,
+    "restorer": _restorer,
+}
+
+
+@dataclass
+class FakeEngine:
+    """`spoil` changes what a role returns; `slow_s` is what a call costs; `calls` lists the roles that ran."""
+
+    name: str = "fake"
+    formats: frozenset[Format] = frozenset({"onnx"})
+    spoil: dict[Role, Spoil] = field(default_factory=dict)
+    slow_s: dict[Role, float] = field(default_factory=dict)
+    calls: list[Role] = field(default_factory=list)
+
+    def probe(self) -> Probe:
+        return Probe(True, "CPU", "always ready")
+
+    def load(self, bundle: Bundle, part: Part) -> Session:
+        return FakeSession(self, part.role)
+
+    def select(self, bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+        return self, f"fake, asked for {wanted}"
+
+
+@dataclass
+class FakeSession:
+    engine: FakeEngine
+    role: Role
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        assert set(feeds) == set(SIGNATURES[self.role].inputs)
+        self.engine.calls.append(self.role)
+        time.sleep(self.engine.slow_s.get(self.role, 0.0))
+        result = ANSWERS[self.role](feeds)
+        return {SIGNATURES[self.role].output: self.engine.spoil.get(self.role, np.asarray)(result)}
+
+    def close(self) -> None: ...
+
+
+def tokenizer() -> Tokenizer:
+    """One token a byte, and the two marks of a template: every text has tokens, Chinese too."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return made
+
+
+def write_portrait(root: Path, roles: tuple[Role, ...] = PORTRAIT_ROLES, **changes: object) -> Bundle:
+    """A bundle of the fake engine on disk. `changes` replace what its manifest says."""
+    root.mkdir(parents=True)
+    tokenizer().save(str(root / "tokenizer.json"))
+    values: dict[str, object] = {
+        "name": root.name,
+        "family": "zimage",
+        "parts": _write_parts(root, roles),
+        "sampling": asdict(Sampling(4, 3.0, 4, STRIDE, 0.5, 0.1)),
+        "text": asdict(Text("tokenizer.json", digest(root / "tokenizer.json"), "<|im_start|>{prompt}<|im_end|>")),
+        "sizes": [[64, 64], [96, 64]],
+        "dialect": "attributes",
+        "title": {"zh": "假", "en": "Fake"},
+    }
+    return write_manifest(root, {**values, **changes})
+
+
+def write_restorer(root: Path, **changes: object) -> Bundle:
+    root.mkdir(parents=True)
+    values = {"name": root.name, "family": "gpen", "parts": _write_parts(root, ("restorer",)), "face": asdict(Face(32))}
+    return write_manifest(root, {**values, **changes})
+
+
+def write_manifest(root: Path, values: Mapping[str, object]) -> Bundle:
+    (root / "bundle.json").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    return Bundle.open(root)
+
+
+def _write_parts(root: Path, roles: tuple[Role, ...]) -> list[dict[str, str]]:
+    for role in roles:
+        (root / f"{role}.onnx").write_text(f"the weights of the fake {role}")
+    parts = [Part(role, f"{role}.onnx", "onnx", "fp32", digest(root / f"{role}.onnx"), "none") for role in roles]
+    return [asdict(part) for part in parts]

@@ -1,0 +1,325 @@
+"""The real page in headless Chromium: what a person does, on a desktop and on a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: ./run.sh test")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"),
+]
+REPO = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("STUDIO_TEST_SHARED", REPO.parent / "shared"))
+PATIENCE_MS = 60_000
+CREDIT = "webUI二次开发 by 科哥"
+WATCH_BADGES = """() => {
+  window.badges = [];
+  new MutationObserver(() => {
+    const badge = document.querySelector('#stage .badge');
+    const kind = badge && badge.className;
+    if (kind && window.badges.at(-1) !== kind) window.badges.push(kind);
+  }).observe(document.querySelector('#stage'), { subtree: true, childList: true, attributes: true });
+}"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def base(home: Path) -> Iterator[str]:
+    """A server of its own, as `./run.sh` starts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": str(port), "STUDIO_HOST": "127.0.0.1"}
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", "webui"], cwd=REPO, env=env, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _until_ready(url, server)
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+def _until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert server.poll() is None, "the server ended"
+        try:
+            with urlopen(f"{url}/healthz", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError("the server was not ready in a minute")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """One person's window, and everything it asked for or complained about."""
+
+    def __init__(self, browser, base: str, locale: str = "zh-CN", width: int = 1280) -> None:
+        self.context = browser.new_context(
+            locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True
+        )
+        self.page, self.base = self.context.new_page(), base
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.hosts: set[str] = set()
+        self.complaints: list[str] = []
+        self.page.on("request", lambda r: self.hosts.add(urlsplit(r.url).netloc) if r.url.startswith("http") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.base)
+        self.page.wait_for_selector("#stage .frame")
+
+    def tab(self, number: int) -> None:
+        self.page.locator("#tabs [role=tab]").nth(number).click()
+
+    def more(self) -> None:
+        self.page.get_by_role("button", name=re.compile("更多设置|More settings")).click()
+        self.page.wait_for_selector("#seed input")
+
+    def backend(self, name: str, group: str = "#backend") -> None:
+        self.page.locator(f"{group} input[value={name}]").check()
+
+    def generate(self, prompt: str) -> None:
+        self.page.fill("#prompt textarea", prompt)
+        self.page.click("#generate")
+
+    def until(self, state: str, stage: str = "#stage") -> None:
+        self.page.wait_for_selector(f"{stage} .stage.is-{state}")
+
+    def picture(self, selector: str = "#stage .frame img") -> Path:
+        return Path(self.page.get_attribute(selector, "src") or "")
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def visit(browser, base: str) -> Iterator[Visit]:
+    window = Visit(browser, base)
+    yield window
+    window.close()
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float64)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.mean((a - b) ** 2)
+    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def test_a_preset_becomes_a_picture_and_the_preview_comes_first(visit: Visit, home: Path) -> None:
+    visit.page.evaluate(WATCH_BADGES)
+    visit.page.click("[data-preset=realistic]")
+    visit.page.wait_for_function("document.querySelector('textarea').value.length > 5")
+    visit.page.click("#generate")
+    visit.until("done")
+    kinds = visit.page.evaluate("window.badges")
+    assert kinds[0].endswith("is-tiny") and kinds[-1].endswith("is-vae")
+    chips = visit.page.inner_text("#stage .chips")
+    assert re.search(r"TAESD 预览 · [\d.]+ 秒", chips) and re.search(r"完整 VAE · [\d.]+ 秒", chips)
+    assert re.search(r"种子 \d+", chips) and "ort" in chips
+    assert "生成完成" in visit.page.inner_text("#stage .status")
+    assert pixels(home / "outputs" / visit.picture().name).std() > 10
+
+
+def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, home: Path) -> None:
+    pytest.importorskip("torch", reason="the PyTorch backend is not installed")
+    visit.more()
+    visit.page.fill("#seed input", "7")
+    made = []
+    for backend in ("edge", "pytorch"):
+        visit.backend(backend)
+        visit.generate("portrait of a man, short brown hair, blue suit, studio grey background")
+        visit.until("running")
+        visit.until("done")
+        made.append(visit.picture().name)
+        expected = {"edge": "ort 在 CPU", "pytorch": "torch 在 CPU"}[backend]
+        assert expected in visit.page.inner_text("#stage .chips")
+    edge, torch = (home / "outputs" / name for name in made)
+    assert edge != torch
+    assert psnr(pixels(edge), pixels(torch)) >= 40
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A real portrait where there is one; elsewhere a soft drawing of a face."""
+    real = sorted((SHARED / "portraits" / "val").glob("*.jpg"))
+    if real:
+        return real[0]
+    y, x = np.mgrid[:320, :260]
+    face = np.clip(255 - 0.9 * np.hypot(x - 130, y - 150), 60, 240)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.stack([face, face * 0.8, face * 0.7], -1).astype(np.uint8)).save(path, quality=60)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["edge", "pytorch"])
+def test_a_photo_is_restored_and_compared(visit: Visit, home: Path, photo: Path, backend: str) -> None:
+    if backend == "pytorch":
+        pytest.importorskip("torch", reason="the PyTorch backend is not installed")
+    visit.tab(1)
+    visit.page.set_input_files("#photo input[type=file]", photo)
+    visit.page.wait_for_selector("#photo img")
+    visit.backend(backend, "#restore-backend")
+    visit.page.click("#restore")
+    visit.until("done", "#restore-stage")
+    name = visit.picture("#restore-stage .compare img.after").name
+    made, source = pixels(home / "outputs" / name), pixels(photo)
+    assert made.shape == source.shape
+    assert 15 < psnr(made, source) < 60  # changed, and still the same photo
+    slider = visit.page.locator("#restore-stage input[type=range]")
+    slider.focus()
+    visit.page.keyboard.press("Home")
+    style = visit.page.get_attribute("#restore-stage .compare", "style") or ""
+    assert style.replace(" ", "").startswith("--at:0%")
+    with visit.page.expect_download() as download:
+        visit.page.click("#restore-stage a[download]")
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_cancel_stops_within_a_step_and_the_next_job_runs(visit: Visit, home: Path) -> None:
+    visit.more()
+    visit.page.fill("#steps input[type=number]", "50")
+    visit.page.fill("#count input[type=number]", "8")
+    visit.generate("a woman with red hair")
+    visit.page.wait_for_selector("#stage .badge")
+    before = time.monotonic()
+    visit.page.click("#cancel")
+    visit.until("failed")
+    assert time.monotonic() - before < 5
+    assert "已取消" in visit.page.inner_text("#stage .status")
+    visit.page.fill("#steps input[type=number]", "2")
+    visit.page.fill("#count input[type=number]", "1")
+    visit.generate("a woman with red hair")
+    visit.until("done")
+
+
+def test_preview_only_keeps_the_negative_and_develops_it(visit: Visit, home: Path) -> None:
+    visit.more()
+    visit.page.locator("#preview-mode input[value=only]").check()
+    visit.page.fill("#seed input", "11")
+    visit.generate("an old man with glasses")
+    visit.until("done")
+    kept = visit.picture().name
+    assert (home / "outputs" / kept).with_suffix(".negative.npz").is_file()
+    visit.page.click("#stage [data-develop]")
+    visit.page.wait_for_selector("#stage .stage.is-done .badge.is-vae")
+    developed = visit.picture().name
+    assert developed != kept
+    with Image.open(home / "outputs" / developed) as image:
+        assert image.text["parameters"].startswith("an old man with glasses")
+
+
+def test_a_job_outlives_its_page(visit: Visit) -> None:
+    visit.page.fill("#count input[type=number]", "4")
+    visit.generate("a boy with a hat")
+    visit.page.wait_for_selector("#stage .badge")
+    visit.open()  # reload in the middle
+    visit.until("done")
+    assert "共 4 张图像" in visit.page.inner_text("#stage .status")
+    visit.open()  # and again when all is over
+    visit.until("done")
+
+
+def test_history_shows_the_picture_and_takes_up_its_settings(visit: Visit) -> None:
+    visit.generate("a girl with a red hat and a very particular smile")
+    visit.until("done")
+    visit.tab(2)
+    card = visit.page.locator("#history article").first
+    card.wait_for()
+    assert "very particular smile" in card.inner_text()
+    visit.open()
+    visit.tab(2)
+    visit.page.locator("#history [data-reuse]").first.click()
+    visit.page.wait_for_function("document.querySelector('textarea').value.includes('very particular smile')")
+
+
+def test_an_empty_prompt_is_answered_with_what_to_do(visit: Visit) -> None:
+    visit.page.click("#generate")
+    visit.until("failed")
+    assert "提示词是空的" in visit.page.inner_text("#stage .status")
+
+
+SPEAKS = [("zh-CN", "zh", "生成图像"), ("en-GB", "en", "Generate"), ("fr", "en", "Generate")]
+
+
+@pytest.mark.parametrize(("locale", "lang", "button"), SPEAKS)
+def test_the_page_speaks_the_language_of_the_browser(browser, base: str, locale: str, lang: str, button: str) -> None:
+    window = Visit(browser, base, locale)
+    assert window.page.inner_text("#generate") == button
+    window.generate("a person")
+    window.until("done")
+    assert ("生成完成" if lang == "zh" else "Done in") in window.page.inner_text("#stage .status")
+    for number in range(4):
+        window.tab(number)
+        window.page.wait_for_timeout(300)
+        assert window.page.get_by_text(CREDIT).first.is_visible()
+        shown = window.page.inner_text("body")
+        assert not re.search(r"\b(portrait|restore|stage|engines|history|backend|tab)_[a-z_]+\b", shown)
+    window.close()
+
+
+def test_nothing_leaves_the_machine_and_nothing_breaks_the_policy(visit: Visit) -> None:
+    visit.page.click("[data-preset=anime]")
+    visit.generate("a girl with blue hair")
+    visit.until("done")
+    for number in range(4):
+        visit.tab(number)
+        visit.page.wait_for_timeout(400)
+    assert visit.hosts == {urlsplit(visit.base).netloc}
+    assert visit.complaints == []
+
+
+def test_phone_width(browser, base: str) -> None:
+    window = Visit(browser, base, "en-US", 390)
+    for number in range(4):
+        window.tab(number)
+        window.page.wait_for_timeout(400)
+        assert window.page.evaluate("document.documentElement.scrollWidth") <= 390
+    window.tab(0)
+    window.generate("a smiling woman")
+    window.until("done")
+    window.page.wait_for_timeout(600)
+    box = window.page.locator("#stage .frame").bounding_box()
+    assert box and box["width"] > 340 and 0 <= box["y"] < 500, "the picture is in view, as wide as the phone"
+    for selector in ("#generate", "#stage a[download]", "[data-preset=anime]"):
+        size = window.page.locator(selector).bounding_box()
+        assert size and size["height"] >= 40, f"{selector} is too small for a finger"
+    window.close()

@@ -1,0 +1,145 @@
+"""The built-in bundles as they are shipped: whole, licensed, the same on every engine, and drawing pictures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines import backends
+from engines.bundle import Shelf
+from engines.messages import Enhance, Final, Generate, Request
+from engines.studio import Studio
+
+PROMPTS = (
+    "portrait of a young woman, long red hair, blue t-shirt, grey background, realistic style",
+    "an old man with a white beard and glasses, black and white film",
+    "a child with curly brown hair, watercolor",
+    "a smiling woman, short black hair, red dress, oil painting",
+    "一位老年男性的肖像，白色胡子，黑白胶片风格",
+    "年轻女士，黑色长发，红色汉服，国风",
+    "戴眼镜的商务男士，深蓝色西装，灰色背景",
+    "金色时刻，棕色卷发的女孩，水彩",
+)
+LARGEST_MB = 60  # they are part of the repository and of every installation
+
+
+@pytest.fixture(scope="module")
+def studio(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(Shelf((builtin,)), tmp_path_factory.mktemp("state"))
+
+
+def engines_present() -> list[str]:
+    return [engine.name for engine in backends.engines() if engine.probe().ok]
+
+
+def result(studio: Studio, request: Request, folder: Path) -> tuple[Final, Any]:
+    *_, last = studio.run(request, folder)
+    assert isinstance(last, Final), last
+    with Image.open(folder / last.images[0]) as image:
+        return last, np.array(image).astype(np.float64)
+
+
+def psnr_db(a: Any, b: Any) -> float:
+    error = float(np.square(a - b).mean())
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+@pytest.mark.parametrize("name", ["portrait", "restorer"])
+def test_a_bundle_is_whole(builtin: Path, name: str) -> None:
+    bundle = Shelf((builtin,)).open(name)
+    bundle.verify()
+    assert bundle.name == name and set(bundle.title) == {"zh", "en"} and bundle.lineage
+    for formats in ({"onnx"}, {"diffusers", "safetensors"}):
+        for role in bundle.roles:
+            part = bundle.part(role, frozenset(formats))  # type: ignore[arg-type]
+            assert part.licence == "Apache-2.0" and re.fullmatch("[0-9a-f]{64}", part.sha256)
+    named = {bundle.root / part.file for part in bundle.parts}
+    for path in bundle.root.iterdir():
+        assert path in named or path.name in ("bundle.json", "tokenizer.json"), f"{path.name} belongs to no part"
+
+
+def test_all_bundles_are_small_enough_to_ship(builtin: Path) -> None:
+    assert sum(path.stat().st_size for path in builtin.rglob("*") if path.is_file()) < LARGEST_MB * 1e6
+
+
+def test_the_portrait_bundle_has_what_its_manifest_promises(builtin: Path) -> None:
+    bundle = Shelf((builtin,)).open("portrait")
+    assert bundle.roles == {"text_encoder", "denoiser", "decoder", "preview_decoder"} and bundle.family == "zimage"
+    sampling = bundle.need(bundle.sampling, "sampling")
+    assert sampling.latent_channels == 16 and sampling.steps == 8
+    assert bundle.sizes and bundle.dialect == "attributes"
+
+
+@pytest.mark.parametrize("name", backends.names())
+def test_every_engine_draws_a_portrait_at_its_native_size(
+    studio: Studio, builtin: Path, tmp_path: Path, name: str
+) -> None:
+    if name not in engines_present():
+        pytest.skip(f"{name}: {backends.engine(name).probe().reason}")
+    bundle = Shelf((builtin,)).open("portrait")
+    final, picture = result(studio, Generate(PROMPTS[0], seed=7, steps=4, backend=name), tmp_path)
+    assert final.engine == name and final.seed == 7
+    assert picture.shape == (bundle.sizes[0][1], bundle.sizes[0][0], 3)
+    assert picture.std() > 20
+    # A picture, not noise: neighbours are alike.
+    assert np.abs(np.diff(picture, axis=1)).mean() < 0.35 * picture.std()
+
+
+def test_words_matter(studio: Studio, tmp_path: Path) -> None:
+    """Same seed, another shirt: the middle of the lower third takes the colour that was asked for."""
+    shirts = {}
+    for colour in ("red", "blue"):
+        prompt = f"portrait of a young woman, long black hair, {colour} t-shirt, grey background, realistic style"
+        _, picture = result(studio, Generate(prompt, seed=3, steps=4, preview="off"), tmp_path)
+        height, width = picture.shape[:2]
+        shirts[colour] = picture[int(height * 0.85) :, width // 3 : width * 2 // 3].mean((0, 1))
+    assert shirts["red"][0] - shirts["red"][2] > shirts["blue"][0] - shirts["blue"][2] + 20
+
+
+def test_the_preview_decoder_draws_nearly_the_same_picture(studio: Studio, tmp_path: Path) -> None:
+    _, tiny = result(studio, Generate(PROMPTS[0], seed=7, steps=4, preview="only"), tmp_path)
+    _, full = result(studio, Generate(PROMPTS[0], seed=7, steps=4, preview="off"), tmp_path)
+    assert psnr_db(tiny, full) > 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_one_seed_is_one_picture_on_every_engine(studio: Studio, tmp_path: Path, prompt: str) -> None:
+    """Fp32 parts; captions are encoded afresh by each, as each has its own cache."""
+    if len(engines_present()) < 2:
+        pytest.skip(f"only {', '.join(engines_present())} is here")
+    pictures = {}
+    for name in engines_present():
+        alone = Studio(studio.kits.shelf, tmp_path / name)
+        alone.kits.loaded = studio.kits.loaded  # weights are loaded once
+        _, pictures[name] = result(alone, Generate(prompt, seed=11, backend=name, preview="off"), tmp_path)
+    reference = pictures.pop("ort")
+    for name, picture in pictures.items():
+        assert psnr_db(picture, reference) >= 40, name
+
+
+def photo_of(shared: Path, i: int) -> Path:
+    photos = sorted((shared / "portraits" / "val").glob("*.jpg"))
+    if not photos:
+        pytest.skip("no photographs among the shared data")
+    return photos[i]
+
+
+@pytest.mark.parametrize("i", [0, 7])
+def test_a_photo_is_restored_alike_on_every_engine(studio: Studio, shared: Path, tmp_path: Path, i: int) -> None:
+    photo = photo_of(shared, i)
+    with Image.open(photo) as image:
+        before = np.array(image.convert("RGB")).astype(np.float64)
+    pictures = {}
+    for name in engines_present():
+        final, pictures[name] = result(studio, Enhance(str(photo), backend=name), tmp_path)
+        assert final.engine == name and pictures[name].shape == before.shape
+    reference = pictures.pop("ort")
+    assert 20 < psnr_db(reference, before) < 60  # something was done, and it is still the same photo
+    for name, picture in pictures.items():
+        assert psnr_db(picture, reference) >= 40, name

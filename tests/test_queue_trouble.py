@@ -1,0 +1,96 @@
+"""The SQLite queue in trouble: a full disk, an event that cannot be stored, a job of another version."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from engines.errors import StudioError
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Failed, Final, Generate, Progress
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
+    opened = SqliteQueue(tmp_path / "queue.db", tmp_path)
+    yield opened
+    opened.close()
+
+
+def stored(path: Path) -> set[str]:
+    """The jobs that another process finds on disk."""
+    with closing(sqlite3.connect(path)) as db:
+        return {row[0] for row in db.execute("SELECT id FROM job")}
+
+
+def test_an_event_that_cannot_be_stored_leaves_no_transaction_open(queue: SqliteQueue, tmp_path: Path) -> None:
+    """Half a surrogate pair cannot be written as UTF-8. Whatever is raised: what is submitted afterwards is on disk."""
+    queue.submit(Generate("p"))
+    job = queue.claim()
+    assert job is not None
+    with pytest.raises((StudioError, ValueError)):
+        queue.publish(job, Failed("x", "\ud800"))
+    later = queue.submit(Generate("q"))
+    assert later in stored(tmp_path / "queue.db")
+    assert queue.publish(job, Progress("denoise", 1, 8)) is True
+    assert queue.publish(job, Final((), 1, 1.0, "ort")) is True
+
+
+FULL_DISK = """
+    import resource, sys
+    from pathlib import Path
+    from engines.errors import StorageError
+    from engines.jobs.sqlite_queue import SqliteQueue
+    from engines.messages import Failed, Generate, Progress
+
+    home = Path(sys.argv[1])
+    queue = SqliteQueue(home / "queue.db", home)
+    queue.submit(Generate("p"))
+    job = queue.claim()
+    size = (home / "queue.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    for act in (lambda: queue.submit(Generate("x" * 4000)), lambda: queue.publish(job, Failed("x", "y" * 9000))):
+        try:
+            act()
+            print("wrote")
+        except StorageError as exc:
+            print(exc.code)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(queue.submit(Generate("there is space again")))
+    print(queue.publish(job, Progress("denoise", 1, 8)))
+"""
+
+
+def test_a_full_disk_is_a_storage_error_and_the_queue_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    submitting, publishing, later, went_on = done.stdout.split()
+    assert (submitting, publishing) == ("storage_failed", "storage_failed")
+    assert later in stored(tmp_path / "queue.db") and went_on == "True"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"kind": "generate", "prompt": "p", "of_the_next_version": 1}', '{"kind": "future"}', "junk"]
+)
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_job_of_another_version_does_not_stop_the_queue(
+    queue: SqliteQueue, tmp_path: Path, state: str, text: str
+) -> None:
+    """After a step back to an older version the table holds what it cannot read. It ends; the next job is served."""
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as db:
+        db.execute("INSERT INTO job(id, request, state, attempts) VALUES('strange', ?, ?, 1)", (text, state))
+        db.commit()
+    good = queue.submit(Generate("p"))
+    queue.recover()
+    claims = [queue.claim(), queue.claim()]
+    assert good in {job.id for job in claims if job is not None}

@@ -1,0 +1,101 @@
+"""STUDIO_* variables: every one is read, wrong ones are named, and the list needs no installation."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.settings import Settings, SettingsError, variable
+from tests.conftest import REPOSITORY
+
+ALL = {
+    "STUDIO_HOME": "/srv/studio",
+    "STUDIO_HOST": "127.0.0.1",
+    "STUDIO_PORT": "8000",
+    "STUDIO_NAMES": "studio.local, Box ,",
+    "STUDIO_BACKEND": "edge",
+    "STUDIO_UPLOAD_MB": "5",
+    "STUDIO_KEEP_DAYS": "0",
+    "STUDIO_LOG": "debug",
+}
+
+
+def test_every_setting_is_read() -> None:
+    assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
+    settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
+    assert settings == Settings(Path("/srv/studio"), "127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 0, "debug")
+    assert settings.host_names == ("studio.local", "box")
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = Settings.load({})
+    assert settings == Settings(home=Path.cwd() / "data")
+    assert (settings.host, settings.port, settings.backend, settings.host_names) == ("0.0.0.0", 7860, "auto", ())
+
+
+def test_every_folder_lies_in_home() -> None:
+    settings = Settings.load({"STUDIO_HOME": "/srv/studio"})
+    folders = {settings.outputs, settings.uploads, settings.models, settings.state}
+    assert len(folders) == 4
+    assert {folder.parent for folder in folders} == {Path("/srv/studio")}
+
+
+def test_home_is_absolute_and_knows_the_tilde() -> None:
+    assert Settings.load({"STUDIO_HOME": "~/studio"}).home == Path.home() / "studio"
+    assert Settings.load({"STUDIO_HOME": "here"}).home == Path.cwd() / "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("STUDIO_PORT", "web"),
+        ("STUDIO_PORT", ""),
+        ("STUDIO_PORT", "-1"),
+        ("STUDIO_PORT", "65536"),
+        ("STUDIO_PORT", "78.60"),
+        ("STUDIO_UPLOAD_MB", "0"),
+        ("STUDIO_UPLOAD_MB", "2001"),
+        ("STUDIO_KEEP_DAYS", "36501"),
+        ("STUDIO_LOG", "loud"),
+        ("STUDIO_HOME", ""),
+        ("STUDIO_HOME", "~nobody-of-this-name/x"),
+        ("STUDIO_HOEM", "/srv"),
+        ("STUDIO_", "x"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Settings.load({name: text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("STUDIO_PORT", "0"), ("STUDIO_PORT", "65535"), ("STUDIO_UPLOAD_MB", "2000")]
+)
+def test_the_ends_of_a_range_are_inside(name: str, text: str) -> None:
+    assert getattr(Settings.load({name: text}), name.removeprefix("STUDIO_").lower()) == int(text)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_the_list_of_settings_needs_no_installation() -> None:
+    """`-I -S` hides every installed package, as before ./run.sh setup."""
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_module('engines.settings', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, str(REPOSITORY)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(ALL)
+    assert all(" · " in line and line.endswith("]") for line in lines)
