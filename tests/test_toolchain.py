@@ -30,6 +30,7 @@ from engines.signatures import SIGNATURES, Array
 from engines.toolchain import build
 from engines.toolchain.export import export
 from engines.toolchain.share import share_weights
+from tests import tiny
 from tests.conftest import REPOSITORY
 
 FIXED = {"C": 16, "D": 24, "N": 16}  # of the tiny bundles; the other named axes vary
@@ -92,6 +93,7 @@ def test_weights_lie_in_the_checkpoint_only(built: Path, role: Role) -> None:
 
 def test_no_file_tells_about_the_machine_it_was_built_on(built: Path) -> None:
     words = {str(REPOSITORY), sys.prefix, os.path.expanduser("~"), str(built), socket.gethostname(), "site-packages"}
+    words.add(tiny.LOADED_FROM)
     for path in built.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -164,6 +166,11 @@ def test_the_manifest_names_no_folder(built: Path) -> None:
 
 def digest_of_all(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_card_goes_with_its_bundle(built: Path) -> None:
+    assert (built / "portrait" / "card.md").read_text(encoding="utf-8") == tiny.CARD
+    assert not (built / "restorer" / "card.md").exists()  # nothing is invented where nobody wrote one
 
 
 @pytest.mark.parametrize("what", ["about", "weights", "graph"])

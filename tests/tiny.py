@@ -98,15 +98,22 @@ def gpen() -> GPEN:
     return net
 
 
+LOADED_FROM = "/home/somebody/checkpoints"  # diffusers notes it down in config.json
+CARD = "# A tiny model\n"
+
+
 def save_portrait(folder: Path) -> Path:
     transformer().save_pretrained(folder / "transformer")
     text_encoder().save_pretrained(folder / "text_encoder")
-    vae().save_pretrained(folder / "vae")
+    autoencoder = vae()
+    autoencoder.register_to_config(_name_or_path=LOADED_FROM)
+    autoencoder.save_pretrained(folder / "vae")
     tiny_vae().save_pretrained(folder / "preview_decoder")
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
     (folder / "tokenizer").mkdir()
     tokenizer().save(str(folder / "tokenizer" / "tokenizer.json"))
     (folder / "about.toml").write_text(ABOUT_PORTRAIT, encoding="utf-8")
+    (folder / "card.md").write_text(CARD, encoding="utf-8")
     return folder
 
 

@@ -64,7 +64,7 @@ def build_portrait(base: Path, about_file: Path, out: Path) -> Bundle:
         **{key: about[key] for key in ("name", "title", "dialect", "sizes", "lineage")},
     )
     widths = {"C": vae["latent_channels"], "D": config["transformer"]["cap_feat_dim"]}
-    return _finish(bundle, widths, out)
+    return _finish(bundle, widths, about_file, out)
 
 
 def build_restorer(weights: Path, about_file: Path, out: Path) -> Bundle:
@@ -81,7 +81,7 @@ def build_restorer(weights: Path, about_file: Path, out: Path) -> Bundle:
         face=Face(size_px, about["residual"]),
         **{key: about[key] for key in ("name", "title", "lineage")},
     )
-    return _finish(bundle, {"N": size_px}, out)
+    return _finish(bundle, {"N": size_px}, about_file, out)
 
 
 def _read_about(path: Path) -> dict[str, Any]:
@@ -96,9 +96,11 @@ def _fresh(out: Path) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """config.json as it is, and every safetensors file in half precision."""
+    """config.json without the folder it once was loaded from, and every safetensors file in half precision."""
     target.mkdir()
-    shutil.copyfile(source / "config.json", target / "config.json")
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for weights in source.glob("*.safetensors"):
         save_file(_half(load_file(weights)), target / weights.name, metadata={"format": "pt"})
 
@@ -116,7 +118,7 @@ def _parts(roles: Mapping[Role, str] | list[Role], licence: str, source: Format)
         yield Part(role, role, source, "fp32", "", licence)
 
 
-def _finish(bundle: Bundle, widths: Mapping[str, int], out: Path) -> Bundle:
+def _finish(bundle: Bundle, widths: Mapping[str, int], about_file: Path, out: Path) -> Bundle:
     for part in bundle.parts:
         if part.format != "onnx":
             _export(bundle, part, widths)
@@ -126,6 +128,8 @@ def _finish(bundle: Bundle, widths: Mapping[str, int], out: Path) -> Bundle:
     (bundle.root / "bundle.json").write_text(
         json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    if (card := about_file.with_name("card.md")).is_file():  # where it came from, what it may be used for, its limits
+        shutil.copyfile(card, bundle.root / "card.md")
     shutil.rmtree(out, ignore_errors=True)
     bundle.root.rename(out)
     return Bundle.open(out)
