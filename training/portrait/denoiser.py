@@ -31,7 +31,7 @@ from training.portrait.models import Sizes, count
 from training.portrait.pictures import Pictures
 from training.portrait.prompts import SHEET
 from training.portrait.sampling import draw
-from training.portrait.state import Model, optimiser, sizes_of
+from training.portrait.state import Model, load_averaged, optimiser, sizes_of
 
 Target = Callable[[Batch, Any], Tensor]
 
@@ -58,12 +58,17 @@ class Run:
         self.step = int(saved["step"])
 
 
-def new_run(sizes: Sizes, path: Path, ema_decay: float, seed: int, device: torch.device) -> Run:
-    """From the checkpoint, or from scratch. A checkpoint's sizes win over the flags."""
+def new_run(sizes: Sizes, path: Path, ema_decay: float, seed: int, device: torch.device, begin: str = "") -> Run:
+    """From the checkpoint, or with the weights of another one, or from scratch. A checkpoint's sizes win."""
     saved = load_checkpoint(path, device)
-    sizes = sizes if saved is None else sizes_of(saved)
     torch.manual_seed(seed)
-    model = Model(sizes).to(device)
+    if saved is None and begin:
+        averaged, sizes = load_averaged(path.with_name(f"{begin}.pt"), device)
+        model = Model(sizes).to(device)
+        model.load_state_dict(averaged.state_dict())
+    else:
+        sizes = sizes if saved is None else sizes_of(saved)
+        model = Model(sizes).to(device)
     run = Run(model, optimiser(model), Ema(model, ema_decay), sizes)
     if saved is not None:
         run.load(saved)
@@ -134,7 +139,7 @@ def train(args: argparse.Namespace) -> None:
     latents, records = load_latents(work).to(device if args.on_device else "cpu"), Pictures.open(work, "train").records
     pool = pool_of(records[: len(latents)], tokenizer, args.captions, args.seed)
     state_file = work / f"{args.name}.pt"
-    run = new_run(sizes_from(args), state_file, args.ema, args.seed, device)
+    run = new_run(sizes_from(args), state_file, args.ema, args.seed, device, args.start)
     run.side = latents.shape[-1]
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
     forward = torch.compile(core, dynamic=False) if args.compile else core
@@ -208,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True)
     parser.add_argument("--name", default="denoiser")
+    parser.add_argument("--start", default="", help="checkpoint in --work whose weights a new training begins with")
     parser.add_argument("--vae", default="vae", help="folder in --work, for the sheets")
     parser.add_argument("--steps", type=int, default=16000)
     parser.add_argument("--coarse", type=int, default=5000, help="steps at half size, included in --steps")

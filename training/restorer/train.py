@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engines.networks.gpen import Spec
@@ -37,6 +38,7 @@ class Plan:
     adversarial_steps: int = 1500
     batch: int = 8
     seed: int = 1
+    begin: str = ""  # safetensors file whose weights a new run begins with (its widths have to be given)
     widths: str = "64,64,64,96,128,48,16"  # channels at 4, 8, ... 256 px
     style_dim: int = 256
     residual: float = 0.2
@@ -78,6 +80,8 @@ class Trainer:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.step = plan, device, 0
         self.model = weights.fresh(plan.spec(), plan.residual).to(device)
+        if plan.begin:
+            self.model.network.load_state_dict(load_file(plan.begin))
         self.discriminator = losses.PatchDiscriminator().to(device)
         self.ema = Ema(self.model.network, plan.ema)
         self.optimizer = Muon(self.model.named_parameters(), exclude=("generator.style",), adam_rate=0.05)
