@@ -15,12 +15,14 @@ pytest.importorskip("diffusers")
 pytest.importorskip("numba")
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from training.portrait import words
 from training.portrait.batches import Pool, make, pool_of
 from training.portrait.captions import Record, caption
 from training.portrait.denoiser import Grids, learn, new_run, straight
+from training.portrait.export import pipeline
 from training.portrait.forward import core, denoise, positions
 from training.portrait.models import Sizes, new_tiny, new_transformer, new_vae
 from training.portrait.pictures import Pictures, crops, psnr, shrunk, to_pictures, to_tensor
@@ -29,6 +31,7 @@ from training.portrait.renderer.attributes import Look, Person, sample_look, sam
 from training.portrait.renderer.draw import Picture, build, picture
 from training.portrait.sampling import sample, sigmas
 from training.portrait.tokens import ALONE, encode, save, train
+from training.portrait.unpack import unpack
 from training.portrait.vae import bake_scale, examine, loss_of
 
 TINY = Sizes(vae_channels=(8, 8, 16), dim=64, layers=2, heads=2, axes=(8, 12, 12), text_dim=32, text_layers=2)
@@ -210,6 +213,23 @@ def test_training_lowers_the_loss_and_resumes_exactly(tokenizer: Tokenizer, tmp_
     parts = losses_of(tmp_path / "parts.pt", tokenizer, 8) + losses_of(tmp_path / "parts.pt", tokenizer, 16)
     assert np.mean(whole[-4:]) < np.mean(whole[:4])
     assert parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_shipped_bundle_is_enough_to_train_further(builtin: Path, tmp_path: Path) -> None:
+    """Unpacked and written again it is the same, bit by bit; and a new training begins with its weights."""
+    bundle = builtin / "portrait"
+    unpack(bundle, tmp_path)
+    pipeline(tmp_path, "shipped", "vae").to(torch.float16).save_pretrained(tmp_path / "again")
+    again = {"denoiser": "transformer", "decoder": "vae", "text_encoder": "text_encoder"}
+    for role, folder in again.items():
+        (mine,), (theirs,) = (f.glob("*.safetensors") for f in (bundle / role, tmp_path / "again" / folder))
+        before, after = load_file(mine), load_file(theirs)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(value, after[name]) for name, value in before.items()), role
+    run = new_run(TINY, tmp_path / "further.pt", 0.99, 1, torch.device("cpu"), begin="shipped")
+    assert run.step == 0 and run.sizes.dim == run.model.transformer.config.dim > TINY.dim
+    weights = load_file(bundle / "denoiser" / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(run.model.transformer.state_dict()["cap_pad_token"], weights["cap_pad_token"].float())
 
 
 def test_coarse_batches_have_a_quarter_of_the_tokens(tokenizer: Tokenizer) -> None:

@@ -134,6 +134,17 @@ def test_a_run_leaves_a_sheet_and_weights_that_load(portraits: Path, tmp_path: P
     assert np.abs(kept.astype(int) - stored).max() <= 2  # fp16
 
 
+def test_a_run_can_begin_with_the_weights_of_another(portraits: Path, tmp_path: Path) -> None:
+    cpu, first = torch.device("cpu"), tmp_path / "first"
+    train.train(replace(TINY, adversarial_steps=0), portraits, first, cpu)
+    file = first / "restorer.safetensors"
+    begun = train.Trainer(replace(TINY, begin=str(file), seed=2), cpu)
+    stored = weights.load(file).network.state_dict()
+    for name, value in begun.model.network.state_dict().items():
+        assert torch.equal(value, stored[name]), name
+    assert begun.step == 0 and torch.equal(begun.ema.state["generator.input.input"], stored["generator.input.input"])
+
+
 def test_psnr_ssim_texture_and_skin_on_known_pictures() -> None:
     flat = np.full((64, 64, 3), 100, dtype=np.uint8)
     brighter = flat + np.uint8(5)
