@@ -19,17 +19,20 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from training.portrait import words
+from training.portrait.bars import flat_or_broken, judge_lines, prompts_for, spread
 from training.portrait.batches import Pool, make, pool_of
 from training.portrait.captions import Record, caption
 from training.portrait.denoiser import Grids, learn, new_run, straight
 from training.portrait.export import pipeline
 from training.portrait.forward import core, denoise, positions
+from training.portrait.judge import labels
 from training.portrait.models import Sizes, new_tiny, new_transformer, new_vae
 from training.portrait.pictures import Pictures, crops, psnr, shrunk, to_pictures, to_tensor
 from training.portrait.render import Order, as_record, draw_shard
 from training.portrait.renderer.attributes import Look, Person, sample_look, sample_person
 from training.portrait.renderer.draw import Picture, build, picture
-from training.portrait.sampling import sample, sigmas
+from training.portrait.sampling import draw, sample, sigmas
+from training.portrait.state import load_averaged
 from training.portrait.tokens import ALONE, encode, save, train
 from training.portrait.unpack import unpack
 from training.portrait.vae import bake_scale, examine, loss_of
@@ -215,18 +218,45 @@ def test_training_lowers_the_loss_and_resumes_exactly(tokenizer: Tokenizer, tmp_
     assert parts == pytest.approx(whole, rel=1e-4)
 
 
-def test_a_shipped_bundle_is_enough_to_train_further(builtin: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unpacked(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("unpacked")
+    unpack(builtin / "portrait", work)
+    return work
+
+
+def test_the_shipped_lora_softens_the_light(builtin: Path, unpacked: Path) -> None:
+    """Through diffusers' own loader: the two halves of a face that is lit from the side become more alike."""
+    pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")
+    from diffusers import AutoencoderKL, ZImagePipeline
+
+    model, sizes = load_averaged(unpacked / "shipped.pt", torch.device("cpu"))
+    parts = (model.transformer, model.encoder, AutoencoderKL.from_pretrained(unpacked / "vae").eval())
+    words = Tokenizer.from_file(str(unpacked / "tokenizer" / "tokenizer.json"))
+    prompts = ["portrait of a man, short brown hair, dramatic side light, grey background"] * 4
+
+    def unevenness() -> float:
+        drawn = np.stack(draw(parts, words, prompts, range(4), 256 // sizes.stride)).astype(np.float32).mean(3)
+        face = drawn[:, 80:160, 88:168]
+        return float(np.abs(face.mean((0, 1)) - face.mean((0, 1))[::-1]).mean())
+
+    plain = unevenness()
+    file = builtin / "loras" / "studio_light.safetensors"
+    ZImagePipeline.load_lora_into_transformer(ZImagePipeline.lora_state_dict(str(file)), model.transformer)
+    assert unevenness() < 0.7 * plain
+
+
+def test_a_shipped_bundle_is_enough_to_train_further(builtin: Path, unpacked: Path, tmp_path: Path) -> None:
     """Unpacked and written again it is the same, bit by bit; and a new training begins with its weights."""
     bundle = builtin / "portrait"
-    unpack(bundle, tmp_path)
-    pipeline(tmp_path, "shipped", "vae").to(torch.float16).save_pretrained(tmp_path / "again")
+    pipeline(unpacked, "shipped", "vae").to(torch.float16).save_pretrained(tmp_path / "again")
     again = {"denoiser": "transformer", "decoder": "vae", "text_encoder": "text_encoder"}
     for role, folder in again.items():
         (mine,), (theirs,) = (f.glob("*.safetensors") for f in (bundle / role, tmp_path / "again" / folder))
         before, after = load_file(mine), load_file(theirs)
         assert before.keys() == after.keys()
         assert all(torch.equal(value, after[name]) for name, value in before.items()), role
-    run = new_run(TINY, tmp_path / "further.pt", 0.99, 1, torch.device("cpu"), begin="shipped")
+    run = new_run(TINY, unpacked / "further.pt", 0.99, 1, torch.device("cpu"), begin="shipped")
     assert run.step == 0 and run.sizes.dim == run.model.transformer.config.dim > TINY.dim
     weights = load_file(bundle / "denoiser" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(run.model.transformer.state_dict()["cap_pad_token"], weights["cap_pad_token"].float())
@@ -292,3 +322,30 @@ def test_the_tiny_decoder_has_the_autoencoders_geometry() -> None:
     tiny, vae = new_tiny(TINY), new_vae(TINY)
     latents = torch.randn(1, 16, 8, 8)
     assert tiny.decoder(latents).shape == vae.decoder(latents).shape
+
+
+def test_the_bars_notice_flat_pictures_and_sameness() -> None:
+    flat = np.full((SIZE, SIZE, 3), 90, np.uint8)
+    noisy = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), np.uint8)
+    assert flat_or_broken([flat, noisy[0], to_pictures(torch.full((1, 3, SIZE, SIZE), float("nan")))[0]]) == 2
+    assert spread([noisy[0], noisy[0]]) == 0 < spread(list(noisy))
+
+
+def test_the_bars_ask_the_same_in_both_languages() -> None:
+    records = some_records(6)
+    english, chinese = (prompts_for(records, language) for language in ("en", "zh"))
+    assert len(set(english)) == len(set(chinese)) == 6 and all(text.isascii() for text in english)
+    for record, zh in zip(records, chinese, strict=True):
+        assert not zh.isascii() and ("眼镜" in zh or "墨镜" in zh or "太阳镜" in zh) >= (record["glasses"] != "none")
+
+
+def test_an_attribute_line_is_a_share_of_what_the_judge_can_see() -> None:
+    records = some_records(10)
+    truth = labels(records)
+    wrong = {name: values.clone() for name, values in truth.items()}
+    wrong["hat"][:1] = (wrong["hat"][:1] + 1) % 3
+    lines = {line.what: line for line in judge_lines(wrong, dict.fromkeys(truth, 1.0), records, "all")}
+    assert not lines["all: hat"].reached and "90.0%" in lines["all: hat"].value
+    assert lines["all: style"].reached
+    ceiling = {**dict.fromkeys(truth, 1.0), "hat": 0.9}  # the judge itself is right in nine of ten renders
+    assert {line.what: line for line in judge_lines(wrong, ceiling, records, "all")}["all: hat"].reached

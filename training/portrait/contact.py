@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures on one, as PNG."""
+"""Contact sheets: many pictures on one; the file name decides between PNG and WebP."""
 
 from __future__ import annotations
 

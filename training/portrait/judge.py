@@ -118,7 +118,8 @@ def fit(judge: Judge, x: Tensor, y: dict[str, Tensor], args: argparse.Namespace,
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
         for chosen in order[: len(x) // args.batch * args.batch].view(-1, args.batch):
             muon.set_rate(args.rate * min(1.0, (step + 1) / 50) * max(0.01, 1 - step / total))
-            images = roughened(x[chosen], torch.Generator().manual_seed(step)).to(device)
+            rough = roughened(x[chosen], torch.Generator().manual_seed(step))
+            images = rough.to(device, memory_format=torch.channels_last)  # half the time on a CPU
             with torch.autocast(device.type, torch.bfloat16):
                 said = judge(images)
             losses = [F.cross_entropy(said[name].float(), y[name][chosen].to(device)) for name in CLASSES]
@@ -144,7 +145,7 @@ def main() -> None:
     pictures, held_out = Pictures.open(work, "train"), Pictures.open(work, "valid")
     x = torch.cat([thumbnails(list(shard)) for shard in pictures.shards])
     torch.manual_seed(args.seed)
-    judge = Judge().to(device)
+    judge = Judge().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fit(judge, x, labels(pictures.records), args, device)
     save_checkpoint(work / "judge.pt", {"judge": judge.state_dict()})
     said = verdicts(judge.eval(), [held_out[i] for i in range(len(held_out))], device)

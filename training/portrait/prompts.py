@@ -21,4 +21,10 @@ SHEET = (
     "戴灰色毛线帽的男生,橙色卫衣,蓝色背景,冷光",
     "woman with a long curly brown hair, big smile, teal dress, pink background, vintage photo",
     "光头大叔,络腮胡,黑色高领毛衣,深色背景,逆光",
+    "anime girl with long silver hair, blue eyes, white dress, blue background",
+    "中年男性,圆框眼镜,灰色短发,灰色西装领带,影棚灰色背景",
+    "watercolour portrait of a woman with a blonde ponytail, pink sweater, white background",
+    "油画,戴宽檐帽的女孩,棕色长发,绿色连衣裙,森林背景",
+    "young man with glasses, black curly hair, blue shirt, city background at night, neon light",
+    "老奶奶,白色短发,微笑,红色毛衣,室内背景,暖光",
 )

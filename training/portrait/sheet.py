@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--guidance", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--each", type=int, default=1, help="pictures of each prompt, side by side")
     parser.add_argument("--columns", type=int, default=6)
     parser.add_argument("--cell", type=int, default=320, help="px")
     args = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
     model, sizes = load_averaged(work / f"{args.checkpoint}.pt", device)
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
     tokenizer = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
-    prompts = tuple(args.prompt or SHEET)
+    prompts = [prompt for prompt in args.prompt or SHEET for _ in range(args.each)]
     seeds = range(args.seed, args.seed + len(prompts))
     parts, side = (model.transformer, model.encoder, vae), args.size // sizes.stride
     drawn = draw(parts, tokenizer, prompts, seeds, side, args.steps, args.guidance)
