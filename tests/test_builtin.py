@@ -25,6 +25,7 @@ PROMPTS = (
     "戴眼镜的商务男士，深蓝色西装，灰色背景",
     "金色时刻，棕色卷发的女孩，水彩",
 )
+BESIDE = ("bundle.json", "card.md", "tokenizer.json")
 LARGEST_MB = 60  # they are part of the repository and of every installation
 
 
@@ -60,7 +61,10 @@ def test_a_bundle_is_whole(builtin: Path, name: str) -> None:
             assert part.licence == "Apache-2.0" and re.fullmatch("[0-9a-f]{64}", part.sha256)
     named = {bundle.root / part.file for part in bundle.parts}
     for path in bundle.root.iterdir():
-        assert path in named or path.name in ("bundle.json", "tokenizer.json"), f"{path.name} belongs to no part"
+        assert path in named or path.name in BESIDE, f"{path.name} belongs to no part"
+    assert "Apache-2.0" in (bundle.root / "card.md").read_text(encoding="utf-8")
+    for config in bundle.root.rglob("config.json"):
+        assert "_name_or_path" not in config.read_text(encoding="utf-8"), "a folder of the machine it was built on"
 
 
 def test_all_bundles_are_small_enough_to_ship(builtin: Path) -> None:
@@ -105,6 +109,23 @@ def test_the_preview_decoder_draws_nearly_the_same_picture(studio: Studio, tmp_p
     _, tiny = result(studio, Generate(PROMPTS[0], seed=7, steps=4, preview="only"), tmp_path)
     _, full = result(studio, Generate(PROMPTS[0], seed=7, steps=4, preview="off"), tmp_path)
     assert psnr_db(tiny, full) > 18
+
+
+LORA_KEY = r"diffusion_model\.(layers\.\d+\.(?:attention\.to_(?:[qkv]|out\.0)|feed_forward\.w[123]))\.lora_[AB]\.weight"
+
+
+def test_the_lora_has_the_layout_of_awportrait_z_and_fits_the_denoiser(builtin: Path) -> None:
+    load_file = pytest.importorskip("safetensors.numpy", reason="reads the files with safetensors").load_file
+    lora = load_file(builtin / "loras" / "studio_light.safetensors")
+    weights = load_file(builtin / "portrait" / "denoiser" / "diffusion_pytorch_model.safetensors")
+    keys = {name: re.fullmatch(LORA_KEY, name) for name in lora}
+    assert all(keys.values()), [name for name, key in keys.items() if key is None]
+    modules = {key[1] for key in keys.values() if key}
+    assert len(lora) == 2 * len(modules) >= 2 * 7
+    for module in modules:
+        a, b = (lora[f"diffusion_model.{module}.lora_{side}.weight"] for side in "AB")
+        assert b.shape[1] == a.shape[0] and (b.shape[0], a.shape[1]) == weights[f"{module}.weight"].shape
+        assert np.abs(b.astype(np.float32) @ a.astype(np.float32)).max() > 0
 
 
 @pytest.mark.slow
