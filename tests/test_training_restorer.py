@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.networks.gpen import Spec
-from training.restorer import bars, dataset, degrade, train, weights
+from training.restorer import bars, dataset, degrade, pairs, train, weights
 
 TINY = train.Plan(
     steps=4,
@@ -143,6 +143,16 @@ def test_a_run_can_begin_with_the_weights_of_another(portraits: Path, tmp_path: 
     for name, value in begun.model.network.state_dict().items():
         assert torch.equal(value, stored[name]), name
     assert begun.step == 0 and torch.equal(begun.ema.state["generator.input.input"], stored["generator.input.input"])
+
+
+@pytest.mark.parametrize("name", pairs.DAMAGES)
+def test_the_readmes_damages_repeat_and_hurt(name: str) -> None:
+    face = picture(256, 4)
+    before = face.copy()
+    bad = pairs.DAMAGES[name](face)
+    assert bad.shape == face.shape and bad.dtype == np.uint8 and np.array_equal(face, before)
+    assert np.array_equal(bad, pairs.DAMAGES[name](face))
+    assert bars.psnr(bad, face) < 30
 
 
 def test_psnr_ssim_texture_and_skin_on_known_pictures() -> None:
