@@ -186,13 +186,14 @@ def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, hom
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A real portrait where there is one; elsewhere a soft drawing of a face."""
-    real = sorted((SHARED / "portraits" / "val").glob("*.jpg"))
+    """A real portrait, made small and large again, where there is one; elsewhere a soft drawing of a face."""
+    real, path = sorted((SHARED / "portraits" / "val").glob("*.jpg")), tmp_path / "photo.jpg"
     if real:
-        return real[0]
+        with Image.open(real[0]) as image:
+            image.resize((128, 128), Image.Resampling.BOX).resize(image.size).save(path, quality=60)
+        return path
     y, x = np.mgrid[:320, :260]
     face = np.clip(255 - 0.9 * np.hypot(x - 130, y - 150), 60, 240)
-    path = tmp_path / "photo.jpg"
     Image.fromarray(np.stack([face, face * 0.8, face * 0.7], -1).astype(np.uint8)).save(path, quality=60)
     return path
 

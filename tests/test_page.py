@@ -56,7 +56,7 @@ def test_what_goes_wrong_is_said_in_the_browsers_language(rig: Rig, language: st
 
 def test_a_seed_that_was_cleared_is_drawn_by_lot(rig: Rig) -> None:
     with rig.session() as page:
-        assert succeeded(generate(page, "x", seed=None))
+        assert succeeded(generate(page, "x", seed=None, guidance=1.5))
     assert rig.queue.finished(1)[0].job.request == Generate("x", "", 64, 64, 2, 1.5, -1, 1, "sketch", "edge")
 
 
