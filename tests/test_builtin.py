@@ -14,6 +14,7 @@ from engines import backends
 from engines.bundle import Shelf
 from engines.messages import Enhance, Final, Generate, Request
 from engines.studio import Studio
+from tests.conftest import REPOSITORY
 
 PROMPTS = (
     "portrait of a young woman, long red hair, blue t-shirt, grey background, realistic style",
@@ -62,7 +63,9 @@ def test_a_bundle_is_whole(builtin: Path, name: str) -> None:
     named = {bundle.root / part.file for part in bundle.parts}
     for path in bundle.root.iterdir():
         assert path in named or path.name in BESIDE, f"{path.name} belongs to no part"
-    assert "Apache-2.0" in (bundle.root / "card.md").read_text(encoding="utf-8")
+    card = (bundle.root / "card.md").read_text(encoding="utf-8")
+    assert "Apache-2.0" in card
+    assert card == (REPOSITORY / "training" / name / "card.md").read_text(encoding="utf-8"), "two cards of one model"
     for config in bundle.root.rglob("config.json"):
         assert "_name_or_path" not in config.read_text(encoding="utf-8"), "a folder of the machine it was built on"
 
