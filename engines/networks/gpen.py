@@ -69,9 +69,12 @@ class Blur(nn.Module):
         self.register_buffer("kernel", fir(gain))
         self.pad = pad
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ahead: bool = True) -> Tensor:
+        """`ahead`: pad right and below too; not where `up_in_phases` has done it."""
         depthwise = self.kernel.expand(x.shape[1], 1, 4, 4)
-        return F.conv2d(x, depthwise, padding=self.pad, groups=x.shape[1])
+        if ahead:
+            return F.conv2d(x, depthwise, padding=self.pad, groups=x.shape[1])
+        return F.conv2d(F.pad(x, (self.pad, 0, self.pad, 0)), depthwise, groups=x.shape[1])
 
 
 class EqualLinear(nn.Module):
@@ -118,17 +121,38 @@ class ModulatedConv(nn.Module):
         self.modulation = EqualLinear(style_dim, c_in, bias=1.0)
         self.blur = Blur(pad=1, gain=4.0) if up else None
         self.scale, self.kernel, self.demodulate = 1 / math.sqrt(c_in * kernel**2), kernel, demodulate
+        self.phased = False  # set by those who export for int8
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         style, weight = self.modulation(latent), self.weight[0] * self.scale  # (B, c_in), (c_out, c_in, k, k)
         x = x * style[:, :, None, None]
         if self.blur is None:
             y = F.conv2d(x, weight, padding=self.kernel // 2)
+        elif self.phased:
+            y = self.blur(up_in_phases(x, weight), ahead=False)
         else:
-            y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            y = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         if self.demodulate:
             y = y * torch.rsqrt(style.square() @ weight.square().sum((2, 3)).t() + 1e-8)[:, :, None, None]
-        return y if self.blur is None else self.blur(y)
+        return y
+
+
+def up_in_phases(x: Tensor, weight: Tensor) -> Tensor:
+    """
+    conv_transpose2d(x, weight, stride=2) for a 3x3 kernel, with a row and a column of zeros behind it: four small
+    convolutions, one for each parity of row and column, woven together. The same arithmetic, in convolutions, which
+    every engine has an int8 kernel for. (B, c_in, h, w), (c_out, c_in, 3, 3) -> (B, c_out, 2 h + 2, 2 w + 2)
+    """
+    even, odd = [2, 0], [1]  # taps that meet even outputs (with the input before and at), and odd ones (at)
+    ahead = {0: 1, 1: 0}
+    phases = []
+    for i, rows in enumerate((even, odd)):
+        for j, columns in enumerate((even, odd)):
+            padded = F.pad(x, (ahead[j], 1, ahead[i], 1))
+            phases.append(F.conv2d(padded, weight[:, :, rows][:, :, :, columns]))
+    batch, channels, height, width = phases[0].shape
+    woven = torch.cat(phases, 1).view(batch, 2, 2, channels, height, width).permute(0, 3, 4, 1, 5, 2)
+    return woven.reshape(batch, channels, 2 * height, 2 * width)
 
 
 class FeatureNoise(nn.Module):
@@ -157,15 +181,40 @@ class StyledConv(nn.Module):
 
 
 class Upsample(nn.Module):
+    """
+    Twice the size under the binomial low-pass, for a picture's three channels. Upstream's transposed depthwise
+    convolution, written as one dense convolution that makes the four neighbours of every pixel, and a shuffle: engines
+    have no fast kernel for the former.
+    """
+
     kernel: Tensor
+    dense: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("kernel", fir(4.0))
+        self.register_buffer("kernel", fir(4.0))  # upstream's key
+        self.register_buffer("dense", dense_upsampling(fir(4.0), 3), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        depthwise = self.kernel.expand(x.shape[1], 1, 4, 4)
-        return F.conv_transpose2d(x, depthwise, stride=2, padding=1, groups=x.shape[1])
+        """(B, 3, h, w) -> (B, 3, 2 h, 2 w)"""
+        return F.pixel_shuffle(F.conv2d(x, self.dense, padding=1), 2)
+
+
+def dense_upsampling(kernel: Tensor, channels: int) -> Tensor:
+    """
+    The weight of a 3x3 convolution to (channel, row parity, column parity) which equals conv_transpose2d with this 4x4
+    kernel on each channel, stride 2 and padding 1. (4 c, c, 3, 3)
+    """
+    taps = (
+        (slice(0, 2), [3, 1]),
+        (slice(1, 3), [2, 0]),
+    )  # of an even and of an odd output: inputs in a window of three
+    weight = kernel.new_zeros(channels, 2, 2, channels, 3, 3)
+    for i, (rows, row_taps) in enumerate(taps):
+        for j, (columns, column_taps) in enumerate(taps):
+            for channel in range(channels):
+                weight[channel, i, j, channel, rows, columns] = kernel[row_taps][:, column_taps]
+    return weight.flatten(0, 2)
 
 
 class ToRGB(nn.Module):

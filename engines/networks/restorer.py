@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from engines.networks.gpen import GPEN
+from engines.networks.gpen import GPEN, ModulatedConv
 
 
 class RestorerGraph(nn.Module):
@@ -13,6 +13,13 @@ class RestorerGraph(nn.Module):
     def __init__(self, network: GPEN, residual: float) -> None:
         super().__init__()
         self.network, self.residual = network, residual
+
+    def in_phases(self) -> RestorerGraph:
+        """The same function in convolutions alone, which is what quantises; see gpen.up_in_phases. Changes itself."""
+        for module in self.network.modules():
+            if isinstance(module, ModulatedConv):
+                module.phased = True
+        return self
 
     def forward(self, face: Tensor) -> Tensor:
         y: Tensor = self.network(face)

@@ -24,6 +24,9 @@ class RealRotaryAttention:
     2021)
     """
 
+    def __init__(self, head_dim: int) -> None:
+        self.turn = _quarter_turn(head_dim)
+
     def __call__(
         self,
         attn: Any,
@@ -35,16 +38,27 @@ class RealRotaryAttention:
         heads = (1, -1, attn.heads, attn.to_q.out_features // attn.heads)
         q, k, v = (project(hidden_states).view(heads) for project in (attn.to_q, attn.to_k, attn.to_v))
         assert freqs_cis is not None  # the graph below always passes it
-        q, k = (_rotate(norm(x), *freqs_cis) for norm, x in ((attn.norm_q, q), (attn.norm_k, k)))
+        q, k = (_rotate(norm(x), *freqs_cis, self.turn) for norm, x in ((attn.norm_q, q), (attn.norm_k, k)))
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
         return projected
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (1, S, heads, d), cos and sin (S, 1, d / 2): neighbouring channels form the pairs."""
-    even, odd = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).view(x.shape)
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, turn: Tensor) -> Tensor:
+    """
+    x (1, S, heads, d), cos and sin (S, 1, d), turn (d, d): neighbouring channels form the pairs. The quarter turn of
+    each pair is a small matrix product, which compiled engines do several times faster than taking the channels apart
+    and weaving them together again.
+    """
+    return x * cos + (x @ turn.to(x)) * sin
+
+
+def _quarter_turn(dim: int) -> Tensor:
+    """x @ this: (even, odd) -> (-odd, even) for each pair of channels. (d, d)"""
+    turn = torch.zeros(dim, dim)
+    even = torch.arange(0, dim, 2)
+    turn[even + 1, even], turn[even, even + 1] = -1.0, 1.0
+    return turn
 
 
 class ZImageGraph(nn.Module):
@@ -52,11 +66,11 @@ class ZImageGraph(nn.Module):
         super().__init__()
         self.net = transformer
         for block in (*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers):
-            block.attention.set_processor(RealRotaryAttention())
+            block.attention.set_processor(RealRotaryAttention(sum(transformer.axes_dims)))
         axes = zip(transformer.axes_dims, transformer.axes_lens, strict=True)
         for i, (dim, length) in enumerate(axes):
             angle = _angles(dim, length, transformer.rope_theta)
-            self.register_buffer(f"cos{i}", angle.cos(), persistent=False)  # (length, dim / 2)
+            self.register_buffer(f"cos{i}", angle.cos(), persistent=False)  # (length, dim)
             self.register_buffer(f"sin{i}", angle.sin(), persistent=False)
 
     def forward(self, latents: Tensor, time: Tensor, prompt: Tensor) -> Tensor:
@@ -108,8 +122,9 @@ class ZImageGraph(nn.Module):
 
 
 def _angles(dim: int, length: int, theta: float) -> Tensor:
+    """For every position and channel; the two channels of a pair turn by the same angle. (length, dim)"""
     frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    return torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float()
+    return torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float().repeat_interleave(2, 1)
 
 
 def _fill(tokens: Tensor, filler: Tensor, total: int | None = None) -> tuple[Tensor, int]:
