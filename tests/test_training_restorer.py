@@ -64,7 +64,7 @@ def test_the_fixed_levels_repeat_differ_and_get_worse() -> None:
     again = {name: degrade.fixed(truth, level, 5) for name, level in degrade.LEVELS.items()}
     assert all((made[name] == again[name]).all() for name in made)
     assert (degrade.fixed(truth, degrade.LEVELS["middle"], 6) != made["middle"]).any()
-    quality = [bars.psnr(made[name], truth) for name in ("mild", "middle", "severe")]
+    quality = [bars.psnr_db(made[name], truth) for name in ("mild", "middle", "severe")]
     assert quality[0] > quality[1] > quality[2]
 
 
@@ -152,14 +152,14 @@ def test_the_readmes_damages_repeat_and_hurt(name: str) -> None:
     bad = pairs.DAMAGES[name](face)
     assert bad.shape == face.shape and bad.dtype == np.uint8 and np.array_equal(face, before)
     assert np.array_equal(bad, pairs.DAMAGES[name](face))
-    assert bars.psnr(bad, face) < 30
+    assert bars.psnr_db(bad, face) < 30
 
 
 def test_psnr_ssim_texture_and_skin_on_known_pictures() -> None:
     flat = np.full((64, 64, 3), 100, dtype=np.uint8)
     brighter = flat + np.uint8(5)
-    assert bars.psnr(flat, brighter) == pytest.approx(10 * np.log10(255**2 / 25))
-    assert bars.psnr(flat, flat) == 99
+    assert bars.psnr_db(flat, brighter) == pytest.approx(10 * np.log10(255**2 / 25))
+    assert bars.psnr_db(flat, flat) == 99
     noisy = picture(64, 5)
     assert bars.ssim(noisy, noisy) == pytest.approx(1)
     mean = (2 * 100 * 105 + 6.5025) / (100**2 + 105**2 + 6.5025)  # of equal variance 0, only the means differ
@@ -188,5 +188,5 @@ def test_the_real_faces_stand_where_the_levels_say() -> None:
         pytest.skip(f"no portraits in {folder}: set STUDIO_TEST_PORTRAITS")
     truth = dataset.aligned(dataset.read_portraits(folder, "val"), 256)
     assert len(truth) == 48
-    stands = {level: bars.mean(bars.psnr, bars.degraded(truth, level), truth) for level in degrade.LEVELS}
+    stands = {level: bars.mean(bars.psnr_db, bars.degraded(truth, level), truth) for level in degrade.LEVELS}
     assert stands == pytest.approx({"mild": 27.0, "middle": 24.5, "severe": 21.3}, abs=0.2)

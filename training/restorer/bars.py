@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.likeness import luma, psnr_db, ssim
 from training.restorer import dataset, degrade, sheet, weights
 
 Picture = NDArray[np.uint8]  # (N, N, 3) RGB
@@ -24,32 +25,6 @@ Pictures = list[Picture]
 BARS = (
     "middle: PSNR gain >= 1.80 dB (goal 2.30), SSIM gain >= 0.060, texture 0.60-1.20, skin <= 2.00; clean >= 30.00 dB"
 )
-
-
-def luma(picture: Picture) -> NDArray[np.float64]:
-    return np.asarray(picture.astype(np.float64) @ degrade.LUMA.astype(np.float64))
-
-
-def psnr(a: Picture, b: Picture) -> float:
-    """Peak signal to noise over all channels, in dB; 99 for equal pictures."""
-    error = float(np.square(a.astype(np.float64) - b).mean())
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def window(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 11 x 11 Gaussian window of SSIM, valid part only."""
-    return np.asarray(cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5])
-
-
-def ssim(a: Picture, b: Picture) -> float:
-    """Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004; on luma."""
-    x, y = luma(a), luma(b)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_x, mean_y = window(x), window(y)
-    var_x, var_y = window(x * x) - mean_x**2, window(y * y) - mean_y**2
-    covariance = window(x * y) - mean_x * mean_y
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return float(((2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1) * structure).mean())
 
 
 def laplacian_energy(picture: Picture) -> float:
@@ -110,8 +85,8 @@ def measure_level(level: str, restore: Callable[[Pictures], Pictures], truth: Pi
     shifts = [skin_shift(a, b) for a, b in zip(good, truth, strict=True)]
     return Row(
         level,
-        mean(psnr, bad, truth),
-        mean(psnr, good, truth),
+        mean(psnr_db, bad, truth),
+        mean(psnr_db, good, truth),
         mean(ssim, bad, truth),
         mean(ssim, good, truth),
         mean(texture, good, truth),

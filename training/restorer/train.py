@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engines.likeness import psnr_db
 from engines.networks.gpen import Spec
 from training.loop import Ema, average_gradients, join, keep_memory, load_checkpoint, pick_device, save_checkpoint
 from training.muon import Muon
@@ -157,7 +158,7 @@ class Gallery:
         self.model.to(trainer.device).network.load_state_dict(trainer.ema.state)
         good = weights.restore(self.model, self.bad)
         sheet.write(folder / f"sheet-{trainer.step:06d}.png", [self.bad[:8], good[:8], self.truth[:8]])
-        gain = bars.mean(bars.psnr, good, self.truth) - bars.mean(bars.psnr, self.bad, self.truth)
+        gain = bars.mean(psnr_db, good, self.truth) - bars.mean(psnr_db, self.bad, self.truth)
         return f"middle gain {gain:+.2f} dB, texture {bars.mean(bars.texture, good, self.truth):.2f}"
 
 
