@@ -4,7 +4,8 @@ run.
 
 A part's `file` is a file, or a folder that several formats share: config.json and safetensors for PyTorch, model.onnx
 beside them for the compiled engines, whose weights are the same bytes (toolchain/share.py). Parts of one role stand in
-order of preference.
+order of preference. The format "openvino" is whatever OpenVINO compiles, a model.onnx included: so a part may allow
+that engine a coarser arithmetic than others have.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,14 +23,17 @@ from engines.errors import BundleError, NotFoundError
 Role = Literal["text_encoder", "denoiser", "decoder", "preview_decoder", "face_detector", "restorer"]
 Format = Literal["safetensors", "diffusers", "onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # from fine to coarse
 BUILT_IN = Path(__file__).parent / "builtin"  # what is shipped
+EMBEDDINGS, PROOF = "embeddings.npz", "proof"  # names among a bundle's extras
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Part:
-    """`precision` is that of the arithmetic; weights may be stored narrower. `sha256` covers the file, or every file of
-    the folder.
+    """
+    `precision` is the coarsest that the arithmetic may be rounded to; weights may be stored narrower. `sha256` covers
+    the file, or every file of the folder.
     """
 
     role: Role
@@ -79,6 +83,8 @@ class Bundle:
     """
     `family` names the module in engines/families (or "gpen"); `sizes` are the (width, height) it draws well, the native
     one first; `dialect` says which words it knows: "natural" language, or the "attributes" of the built-in drawings.
+    `extras` are further files or folders with their sha256 (EMBEDDINGS, PROOF); `cache` is a folder for what engines
+    compile, or None, and then nothing is kept.
     """
 
     name: str
@@ -92,6 +98,8 @@ class Bundle:
     sizes: tuple[tuple[int, int], ...] = ()
     dialect: str = "natural"
     title: dict[str, str] = field(default_factory=dict)
+    extras: dict[str, str] = field(default_factory=dict)
+    cache: Path | None = None
 
     @classmethod
     def open(cls, root: Path) -> Bundle:
@@ -118,7 +126,7 @@ class Bundle:
 
     def verify(self) -> None:
         """Read every byte. BundleError: a part is missing, is not what the manifest says, or lies elsewhere."""
-        expected = {(part.file, part.sha256) for part in self.parts}
+        expected = {(part.file, part.sha256) for part in self.parts} | set(self.extras.items())
         if self.text is not None:
             expected.add((self.text.tokenizer, self.text.sha256))
         for file, sha256 in sorted(expected):
@@ -134,9 +142,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Shelf:
-    """The folders that hold bundles; an earlier folder wins over a later one."""
+    """The folders that hold bundles; an earlier folder wins over a later one. `cache`: for what engines compile."""
 
     folders: tuple[Path, ...]
+    cache: Path | None = None
 
     def names(self) -> list[str]:
         return sorted({name for folder in self.folders for name in _bundles_in(folder)})
@@ -145,7 +154,7 @@ class Shelf:
         """The bundle in the folder of that name, whatever its manifest calls it. NotFoundError: there is none."""
         for folder in self.folders:
             if name in _bundles_in(folder):  # compared, never joined to a path: a name cannot lead out of the shelf
-                return replace(Bundle.open(folder / name), name=name)
+                return replace(Bundle.open(folder / name), name=name, cache=self.cache and self.cache / name)
         raise NotFoundError("bundle", name)
 
 

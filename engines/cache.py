@@ -1,6 +1,6 @@
 """
-Arrays kept on disk under a key, the least recently used ones leaving first. Losing the folder costs time, nothing else,
-so nothing that goes wrong here is an error.
+Arrays kept on disk under a key, the least recently used ones leaving first; the last few in memory too. Losing the
+folder costs time, nothing else, so nothing that goes wrong here is an error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,23 @@ class ArrayCache:
     Safe between processes: files are written beside and renamed. A file that is not as it was written counts as absent.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path, limit: int, recent: int = 0) -> None:
+        """`limit` arrays on disk, `recent` ones in memory."""
+        self.folder, self.limit, self.recent = folder, limit, recent
+        self._held: OrderedDict[Path, Array] = OrderedDict()  # the most recently used last
 
     def get_or(self, key: tuple[str, ...], make: Callable[[], Array]) -> Array:
         path = self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npy"
-        array = _read(path)
+        array = self._held.pop(path, None)
+        if array is None:
+            array = _read(path)
         if array is None:
             array = make()
             with contextlib.suppress(OSError):  # a full disk must not cost the picture
                 self._put(path, array)
+        self._held[path] = array
+        if len(self._held) > self.recent:
+            self._held.popitem(last=False)
         return array
 
     def _put(self, path: Path, array: Array) -> None:

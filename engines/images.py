@@ -109,6 +109,11 @@ def write_output(folder: Path, pixels: Pixels, text: str) -> str:
         return name
 
 
+def write_png(path: Path, pixels: Pixels) -> None:
+    """Pixels exactly as they are, and nothing else, in an existing folder."""
+    Image.fromarray(pixels).save(path, "PNG", optimize=True)
+
+
 def write_preview(folder: Path, pixels: Pixels) -> str:
     """Save a small picture for the eyes only. Returns the name."""
     data = io.BytesIO()

@@ -1,15 +1,23 @@
-"""The roles of one bundle on one engine. Each part is loaded when it is first used, and stays."""
+"""
+The roles of one bundle on one engine. Each part is loaded when it is first used, and stays; but the text encoder, the
+largest part of a large model and used for a moment, is loaded for each new text and let go of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from engines import backends
 from engines.backends import Engine, Session
-from engines.bundle import Bundle, Role, Sampling, Shelf
+from engines.bundle import EMBEDDINGS, Bundle, Role, Sampling, Shelf
 from engines.cache import ArrayCache
+from engines.errors import BundleError
 from engines.families import FAMILIES
 from engines.roles import Decoder, Denoiser, PreviewDecoder, Restorer, TextEncoder
 from engines.signatures import SIGNATURES, Array
@@ -20,6 +28,23 @@ NAMES: dict[Role, str] = {
     "text_encoder": "text",
     "preview_decoder": "preview",
 }  # where a property is not called after its role
+
+
+@dataclass(frozen=True)
+class Fleeting:
+    """A session that is loaded for each call and closed after it: what is rarely used takes no memory meanwhile."""
+
+    load: Callable[[], Session]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        session = self.load()
+        try:
+            return session.run(feeds)
+        finally:
+            session.close()
+
+    def close(self) -> None:
+        """There is nothing between calls."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +59,7 @@ class Kit:
     @cached_property
     def text(self) -> TextEncoder:
         text = self.bundle.need(self.bundle.text, "its words")
-        return TextEncoder(self._load("text_encoder"), Tokens(self.bundle.root, text))
+        return TextEncoder(Fleeting(lambda: self._load("text_encoder")), Tokens(self.bundle.root, text))
 
     @cached_property
     def denoiser(self) -> Denoiser:
@@ -53,11 +78,34 @@ class Kit:
         return Restorer(self._load("restorer"))
 
     def embedding(self, prompt: str, cache: ArrayCache) -> Array:
-        """(1, T, D), from disk when these weights have read these words under this template before."""
+        """
+        (1, T, D): from the bundle, if its maker stored these words; else from the cache, if these weights have read
+        them under this template before; else the text encoder reads them.
+        """
+        stored = self._stored(prompt)
+        if stored is not None:
+            return stored
         part = self.bundle.part("text_encoder", self.engine.formats)
         text = self.bundle.need(self.bundle.text, "its words")
-        key = (part.sha256, text.sha256, text.template, str(text.max_tokens), prompt)
+        key = (part.sha256, part.precision, text.sha256, text.template, str(text.max_tokens), prompt)
         return cache.get_or(key, lambda: self.text.encode(prompt))
+
+    def _stored(self, prompt: str) -> Array | None:
+        """BundleError: the file is damaged."""
+        if EMBEDDINGS not in self.bundle.extras:
+            return None
+        try:
+            with np.load(self.bundle.root / EMBEDDINGS, allow_pickle=False) as stored:
+                name = stored_name(prompt)
+                return stored[name] if name in stored.files else None
+        except (OSError, ValueError, zipfile.BadZipFile) as exc:
+            raise BundleError(f"{self.bundle.name}/{EMBEDDINGS}: {exc}", bundle=self.bundle.name) from exc
+
+    def close(self) -> None:
+        """Let go of every part that was loaded; what is used again is loaded again."""
+        for role in self.bundle.roles & SIGNATURES.keys():
+            if (loaded := vars(self).pop(NAMES.get(role, role), None)) is not None:
+                loaded.session.close()
 
     def load_all(self) -> None:
         """Load every part now, so that the first picture does not wait for it."""
@@ -68,8 +116,13 @@ class Kit:
         return self.engine.load(self.bundle, self.bundle.part(role, self.engine.formats))
 
 
+def stored_name(prompt: str) -> str:
+    """What an embedding is called in a bundle's file of them."""
+    return hashlib.sha256(prompt.encode()).hexdigest()
+
+
 class Kits:
-    """Every kit in use, by bundle and engine."""
+    """Every kit in use, by bundle and engine. One engine a bundle: another one takes its place, and its memory."""
 
     def __init__(self, shelf: Shelf, select: Select = backends.select) -> None:
         self.shelf, self.select = shelf, select
@@ -79,7 +132,13 @@ class Kits:
         """The kit, and why this engine. NotFoundError, BundleError (its files are checked once), EngineUnavailable."""
         bundle = self.shelf.open(name)
         engine, reason = self.select(bundle, backend)
-        if (name, engine.name) not in self.loaded:
+        kit = self.loaded.get((name, engine.name))
+        if kit is None or kit.bundle.parts != bundle.parts:  # new here, or made anew meanwhile
             bundle.verify()
-            self.loaded[name, engine.name] = Kit(bundle, engine)
-        return self.loaded[name, engine.name], reason
+            self.drop(name)
+            kit = self.loaded[name, engine.name] = Kit(bundle, engine)
+        return kit, reason
+
+    def drop(self, name: str) -> None:
+        for key in [key for key in self.loaded if key[0] == name]:
+            self.loaded.pop(key).close()

@@ -7,6 +7,7 @@ can draw it is the studio's to say.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
@@ -34,8 +35,14 @@ EXPECTED = {
 
 PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
 RestoreMode = Literal["natural", "strong", "detail"]
-Stage = Literal["load", "encode", "denoise", "decode", "restore"]
+BundleKind = Literal["portrait", "restorer"]
+Recipe = Literal["edge-fp32", "edge-bf16", "edge-int8", "edge-int4"]  # a file each in engines/toolchain/recipes
+Stage = Literal[
+    "load", "encode", "denoise", "decode", "restore",  # pictures
+    "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
+]  # fmt: skip
 DecoderKind = Literal["tiny", "vae"]
+BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,30 @@ class Develop:
     backend: str = "auto"
 
 
-Request = Generate | Enhance | Develop
+@dataclass(frozen=True, slots=True)
+class Build:
+    """
+    Make a bundle. `source` names one of the shelf's bundles, or what lies in the folder of checkpoints: never a path.
+    `prompts` are read once and their embeddings stored. `calibration` names a folder of photographs there.
+    """
+
+    makes: BundleKind
+    source: str
+    recipe: Recipe
+    name: str
+    calibration: str = ""
+    prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("makes", self.makes, get_args(BundleKind))
+        _one_of("recipe", self.recipe, get_args(Recipe))
+        if not BUNDLE_NAME.fullmatch(self.name):
+            raise OptionError("name", self.name, "a-z 0-9 - _")
+        _within("prompts", len(self.prompts), 0, 500)
+        _within("prompts length", max(map(len, self.prompts), default=0), 0, 4000)
+
+
+Request = Generate | Enhance | Develop | Build
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +168,15 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the log of a build, in the toolchain's own words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
-    """The end of a job that went well. `reason` says why this engine and not another."""
+    """The end of a job that went well. `reason`: why this engine and not another; of a build, what became of it."""
 
     images: tuple[str, ...]
     seed: int
@@ -158,7 +195,7 @@ class Failed:
     facts: dict[str, Fact] = field(default_factory=dict)
 
 
-Event = Progress | Preview | Final | Failed
+Event = Progress | Preview | Note | Final | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +207,30 @@ class EngineStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    One engine for one bundle, and how it did when measured on this machine: seconds to the first picture to look at and
+    to the finished one; 0 where nothing was measured.
+    """
+
+    engine: str
+    group: Literal["pytorch", "edge"]
+    state: Literal["accepted", "failed", "unproven", "unavailable"]
+    precision: str = ""
+    reason: str = ""
+    psnr_db: float = 0.0
+    ssim: float = 0.0
+    look_s: float = 0.0
+    finish_s: float = 0.0
+    peak_mb: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class BundleStatus:
     """What a page must know to offer a bundle: its words, sizes and defaults, and which engine would serve it."""
 
     name: str
-    kind: Literal["portrait", "restorer"]
+    kind: BundleKind
     title: dict[str, str]
     dialect: str
     sizes: tuple[tuple[int, int], ...]
@@ -182,20 +238,26 @@ class BundleStatus:
     guidance: float
     engine: str
     reason: str
+    choices: tuple[Choice, ...] = ()
+    size_mb: float = 0.0
+    card: str = ""  # Markdown, as the bundle's maker wrote it
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a worker is. Published when it changes; every front door reads the same."""
+    """How a worker is; every front door reads the same. `sources`: (kind, name) of what can be built from."""
 
     state: Literal["loading", "ready", "failed"]
     detail: str = ""
     engines: tuple[EngineStatus, ...] = ()
     bundles: tuple[BundleStatus, ...] = ()
+    sources: tuple[tuple[BundleKind, str], ...] = ()
+    can_build: str = ""  # why not, in the phrases of this program; empty: it can
 
 
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Generate, Enhance, Develop, Progress, Preview, Final, Failed, Status)
+    kind.__name__.lower(): kind
+    for kind in (Generate, Enhance, Develop, Build, Progress, Preview, Note, Final, Failed, Status)
 }
 
 

@@ -75,6 +75,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def checkpoints(self) -> Path:
+        """What bundles can be built from, put here by hand; folders of photographs to calibrate with too."""
+        return self.home / "checkpoints"
+
+    @property
     def state(self) -> Path:
         """The queue's database and the caches."""
         return self.home / "state"

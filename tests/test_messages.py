@@ -11,7 +11,9 @@ import pytest
 from engines.errors import OptionError, RequestError
 from engines.messages import (
     MAX_SEED,
+    Build,
     BundleStatus,
+    Choice,
     Develop,
     EngineStatus,
     Enhance,
@@ -20,6 +22,7 @@ from engines.messages import (
     Final,
     Generate,
     Lora,
+    Note,
     Preview,
     Progress,
     Request,
@@ -35,16 +38,25 @@ STATUS = Status(
     (EngineStatus("ort", True, "CPU", "2 threads"), EngineStatus("torch", False, "", "not installed")),
     (
         BundleStatus(
-            "b", "portrait", {"zh": "人", "en": "x"}, "natural", ((128, 96), (64, 64)), 8, 1.5, "ort", "ort on CPU"
+            "b", "portrait", {"zh": "人", "en": "x"}, "natural", ((128, 96), (64, 64)), 8, 1.5, "ort", "ort on CPU",
+            (
+                Choice("ort", "edge", "accepted", "int8", "2 threads", 41.5, 0.993, 0.6, 2.25, 512.0),
+                Choice("torch", "pytorch", "unavailable", reason="not installed"),
+            ),
+            12.5, "# 卡片\n",
         ),
     ),
-)
+    (("portrait", "z-image"), ("restorer", "GPEN-BFR-512.pth")), "torch is not installed",
+)  # fmt: skip
 SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),
     Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only", 1.0),
     Enhance("a/b.jpg"),
     Enhance("a.png", 0, "detail", 100, 1, 0, 100, False, True, "r", "ort"),
     Develop("outputs_1.png", "pytorch"),
+    Build("portrait", "z-image", "edge-int8", "mine"),
+    Build("restorer", "GPEN 512.pth", "edge-fp32", "b-2_c", "faces", ("一位女士", "")),
+    Note("3. export the denoiser ✓"),
     Progress("denoise", 3, 8, 1.25, 2, 4),
     Progress("load", 0, 1),
     Preview(3, "preview_x.webp", 0.5, "vae", 2),
@@ -124,6 +136,41 @@ def test_ranges_of_enhance(field: str) -> None:
     for value in (-1, 101):
         with pytest.raises(OptionError):
             parse(Enhance, {"image": "a", field: value})
+
+
+BUILD = {"makes": "portrait", "source": "z-image", "recipe": "edge-int8", "name": "mine"}
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a_b-c9", "x" * 40])
+def test_names_of_bundles(name: str) -> None:
+    assert parse(Build, {**BUILD, "name": name}).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/x", "a\\b", ".a", "-a", "A", "人", "x" * 41, "a\n", "a "]
+)
+def test_a_bundle_is_not_called_what_leads_elsewhere(name: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Build, {**BUILD, "name": name})
+    assert caught.value.facts["field"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("makes", "landscape"),
+        ("recipe", "../recipe"),
+        ("recipe", ""),
+        ("prompts", ["p"] * 501),
+        ("prompts", ["字" * 4001]),
+        ("prompts", "a word"),
+        ("source", None),
+    ],
+)
+def test_a_build_that_makes_no_sense_is_refused(field: str, value: object) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Build, {**BUILD, field: value})
+    assert str(caught.value.facts["field"]).startswith(field)
 
 
 def test_texts_have_a_length() -> None:

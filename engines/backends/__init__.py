@@ -8,28 +8,37 @@ path never sees torch.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import pkgutil
+import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Protocol
 
-from engines.bundle import Bundle, Format, Part
+from engines import verdicts
+from engines.bundle import PRECISIONS, Bundle, Format, Part
 from engines.errors import EngineUnavailable
 from engines.signatures import Array
+from engines.verdicts import Verdict, Verdicts
 
 PREFERENCE = ("tensorrt", "openvino", "ort", "torch")  # among engines on equal devices; one not named here comes last
 GROUPS = {"pytorch": ("torch",), "edge": ("tensorrt", "openvino", "ort")}
+TRUSTED = ("ort", "torch")  # with fp32 parts: the toolchain has held their graphs against the source to 1e-4
 
 
 @dataclass(frozen=True)
 class Probe:
-    """`device` is "CPU" or an accelerator's name; `reason` says why not, or with what."""
+    """`device` is "CPU" or an accelerator's name; `reason` says why not, or with what; `runtime` is the version."""
 
     ok: bool
     device: str
     reason: str
+    runtime: str = ""
 
 
 class Session(Protocol):
@@ -69,40 +78,110 @@ def engines() -> Iterator[Engine]:
     return map(engine, names())
 
 
-def select(bundle: Bundle, wanted: str = "auto") -> tuple[Engine, str]:
-    """The engine to run every part of a bundle, and one line saying why it and what became of the others.
+@dataclass(frozen=True)
+class Candidate:
+    """One engine for one bundle: can it run it, with which parts, and what did its proof on this machine say."""
 
-    wanted: auto | pytorch | edge | an engine's name. An accelerator wins over the CPU. EngineUnavailable: none can.
+    engine: Engine
+    probe: Probe
+    parts: tuple[Part, ...]
+    refused: str = ""  # why it cannot, or may not
+    verdict: Verdict | None = None
+
+    @property
+    def precision(self) -> str:
+        """The coarsest arithmetic of any part; empty where nothing is readable."""
+        return max((part.precision for part in self.parts), key=PRECISIONS.index, default="")
+
+    @property
+    def trusted(self) -> bool:
+        return self.engine.name in TRUSTED and self.precision == "fp32"
+
+    @property
+    def key(self) -> str:
+        parts = ((part.sha256, part.precision) for part in self.parts)
+        device = f"{self.probe.device} {processor()}"
+        return verdicts.key(self.engine.name, device, self.probe.runtime, parts)
+
+
+def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> Candidate:
+    probe = engine.probe()
+    readable = {part.role for part in bundle.parts if part.format in engine.formats}
+    missing = sorted(bundle.roles - readable)
+    if not probe.ok:
+        return Candidate(engine, probe, (), probe.reason)
+    if missing:
+        return Candidate(engine, probe, (), f"cannot read this bundle's {', '.join(missing)}")
+    found = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
+    verdict = known.get(found.key) if known else None
+    refused = f"failed its proof, {verdict.failing}" if verdict and verdict.failing else ""
+    return replace(found, refused=refused, verdict=verdict)
+
+
+def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) -> tuple[Engine, str]:
     """
-    able: list[tuple[Engine, Probe]] = []
-    refused: list[str] = []
-    for candidate in _candidates(wanted):
-        probe = candidate.probe()
-        reason = probe.reason if not probe.ok else _unreadable(bundle, candidate)
-        if reason:
-            refused.append(f"{candidate.name}: {reason}")
-        else:
-            able.append((candidate, probe))
+    The engine to run every part of a bundle, and one line saying why it and what became of the others.
+
+    wanted: auto | pytorch | edge | an engine's name. The fastest of those whose proof was accepted; before there is
+    one, an engine that is trusted, and any other last. Without a store of verdicts an accelerator comes first instead.
+    EngineUnavailable: none can, or those that were asked for failed their proofs.
+    """
+    found = [candidate(bundle, engine, known) for engine in _wanted(wanted)]
+    able = sorted((c for c in found if not c.refused), key=lambda c: _rank(c, known is not None))
     if not able:
-        raise EngineUnavailable(f"{bundle.name}: {'; '.join(refused)}", wanted=wanted, why="; ".join(refused))
-    able.sort(key=lambda pair: pair[1].device == "CPU")
-    (chosen, probe), others = able[0], [f"{other.name}: also ready" for other, _ in able[1:]]
-    aside = "; ".join(refused + others)
-    return chosen, f"{chosen.name} on {probe.device}, {probe.reason}" + (f" ({aside})" if aside else "")
+        why = "; ".join(f"{c.engine.name}: {c.refused}" for c in found)
+        raise EngineUnavailable(f"{bundle.name}: {why}", wanted=wanted, why=why)
+    chosen, others = able[0], able[1:] + [c for c in found if c.refused]
+    aside = "; ".join(f"{c.engine.name}: {_standing(c)}" for c in others)
+    reason = f"{chosen.engine.name} on {chosen.probe.device}, {chosen.probe.reason}"
+    if known is not None:
+        reason += f", {chosen.precision}, {_standing(chosen)}"
+    return chosen.engine, reason + (f" ({aside})" if aside else "")
 
 
-def _candidates(wanted: str) -> list[Engine]:
+def _rank(c: Candidate, proving: bool) -> tuple[int, float, bool, bool, int]:
+    stand = (0 if c.verdict else 1 if c.trusted else 2) if proving else 0
+    order = PREFERENCE.index(c.engine.name) if c.engine.name in PREFERENCE else len(PREFERENCE)
+    return stand, c.verdict.finish_s if c.verdict else 0.0, c.probe.device == "CPU", not c.trusted, order
+
+
+def _standing(c: Candidate) -> str:
+    if c.refused:
+        return c.refused
+    return f"verified, {c.verdict.finish_s:.2f} s" if c.verdict else "also ready" if c.trusted else "not verified yet"
+
+
+def _wanted(wanted: str) -> list[Engine]:
     if wanted == "auto":
         return list(engines())
     return [engine(name) for name in GROUPS.get(wanted, (wanted,)) if wanted not in GROUPS or name in names()]
 
 
-def _unreadable(bundle: Bundle, candidate: Engine) -> str:
-    readable = {part.role for part in bundle.parts if part.format in candidate.formats}
-    missing = sorted(bundle.roles - readable)
-    return f"cannot read this bundle's {', '.join(missing)}" if missing else ""
+def version(package: str) -> str:
+    """`name version` of an installed package, without importing it; empty where it is not installed."""
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def cores() -> int:
     """Processors this process may use: taskset and container limits on the set of processors count."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """What this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where nobody says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(word for line in lines if line.startswith(("flags", "Features")) for word in line.split()[2:])
+
+
+@cache
+def processor() -> str:
+    """Tells this kind of processor from others: what was compiled or proved on one says nothing about another."""
+    told = f"{platform.processor()} {sorted(processor_flags())}"
+    return f"{platform.machine()} {hashlib.sha256(told.encode()).hexdigest()[:16]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from engines.backends import Probe, Session, cores
+from engines.backends import Probe, Session, cores, version
 from engines.bundle import Bundle, Format, Part
 
 NEEDS = ("torch", "diffusers", "transformers")
@@ -18,7 +18,7 @@ class TorchEngine:
         missing = [name for name in NEEDS if find_spec(name) is None]
         if missing:
             return Probe(False, "", f"not installed ({', '.join(missing)})")
-        return Probe(True, "CPU", f"{cores()} threads")
+        return Probe(True, "CPU", f"{cores()} threads", version("torch"))
 
     def load(self, bundle: Bundle, part: Part) -> Session:
         """BundleError: the files do not make the network the manifest promises."""
