@@ -84,11 +84,11 @@ ensure_browser() {
 verb=${1:-serve}
 [ $# -gt 0 ] && shift
 case "$verb" in
-  serve) ensure .venv torch; exec .venv/bin/python -m webui "$@" ;;
+  serve) ensure .venv torch build; exec .venv/bin/python -m webui "$@" ;;
   edge)  ensure .venv-edge; exec .venv-edge/bin/python -m webui "$@" ;;
-  setup) ensure .venv torch; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
+  setup) ensure .venv torch build; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
   build) ensure .venv torch build; exec .venv/bin/python -m engines.toolchain "$@" ;;
-  bench) ensure .venv torch; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
+  bench) ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     ensure .venv torch build train dev
     ensure_browser

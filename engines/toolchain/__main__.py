@@ -1,36 +1,100 @@
-"""./run.sh build ...: makes bundles out of checkpoints."""
+"""
+./run.sh build ...: makes bundles out of checkpoints, into STUDIO_HOME/models. Stopped with Ctrl+C, the same command
+goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
 import time
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
-from engines.toolchain import build
+from engines.errors import StudioError
+from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
+from engines.settings import Settings, SettingsError
+from engines.toolchain import build, recipe
+from engines.toolchain.steps import Emit
 
 
-def main() -> None:
+def main() -> int:
+    args = _arguments()
+    emit: Emit = partial(_as_json if args.events else _in_words, sys.stdout)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.perf_counter()
+    try:
+        with redirect_stdout(sys.stderr):  # libraries talk; the caller hears events alone
+            out = _make(args, emit)
+    except (StudioError, SettingsError) as exc:
+        facts = exc.facts if isinstance(exc, StudioError) else {}
+        emit(Failed(exc.code if isinstance(exc, StudioError) else "bad_option", str(exc), facts))
+        return 1
+    except KeyboardInterrupt:
+        print("\n已暂停;重新运行同一命令会接着做。 Paused: the same command goes on from here.", file=sys.stderr)
+        return 130
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    emit(Final((), 0, round(time.perf_counter() - started, 1), "", f"{out.name}: {size / 1e6:.1f} MB"))
+    return 0
+
+
+def _make(args: argparse.Namespace, emit: Emit) -> Path:
+    out = _target(args)
+    prompts = tuple(args.prompts.read_text(encoding="utf-8").splitlines()) if args.prompts else ()
+    make = build.build_portrait if args.kind == "portrait" else build.build_restorer
+    more = {"prompts": prompts, "calibration": args.calibration, "prove": True}
+    make(args.base, args.about, out, args.recipe, emit=emit, **more).verify()
+    return out
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.sh build", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    portrait = kinds.add_parser(
-        "portrait", help="from a diffusers folder of Z-Image's classes, with preview_decoder/ beside"
-    )
-    portrait.add_argument("--base", type=Path, required=True)
-    restorer = kinds.add_parser("restorer", help="from a GPEN state dict in safetensors")
-    restorer.add_argument("--weights", type=Path, required=True)
+    portrait = kinds.add_parser("portrait", help="from ZImagePipeline's folder, or a bundle")
+    portrait.add_argument("--base", type=Path, required=True, help="preview_decoder/ may lie beside its parts")
+    restorer = kinds.add_parser("restorer", help="from a GPEN: .pth, .safetensors, .onnx, or a bundle")
+    restorer.add_argument("--weights", dest="base", type=Path, required=True)
     for kind in (portrait, restorer):
-        kind.add_argument("--about", type=Path, required=True, help="TOML: what weights cannot say of themselves")
-        kind.add_argument("--out", type=Path, required=True, help="the bundle's folder; one that is there is replaced")
-    args = parser.parse_args()
-    started = time.perf_counter()
-    if args.kind == "portrait":
-        bundle = build.build_portrait(args.base, args.about, args.out)
-    else:
-        bundle = build.build_restorer(args.weights, args.about, args.out)
-    bundle.verify()
-    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
-    print(f"{args.out}: {size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
+        kind.add_argument("--recipe", default="edge-bf16", choices=recipe.names())
+        kind.add_argument("--name", default="", help="of the bundle, in STUDIO_HOME/models")
+        kind.add_argument("--out", type=Path, help="its folder, instead of --name; one that is there is replaced")
+        kind.add_argument("--about", type=Path, help="TOML: what weights cannot say of themselves")
+        kind.add_argument("--calibration", type=Path, help="folder of photographs to take the ranges from")
+        kind.add_argument("--prompts", type=Path, help="text file: a prompt a line, whose embeddings are stored")
+        kind.add_argument("--events", action="store_true", help="progress as JSON lines")
+    return parser.parse_args()
+
+
+def _target(args: argparse.Namespace) -> Path:
+    if args.out:
+        return Path(args.out)
+    if not BUNDLE_NAME.fullmatch(args.name):
+        raise SettingsError("--name: a-z 0-9 - _, or --out with a folder")
+    models = Settings.load(os.environ).models
+    models.mkdir(parents=True, exist_ok=True)
+    return models / str(args.name)
+
+
+def _as_json(out: TextIO, event: Event) -> None:
+    print(pack(event), file=out, flush=True)
+
+
+def _in_words(out: TextIO, event: Event) -> None:
+    match event:
+        case Note():
+            print(event.text, file=out, flush=True)
+        case Progress():
+            eta = f", {event.eta_s:.0f} s left" if event.eta_s else ""
+            print(f"[{event.step}/{event.total}{eta}]", file=out, flush=True)
+        case Failed():
+            print(f"✗ {event.detail}", file=sys.stderr)
+        case Final():
+            print(f"✓ {event.reason}, {event.seconds:.0f} s", file=out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

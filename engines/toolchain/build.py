@@ -1,18 +1,20 @@
 """
-From checkpoints to a bundle: copy the weights in half precision, export each part beside them, share the bytes, write
-the manifest.
+From checkpoints to a bundle: weights stored, each part exported beside them and held against PyTorch, the bytes shared,
+parts quantised as the recipe says, embeddings of known prompts stored, and every engine proved.
 
-A bundle is made in a folder beside its place and moved there when it is whole. What weights cannot say of themselves
-(title, sizes, prompt template, licence ...) is read from a small TOML file; training/portrait/about.toml is one.
+A bundle is made in a hidden folder beside its place and moved there when it is whole; what is finished is not done
+twice. What weights cannot say of themselves (title, sizes, prompt template, licence ...) is read from a small TOML
+file; training/portrait/about.toml is one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,129 +22,278 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engines.bundle import Bundle, Face, Format, Part, Role, Sampling, Text, digest
-from engines.networks.gpen import Spec
+from engines import backends
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, Text, digest
+from engines.errors import EngineError
+from engines.kit import Kit
+from engines.messages import Event
 from engines.networks.graphs import open_graph
-from engines.signatures import SIGNATURES
-from engines.toolchain.export import export
+from engines.networks.restorer import RestorerGraph
+from engines.retouch import Pixels
+from engines.toolchain import calibrate, embed, sources, steps, verify
+from engines.toolchain.export import example, export, parity
+from engines.toolchain.foreign import adopt
+from engines.toolchain.quantize import quantize
+from engines.toolchain.recipe import Recipe
 from engines.toolchain.share import share_weights
+from engines.toolchain.sources import Source
+from engines.toolchain.steps import Emit, Say, Step
 
-FOLDERS: Mapping[Role, str] = {
-    "text_encoder": "text_encoder",
-    "denoiser": "transformer",
-    "decoder": "vae",
-    "preview_decoder": "preview_decoder",
-}
-EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18}  # to trace with; nothing special but that they differ
+PARITY = 1e-4  # of a part's largest output: how far a graph may be from its source
 
 
-def build_portrait(base: Path, about_file: Path, out: Path) -> Bundle:
+def unheard(event: Event) -> None:
+    """For those who do not listen."""
+
+
+def build_portrait(
+    base: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
+) -> Bundle:
     """
-    `base` is a folder as ZImagePipeline.save_pretrained writes it, with an AutoencoderTiny in preview_decoder/ beside.
+    `base` is a folder as ZImagePipeline.save_pretrained writes it, with an AutoencoderTiny in preview_decoder/ beside;
+    or a bundle. `more` are fields of Wish. BundleError: it is something else, or a graph is not its source's.
     """
-    about, work = _read_about(about_file), _fresh(out)
-    for role, folder in FOLDERS.items():
-        _copy(base / folder, work / role)
-    shutil.copyfile(base / "tokenizer" / "tokenizer.json", work / "tokenizer.json")
-    config = {folder: json.loads((base / folder / "config.json").read_text()) for folder in ("transformer", "vae")}
-    vae, shift = config["vae"], json.loads((base / "scheduler" / "scheduler_config.json").read_text())["shift"]
-    stride = 2 ** (len(vae["block_out_channels"]) - 1)
-    bundle = Bundle(
-        family="zimage",
-        root=work,
-        parts=tuple(_parts(FOLDERS, about["licence"], "diffusers")),
-        text=Text("tokenizer.json", digest(work / "tokenizer.json"), about["template"]),
-        sampling=Sampling(
-            about["steps"],
-            shift,
-            vae["latent_channels"],
-            stride,
-            vae["scaling_factor"],
-            vae["shift_factor"],
-            about["guidance"],
-        ),
-        **{key: about[key] for key in ("name", "title", "dialect", "sizes", "lineage")},
-    )
-    widths = {"C": vae["latent_channels"], "D": config["transformer"]["cap_feat_dim"]}
-    return _finish(bundle, widths, about_file, out)
+    return Builder(sources.portrait(base, about_file), _recipe(recipe), out, Wish(**more)).build(emit)
 
 
-def build_restorer(weights: Path, about_file: Path, out: Path) -> Bundle:
-    """`weights` is a GPEN state dict in safetensors."""
-    about, work = _read_about(about_file), _fresh(out)
-    (work / "restorer").mkdir()
-    state = load_file(weights)
-    save_file(_half(state), work / "restorer" / "model.safetensors")
-    size_px = Spec.of(state).size_px
-    bundle = Bundle(
-        family="gpen",
-        root=work,
-        parts=tuple(_parts(["restorer"], about["licence"], "safetensors")),
-        face=Face(size_px, about["residual"]),
-        **{key: about[key] for key in ("name", "title", "lineage")},
-    )
-    return _finish(bundle, {"N": size_px}, about_file, out)
+def build_restorer(
+    weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
+) -> Bundle:
+    """`weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx), or a bundle. BundleError."""
+    return Builder(sources.restorer(weights, about_file), _recipe(recipe), out, Wish(**more)).build(emit)
 
 
-def _read_about(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+def _recipe(name: str) -> Recipe:
+    """Without a name: weights stored in half the width, and all arithmetic in float32."""
+    return Recipe.read(name) if name else Recipe("", "fp16")
 
 
-def _fresh(out: Path) -> Path:
-    work = out.with_name(f".{out.name}.building")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    return work
+@dataclass(frozen=True)
+class Wish:
+    """`prompts` get stored embeddings; `calibration` is a folder of photographs; `prove`: with proof and report."""
+
+    prompts: tuple[str, ...] = ()
+    calibration: Path | None = None
+    prove: bool = False
 
 
-def _copy(source: Path, target: Path) -> None:
-    """config.json without the folder it once was loaded from, and every safetensors file in half precision."""
-    target.mkdir()
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for weights in source.glob("*.safetensors"):
-        save_file(_half(load_file(weights)), target / weights.name, metadata={"format": "pt"})
+@dataclass(frozen=True)
+class Builder:
+    source: Source
+    recipe: Recipe
+    out: Path
+    wish: Wish
+
+    @property
+    def work(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.building")
+
+    def build(self, emit: Emit) -> Bundle:
+        steps.resume(self.work, self._inputs())
+        records = steps.run(list(self._steps()), self.work, emit)
+        bundle = self._bundle()
+        if self.wish.prove:
+            verify.write_report(bundle, records)
+        self._write_manifest(bundle)
+        self._write_card(bundle)
+        shutil.rmtree(self.work / steps.RECORDS)
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.work.rename(self.out)
+        return Bundle.open(self.out)
+
+    def _inputs(self) -> str:
+        """What a working folder must have been begun from, to be gone on with."""
+        files = [*self.source.parts.values(), *filter(None, (self.source.tokenizer,))]
+        told = [self.source.about, self.recipe, self.wish, [digest(path) for path in files]]
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    # ---- the plan
+
+    def _steps(self) -> Iterator[Step]:
+        for role, path in self.source.parts.items():
+            megabytes = _bytes(path) / 1e6
+            yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
+        for role, path in self.source.parts.items():
+            cost = 5 + _bytes(path) / 3e7
+            yield Step("export", f"export {role}", cost, partial(self._export, role))
+        for role, path in self.source.parts.items():
+            if (how := self.recipe.of(role)).quantize:
+                title = f"{how.precision} {role}, {how.quantize}"
+                cost = (10 + _bytes(path) / 2e6) * max(1, len(how.ranges))
+                yield Step("quantize", title, cost, partial(self._quantize, role))
+        if self.wish.prompts and "text_encoder" in self.source.parts:
+            yield Step("embed", f"read {len(self.wish.prompts)} prompts", 5, self._embed)
+        if self.wish.prove:
+            yield Step("verify", "draw the proof", 10, self._draw_proof)
+            for name in backends.names():
+                yield Step("verify", f"prove {name}", 10, partial(self._prove, name))
+
+    def _store(self, role: Role, say: Say) -> dict[str, Any]:
+        """The weights in the recipe's width, in the layout their library reads."""
+        path, folder = self.source.parts[role], self.work / role
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        if path.suffix == ".onnx":
+            adopt(path, folder / "model.onnx", role)
+        elif path.is_file():
+            save_file(self._narrowed(sources.read_state(path)), folder / "model.safetensors")
+        else:
+            self._copy(path, folder)
+        if role == "text_encoder" and self.source.tokenizer is not None:
+            shutil.copyfile(self.source.tokenizer, self.work / "tokenizer.json")
+        return {"bytes": _bytes(folder)}
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """config.json without the folder it once was loaded from, and every safetensors file in the recipe's width."""
+        if (source / "config.json").is_file():
+            config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+            config.pop("_name_or_path", None)
+            (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for weights in source.glob("*.safetensors"):
+            save_file(self._narrowed(load_file(weights)), target / weights.name, metadata={"format": "pt"})
+
+    def _narrowed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        narrow = self.recipe.stored == "fp16"
+        return {
+            name: (value.half() if narrow and value.dtype == torch.float32 else value).contiguous()
+            for name, value in state.items()
+        }
+
+    def _export(self, role: Role, say: Say) -> dict[str, Any]:
+        part = self._source_part(role)
+        if part is None:
+            say("is ONNX already")
+            return {}
+        graph, model = open_graph(self._bundle(), part), self.work / role / "model.onnx"
+        model.unlink(missing_ok=True)
+        export(graph, role, example(role, self._widths()), model)
+        (weights,) = (self.work / role).glob("*.safetensors")
+        saved = share_weights(model, weights)
+        difference = parity(graph, role, example(role, self._widths(), other=True), model)
+        say(f"differs from PyTorch by {difference:.1e}; {saved / 1e6:.1f} MB shared")
+        if difference > PARITY:
+            raise EngineError(
+                f"{role}: the graph differs from PyTorch by {difference:.1e}, over {PARITY}", engine="ort"
+            )
+        return {"parity": difference}
+
+    def _quantize(self, role: Role, say: Say) -> dict[str, Any]:
+        how = self.recipe.of(role)
+        folder = self.work / f"{role}-{how.precision}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        part, whole = self._source_part(role), folder / "float.onnx"
+        if part is None:
+            whole = self.work / role / "model.onnx"
+        else:
+            graph = open_graph(self._bundle(), part)
+            graph = graph.in_phases() if isinstance(graph, RestorerGraph) and how.quantize == "static" else graph
+            export(graph, role, example(role, self._widths()), whole, fold_weights=True)
+        outcome = quantize(whole, folder / "model.onnx", how, self._feeds(role), say)
+        (folder / "float.onnx").unlink(missing_ok=True)
+        return {"role": role, "bytes": _bytes(folder), **asdict(outcome)}
+
+    def _feeds(self, role: Role) -> list[calibrate.Feeds]:
+        if role == "restorer":
+            size_px = self._bundle().need(self.source.face, "its face").size_px
+            return calibrate.of_faces(list(calibrate.faces(self.wish.calibration, size_px)))
+        exact = replace(self._bundle(), parts=tuple(p for p in self._parts() if p.precision == "fp32"))
+        kit, prompts = Kit(exact, backends.engine("ort")), self._some_prompts(8)
+        feeds = calibrate.words(prompts, kit) if role == "text_encoder" else calibrate.trajectories(kit, prompts)[role]
+        kit.close()
+        return feeds
+
+    def _some_prompts(self, count: int) -> Sequence[str]:
+        prompts = self.wish.prompts or calibrate.PROMPTS
+        return prompts[:: max(1, len(prompts) // count)][:count]
+
+    def _embed(self, say: Say) -> dict[str, Any]:
+        bundle = self._bundle()
+        embed.write(Kit(bundle, verify.reference(bundle)), self.wish.prompts, self.work / EMBEDDINGS)
+        return {"prompts": len(self.wish.prompts), "bytes": _bytes(self.work / EMBEDDINGS)}
+
+    def _draw_proof(self, say: Say) -> dict[str, Any]:
+        folder = self.work / PROOF
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        faces = self._proof_faces if "restorer" in self.source.parts else None
+        return verify.write_proof(self._bundle(), folder, self._some_prompts(4), faces, say)
+
+    def _proof_faces(self) -> list[Pixels]:
+        """Drawn ones always: a photograph given for calibration is nobody's to pass on."""
+        return list(calibrate.faces(None, self._bundle().need(self.source.face, "its face").size_px, 4))
+
+    def _prove(self, name: str, say: Say) -> dict[str, Any]:
+        self._write_manifest(self._bundle())  # for the child that proves
+        try:
+            return verify.prove(self._bundle(), name, say)
+        finally:
+            (self.work / "bundle.json").unlink()
+
+    # ---- the manifest
+
+    def _parts(self) -> Iterator[Part]:
+        for role in self.source.parts:
+            how, licence = self.recipe.of(role), self.source.about.licence
+            narrow, whole = self.work / f"{role}-{how.precision}", self.work / role
+            if how.quantize and (narrow / "model.onnx").is_file():
+                yield Part(role, narrow.name, "onnx", how.precision, digest(narrow), licence)
+            elif (whole / "model.onnx").is_file() and how.openvino != "fp32":
+                yield Part(role, role, "openvino", how.openvino, digest(whole), licence)
+            if (whole / "model.onnx").is_file():
+                yield Part(role, role, "onnx", "fp32", digest(whole), licence)
+            if source := self._format(role):
+                yield Part(role, role, source, "fp32", digest(whole), licence)
+
+    def _format(self, role: Role) -> Format | None:
+        if self.source.parts[role].suffix == ".onnx":
+            return None
+        return "safetensors" if role == "restorer" else "diffusers"
+
+    def _source_part(self, role: Role) -> Part | None:
+        source = self._format(role)
+        return Part(role, role, source, "fp32", "", "") if source else None
+
+    def _bundle(self) -> Bundle:
+        """As far as it has come."""
+        about, tokenizer = self.source.about, self.work / "tokenizer.json"
+        extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
+        text = Text("tokenizer.json", digest(tokenizer), about.template) if tokenizer.is_file() else None
+        return Bundle(
+            name=about.name or self.out.name,
+            family=self.source.family,
+            root=self.work,
+            parts=tuple(self._parts()),
+            sampling=self.source.sampling,
+            text=text,
+            face=self.source.face,
+            sizes=about.sizes if self.source.sampling else (),
+            dialect=about.dialect,
+            title=about.title or {"zh": self.out.name, "en": self.out.name},
+            lineage=about.lineage,
+            extras=extras,
+        )
+
+    def _widths(self) -> Mapping[str, int]:
+        if isinstance(self.source.face, Face):
+            return {"N": self.source.face.size_px}
+        config = json.loads((self.work / "denoiser" / "config.json").read_text(encoding="utf-8"))
+        return {"C": config["in_channels"], "D": config["cap_feat_dim"]}
+
+    def _write_manifest(self, bundle: Bundle) -> None:
+        manifest = asdict(bundle)
+        del manifest["root"], manifest["cache"]
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        (bundle.root / "bundle.json").write_text(text, encoding="utf-8")
+
+    def _write_card(self, bundle: Bundle) -> None:
+        """The maker's own, if there is one; what was measured stands in the report."""
+        if self.source.card is not None:
+            shutil.copyfile(self.source.card, bundle.root / "card.md")
+        elif self.wish.prove:
+            (bundle.root / "card.md").write_text(verify.card(bundle, self.recipe.name), encoding="utf-8")
 
 
-def _half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: value.to(torch.float16).contiguous() if value.is_floating_point() else value
-        for name, value in state.items()
-    }
-
-
-def _parts(roles: Mapping[Role, str] | list[Role], licence: str, source: Format) -> Iterator[Part]:
-    for role in roles:
-        yield Part(role, role, "onnx", "fp32", "", licence)
-        yield Part(role, role, source, "fp32", "", licence)
-
-
-def _finish(bundle: Bundle, widths: Mapping[str, int], about_file: Path, out: Path) -> Bundle:
-    for part in bundle.parts:
-        if part.format != "onnx":
-            _export(bundle, part, widths)
-    parts = tuple(replace(part, sha256=digest(bundle.root / part.file)) for part in bundle.parts)
-    manifest = asdict(replace(bundle, parts=parts))
-    del manifest["root"]
-    (bundle.root / "bundle.json").write_text(
-        json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    if (card := about_file.with_name("card.md")).is_file():  # where it came from, what it may be used for, its limits
-        shutil.copyfile(card, bundle.root / "card.md")
-    shutil.rmtree(out, ignore_errors=True)
-    bundle.root.rename(out)
-    return Bundle.open(out)
-
-
-def _export(bundle: Bundle, part: Part, widths: Mapping[str, int]) -> None:
-    folder = bundle.root / part.file
-    sizes = {**EXAMPLE_SIZES, **widths}
-    feeds = {
-        name: torch.rand(*(sizes[axis] if isinstance(axis, str) else axis for axis in axes))
-        for name, axes in SIGNATURES[part.role].inputs.items()
-    }
-    feeds = {name: (array * 9).long() if name == "ids" else array for name, array in feeds.items()}
-    export(open_graph(bundle, part), part.role, feeds, folder / "model.onnx")
-    (weights,) = folder.glob("*.safetensors")
-    share_weights(folder / "model.onnx", weights)
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())

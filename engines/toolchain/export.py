@@ -8,10 +8,13 @@ share.py can point the graph at the checkpoint's own bytes. Engines fold the tra
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,8 @@ from torch.export import Dim
 from engines.bundle import Role
 from engines.signatures import SIGNATURES
 
+EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18}  # nothing special but that they differ
+OTHER_SIZES: Mapping[str, int] = {"T": 40, "h": 20, "w": 12}
 # Axes that may vary, with their ranges. Latent sides are even: the denoiser takes patches of two by two cells.
 _ROWS, _COLUMNS, _TOKENS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512), Dim("tokens", min=1, max=512)
 DYNAMIC: dict[str, dict[int, Any]] = {
@@ -29,9 +34,12 @@ DYNAMIC: dict[str, dict[int, Any]] = {
 }
 
 
-def export(graph: nn.Module, role: Role, feeds: dict[str, Tensor], path: Path) -> None:
-    """Write `path` (one file, weights inside) and check it. `feeds` are examples: sizes above 1 on every axis that may
-    vary.
+def export(
+    graph: nn.Module, role: Role, feeds: Mapping[str, Tensor], path: Path, *, fold_weights: bool = False
+) -> None:
+    """
+    Write `path` (one file, weights inside) and check it. `feeds` are examples: sizes above 1 on every axis that may
+    vary. `fold_weights`: store them as they are used, for those who go on to change them.
     """
     signature = SIGNATURES[role]
     logging.getLogger("torch.onnx").setLevel(
@@ -49,12 +57,35 @@ def export(graph: nn.Module, role: Role, feeds: dict[str, Tensor], path: Path) -
         opset_version=20,
     )
     assert program is not None  # None only when it was asked to write a file itself
-    onnxscript.optimizer.optimize_ir(program.model, should_fold=_not_a_weight)
+    onnxscript.optimizer.optimize_ir(program.model, should_fold=_anything if fold_weights else _not_a_weight)
     program.save(path)
     model = onnx.load(path)
     _strip(model)
     onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)
+
+
+def example(role: Role, widths: Mapping[str, int], other: bool = False) -> dict[str, Tensor]:
+    """Feeds to trace with, or others, of other sizes and contents, to check with."""
+    sizes = {**(OTHER_SIZES if other else EXAMPLE_SIZES), **widths}
+    generator = torch.Generator().manual_seed(int(other))
+    shapes = {
+        name: [sizes[axis] if isinstance(axis, str) else axis for axis in axes]
+        for name, axes in SIGNATURES[role].inputs.items()
+    }
+    feeds = {name: torch.rand(*shape, generator=generator) for name, shape in shapes.items()}
+    return {name: (array * 9).long() if name == "ids" else array for name, array in feeds.items()}
+
+
+def parity(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor], path: Path) -> float:
+    """The largest difference between PyTorch and ONNX Runtime in float32, as a share of the largest output (of 1 at
+    least).
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        wanted = graph(**feeds).numpy()
+    (result,) = session.run(None, {name: array.numpy() for name, array in feeds.items()})
+    return float(np.abs(result - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -64,6 +95,11 @@ def _strip(model: onnx.ModelProto) -> None:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     model.ClearField("metadata_props")
+
+
+def _anything(node: Any) -> bool | None:
+    """None leaves every decision to the optimiser."""
+    return None
 
 
 def _not_a_weight(node: Any) -> bool | None:

@@ -1,0 +1,82 @@
+"""
+Weights in 8 or 4 bits with float arithmetic: each weight of the chosen layers becomes integers and a DequantizeLinear.
+
+Standard ONNX (opset 21 has int4 and blocks); ONNX Runtime fuses it with the matrix product, OpenVINO unpacks the
+weights as it multiplies. Rounding is symmetric: w = q * scale, scale = largest magnitude / largest integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+OPSET = 21
+LEVELS = {8: 127, 4: 7}
+KINDS: dict[int, Any] = {8: np.int8, 4: ml_dtypes.int4}
+Floats = NDArray[np.float32]
+
+
+def narrow_weights(model: onnx.ModelProto, layers: Collection[str], bits: int, block: int) -> onnx.ModelProto:
+    """Changes the model. 8 bits: a scale for each output channel; 4 bits: one for each `block` inputs of a channel."""
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, OPSET)
+    nodes = []
+    for node in graph.node:
+        name = node.input[1] if node.name in layers else ""
+        if name in weights:
+            nodes.append(_narrow(graph, weights.pop(name), node, bits, block))
+    for unpack in nodes:
+        graph.node.insert(0, unpack)
+    return model
+
+
+def _narrow(
+    graph: onnx.GraphProto, tensor: onnx.TensorProto, node: onnx.NodeProto, bits: int, block: int
+) -> onnx.NodeProto:
+    array, name = numpy_helper.to_array(tensor).astype(np.float32), tensor.name
+    output_axis, input_axis = _axes(node, array.ndim)
+    blocked = bits == 4 and array.ndim == 2 and array.shape[input_axis] % block == 0
+    axis = input_axis if blocked else output_axis
+    scale = _scale(array, axis, block if blocked else 0, LEVELS[bits])
+    spread = np.repeat(scale, block, axis) if blocked else _along(scale, axis, array.ndim)
+    integers = np.rint(array / spread).clip(-LEVELS[bits], LEVELS[bits]).astype(KINDS[bits])
+    graph.initializer.remove(tensor)
+    graph.initializer.append(numpy_helper.from_array(integers, f"{name}.integers"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+    settings = {"axis": axis, **({"block_size": block} if blocked else {})}
+    inputs = [f"{name}.integers", f"{name}.scale"]
+    return helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.unpack", **settings)
+
+
+def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:
+    """Of a weight: output channels, input channels."""
+    if node.op_type == "Conv":
+        return 0, 1
+    if node.op_type == "ConvTranspose":
+        return 1, 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return (rank - 2, rank - 1) if transposed else (rank - 1, rank - 2)
+
+
+def _scale(array: Floats, axis: int, block: int, levels: int) -> Floats:
+    """By channel: (n,). By block: the array's shape with `axis` divided by the block."""
+    magnitude = np.abs(array)
+    if block:
+        shape = (*array.shape[:axis], array.shape[axis] // block, block, *array.shape[axis + 1 :])
+        largest = magnitude.reshape(shape).max(axis + 1)
+    else:
+        largest = magnitude.max(tuple(i for i in range(array.ndim) if i != axis))
+    return np.asarray(np.maximum(largest, 1e-12) / levels, dtype=np.float32)
+
+
+def _along(scale: Floats, axis: int, rank: int) -> Floats:
+    return scale.reshape([-1 if i == axis else 1 for i in range(rank)])

@@ -1,0 +1,72 @@
+"""What to make of each part of a bundle: recipes/*.toml, validated."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from engines.bundle import Precision, Role
+from engines.errors import OptionError
+
+FOLDER = Path(__file__).parent / "recipes"
+Method = Literal["", "static", "dynamic", "weights"]
+Ranges = Literal["minmax", "percentile", "entropy"]
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """
+    Of one role. quantize: "static" (int8 activations and weights, calibrated), "dynamic" (int8, activations measured at
+    run time; ONNX Runtime only), "weights" (int8 or int4 weights, float arithmetic), or nothing. `ranges` are compared,
+    and the best is taken. Below `bar_db` against float32 on held-out feeds, the most sensitive layers stay in float.
+    `openvino` is the arithmetic that OpenVINO may use for what is not quantised.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    quantize: Method = ""
+    ops: tuple[str, ...] = ()
+    ranges: tuple[Ranges, ...] = ("minmax",)
+    bits: Literal[4, 8] = 8
+    block: int = 32
+    bar_db: float = 0.0
+    openvino: Precision = "fp32"
+
+    @property
+    def precision(self) -> Precision:
+        return ("int4" if self.bits == 4 else "int8") if self.quantize else "fp32"
+
+
+PLAIN = Treatment()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    stored: Literal["fp32", "fp16"]  # how float32 weights of the source are stored; narrower ones stay as they are
+    roles: Mapping[Role, Treatment] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, name: str) -> Recipe:
+        """OptionError: there is no such recipe, or it makes no sense."""
+        path = FOLDER / f"{name}.toml"
+        if name not in names():
+            raise OptionError("recipe", name, ", ".join(names()))
+        told: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        try:
+            stored = told.pop("stored")
+            return TypeAdapter(cls).validate_python({"name": name, "stored": stored, "roles": told})
+        except (KeyError, ValidationError) as exc:
+            raise OptionError("recipe", name, f"a recipe that makes sense: {exc}") from exc
+
+    def of(self, role: Role) -> Treatment:
+        return self.roles.get(role, PLAIN)
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
