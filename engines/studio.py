@@ -16,11 +16,11 @@ from engines.bundle import Shelf
 from engines.cache import ArrayCache
 from engines.errors import OptionError, StudioError
 from engines.kit import Kits, Select
-from engines.messages import Develop, Enhance, Event, Failed, Final, Generate, Preview, Progress, Request
+from engines.messages import Build, Develop, Enhance, Event, Failed, Final, Generate, Preview, Progress, Request
 from engines.portrait import Drawing, Pace, Plan
 from engines.roles import seen
 
-KEPT_EMBEDDINGS = 512
+KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory
 PREVIEWS_LIVE_S = 86400.0
 BEFORE_PX = 1600  # enough to compare on any screen
 Cancelled = Callable[[], bool]
@@ -31,7 +31,7 @@ class Studio:
 
     def __init__(self, shelf: Shelf, state: Path, select: Select = backends.select) -> None:
         self.kits = Kits(shelf, select)
-        self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS)
+        self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.paces: defaultdict[tuple[str, str, int, int], Pace] = defaultdict(Pace)
 
     def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
@@ -45,6 +45,8 @@ class Studio:
                     yield from self._enhance(request, folder)
                 case Develop():
                     yield from self._develop(request, folder)
+                case Build():
+                    raise OptionError("kind", "build", "generate, enhance, develop")  # the workshop's
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 

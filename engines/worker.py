@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from engines import backends
-from engines.bundle import Bundle, Shelf
+from engines.bundle import Shelf
 from engines.errors import StudioError
 from engines.jobs import Job, JobQueue
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import BundleStatus, EngineStatus, Failed, Status
-from engines.studio import Studio
+from engines.messages import Event, Failed, Status
+from engines.studio import Cancelled, Studio
+from engines.survey import Survey, cannot_build, sources, survey
+from engines.workshop import Workshop
 
 log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer")  # what the server loads before it calls itself ready
-Survey = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
 WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
+QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
+
+
+class Runner(Protocol):
+    """What does a job: the studio, or the workshop."""
+
+    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]: ...
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def surviving(what: str, otherwise: Callable[[], object]) -> Iterator[None]:
         otherwise()
 
 
-def execute(job: Job, queue: JobQueue, studio: Studio) -> None:
+def execute(job: Job, queue: JobQueue, studio: Runner) -> None:
     """Run one job to its last event. The embedded loop and a remote task both end here."""
     go_on = True
 
@@ -48,25 +58,37 @@ def execute(job: Job, queue: JobQueue, studio: Studio) -> None:
 
 
 class EmbeddedWorker:
-    """Loads the default bundles, says how it is, and works until it is stopped."""
+    """
+    Loads the default bundles, says how it is, and works until it is stopped. With a workshop, a second thread makes
+    bundles, and proves engines while nothing is to be drawn.
+    """
 
-    def __init__(self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str) -> None:
-        self.queue, self.studio, self.shelf, self.backend = queue, studio, shelf, backend
+    def __init__(
+        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: Workshop | None = None
+    ) -> None:
+        self.queue, self.studio, self.shelf, self.backend, self.workshop = queue, studio, shelf, backend, workshop
         self.known: Survey = ((), ())
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._stopping, self._changed = threading.Event(), threading.Event()
+        self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
+        if workshop is not None:
+            self._threads.append(threading.Thread(target=self._make, name="workshop", daemon=True))
 
     def start(self) -> None:
         self.queue.recover()
-        self.known = survey(self.shelf, self.backend)
+        self._look()
         self._announce("loading")
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, wait_s: float) -> None:
         """Take no further job; wait for the present one. What is not finished by then waits for the next start."""
         self._stopping.set()
         self.queue.retire()
-        self._thread.join(wait_s)
+        if self.workshop is not None:
+            self.workshop.stop()
+        deadline = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         with surviving("loading the models", lambda: self._announce("failed", "see the server's log")):
@@ -75,6 +97,28 @@ class EmbeddedWorker:
             with surviving("the queue", lambda: self._stopping.wait(WAIT_S)):
                 if (job := self.queue.claim(WAIT_S)) is not None:
                     execute(job, self.queue, self.studio)
+                elif self._changed.is_set():  # another engine serves now: load it before somebody waits for it
+                    self._changed.clear()
+                    self._warm_up()
+
+    def _make(self) -> None:
+        """The second thread: builds first; proofs when it has been quiet for a while."""
+        assert self.workshop is not None  # or the thread would not be
+        quiet_since, proving = time.monotonic(), True
+        while not self._stopping.is_set():
+            with surviving("the workshop", lambda: self._stopping.wait(QUIET_S)):
+                if (job := self.queue.claim(WAIT_S, "builds")) is not None:
+                    execute(job, self.queue, self.workshop)
+                    self._refresh()
+                    proving = True
+                if self._occupied():
+                    quiet_since = time.monotonic()
+                elif proving and time.monotonic() - quiet_since > QUIET_S:
+                    proving = self.workshop.prove_next(self._occupied)
+                    self._refresh()
+
+    def _occupied(self) -> bool:
+        return self.queue.status().state == "loading" or self.queue.busy()
 
     def _warm_up(self) -> None:
         try:
@@ -88,40 +132,19 @@ class EmbeddedWorker:
         else:
             self._announce("ready")
 
+    def _look(self) -> None:
+        self.known = survey(self.shelf, self.backend, self.workshop.known if self.workshop else None)
+
+    def _refresh(self) -> None:
+        """The same state with what is here now."""
+        self._look()
+        self._changed.set()
+        status = self.queue.status()
+        self._announce(status.state, status.detail)
+
     def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
-        self.queue.announce(Status(state, detail, *self.known))
-
-
-def survey(shelf: Shelf, backend: str) -> Survey:
-    """What is here: every engine, and every bundle with the engine that would serve it."""
-    probes = [(engine.name, engine.probe()) for engine in backends.engines()]
-    engines = tuple(EngineStatus(name, probe.ok, probe.device, probe.reason) for name, probe in probes)
-    return engines, tuple(_bundle_status(bundle, backend) for bundle in _readable(shelf))
-
-
-def _readable(shelf: Shelf) -> Iterator[Bundle]:
-    for name in shelf.names():
-        try:
-            yield shelf.open(name)
-        except StudioError as exc:
-            log.error("left out: %s", exc)
-
-
-def _bundle_status(bundle: Bundle, backend: str) -> BundleStatus:
-    try:
-        engine, reason = backends.select(bundle, backend)
-        chosen = engine.name
-    except StudioError as exc:
-        chosen, reason = "", str(exc)
-    sampling = bundle.sampling
-    return BundleStatus(
-        name=bundle.name,
-        kind="restorer" if "restorer" in bundle.roles else "portrait",
-        title=bundle.title,
-        dialect=bundle.dialect,
-        sizes=bundle.sizes,
-        steps=sampling.steps if sampling else 0,
-        guidance=sampling.guidance if sampling else 0.0,
-        engine=chosen,
-        reason=reason,
-    )
+        status = Status(state, detail, *self.known)
+        if self.workshop is not None:
+            buildable = tuple(sources(self.shelf, self.workshop.checkpoints))
+            status = replace(status, sources=buildable, can_build=cannot_build())
+        self.queue.announce(status)

@@ -7,13 +7,17 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 
+from engines import backends
 from engines.bundle import BUILT_IN, Shelf
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.settings import Settings, SettingsError
 from engines.studio import Studio
+from engines.verdicts import Verdicts
 from engines.worker import EmbeddedWorker
+from engines.workshop import Workshop
 from webui import uploads
 
 STOP_S = 20.0  # how long a stop waits for the picture that is being drawn
@@ -29,8 +33,7 @@ def main() -> int:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    shelf = Shelf((settings.models, BUILT_IN))
-    worker = EmbeddedWorker(queue, Studio(shelf, settings.state), shelf, settings.backend)
+    worker = _worker(queue, settings)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its stop: unwind, do not die
         signal.signal(number, lambda *_: sys.exit(0))
     worker.start()  # loads the models while the page is being imported, which takes as long
@@ -42,9 +45,17 @@ def main() -> int:
     return 0
 
 
+def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
+    shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
+    known = Verdicts(settings.state / "verdicts")
+    studio = Studio(shelf, settings.state, partial(backends.select, known=known))
+    workshop = Workshop(shelf, settings.models, settings.checkpoints, known)
+    return EmbeddedWorker(queue, studio, shelf, settings.backend, workshop)
+
+
 def _prepare(settings: Settings) -> None:
     """Folders, and what Gradio reads from the environment when it is imported: nothing leaves this machine."""
-    for folder in (settings.outputs, settings.models, settings.state):
+    for folder in (settings.outputs, settings.models, settings.checkpoints, settings.state):
         folder.mkdir(parents=True, exist_ok=True)
     uploads.forget(settings.uploads, settings.keep_days)
     cache = settings.home / "tmp"

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from engines.messages import Event, Failed, Final, Request, Status
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Lane = Literal["pictures", "builds"]  # what waits in one is never behind what waits in the other
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 
 
@@ -51,11 +52,11 @@ class JobQueue(Protocol):
     def job(self, job_id: str) -> Job: ...
 
     def ahead(self, job_id: str) -> int:
-        """How many jobs will be finished before this one starts."""
+        """How many jobs of its lane will be finished before this one starts."""
         ...
 
     def finished(self, limit: int) -> list[Finished]:
-        """The latest jobs that went well, newest first."""
+        """The latest jobs that made pictures, newest first."""
         ...
 
     def announce(self, status: Status) -> None: ...

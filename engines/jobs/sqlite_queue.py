@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
-from engines.jobs import ENDED, Finished, Job, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, state_after
 from engines.messages import Event, Failed, Request, Status, pack, unpack
 
 POLL_S = 0.5
@@ -31,9 +31,11 @@ CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 """
 JOB = "id, request, state, attempts"
+BUILD = """request LIKE '{"kind": "build"%'"""  # as messages.pack writes it; a row may also hold no JSON at all
+LANES: dict[Lane, str] = {"pictures": f"NOT {BUILD}", "builds": BUILD}
 # One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
-WHERE number=(SELECT number FROM job WHERE state='queued' ORDER BY number LIMIT 1) RETURNING {JOB}"""
+WHERE number=(SELECT number FROM job WHERE state='queued' AND {{lane}} ORDER BY number LIMIT 1) RETURNING {JOB}"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
 APPEND = "INSERT INTO event SELECT ?, COALESCE(MAX(seq), 0) + 1, ? FROM event WHERE job=?"
@@ -110,31 +112,37 @@ class SqliteQueue:
         return _job(rows[0])
 
     def ahead(self, job_id: str) -> int:
-        sql = """SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
-                 AND number < (SELECT number FROM job WHERE id=? AND state='queued')"""
+        sql = f"""SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
+                  AND ({BUILD}) = (SELECT {BUILD} FROM job WHERE id=?1)
+                  AND number < (SELECT number FROM job WHERE id=?1 AND state='queued')"""
         count: int = self._rows(sql, job_id)[0][0]
         return count
 
+    def busy(self, lane: Lane = "pictures") -> bool:
+        """Whether anything waits or runs there."""
+        sql = f"SELECT 1 FROM job WHERE state IN ('queued', 'running') AND {LANES[lane]} LIMIT 1"
+        return bool(self._rows(sql))
+
     def finished(self, limit: int) -> list[Finished]:
         sql = f"""SELECT {JOB}, ended, (SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1)
-                  FROM job WHERE state='done' ORDER BY ended DESC, number DESC LIMIT ?"""
+                  FROM job WHERE state='done' AND {LANES["pictures"]} ORDER BY ended DESC, number DESC LIMIT ?"""
         return [Finished(_job(row[:4]), unpack(row[5]), row[4]) for row in self._rows(sql, limit)]
 
     # ---- workers
 
-    def claim(self, wait_s: float = 0.0) -> Job | None:
-        """Take the oldest waiting job, waiting for one if there is none. After `retire` there is none."""
+    def claim(self, wait_s: float = 0.0, lane: Lane = "pictures") -> Job | None:
+        """Take the lane's oldest waiting job, waiting for one if there is none. After `retire` there is none."""
         with self._changed:  # held from looking to waiting, so that no submission falls in between
-            job = self._take()
+            job = self._take(lane)
             if job is None and self._changed.wait(wait_s):
-                job = self._take()
+                job = self._take(lane)
         return job
 
-    def _take(self) -> Job | None:
+    def _take(self, lane: Lane) -> Job | None:
         """One that cannot be read, of another version say, is failed and passed over."""
         while not self._retired:
             with self._transaction() as db:
-                row = db.execute(CLAIM).fetchone()
+                row = db.execute(CLAIM.format(lane=LANES[lane])).fetchone()
             if row is None:
                 break
             try:

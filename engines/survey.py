@@ -1,0 +1,110 @@
+"""What is here: engines, bundles with the engine that would serve each, how others did, and what can be built."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from engines import backends
+from engines.backends import Candidate
+from engines.bundle import Bundle, Shelf
+from engines.errors import StudioError
+from engines.messages import BundleKind, BundleStatus, Choice, EngineStatus
+from engines.verdicts import Verdicts
+
+log = logging.getLogger(__name__)
+Survey = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
+NEEDED_TO_BUILD = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_dtypes")
+CHECKPOINTS = (".pth", ".safetensors", ".onnx")
+CARD_BYTES = 20_000
+
+
+def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Survey:
+    probes = [(engine.name, engine.probe()) for engine in backends.engines()]
+    engines = tuple(EngineStatus(name, probe.ok, probe.device, probe.reason) for name, probe in probes)
+    return engines, tuple(_bundle_status(bundle, backend, known) for bundle in readable(shelf))
+
+
+def readable(shelf: Shelf) -> Iterator[Bundle]:
+    for name in shelf.names():
+        try:
+            yield shelf.open(name)
+        except StudioError as exc:
+            log.error("left out: %s", exc)
+
+
+def kind_of(bundle: Bundle) -> BundleKind:
+    return "restorer" if "restorer" in bundle.roles else "portrait"
+
+
+def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> BundleStatus:
+    try:
+        engine, reason = backends.select(bundle, backend, known)
+        chosen = engine.name
+    except StudioError as exc:
+        chosen, reason = "", str(exc)
+    sampling = bundle.sampling
+    return BundleStatus(
+        name=bundle.name,
+        kind=kind_of(bundle),
+        title=bundle.title,
+        dialect=bundle.dialect,
+        sizes=bundle.sizes,
+        steps=sampling.steps if sampling else 0,
+        guidance=sampling.guidance if sampling else 0.0,
+        engine=chosen,
+        reason=reason,
+        choices=tuple(_choice(backends.candidate(bundle, engine, known)) for engine in backends.engines()),
+        size_mb=round(sum(path.stat().st_size for path in bundle.root.rglob("*") if path.is_file()) / 1e6, 1),
+        card=_card(bundle.root / "card.md"),
+    )
+
+
+def _card(path: Path) -> str:
+    try:
+        return path.read_bytes()[:CARD_BYTES].decode("utf-8", errors="replace")
+    except OSError:  # a bundle need not have one
+        return ""
+
+
+def _choice(c: Candidate) -> Choice:
+    group: Literal["pytorch", "edge"] = "pytorch" if c.engine.name in backends.GROUPS["pytorch"] else "edge"
+    v = c.verdict
+    if v is None:
+        return Choice(c.engine.name, group, "unavailable" if c.refused else "unproven", c.precision, c.refused)
+    return Choice(
+        c.engine.name,
+        group,
+        "accepted" if v.accepted else "failed",
+        c.precision,
+        c.refused,
+        v.psnr_db,
+        v.ssim,
+        v.look_s,
+        v.finish_s,
+        v.peak_mb,
+    )
+
+
+def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Path]:
+    """What can be built from, by kind and name: bundles that carry their source, and what lies in `checkpoints`."""
+    found: dict[tuple[BundleKind, str], Path] = {}
+    for path in sorted(checkpoints.glob("[!.]*")):
+        if path.suffix.lower() in CHECKPOINTS and path.is_file():
+            found["restorer", path.name] = path
+        elif (path / "model_index.json").is_file() or (path / "transformer").is_dir():
+            found["portrait", path.name] = path
+    for bundle in readable(shelf):
+        carried = {part.role for part in bundle.parts if part.format in ("diffusers", "safetensors")}
+        if carried == bundle.roles:
+            found[kind_of(bundle), bundle.name] = bundle.root
+    return found
+
+
+def cannot_build() -> str:
+    """Why bundles cannot be made here; empty: they can."""
+    missing = [name for name in NEEDED_TO_BUILD if find_spec(name) is None]
+    return f"not installed ({', '.join(missing)})" if missing else ""

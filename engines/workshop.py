@@ -1,0 +1,164 @@
+"""
+Makes bundles and proves engines, in child processes: the toolchain needs PyTorch and gigabytes, and an engine that is
+on trial may crash. To the queue a build is a job like others: `run` has the shape of Studio.run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO
+
+from pydantic import TypeAdapter
+
+from engines import backends, proof
+from engines.bundle import Shelf
+from engines.errors import EngineError, JobCancelled, NotFoundError, OptionError, StudioError
+from engines.messages import Build, Event, Failed, Final, Progress, Request, unpack
+from engines.survey import readable, sources
+from engines.verdicts import Verdict, Verdicts
+
+PULSE_S = 3.0  # a silent child says this often that it lives; a cancelled job is noticed then
+PROJECT = Path(__file__).parents[1]
+Cancelled = Callable[[], bool]
+
+
+class Workshop:
+    """Bundles go to `models`; `checkpoints` holds what they are made from; `known` are this machine's verdicts."""
+
+    def __init__(self, shelf: Shelf, models: Path, checkpoints: Path, known: Verdicts) -> None:
+        self.shelf, self.models, self.checkpoints, self.known = shelf, models, checkpoints, known
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let go of what is being made; a build goes on at the next start, from the step it was in."""
+        self._stopped.set()
+
+    def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
+        """
+        The toolchain's events, to Final or Failed; none of them after `stop`, and then the job is still to be done.
+        Cancelled, it leaves nothing behind.
+        """
+        try:
+            if not isinstance(request, Build):
+                raise OptionError("kind", type(request).__name__.lower(), "build")
+            yield from self._build(request, cancelled)
+        except StudioError as exc:
+            yield Failed(exc.code, str(exc), exc.facts)
+
+    def _build(self, r: Build, cancelled: Cancelled) -> Iterator[Event]:
+        if r.name in self.shelf.names():
+            raise OptionError("name", r.name, "a name that is not taken")
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+            prompts = Path(folder) / "prompts.txt"
+            prompts.write_text("\n".join(text.replace("\n", " ") for text in r.prompts), encoding="utf-8")
+            child = _child(self._command(r, prompts), log)
+            try:
+                last = yield from self._relay(child, cancelled)
+            except JobCancelled:
+                _end(child)
+                shutil.rmtree(self.models / f".{r.name}.building", ignore_errors=True)
+                raise
+            finally:
+                _end(child)
+            if last is None and not self._stopped.is_set():
+                raise EngineError(f"the toolchain stopped: {_last_line(log)}", engine="toolchain")
+        if isinstance(last, Final):
+            self._adopt(r.name)
+        if last is not None:
+            yield last
+
+    def _command(self, r: Build, prompts: Path) -> list[str]:
+        found = sources(self.shelf, self.checkpoints)
+        if (r.makes, r.source) not in found:
+            raise NotFoundError("checkpoint", r.source)
+        command = [sys.executable, "-W", "ignore", "-m", "engines.toolchain", r.makes, "--events"]
+        command += ["--base" if r.makes == "portrait" else "--weights", str(found[r.makes, r.source])]
+        command += ["--recipe", r.recipe, "--out", str(self.models / r.name)]
+        command += ["--prompts", str(prompts)] if r.prompts else []
+        return command + (["--calibration", str(self._photographs(r.calibration))] if r.calibration else [])
+
+    def _photographs(self, name: str) -> Path:
+        folders = {path.name: path for path in self.checkpoints.glob("[!.]*") if path.is_dir()}
+        if name not in folders:
+            raise NotFoundError("folder of photographs", name)
+        return folders[name]
+
+    def _relay(self, child: subprocess.Popen[bytes], cancelled: Cancelled) -> Generator[Event, None, Event | None]:
+        """Its events as they come, the last of which is returned; in silence the latest progress again."""
+        latest: Event = Progress("prepare", 0, 1)
+        for line in _lines(child):
+            if cancelled():
+                raise JobCancelled("the build was cancelled")
+            if self._stopped.is_set():
+                break
+            event: Event = unpack(line) if line else latest
+            if isinstance(event, Final | Failed):
+                return event
+            latest = event if isinstance(event, Progress) else latest
+            yield event
+        return None
+
+    def _adopt(self, name: str) -> None:
+        """What the toolchain proved a moment ago on this machine need not be proved again."""
+        bundle = self.shelf.open(name)
+        report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
+        told = TypeAdapter(tuple[Verdict, ...]).validate_python(report["verdicts"])
+        for verdict in told:
+            self.known.put(backends.candidate(bundle, backends.engine(verdict.engine)).key, verdict)
+
+    def prove_next(self, wait: Callable[[], bool]) -> bool:
+        """Prove one engine that was not proved yet, unless `wait` says that others need the machine. False: none is
+        left.
+        """
+        for bundle, candidate in proof.due(readable(self.shelf), self.known):
+            found = proof.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
+            if found is not None:
+                self.known.put(candidate.key, found)
+            return True
+        return False
+
+
+def _child(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Niced, so that pictures come first. It reads no settings: everything is in its command."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("STUDIO_")}
+    niced = ["nice", "-n", "5", *command]
+    return subprocess.Popen(niced, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=PROJECT, env=env)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Nobody is left behind, and a pipe is closed."""
+    if child.poll() is None:
+        child.terminate()
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What it writes, line by line; an empty one after every PULSE_S of silence."""
+    assert child.stdout is not None  # it was opened as a pipe
+    held = b""
+    while True:
+        ready, _, _ = select.select([child.stdout], [], [], PULSE_S)
+        chunk = os.read(child.stdout.fileno(), 1 << 16) if ready else b""
+        if not ready:
+            yield ""
+        elif not chunk:
+            return
+        *lines, held = (held + chunk).split(b"\n")
+        yield from (line.decode("utf-8", errors="replace") for line in lines if line)
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"
