@@ -9,16 +9,21 @@ drew.
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from engines.backends import Engine, Probe, Session
-from engines.bundle import Bundle, Face, Format, Part, Role, Sampling, Text, digest
+from engines import images
+from engines.backends import Engine, Probe, Session, engine
+from engines.bundle import PROOF, Bundle, Face, Format, Part, Role, Sampling, Text, digest
+from engines.kit import Kit
+from engines.proof import Case, Proof, make
 from engines.signatures import SIGNATURES, Array
 
 STRIDE = 8
@@ -67,18 +72,24 @@ ANSWERS: Mapping[Role, Callable[[Mapping[str, Array]], Array]] = {
 
 @dataclass
 class FakeEngine:
-    """`spoil` changes what a role returns; `slow_s` is what a call costs; `calls` lists the roles that ran."""
+    """
+    `spoil` changes what a role returns; `slow_s` is what a call costs; `calls` lists the roles that ran, `opened` and
+    `closed` the sessions.
+    """
 
     name: str = "fake"
     formats: frozenset[Format] = frozenset({"onnx"})
     spoil: dict[Role, Spoil] = field(default_factory=dict)
     slow_s: dict[Role, float] = field(default_factory=dict)
     calls: list[Role] = field(default_factory=list)
+    opened: list[Role] = field(default_factory=list)
+    closed: list[Role] = field(default_factory=list)
 
     def probe(self) -> Probe:
-        return Probe(True, "CPU", "always ready")
+        return Probe(True, "CPU", "always ready", "fake 1.0")
 
     def load(self, bundle: Bundle, part: Part) -> Session:
+        self.opened.append(part.role)
         return FakeSession(self, part.role)
 
     def select(self, bundle: Bundle, wanted: str) -> tuple[Engine, str]:
@@ -97,7 +108,8 @@ class FakeSession:
         result = ANSWERS[self.role](feeds)
         return {SIGNATURES[self.role].output: self.engine.spoil.get(self.role, np.asarray)(result)}
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.engine.closed.append(self.role)
 
 
 def tokenizer() -> Tokenizer:
@@ -136,6 +148,32 @@ def write_restorer(root: Path, **changes: object) -> Bundle:
 def write_manifest(root: Path, values: Mapping[str, object]) -> Bundle:
     (root / "bundle.json").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
     return Bundle.open(root)
+
+
+def add_proof(bundle: Bundle, cases: Sequence[Case], reference: Engine | None = None) -> Bundle:
+    """The bundle with what the reference makes of each case as its proof. A case's face must lie in proof/ already."""
+    folder = bundle.root / PROOF
+    folder.mkdir(exist_ok=True)
+    kit = Kit(bundle, reference or FakeEngine())
+    for case in cases:
+        with tempfile.TemporaryDirectory() as scratch:
+            images.write_png(folder / case.want, make(kit, case, Path(scratch)).picture)
+    (folder / "proof.json").write_text(json.dumps(asdict(Proof("fake 1.0 fp32", tuple(cases)))), encoding="utf-8")
+    manifest = json.loads((bundle.root / "bundle.json").read_text(encoding="utf-8"))
+    return write_manifest(bundle.root, {**manifest, "extras": {PROOF: digest(folder)}})
+
+
+def builtin_with_proof(builtin: Path, root: Path) -> Bundle:
+    """The built-in restorer, for true engines to be proved on against one face that ONNX Runtime restored."""
+    shutil.copytree(builtin / "restorer", root)
+    shutil.rmtree(root / PROOF, ignore_errors=True)
+    (root / PROOF).mkdir()
+    bundle = Bundle.open(root)
+    side = bundle.need(bundle.face, "face").size_px
+    y, x = np.mgrid[0:side, 0:side]
+    face = np.stack((x % 256, y % 256, (x + y) // 2 % 256), -1).astype(np.uint8)
+    images.write_png(root / PROOF / "face.png", face)
+    return add_proof(bundle, [Case("1.png", face="face.png")], engine("ort"))
 
 
 def _write_parts(root: Path, roles: tuple[Role, ...]) -> list[dict[str, str]]:

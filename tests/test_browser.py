@@ -9,9 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -19,6 +22,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.worker import execute
+from tests.test_build_panel import BUILD, SOURCES, FakeWorkshop
+from tests.test_engines_panel import MODEL
+
+if TYPE_CHECKING:
+    from tests.rig import Rig
+
+pytest_plugins = ("tests.rig",)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: ./run.sh test")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -105,6 +116,13 @@ class Visit:
 
     def tab(self, number: int) -> None:
         self.page.locator("#tabs [role=tab]").nth(number).click()
+
+    def unfold(self, panel: str) -> None:
+        self.page.locator(f"#{panel}-panel > button.label-wrap").click()
+        self.page.locator(f"#{panel}").wait_for()
+
+    def scrolls_sideways(self) -> bool:
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
     def more(self) -> None:
         self.page.get_by_role("button", name=re.compile("更多设置|More settings")).click()
@@ -330,4 +348,114 @@ def test_phone_width(browser, base: str) -> None:
     for selector in ("#generate", "#stage a[download]", "[data-preset=anime]"):
         size = window.page.locator(selector).bounding_box()
         assert size and size["height"] >= 40, f"{selector} is too small for a finger"
+    window.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_engines_tab(browser, base: str, width: int) -> None:
+    """A table on a desk, cards on a phone, and nothing to push sideways on either."""
+    window = Visit(browser, base, width=width)
+    window.tab(3)
+    row = window.page.locator("#engines .choices tbody tr").first
+    row.wait_for()
+    phone = width < 640
+    assert row.evaluate("row => getComputedStyle(row).display") == ("grid" if phone else "table-row")
+    assert window.page.locator("#engines .choices thead").first.is_visible() is not phone
+    assert window.page.locator("#engines article").count() >= 2
+    assert not window.scrolls_sideways()
+    window.page.locator("#engines summary").first.click()
+    assert window.page.locator("#engines .card").first.is_visible()
+    for panel in ("build", "compare"):
+        window.unfold(panel)
+        size = window.page.locator(f"#{panel}").bounding_box()
+        assert size and size["height"] >= 40 and size["x"] >= 0 and size["x"] + size["width"] <= width
+    for form in ("#build-source", "#build-recipe", "#build-name", "#compare-prompt", "#compare-a", "#compare-b"):
+        assert window.page.locator(form).is_visible()
+    assert not window.scrolls_sideways()
+    assert window.page.get_by_text(CREDIT).first.is_visible()
+    assert window.complaints == []
+    window.close()
+
+
+def test_two_engines_are_compared_under_a_slider(visit: Visit, home: Path) -> None:
+    visit.tab(3)
+    visit.unfold("compare")
+    visit.page.fill("#compare-prompt textarea", "a woman with red hair and glasses")
+    visit.page.click("#compare")
+    visit.until("running", "#compare-stage")
+    visit.until("done", "#compare-stage")
+    pictures = visit.page.locator("#compare-stage .compare img")
+    a, b = (pixels(home / "outputs" / Path(str(pictures.nth(k).get_attribute("src"))).name) for k in (0, 1))
+    assert psnr(a, b) >= 40, "one seed, one picture"
+    visit.page.locator("#compare-stage input[type=range]").focus()
+    visit.page.keyboard.press("End")
+    style = visit.page.get_attribute("#compare-stage .compare", "style") or ""
+    assert style.replace(" ", "").startswith("--at:100%")
+    told = visit.page.inner_text("#compare-stage .sides")
+    assert len(re.findall(r"[\d.]+ 秒", told)) == 4 and "A · 自动" in told and "B · " in told
+    visit.open()
+    visit.tab(3)
+    visit.unfold("compare")
+    visit.until("done", "#compare-stage")
+
+
+@pytest.fixture
+def shop(idle: Rig) -> Iterator[FakeWorkshop]:
+    """Somebody who builds the next job; then one more model is here."""
+    before = idle.queue.status()
+    made = FakeWorkshop(BUILD, adopt=lambda: idle.queue.announce(replace(before, bundles=(*before.bundles, MODEL))))
+    idle.queue.announce(replace(before, sources=SOURCES))
+
+    def work() -> None:
+        if (job := idle.queue.claim(60, "builds")) is not None:
+            execute(job, idle.queue, made)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield made
+    made.finish.set()
+    thread.join(30)
+    idle.queue.announce(before)
+
+
+def test_a_model_is_built_and_can_be_chosen_at_once(browser, idle: Rig, shop: FakeWorkshop) -> None:
+    window = Visit(browser, idle.url)
+    page = window.page
+    window.more()
+    window.enter("#steps input[type=number]", "5")
+    window.tab(3)
+    window.unfold("build")
+    page.fill("#build-name textarea", "mine")
+    page.click("#build")
+    page.wait_for_selector("#build-log pre:has-text('export restorer')")
+    assert "正在导出网络… · 2/4" in page.inner_text("#build-stage") and page.locator("#build-cancel").is_visible()
+    assert page.locator("#build-log img").count() == 0 and not page.locator("#build").is_visible()
+    page.locator("#engines summary").first.click()
+    shop.finish.set()
+    page.wait_for_selector("#build-stage .stage.is-done")
+    card = page.locator("#engines article", has_text="mine")
+    card.wait_for()
+    assert "41.5 dB" in card.inner_text() and "使用中" in card.inner_text()
+    assert page.locator("#engines details").first.get_attribute("open") is not None, "what is being read stays open"
+    window.tab(0)
+    page.locator("#bundle input").click()
+    assert "mine" in page.locator("ul[role=listbox] li").all_inner_texts()[-1]
+    assert page.locator("#steps input[type=number]").input_value() == "5", "and nothing else has changed"
+    window.close()
+
+
+def test_a_build_outlives_its_page(browser, idle: Rig, shop: FakeWorkshop) -> None:
+    window = Visit(browser, idle.url, "en-US")
+    window.tab(3)
+    window.unfold("build")
+    window.page.fill("#build-name textarea", "mine")
+    window.page.click("#build")
+    window.page.wait_for_selector("#build-log pre")
+    window.open()
+    window.tab(3)
+    window.page.wait_for_selector("#build-cancel")  # not left behind a closed lid
+    window.page.click("#build-cancel")
+    window.until("failed", "#build-stage")
+    assert "Cancelled" in window.page.inner_text("#build-stage")
+    assert "export restorer" in window.page.inner_text("#build-log")
     window.close()

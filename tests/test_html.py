@@ -9,11 +9,11 @@ import pytest
 
 import presets
 from engines.jobs import Finished, Job
-from engines.messages import BundleStatus, EngineStatus, Enhance, Failed, Final, Generate, Preview, Status
+from engines.messages import BundleStatus, Choice, EngineStatus, Enhance, Failed, Final, Generate, Note, Preview, Status
 from tests.test_stream import EN, ONE, PICTURE, play
 from tests.web import Tree, tree
 from webui.i18n import LANGUAGES, words
-from webui.panels import engines, history
+from webui.panels import build, compare, engines, history
 from webui.panels.portrait import cards_html
 from webui.stream import Scene, scene_html
 
@@ -46,7 +46,24 @@ def everywhere(text: str, say: Callable[..., str]) -> list[str]:
         play(Failed("not_found", text, {"name": text, "what": text})),
         play(Failed(text, text, {"engine": text})),
     )
-    return [scene_html(scene, say) for scene in scenes] + panels(text, say)
+    return [scene_html(scene, say) for scene in scenes] + panels(text, say) + workbench(text, say)
+
+
+def workbench(text: str, say: Callable[..., str]) -> list[str]:
+    """What is shown of a build and of a comparison."""
+    built = play(Note("x"), Final((), 0, 1.0, text, text), scene=build.START)
+    failed = play(Failed("not_found", text, {"name": text, "what": text}), scene=build.START)
+    drawn = play(*ONE[:-1], replace_reason(text), scene=Scene(state="running", caption=text))
+    kept = play(Preview(1, text, 0.4), Final((text,), 1, 1.0, text, text, "tiny"))
+    sides = [(compare.side_title(k, text, say), scene) for k, scene in enumerate((drawn, kept))]
+    return [
+        build.stage_html(built, say),
+        build.stage_html(failed, say),
+        build.log_html((text,), say),
+        build.hurdle_html(text, say),
+        compare.stage_html(sides, say),
+        compare.stage_html([*sides[:1], (sides[1][0], failed)], say),
+    ]
 
 
 def replace_reason(text: str) -> Final:
@@ -58,7 +75,9 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
         Job("0" * 32, Generate(text[:4000] or "x"), "done", 1), Final((text,), 1, 1.0, text, text, "tiny"), 0.0
     )
     restored = Finished(Job("1" * 32, Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text), 0.0)
-    bundle = BundleStatus(text, "portrait", {"zh": text, "en": text}, text, ((64, 64),), 8, 1.0, text, text)
+    choices = tuple(Choice(text, "edge", state, text, text) for state in ("accepted", "failed", "unproven"))
+    title = {"zh": text, "en": text}
+    bundle = BundleStatus(text, "portrait", title, text, ((64, 64),), 8, 1.0, text, text, choices, 1.0, "# A card")
     broken = replace(bundle, engine="", title={})
     status = Status(
         "ready",

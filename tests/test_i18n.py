@@ -9,16 +9,17 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Formatter
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 
 import engines
 import webui
 from engines.errors import StudioError
-from engines.messages import EXPECTED, PreviewMode, RestoreMode, Stage
+from engines.messages import EXPECTED, BundleKind, Choice, PreviewMode, Recipe, RestoreMode, Stage
 from tests.web import CJK
 from webui.i18n import LANGUAGES, spoken, words
+from webui.panels.engines import FIGURES
 from webui.panels.portrait import QUALITIES
 
 PRODUCT = "人像工作室"
@@ -30,7 +31,11 @@ EXPANSIONS: Mapping[str, tuple[str, ...]] = {
     "portrait_preview_{}": get_args(PreviewMode),
     "restore_{}": (*get_args(RestoreMode), "denoise", "sharpen", "contrast", "brightness"),
     "backend_{}": ("auto", "pytorch", "edge"),
-    "engines_{}": ("name", "device", "state"),
+    "engines_{}": (
+        *("name", "device", "state", "engine", "precision", "verdict", *FIGURES),
+        *get_args(get_type_hints(Choice)["state"]),
+    ),
+    "build_{}": (*get_args(BundleKind), *get_args(Recipe)),
 }
 
 
@@ -155,7 +160,8 @@ def told() -> set[str]:
 
 
 def test_what_errors_tell_is_translated() -> None:
-    say, values = words("zh"), {"live, off", "0"}  # values are written the same in every language
+    say = words("zh")
+    values = {"live, off", "0", "a-z 0-9 - _", "build", "generate, enhance, develop"}  # the same in every language
     assert len(told()) > 8
     for text in (told() | set(EXPECTED.values())) - values:
         assert CJK.search(say.phrase(text)) and not re.search("[a-z]{2}", say.phrase(text)), text
@@ -167,6 +173,9 @@ def test_what_errors_tell_is_translated() -> None:
         ("ort on CPU, 2 threads (torch: also ready)", "ort 在 CPU, 2 线程 (torch: 也可用)"),
         ("torch: not installed (torch, diffusers)", "torch: 未安装 (torch, diffusers)"),
         ("ort: cannot read this bundle's text_encoder", "ort: 读不了此模型包的 text_encoder"),
+        ("ort on CPU, fp32, verified, 0.13 s (x: not verified yet)", "ort 在 CPU, fp32, 已验证, 0.13 s (x: 尚未验证)"),
+        ("failed its proof, PSNR 28.1 dB < 30 dB", "未通过验证, PSNR 28.1 dB < 30 dB"),
+        ("failed its proof, a picture of another size", "未通过验证, 图像尺寸不同"),
     ],
 )
 def test_the_reason_of_a_choice_is_told_in_chinese(reason: str, chinese: str) -> None:

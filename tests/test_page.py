@@ -155,7 +155,8 @@ def test_restored_photos_and_portraits_are_in_the_history(rig: Rig) -> None:
 
 def test_the_engines_panel_and_the_chip(rig: Rig) -> None:
     with rig.session("en") as page:
-        table, chip, _ = page.call(page.endpoint("look"), [])[-1]["output"]["data"]
+        look = page.endpoint("look")
+        table, chip, _ = page.answer(look, page.values(look))
     assert "ort" in table and EN("engines_title") in table
     assert "ort on CPU" in chip
 
@@ -191,14 +192,14 @@ def assert_readable(stored: list[str]) -> None:
         assert unpack(text) is not None
 
 
-CONTROLS = ("strength", "mode", "denoise", "sharpen", "contrast", "brightness", "protect_skin", "backend")
+CONTROLS = ("strength", "mode", "denoise", "sharpen", "contrast", "brightness", "protect_skin", "backend", "bundle")
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"strength": 50.5}, {"strength": -1}, {"strength": "x"}, {"strength": None}, {"mode": "x"}, {"mode": None},
      {"denoise": 1e300}, {"contrast": 0.5}, {"brightness": [1]}, {"protect_skin": "maybe"}, {"protect_skin": None},
-     {"backend": None}],
+     {"backend": None}, {"bundle": None}, {"bundle": "../x"}, {"bundle": ["restorer"]}],
     ids=str,
 )  # fmt: skip
 def test_whatever_a_page_asks_to_restore_it_can_be_read_again(idle: Rig, changes: dict[str, Any]) -> None:
@@ -212,7 +213,7 @@ def test_whatever_a_page_asks_to_restore_it_can_be_read_again(idle: Rig, changes
 
 
 @pytest.mark.parametrize("job_id", [None, 5, {"a": 1}, ["x"], "x" * 10_000, "\u0000", True])
-@pytest.mark.parametrize("name", ["come_back", "come_back_1", "stop", "stop_1"])
+@pytest.mark.parametrize("name", [f"{verb}{k}" for verb in ("come_back", "stop") for k in ("", "_1", "_2", "_3")])
 def test_a_job_that_is_none_does_nothing(rig: Rig, name: str, job_id: Any) -> None:
     """A browser keeps the job's name; whoever has the browser can change it."""
     before = rig.jobs()
@@ -221,7 +222,7 @@ def test_a_job_that_is_none_does_nothing(rig: Rig, name: str, job_id: Any) -> No
     assert rig.jobs() == before
     assert "outputs_" not in str(messages)
     if name.startswith("come_back"):
-        assert EN("stage_empty") in str(messages) or EN("restore_empty") in str(messages)
+        assert any(EN(key) in str(messages) for key in ("stage_empty", "restore_empty", "build_idle", "compare_idle"))
 
 
 def test_the_credit_and_the_name_stand_on_the_page(rig: Rig) -> None:

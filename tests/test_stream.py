@@ -13,12 +13,13 @@ from engines.messages import (
     Event,
     Failed,
     Final,
+    Note,
     Preview,
     Progress,
 )
 from tests.web import tree
 from webui.i18n import LANGUAGES, words
-from webui.stream import Scene, Tile, advance, scene_html, status_text, waiting
+from webui.stream import LOG_LINES, Scene, Tile, advance, scene_html, status_text, waiting
 
 ZH, EN = words("zh"), words("en")
 PICTURE = "outputs_20260102030405.png"
@@ -236,6 +237,8 @@ def test_the_waiting_line_and_its_end() -> None:
         (12.34, "剩余约 12.3 秒", "about 12.3 s left"),
         (59.96, "剩余约 60.0 秒", "about 60.0 s left"),
         (75.5, "剩余约 76 秒", "about 76 s left"),
+        (119.0, "剩余约 119 秒", "about 119 s left"),
+        (340.0, "剩余约 6 分钟", "about 6 min left"),
     ],
 )
 def test_percent_and_time_left_are_in_the_line(eta_s: float, zh: str, en: str) -> None:
@@ -265,3 +268,59 @@ def test_the_finished_picture_can_be_downloaded_under_its_name() -> None:
     link = next(a for a in tree(scene_html(play(*ONE), EN)).all("a") if "download" in a)
     assert (link["href"], link["download"]) == (f"/outputs/{PICTURE}", PICTURE)
     assert "download" not in scene_html(play(*ONE[:9]), EN), "a preview is no result"
+
+
+BUILD = Scene(task="build")
+
+
+def test_a_build_from_first_to_last() -> None:
+    events: tuple[Event, ...] = (
+        Progress("prepare", 0, 4),
+        Note("— store restorer"),
+        Progress("export", 1, 4, 40.0),
+        Note("— export restorer"),
+        Progress("verify", 3, 4, 300.0),
+        Final((), 0, 61.0, "toolchain", "mine: 5.2 MB"),
+    )
+    scenes = [play(*events[: k + 1], scene=BUILD) for k in range(len(events))]
+    assert [scene.fraction for scene in scenes] == [0, 0, 0.25, 0.25, 0.75, 1.0]
+    assert [status_text(scene, EN) for scene in (scenes[2], scenes[4], scenes[5])] == [
+        "Exporting the networks… · 2/4 · about 40.0 s left",
+        "Verifying… · 4/4 · about 5 min left",
+        "✅ The model is built, in 61 s. mine: 5.2 MB",
+    ]
+    assert scenes[-1].log == ("— store restorer", "— export restorer")
+    assert (scenes[-1].state, scenes[-1].seconds, scenes[-1].tiles) == ("done", 61.0, ())
+
+
+def test_a_child_that_starts_anew_does_not_turn_the_bar_back() -> None:
+    scene = play(Progress("verify", 3, 4), Progress("prepare", 0, 1), scene=BUILD)
+    assert scene.fraction == 0.75 and scene.status == "stage_prepare"
+
+
+def test_a_note_is_a_line_of_the_log_and_changes_nothing_else() -> None:
+    before = play(denoise(2, eta_s=3.0))
+    after = advance(before, Note("one\ntwo"))
+    assert after.log == ("one", "two")
+    assert (after.status, after.facts, after.fraction, after.eta_s) == (
+        before.status, before.facts, before.fraction, before.eta_s,
+    )  # fmt: skip
+    assert advance(after, Note("")).log == after.log
+
+
+def test_a_log_keeps_its_last_lines() -> None:
+    scene = play(*(Note(f"{k}a\n{k}b") for k in range(LOG_LINES)), scene=BUILD)
+    assert len(scene.log) == LOG_LINES
+    assert scene.log[-1] == f"{LOG_LINES - 1}b" and scene.log[0] == f"{LOG_LINES // 2}a"
+
+
+def test_a_build_that_waits_or_begins_does_not_speak_of_pictures() -> None:
+    assert status_text(waiting(BUILD, 0), ZH) == ZH("stage_prepare")
+    assert status_text(waiting(BUILD, 2), ZH) == ZH("stage_waiting", ahead=2)
+
+
+def test_an_end_without_pictures_draws_none() -> None:
+    for task in ("build", "generate", "enhance", "develop"):
+        done = play(Final((), 0, 1.0, "x", "why"), scene=Scene(task=task, state="running"))
+        assert done.state == "done" and done.current is None
+        assert not tree(scene_html(done, EN)).all("img")

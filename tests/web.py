@@ -110,8 +110,22 @@ class Session:
     def endpoints(self) -> list[dict[str, Any]]:
         return list(self.config["dependencies"])
 
-    def endpoint(self, name: str) -> dict[str, Any]:
-        return next(e for e in self.endpoints if e["api_name"] == name)
+    def endpoint(self, name: str, about: str = "") -> dict[str, Any]:
+        """Handlers of one name are numbered (`look`, `look_1`); `about` tells them apart by an element they touch."""
+        if not about:
+            return next(e for e in self.endpoints if e["api_name"] == name)
+        of_that_name = (e for e in self.endpoints if re.fullmatch(rf"{name}(_\d+)?", str(e["api_name"])))
+        return next(e for e in of_that_name if about in map(self.elem_id, (*e["inputs"], *e["outputs"])))
+
+    def elem_id(self, component: int) -> str:
+        return str(self.components[component]["props"].get("elem_id"))
+
+    def answer(self, endpoint: Mapping[str, Any], data: list[Any]) -> list[Any]:
+        """What the endpoint's outputs become."""
+        messages = self.call(endpoint, data)
+        assert succeeded(messages), messages
+        answer: list[Any] = messages[-1]["output"]["data"]
+        return answer
 
     def values(self, endpoint: Mapping[str, Any]) -> list[Any]:
         """What the endpoint's inputs hold when the page has just been opened."""

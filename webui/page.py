@@ -12,7 +12,8 @@ from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
 from webui.i18n import words
-from webui.panels import Desk, engines, history, portrait, restore
+from webui.panels import Desk, compare, engines, history, portrait, restore
+from webui.panels import build as workshop
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = words("zh")("title")
@@ -35,21 +36,29 @@ def i18n() -> gr.I18n:
 
 
 def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
-    desk = Desk(queue, settings, i18n(), queue.status())
+    desk = Desk(queue, settings, i18n())
     t = desk.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(header_html(), elem_id="header")
         chip = gr.HTML(elem_id="engine-chip")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(t("tab_portrait"), id="portrait"):
-                studio = portrait.build(desk, page)
-            with gr.Tab(t("tab_restore"), id="restore"):
-                restore.build(desk, page)
+            with gr.Tab(t("tab_portrait"), id="portrait") as tab:
+                studio = portrait.build(desk, page, tab)
+            with gr.Tab(t("tab_restore"), id="restore") as tab:
+                photos = restore.build(desk, page, tab)
             with gr.Tab(t("tab_history"), id="history") as tab:
                 made = history.build(desk, page, tab)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
-                engines.build(desk, page, tab, chip)
+                models = engines.build(desk, page, tab, chip)
+                workbench, built = workshop.build(desk, page, tab)
+                duel = compare.build(desk, page, tab)
+        for kept in (photos.job, workbench.job, duel.jobs):
+            kept.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
         _connect_history(desk, made, studio, tabs)
+        portrait.offer_on(built, studio, desk)  # with the bundle that is new, wherever one can be chosen
+        restore.offer_on(built, photos, desk)
+        engines.look_on(built, models, desk)
+        compare.offer_on(built, duel, desk)
     return page
 
 
@@ -85,7 +94,8 @@ def header_html() -> str:
 
 def theme() -> gr.themes.Base:
     """
-    Indigo and violet on quiet greys; system fonts, so that nothing is fetched. Contrast: white on indigo-600 is 6.3:1.
+    Indigo and violet on quiet greys; system fonts, so that nothing is fetched. Contrast: white on indigo-600 is 6.3:1,
+    slate-500 on white 4.8:1.
     """
     return gr.themes.Soft(
         primary_hue="indigo",
@@ -99,6 +109,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover="*primary_700",
         button_primary_background_fill_dark="*primary_600",
         button_primary_text_color="white",
+        body_text_color_subdued="*neutral_500",
         block_shadow="none",
         block_title_background_fill="none",
         block_title_text_color="*body_text_color",
@@ -108,6 +119,12 @@ def theme() -> gr.themes.Base:
         input_shadow="none",
         input_shadow_focus="none",
         input_border_width="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        checkbox_border_color="*neutral_400",
+        checkbox_border_color_dark="*neutral_500",
+        checkbox_label_border_color="*neutral_300",
+        checkbox_label_background_fill_selected="*primary_600",
         checkbox_label_shadow="none",
         checkbox_label_border_width="1px",
         block_border_width="1px",

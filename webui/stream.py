@@ -14,10 +14,12 @@ from html import escape
 from typing import Literal
 
 from engines.errors import Fact
-from engines.messages import DecoderKind, Event, Failed, Final, Preview, Progress
+from engines.messages import DecoderKind, Event, Failed, Final, Note, Preview, Progress
 from webui.i18n import Words
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
+LOG_LINES = 200  # of a build; older ones leave
+MINUTES_FROM_S = 120.0  # from here on, seconds would feign a precision that a guess does not have
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Scene:
-    task: Literal["generate", "enhance", "develop"] = "generate"
+    task: Literal["generate", "enhance", "develop", "build"] = "generate"
     state: Literal["idle", "running", "done", "failed"] = "idle"
     caption: str = ""  # the prompt, for those who cannot see the picture
     ratio: float = 1.0  # width / height of the frame while nothing is in it
@@ -47,6 +49,8 @@ class Scene:
     before: str = ""  # of a restoration: the photo as it came
     seed: int | None = None
     reason: str = ""
+    seconds: float | None = None  # of the whole job, in the end
+    log: tuple[str, ...] = ()  # of a build: its last lines
 
     @property
     def current(self) -> Tile | None:
@@ -58,7 +62,7 @@ class Scene:
 def waiting(scene: Scene, ahead: int) -> Scene:
     if ahead:
         return replace(scene, state="running", status="stage_waiting", facts={"ahead": ahead})
-    return replace(scene, state="running", status="stage_load", facts={})
+    return replace(scene, state="running", status="stage_prepare" if scene.task == "build" else "stage_load", facts={})
 
 
 def advance(scene: Scene, event: Event) -> Scene:
@@ -67,6 +71,8 @@ def advance(scene: Scene, event: Event) -> Scene:
             return _progress(scene, event)
         case Preview():
             return _preview(scene, event)
+        case Note():
+            return replace(scene, log=(*scene.log, *event.text.splitlines())[-LOG_LINES:])
         case Final():
             return _final(scene, event)
         case Failed():
@@ -79,9 +85,18 @@ def _progress(scene: Scene, event: Progress) -> Scene:
     if event.stage == "denoise" and event.pictures > 1:
         key = "stage_denoise_many"
     facts = {"step": event.step, "total": event.total, "picture": event.picture, "pictures": event.pictures}
-    drawn = (1 - SHARE_OF_DECODE) * event.step / max(event.total, 1)
-    fraction = (event.picture - 1 + drawn) / event.pictures
+    fraction = _built(scene, event) if scene.task == "build" else _drawn(event)
     return replace(scene, state="running", status=key, facts=facts, fraction=fraction, eta_s=event.eta_s)
+
+
+def _drawn(event: Progress) -> float:
+    drawn = (1 - SHARE_OF_DECODE) * event.step / max(event.total, 1)
+    return (event.picture - 1 + drawn) / event.pictures
+
+
+def _built(scene: Scene, event: Progress) -> float:
+    """Steps count the whole build. A child process that starts knows of none yet: the bar never goes back."""
+    return max(scene.fraction, event.step / max(event.total, 1))
 
 
 def _preview(scene: Scene, event: Preview) -> Scene:
@@ -103,7 +118,7 @@ def _final(scene: Scene, event: Final) -> Scene:
         replace(old, image=name, shown_by=event.decoder, finished=True)
         for old, name in zip((*scene.tiles, *[Tile()] * len(event.images)), event.images, strict=False)
     )
-    key = {"enhance": "stage_restored", "develop": "stage_developed"}.get(scene.task)
+    key = {"enhance": "stage_restored", "develop": "stage_developed", "build": "stage_built"}.get(scene.task)
     key = key or (
         "stage_kept" if event.decoder == "tiny" else "stage_done_many" if len(tiles) > 1 else "stage_done_one"
     )
@@ -118,6 +133,7 @@ def _final(scene: Scene, event: Final) -> Scene:
         tiles=tiles,
         seed=event.seed,
         reason=event.reason,
+        seconds=event.seconds,
     )
 
 
@@ -135,22 +151,23 @@ def scene_html(scene: Scene, say: Words) -> str:
 def _frame(scene: Scene, say: Words) -> str:
     tile = scene.current
     if tile is None and scene.before:
-        return f'<div class="frame">{_image(scene.before, say("restore_before"))}</div>'
+        return f'<div class="frame">{image_html(scene.before, say("restore_before"))}</div>'
     if tile is None:
         hint = say(scene.status) if scene.state == "idle" else ""
         return f'<div class="frame is-empty"><p>{escape(hint)}</p></div>'
     if scene.before:
-        return compare_html(scene.before, tile.image, say)
+        was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
+        return compare_html(was, now, say("restore_compare"))
     badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
     if not tile.finished:
         badge += " · " + say("stage_step", step=tile.step)
     return (
-        f'<div class="frame">{_image(tile.image, scene.caption[:200])}'
+        f'<div class="frame">{image_html(tile.image, scene.caption[:200])}'
         f'<span class="badge is-{tile.shown_by}">{escape(badge)}</span></div>'
     )
 
 
-def _image(name: str, alt: str, kind: str = "") -> str:
+def image_html(name: str, alt: str, kind: str = "") -> str:
     return f'<img src="/outputs/{escape(name)}" alt="{escape(alt)}" class="{kind}">'
 
 
@@ -158,7 +175,7 @@ def _strip(scene: Scene) -> str:
     if len(scene.tiles) < 2:
         return ""
     buttons = "".join(
-        f'<button type="button" data-show="{escape(tile.image)}" aria-label="{k}">{_image(tile.image, "")}</button>'
+        f'<button type="button" data-show="{escape(tile.image)}" aria-label="{k}">{image_html(tile.image, "")}</button>'
         for k, tile in enumerate(scene.tiles, start=1)
     )
     return f'<div class="strip">{buttons}</div>'
@@ -181,9 +198,25 @@ def status_text(scene: Scene, say: Words) -> str:
     line = say(scene.status, **scene.facts)
     if scene.status.startswith("stage_denoise"):
         line += f" · {round(100 * scene.fraction)}%"
+    if scene.task == "build":
+        line += _of_a_build(scene, say)
     if scene.state == "running" and scene.eta_s:
-        line += " · " + say("stage_eta", seconds=_s(scene.eta_s))
+        line += " · " + _left(scene.eta_s, say)
     return line
+
+
+def _left(eta_s: float, say: Words) -> str:
+    if eta_s < MINUTES_FROM_S:
+        return say("stage_eta", seconds=_s(eta_s))
+    return say("stage_eta_minutes", minutes=round(eta_s / 60))
+
+
+def _of_a_build(scene: Scene, say: Words) -> str:
+    """The number of its step, as the log counts them; in the end, what became of it."""
+    if scene.state == "done":
+        return f" {say.phrase(scene.reason)}".rstrip()
+    total = int(scene.facts.get("total", 1))
+    return f" · {min(int(scene.facts['step']) + 1, total)}/{total}" if total > 1 else ""
 
 
 def _failure(scene: Scene, say: Words) -> str:
@@ -219,13 +252,16 @@ def actions_html(tile: Tile, say: Words) -> str:
     )
 
 
-def compare_html(before: str, after: str, say: Words) -> str:
-    """Two pictures under one range control, which mouse, finger and keyboard can move (assets/page.js)."""
-    was, now = say("restore_before"), say("restore_after")
+def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str) -> str:
+    """
+    Two pictures, each with its label, under one range control, which mouse, finger and keyboard can move
+    (assets/page.js).
+    """
+    was, now = escape(left[1]), escape(right[1])
     return (
-        f'<div class="compare" style="--at:50%">{_image(before, was)}{_image(after, now, "after")}'
-        f'<span class="tag">{escape(was)}</span><span class="tag after">{escape(now)}</span>'
-        f'<input type="range" min="0" max="100" value="50" aria-label="{escape(say("restore_compare"))}"></div>'
+        f'<div class="compare" style="--at:50%">{image_html(*left)}{image_html(*right, "after")}'
+        f'<span class="tag">{was}</span><span class="tag after">{now}</span>'
+        f'<input type="range" min="0" max="100" value="50" aria-label="{escape(hint)}"></div>'
     )
 
 

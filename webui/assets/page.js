@@ -6,7 +6,8 @@ document.addEventListener("input", (event) => {
 
 // On a phone the picture appears below the button that asked for it.
 document.addEventListener("click", (event) => {
-  const stage = { generate: "stage", restore: "restore-stage" }[event.target.closest("button")?.id];
+  const stages = { generate: "stage", restore: "restore-stage", build: "build-stage", compare: "compare-stage" };
+  const stage = stages[event.target.closest("button")?.id];
   if (stage && innerWidth <= 640) document.getElementById(stage).scrollIntoView({ behavior: "smooth" });
 });
 

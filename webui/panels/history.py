@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 
@@ -33,11 +34,16 @@ def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
     grid = gr.HTML(elem_id="history", js_on_load=REUSE)
 
     def refresh(request: gr.Request) -> str:
-        made = [job for job in desk.queue.finished(SHOWN) if (desk.queue.folder / job.final.images[0]).is_file()]
+        made = [job for job in desk.queue.finished(SHOWN) if _shows_something(job, desk.queue.folder)]
         return grid_html(made, spoken(request.headers.get("accept-language")))
 
     tab.select(refresh, None, [grid], show_progress="hidden")
     return View(grid, tab)
+
+
+def _shows_something(job: Finished, folder: Path) -> bool:
+    """A build ends without a picture, and a picture may have been deleted."""
+    return bool(job.final.images) and (folder / job.final.images[0]).is_file()
 
 
 def grid_html(jobs: list[Finished], say: Words) -> str:

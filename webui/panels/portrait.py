@@ -53,7 +53,7 @@ class View:
     picked: gr.State
 
 
-def build(desk: Desk, page: gr.Blocks) -> View:
+def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
             parts = _main_controls(desk)
@@ -68,7 +68,7 @@ def build(desk: Desk, page: gr.Blocks) -> View:
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
         picked=gr.State(""),  # the preset whose words were taken
     )
-    _listen(view, Handlers(view, desk), page)
+    _listen(view, Handlers(view, desk), page, tab)
     return view
 
 
@@ -96,7 +96,7 @@ def _more_controls(desk: Desk) -> dict[str, Any]:
     t, bundles = desk.i18n, desk.bundles("portrait")
     first, names = bundles[0], [bundle.name for bundle in bundles]
     negative = gr.Textbox("", label=t("portrait_negative"), info=t("portrait_negative_hint"), lines=2)
-    bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1)
+    bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1, elem_id="bundle")
     size = gr.Dropdown(sizes(first), value=sizes(first)[0], label=t("portrait_size"))
     steps = gr.Slider(1, 50, first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
     hint = t("portrait_guidance_hint")
@@ -176,32 +176,45 @@ class Handlers:
         guidance = target.guidance if wording.guidance is None else wording.guidance
         return [wording.prompt[language], wording.negative[language], f"{width}×{height}", guidance, preset.name]
 
-    def change_bundle(self, name: str) -> list[Any]:
-        target = self.bundle(name)
-        return [gr.update(choices=sizes(target), value=sizes(target)[0]), target.steps, target.guidance]
+    def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
+        say, target = spoken(request.headers.get("accept-language")), self.bundle(name)
+        size = gr.update(choices=sizes(target), value=sizes(target)[0])
+        return [size, target.steps, target.guidance, self.desk.offer_backends(target, say)]
+
+    def offer(self, name: str, request: gr.Request) -> list[Any]:
+        """Bundles that were built and times that were measured since the page was loaded."""
+        say, target = spoken(request.headers.get("accept-language")), self.desk.find("portrait", name)
+        return [self.desk.offer_bundles("portrait", target), self.desk.offer_backends(target, say)]
 
     def bundle(self, name: str) -> BundleStatus:
         return next(bundle for bundle in self.desk.bundles("portrait") if bundle.name == name)
 
 
-def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
+def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     order = [
         v.prompt, v.negative, v.size, v.steps, v.guidance, v.seed, v.count, v.bundle, v.backend, v.picked, v.preview,
     ]  # fmt: skip
-    gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
+    drawn = gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
     page.load(do.come_back, [v.job], _shown(v), **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
     v.cards.pick(do.pick, [v.bundle], [v.prompt, v.negative, v.size, v.guidance, v.picked], **QUICK)
     v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
-    v.bundle.change(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance], **QUICK)
+    v.bundle.change(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     develop_on(v.stage.develop, v, do.desk)
+    offer_on([page.load, tab.select, drawn.then], v, do.desk)
 
 
 def develop_on(event: Any, v: View, desk: Desk) -> None:
     """Develop the kept picture that the event names, here on the stage."""
     event(Handlers(v, desk).develop, [v.backend], _shown(v), **LONG)
+
+
+def offer_on(events: list[Any], v: View, desk: Desk) -> None:
+    """Bring the choices up to date."""
+    for event in events:
+        event(Handlers(v, desk).offer, [v.bundle], [v.bundle, v.backend], **QUICK)
 
 
 def _shown(v: View) -> list[Any]:

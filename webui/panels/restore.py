@@ -35,11 +35,12 @@ class View:
     contrast: gr.Slider
     brightness: gr.Slider
     protect_skin: gr.Checkbox
+    bundle: gr.Dropdown
     stage: gr.HTML
     job: gr.BrowserState
 
 
-def build(desk: Desk, page: gr.Blocks) -> View:
+def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
             parts = _main_controls(desk)
@@ -47,9 +48,9 @@ def build(desk: Desk, page: gr.Blocks) -> View:
                 parts |= _more_controls(desk)
         with gr.Column(scale=6, min_width=320):
             stage = gr.HTML(elem_id="restore-stage")
-    job = gr.BrowserState("", storage_key="awportrait-restore-job", secret="awportrait")
+    job = gr.BrowserState("", storage_key="awportrait-restore-job", secret="awportrait", render=False)
     view = View(**parts, stage=stage, job=job)
-    _listen(view, Handlers(view, desk), page)
+    _listen(view, Handlers(view, desk), page, tab)
     return view
 
 
@@ -87,12 +88,14 @@ def _uploaded(folder: Path, payload: Any) -> str | None:
 
 
 def _more_controls(desk: Desk) -> dict[str, Any]:
-    t = desk.i18n
+    t, names = desk.i18n, [bundle.name for bundle in desk.bundles("restorer")] or ["restorer"]
     sliders = {
         name: gr.Slider(0, 100, neutral, step=1, label=t(f"restore_{name}"))
         for name, neutral in (("denoise", 0), ("sharpen", 0), ("contrast", 50), ("brightness", 50))
     }
-    return {**sliders, "protect_skin": gr.Checkbox(True, label=t("restore_protect_skin"))}
+    skin = gr.Checkbox(True, label=t("restore_protect_skin"))
+    bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
+    return {**sliders, "protect_skin": skin, "bundle": bundle}
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Handlers:
 
     def restore(
         self, photo: str | None, strength: int, mode: RestoreMode, denoise: int, sharpen: int, contrast: int,
-        brightness: int, protect_skin: bool, backend: str, request: gr.Request,
+        brightness: int, protect_skin: bool, backend: str, bundle: str, request: gr.Request,
     ) -> Iterator[Updates]:  # fmt: skip
         say = spoken(request.headers.get("accept-language"))
         if photo is None:
@@ -120,6 +123,7 @@ class Handlers:
         values = {
             "image": self._kept(photo, say), "strength": strength, "mode": mode, "denoise": denoise, "sharpen": sharpen,
             "contrast": contrast, "brightness": brightness, "protect_skin": protect_skin, "backend": backend,
+            "bundle": bundle,
         }  # fmt: skip
         order = parsed(Enhance, values, say)
         job_id, scene = self.desk.queue.submit(order), Scene(task="enhance", state="running", status="stage_load")
@@ -145,13 +149,31 @@ class Handlers:
     def stop(self, job_id: str) -> Any:
         return cancel_pressed(self.desk, job_id)
 
+    def change_bundle(self, name: str, request: gr.Request) -> Any:
+        say = spoken(request.headers.get("accept-language"))
+        return self.desk.offer_backends(self.desk.find("restorer", name), say)
 
-def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
+    def offer(self, name: str, request: gr.Request) -> list[Any]:
+        """Bundles that were built and times that were measured since the page was loaded."""
+        say, target = spoken(request.headers.get("accept-language")), self.desk.find("restorer", name)
+        return [self.desk.offer_bundles("restorer", target), self.desk.offer_backends(target, say)]
+
+
+def offer_on(events: list[Any], v: View, desk: Desk) -> None:
+    """Bring the choices up to date."""
+    for event in events:
+        event(Handlers(v, desk).offer, [v.bundle], [v.bundle, v.backend], **QUICK)
+
+
+def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     shown = [v.stage, v.go, v.cancel, v.job]
     order = [
         v.photo, v.strength, v.mode, v.denoise, v.sharpen, v.contrast, v.brightness, v.protect_skin, v.backend,
+        v.bundle,
     ]  # fmt: skip
-    v.go.click(do.restore, order, shown, **LONG)
+    restored = v.go.click(do.restore, order, shown, **LONG)
     page.load(do.come_back, [v.job], shown, **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
     v.strength.release(lambda value: gr.update(visible=value > TOO_STRONG), [v.strength], [v.warning], **QUICK)
+    v.bundle.change(do.change_bundle, [v.bundle], [v.backend], **QUICK)
+    offer_on([page.load, tab.select, restored.then], v, do.desk)
