@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import studio
+from benchmarks import decoders, gpen, precisions, studio
 
-MEASUREMENTS = {"studio": studio.main}
+MEASUREMENTS = {
+    "studio": studio.main,
+    "gpen": gpen.main,
+    "decoders": decoders.main,
+    "precisions": precisions.main,
+}
 
 
 def main() -> None:

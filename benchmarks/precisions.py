@@ -1,0 +1,109 @@
+"""
+What each recipe costs in quality and gives in speed, with the built-in bundles: 32 portraits against PyTorch in float32
+with the same seeds, and 48 photographs restored (those of STUDIO_TEST_SHARED, where there are any).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from benchmarks.timing import head, in_turn
+from engines import backends, images, retouch
+from engines.bundle import BUILT_IN, Shelf
+from engines.kit import Kit
+from engines.likeness import Picture, psnr_db, ssim
+from engines.proof import Case, make
+from engines.signatures import Array
+from engines.toolchain import build, calibrate
+from presets import load
+
+LIKENESS = ("recipe, engine", "PSNR lowest", "mean", "SSIM lowest", "mean")
+ENGINES = ("openvino", "ort")
+RECIPES = ("edge-bf16", "edge-int8", "edge-int4")
+PROMPTS = 32
+PHOTOS = 48
+REPOSITORY = Path(__file__).parents[1]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        models, scratch = Path(folder) / "models", Path(folder) / "scratch"
+        models.mkdir()
+        scratch.mkdir()
+        for recipe in RECIPES:
+            build.build_portrait(BUILT_IN / "portrait", None, models / recipe, recipe, prompts=_prompts())
+            build.build_restorer(BUILT_IN / "restorer", None, models / f"restorer-{recipe}", recipe)
+        shelf = Shelf((models, BUILT_IN), Path(folder) / "compiled")
+        _portraits(shelf, scratch)
+        _restorer(shelf)
+
+
+def _prompts() -> tuple[str, ...]:
+    """All wordings of the presets, then enough others."""
+    said = [preset.wording("attributes").prompt[language] for preset in load() for language in ("zh", "en")]
+    return tuple((said + list(calibrate.PROMPTS))[:PROMPTS])
+
+
+def _portraits(shelf: Shelf, scratch: Path) -> None:
+    cases = [Case("", prompt, 7000 + i) for i, prompt in enumerate(_prompts())]
+    exact = Kit(shelf.open("edge-bf16"), backends.engine("torch"))
+    wanted = [make(exact, case, scratch).picture for case in cases]
+    kits = {
+        f"{recipe}, {name}": Kit(shelf.open(recipe), backends.engine(name))
+        for recipe in RECIPES
+        for name in ("openvino", "ort")
+    }
+    head(f"{len(cases)} portraits against PyTorch fp32", *LIKENESS)
+    for name, kit in kits.items():
+        _likeness(name, [make(kit, case, scratch).picture for case in cases], wanted)
+    _speed({"PyTorch": exact, **kits})
+
+
+def _likeness(name: str, made: list[Picture], wanted: list[Picture]) -> None:
+    decibels = [psnr_db(a, b) for a, b in zip(made, wanted, strict=True)]
+    alike = [ssim(a, b) for a, b in zip(made, wanted, strict=True)]
+    figures = (min(decibels), statistics.mean(decibels)), (min(alike), statistics.mean(alike))
+    print(f"| {name} | {figures[0][0]:.1f} dB | {figures[0][1]:.1f} dB | {figures[1][0]:.3f} | {figures[1][1]:.3f} |")
+
+
+def _speed(kits: Mapping[str, Kit]) -> None:
+    """Eight steps and the full decoder; the words are read already, and no preview is drawn."""
+    read = next(iter(kits.values())).text.encode(calibrate.PROMPTS[0])
+    calls = {name: partial(_draw, kit, read) for name, kit in kits.items()}
+    seconds = in_turn(calls, 9)
+    head("8 steps and the full decoder", "", "seconds", "times faster than PyTorch")
+    for name, taken in seconds.items():
+        print(f"| {name} | {taken:.3f} | {seconds['PyTorch'] / taken:.2f} |")
+
+
+def _draw(kit: Kit, words: Array) -> Picture:
+    return kit.decoder.decode(calibrate.trajectory(kit, words, 1))
+
+
+def _restorer(shelf: Shelf) -> None:
+    folder = Path(os.environ.get("STUDIO_TEST_SHARED", REPOSITORY.parent / "shared")) / "portraits" / "val"
+    photos = sorted(folder.glob("*.jpg"))[:PHOTOS]
+    if not photos:
+        print(f"\nno photographs at {folder} (STUDIO_TEST_SHARED): the restorer was not measured")
+        return
+    faces = [calibrate.damaged(retouch.to_square(images.read(path), 256), i) for i, path in enumerate(photos)]
+    exact = Kit(shelf.open("restorer-edge-bf16"), backends.engine("torch"))
+    wanted = [exact.restorer.restore(face) for face in faces]
+    head(f"{len(faces)} photographs against PyTorch fp32", *LIKENESS)
+    kits = {
+        f"{recipe}, {name}": Kit(shelf.open(f"restorer-{recipe}"), backends.engine(name))
+        for recipe in RECIPES
+        for name in ("openvino", "ort")
+    }
+    for name, kit in kits.items():
+        _likeness(name, [kit.restorer.restore(face) for face in faces], wanted)
+    calls = {name: partial(kit.restorer.restore, faces[0]) for name, kit in {"PyTorch": exact, **kits}.items()}
+    seconds = in_turn(calls, 15)
+    head("one face", "", "seconds", "times faster than PyTorch")
+    for name, taken in seconds.items():
+        print(f"| {name} | {taken:.4f} | {seconds['PyTorch'] / taken:.1f} |")
