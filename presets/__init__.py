@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error, not a default
 FOLDER = Path(__file__).parent
+DIALECTS, LANGUAGES = ("natural", "attributes"), ("zh", "en")
 Words = dict[str, str]  # language ("zh", "en") -> text
 
 
@@ -60,6 +61,16 @@ def load(folder: Path = FOLDER) -> tuple[Preset, ...]:
     return tuple(sorted(presets, key=lambda preset: (preset.order, preset.name)))
 
 
+def prompts(*dialects: str) -> tuple[str, ...]:
+    """
+    All that the cards can ask for in these dialects, or in both, each once: a bundle that has read them needs no text
+    encoder for them.
+    """
+    wordings = [preset.wording(name) for preset in load() for name in dialects or DIALECTS]
+    texts = (said[language] for w in wordings for said in (w.prompt, w.negative) for language in LANGUAGES)
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
 def _read(path: Path) -> Preset:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -68,7 +79,7 @@ def _read(path: Path) -> Preset:
         raise PresetError(f"presets/{path.name}: {exc}") from exc
     said = (preset.natural.prompt, preset.natural.negative, preset.attributes.prompt, preset.attributes.negative)
     for words in (preset.title, *said):
-        if set(words) != {"zh", "en"}:
+        if set(words) != set(LANGUAGES):
             raise PresetError(f"presets/{path.name}: every text must be there in zh and in en")
     return preset
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -190,3 +192,17 @@ def test_a_preset_says_nothing_that_is_not_read() -> None:
     fields = set(Preset.__dataclass_fields__) - {"name"}
     for path in presets.FOLDER.glob("*.toml"):
         assert set(tomllib.loads(path.read_text(encoding="utf-8"))) <= fields, path.name
+
+
+def test_every_wording_of_the_cards_is_told_once_and_none_is_empty() -> None:
+    told = presets.prompts("attributes")
+    wanted = {preset.attributes.prompt[language] for preset in ALL for language in ("zh", "en")}
+    assert wanted <= set(told) and len(set(told)) == len(told) and all(told)
+    assert set(presets.prompts()) == set(told) | set(presets.prompts("natural"))
+
+
+def test_the_prompts_can_be_printed_a_line_each() -> None:
+    command = [sys.executable, "-m", "presets"]
+    said = subprocess.run([*command, "attributes"], capture_output=True, text=True, check=True).stdout
+    assert tuple(said.splitlines()) == presets.prompts("attributes")
+    assert subprocess.run([*command, "poems"], capture_output=True, check=False).returncode == 2
