@@ -12,6 +12,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh setup     只安装 · install only
   ./run.sh test      检查与测试 · lint, types, architecture, tests (real browser included)
   ./run.sh build     制作模型包 · make model bundles (./run.sh build --help)
+  ./run.sh models    可下载的模型 · models to download (./run.sh models get ID)
   ./run.sh bench     在本机测速 · measure this machine
   ./run.sh help      本说明 · this text
 
@@ -88,6 +89,10 @@ case "$verb" in
   edge)  ensure .venv-edge; exec .venv-edge/bin/python -m webui "$@" ;;
   setup) ensure .venv torch build; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
   build) ensure .venv torch build; exec .venv/bin/python -m engines.toolchain "$@" ;;
+  models)
+    if [ -x .venv-edge/bin/python ] && [ ! -x .venv/bin/python ]; then venv=.venv-edge; ensure "$venv"
+    else venv=.venv; ensure "$venv" torch build; fi
+    exec "$venv/bin/python" -m engines.catalogue "$@" ;;
   bench) ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     ensure .venv torch build train dev

@@ -11,10 +11,13 @@ where they arise.
   x NotFoundError           no such bundle, job or picture
   x ImageError              an uploaded file that cannot be read as a picture
     + ImageTooLarge
+  x NoFaceError             a photo to restore in which no face was found
   x BundleError             files on disk do not match their manifest
+  x LoraError               a LoRA file that is damaged, of another kind, or made for another network
   x EngineError             an engine started and failed
     + EngineUnavailable       no engine can run this bundle here
     + BlankPicture            the result is flat or not a number: never shown
+  x DownloadError           a model of the catalogue could not be had from its hub
   x StorageError            the disk is full or read-only
   x JobCancelled
   x JobInterrupted          the program stopped twice in the middle of this job
@@ -74,8 +77,19 @@ class ImageTooLarge(ImageError):
     code = "image_too_large"
 
 
+class NoFaceError(StudioError):
+    code = "no_face"
+
+
 class BundleError(StudioError):
     code = "bad_bundle"
+
+
+class LoraError(StudioError):
+    code = "bad_lora"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"LoRA {name}: {why}", lora=name, why=why)
 
 
 class EngineError(StudioError):
@@ -88,6 +102,10 @@ class EngineUnavailable(EngineError):
 
 class BlankPicture(EngineError):
     code = "blank_picture"
+
+
+class DownloadError(StudioError):
+    code = "download_failed"
 
 
 class StorageError(StudioError):

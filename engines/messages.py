@@ -15,32 +15,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from engines.errors import Fact, OptionError, RequestError
+from engines.fields import allowed, one_of, within, writable
+from engines.status import BundleKind, Status
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound="DataclassInstance")
 CREDIT = "webUI二次开发 by 科哥"
 MAX_SEED = 2**31 - 1
-# The first word of pydantic's error types, and what it wants to see; a front door translates (webui/locales).
-EXPECTED = {
-    "missing": "must be given",
-    "int": "a whole number",
-    "float": "a number",
-    "finite": "a number",
-    "string": "text",
-    "bool": "true or false",
-}
 
 PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
 RestoreMode = Literal["natural", "strong", "detail"]
-BundleKind = Literal["portrait", "restorer"]
+PhotoFormat = Literal["png", "jpeg", "webp"]
+FaceState = Literal["restored", "softened", "skipped"]
 Recipe = Literal["edge-fp32", "edge-bf16", "edge-int8", "edge-int4"]  # a file each in engines/toolchain/recipes
 Stage = Literal[
     "load", "encode", "denoise", "decode", "restore",  # pictures
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
+    "fetch",  # models
 ]  # fmt: skip
+Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 DecoderKind = Literal["tiny", "vae"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -53,7 +48,7 @@ class Lora:
     strength: float = 0.8  # -2..2
 
     def __post_init__(self) -> None:
-        _within("loras.strength", self.strength, -2.0, 2.0)
+        within("loras.strength", self.strength, -2.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,37 +71,62 @@ class Generate:
     restore_faces: float = 0.0  # 0..1
 
     def __post_init__(self) -> None:
-        _within("steps", self.steps, 1, 50)
-        _within("guidance", self.guidance, 0.0, 20.0)
-        _within("seed", self.seed, -1, MAX_SEED)
-        _within("count", self.count, 1, 8)
-        _within("restore_faces", self.restore_faces, 0.0, 1.0)
-        _one_of("preview", self.preview, get_args(PreviewMode))
+        within("steps", self.steps, 1, 50)
+        within("guidance", self.guidance, 0.0, 20.0)
+        within("seed", self.seed, -1, MAX_SEED)
+        within("count", self.count, 1, 8)
+        within("restore_faces", self.restore_faces, 0.0, 1.0)
+        within("loras", len(self.loras), 0, 8)
+        one_of("preview", self.preview, get_args(PreviewMode))
         for name, text in (("prompt", self.prompt), ("negative", self.negative)):
-            _within(f"{name} length", len(text), 0, 4000)
-            _writable(name, text)
+            within(f"{name} length", len(text), 0, 4000)
+            writable(name, text)
 
 
 @dataclass(frozen=True, slots=True)
 class Enhance:
-    """Restore a photo. `image` is the path of a file that a front door has stored."""
+    """
+    Restore a photo. `image` is the path of a file that a front door has stored, `name` what its owner called it. The
+    faces are restored, and nothing else is touched unless a control says so. Strengths are 0..100.
+    """
 
     image: str
-    strength: int = 70  # 0..100, 0 leaves the photo as it is
+    strength: int = 70  # of the faces' restoration
     mode: RestoreMode = "natural"
-    denoise: int = 0  # 0..100
-    sharpen: int = 0  # 0..100
-    contrast: int = 50  # 0..100, 50 leaves it
-    brightness: int = 50  # 0..100, 50 leaves it
+    more_detail: bool = False
+    denoise: int = 0
+    sharpen: int = 0
+    contrast: int = 50  # 50 leaves it
+    brightness: int = 50  # 50 leaves it
+    fading: int = 0
+    scratches: int = 0
     protect_skin: bool = True
     only_center_face: bool = False
+    whole_picture: bool = False  # clean all of it, whether there are faces or not
+    min_face_px: int = 24
+    format: PhotoFormat = "png"
+    quality: int = 92  # 1..100, of JPEG and WEBP
+    keep_date: bool = False  # when the photo was taken; nothing else of its metadata is ever kept
+    name: str = ""
     bundle: str = "restorer"
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("strength", "denoise", "sharpen", "contrast", "brightness"):
-            _within(name, getattr(self, name), 0, 100)
-        _one_of("mode", self.mode, get_args(RestoreMode))
+        for name in ("strength", "denoise", "sharpen", "contrast", "brightness", "fading", "scratches"):
+            within(name, getattr(self, name), 0, 100)
+        within("min_face_px", self.min_face_px, 8, 1024)
+        within("quality", self.quality, 1, 100)
+        within("name length", len(self.name), 0, 255)
+        writable("name", self.name)
+        one_of("mode", self.mode, get_args(RestoreMode))
+        one_of("format", self.format, get_args(PhotoFormat))
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Look at a photo and say what would do it good. `image` as in Enhance."""
+
+    image: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +152,26 @@ class Build:
     prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of("makes", self.makes, get_args(BundleKind))
-        _one_of("recipe", self.recipe, get_args(Recipe))
+        one_of("makes", self.makes, get_args(BundleKind))
+        one_of("recipe", self.recipe, get_args(Recipe))
         if not BUNDLE_NAME.fullmatch(self.name):
             raise OptionError("name", self.name, "a-z 0-9 - _")
-        _within("prompts", len(self.prompts), 0, 500)
-        _within("prompts length", max(map(len, self.prompts), default=0), 0, 4000)
+        within("prompts", len(self.prompts), 0, 500)
+        within("prompts length", max(map(len, self.prompts), default=0), 0, 4000)
 
 
-Request = Generate | Enhance | Develop | Build
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Download a model of the catalogue, by its id."""
+
+    model: str
+    mirror: Mirror = "hf"
+
+    def __post_init__(self) -> None:
+        one_of("mirror", self.mirror, get_args(Mirror))
+
+
+Request = Generate | Enhance | Inspect | Develop | Build | Fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +206,28 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What a look at a photo found, and values of Enhance that would do it good. `blur`, `noise`: 0 none, 1 severe."""
+
+    faces: int
+    width: int
+    height: int
+    blur: float
+    noise: float
+    settings: dict[str, Fact]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceReport:
+    """What became of a face. `box` is left, top, width, height as shares of the picture; `strength` what was taken."""
+
+    box: tuple[float, float, float, float]
+    state: FaceState
+    strength: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """The end of a job that went well. `reason`: why this engine and not another; of a build, what became of it."""
 
@@ -184,6 +237,8 @@ class Final:
     engine: str
     reason: str = ""
     decoder: DecoderKind = "vae"
+    faces: tuple[FaceReport, ...] = ()  # of a restored photo, from left to right
+    without: tuple[str, ...] = ()  # LoRAs that could not be loaded; `reason` says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,69 +250,15 @@ class Failed:
     facts: dict[str, Fact] = field(default_factory=dict)
 
 
-Event = Progress | Preview | Note | Final | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    name: str
-    ok: bool
-    device: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """
-    One engine for one bundle, and how it did when measured on this machine: seconds to the first picture to look at and
-    to the finished one; 0 where nothing was measured.
-    """
-
-    engine: str
-    group: Literal["pytorch", "edge"]
-    state: Literal["accepted", "failed", "unproven", "unavailable"]
-    precision: str = ""
-    reason: str = ""
-    psnr_db: float = 0.0
-    ssim: float = 0.0
-    look_s: float = 0.0
-    finish_s: float = 0.0
-    peak_mb: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class BundleStatus:
-    """What a page must know to offer a bundle: its words, sizes and defaults, and which engine would serve it."""
-
-    name: str
-    kind: BundleKind
-    title: dict[str, str]
-    dialect: str
-    sizes: tuple[tuple[int, int], ...]
-    steps: int
-    guidance: float
-    engine: str
-    reason: str
-    choices: tuple[Choice, ...] = ()
-    size_mb: float = 0.0
-    card: str = ""  # Markdown, as the bundle's maker wrote it
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a worker is; every front door reads the same. `sources`: (kind, name) of what can be built from."""
-
-    state: Literal["loading", "ready", "failed"]
-    detail: str = ""
-    engines: tuple[EngineStatus, ...] = ()
-    bundles: tuple[BundleStatus, ...] = ()
-    sources: tuple[tuple[BundleKind, str], ...] = ()
-    can_build: str = ""  # why not, in the phrases of this program; empty: it can
+Event = Progress | Preview | Note | Advice | Final | Failed
 
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind
-    for kind in (Generate, Enhance, Develop, Build, Progress, Preview, Note, Final, Failed, Status)
+    for kind in (
+        *(Generate, Enhance, Inspect, Develop, Build, Fetch),
+        *(Progress, Preview, Note, Advice, Final, Failed, Status),
+    )
 }
 
 
@@ -287,32 +288,9 @@ def parse(kind: type[T], values: dict[str, Any]) -> T:
         first = exc.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         given = "" if first["type"] == "missing" else first["input"]  # what is missing has no value
-        raise OptionError(where, given, _allowed(first)) from exc
-
-
-def _allowed(error: ErrorDetails) -> str:
-    """What a field may be, in the program's own phrases rather than a library's."""
-    if error["type"] == "literal_error":
-        return str(error["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
-    return EXPECTED.get(error["type"].partition("_")[0], "a fitting value")
+        raise OptionError(where, given, allowed(first)) from exc
 
 
 @cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
-
-
-def _within(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise OptionError(name, value, f"{low} … {high}")
-
-
-def _writable(name: str, text: str) -> None:
-    """Half a surrogate pair, which JSON can carry, fits into no file."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise OptionError(name, text.encode(errors="replace").decode(), "text")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(name, value, ", ".join(allowed))

@@ -37,6 +37,9 @@ class Settings:
     upload_mb: int = _setting(30, "上传文件上限(MB)", "largest upload, MB")
     keep_days: int = _setting(7, "上传的照片保留天数", "days until uploaded photos are deleted")
     log: str = _setting("info", "日志级别:" + "、".join(LOG_LEVELS), "log level: " + ", ".join(LOG_LEVELS))
+    hf_mirror: str = _setting(
+        "", "替代 huggingface.co 的下载地址", "address to download models from in the place of huggingface.co"
+    )
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -61,6 +64,8 @@ class Settings:
                 raise SettingsError(f"{variable(name)}={value}: must be from {low} to {high}")
         if self.log not in LOG_LEVELS:
             raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
+        if self.hf_mirror and not self.hf_mirror.startswith(("https://", "http://")):
+            raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
 
     @property
     def outputs(self) -> Path:
@@ -76,8 +81,13 @@ class Settings:
 
     @property
     def checkpoints(self) -> Path:
-        """What bundles can be built from, put here by hand; folders of photographs to calibrate with too."""
+        """What bundles can be built from, fetched or put here by hand; folders of photographs to calibrate with too."""
         return self.home / "checkpoints"
+
+    @property
+    def loras(self) -> Path:
+        """LoRA files, fetched or put here by hand."""
+        return self.home / "loras"
 
     @property
     def state(self) -> Path:

@@ -10,16 +10,18 @@ from typing import Literal
 
 from engines import backends
 from engines.backends import Candidate
-from engines.bundle import Bundle, Shelf
+from engines.bundle import Bundle, Role, Shelf
 from engines.errors import StudioError
-from engines.messages import BundleKind, BundleStatus, Choice, EngineStatus
+from engines.status import BundleKind, BundleStatus, Choice, EngineStatus
 from engines.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 Survey = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
+UNET, HEADER_BYTES = b'"model.diffusion_model.', 2_000_000  # a name in the header of Stable Diffusion's files
 NEEDED_TO_BUILD = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_dtypes")
 CHECKPOINTS = (".pth", ".safetensors", ".onnx")
 CARD_BYTES = 20_000
+KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detector"}
 
 
 def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Survey:
@@ -36,13 +38,25 @@ def readable(shelf: Shelf) -> Iterator[Bundle]:
             log.error("left out: %s", exc)
 
 
+def strays(models: Path) -> tuple[str, ...]:
+    """Names in the folder of bundles that are none: weights without a manifest, or a manifest that cannot be read."""
+    found = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
+    shelf = Shelf((models,))
+    good = {bundle.name for bundle in readable(shelf)}
+    for path in found:
+        if path.name not in shelf.names():
+            log.warning("%s is no bundle: weights belong into the folder of checkpoints, to be built from", path.name)
+    return tuple(path.name for path in found if path.name not in good)
+
+
 def kind_of(bundle: Bundle) -> BundleKind:
-    return "restorer" if "restorer" in bundle.roles else "portrait"
+    return next((kind for role, kind in KINDS.items() if bundle.has(role)), "portrait")
 
 
 def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> BundleStatus:
     try:
-        engine, reason = backends.select(bundle, backend, known)
+        wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
+        engine, reason = backends.select(bundle, wanted, known)
         chosen = engine.name
     except StudioError as exc:
         chosen, reason = "", str(exc)
@@ -94,14 +108,26 @@ def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Pat
     found: dict[tuple[BundleKind, str], Path] = {}
     for path in sorted(checkpoints.glob("[!.]*")):
         if path.suffix.lower() in CHECKPOINTS and path.is_file():
-            found["restorer", path.name] = path
-        elif (path / "model_index.json").is_file() or (path / "transformer").is_dir():
+            found["portrait" if _is_stable_diffusion(path) else "restorer", path.name] = path
+        elif any((path / name).exists() for name in ("model_index.json", "transformer", "unet")):
             found["portrait", path.name] = path
     for bundle in readable(shelf):
         carried = {part.role for part in bundle.parts if part.format in ("diffusers", "safetensors")}
         if carried == bundle.roles:
             found[kind_of(bundle), bundle.name] = bundle.root
     return found
+
+
+def _is_stable_diffusion(path: Path) -> bool:
+    """Whether it is a .safetensors whose header names a tensor of its U-Net."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return UNET in file.read(min(length, HEADER_BYTES))
+    except OSError:  # whoever builds from it will be told why it cannot be read
+        return False
 
 
 def cannot_build() -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,13 +15,14 @@ from engines.bundle import Shelf
 from engines.errors import StudioError
 from engines.jobs import Job, JobQueue
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Status
-from engines.studio import Cancelled, Studio
-from engines.survey import Survey, cannot_build, sources, survey
+from engines.messages import Event, Failed, Final
+from engines.status import Status
+from engines.studio import DETECTOR, Cancelled, Studio
+from engines.survey import Survey, cannot_build, sources, strays, survey
 from engines.workshop import Workshop
 
 log = logging.getLogger(__name__)
-DEFAULTS = ("portrait", "restorer")  # what the server loads before it calls itself ready
+DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
 WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
 QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
 
@@ -30,6 +31,20 @@ class Runner(Protocol):
     """What does a job: the studio, or the workshop."""
 
     def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]: ...
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A workshop whose new bundle is on the shelf of every page before the page hears that it is finished."""
+
+    workshop: Workshop
+    refresh: Callable[[], None]
+
+    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
+        for event in self.workshop.run(request, folder, cancelled):
+            if isinstance(event, Final):
+                self.refresh()
+            yield event
 
 
 @contextmanager
@@ -108,8 +123,7 @@ class EmbeddedWorker:
         while not self._stopping.is_set():
             with surviving("the workshop", lambda: self._stopping.wait(QUIET_S)):
                 if (job := self.queue.claim(WAIT_S, "builds")) is not None:
-                    execute(job, self.queue, self.workshop)
-                    self._refresh()
+                    execute(job, self.queue, Announced(self.workshop, self._refresh))
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()
@@ -123,7 +137,8 @@ class EmbeddedWorker:
     def _warm_up(self) -> None:
         try:
             for name in DEFAULTS:
-                kit, reason = self.studio.kits.take(name, self.backend)
+                wanted = "auto" if name == DETECTOR else self.backend  # which any engine runs for all of them
+                kit, reason = self.studio.kits.take(name, wanted)
                 kit.load_all()
                 log.info("%s: %s", name, reason)
         except StudioError as exc:
@@ -143,8 +158,14 @@ class EmbeddedWorker:
         self._announce(status.state, status.detail)
 
     def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
-        status = Status(state, detail, *self.known)
+        status = Status(state, detail, *self.known, loras=self.studio.loras.names())
         if self.workshop is not None:
             buildable = tuple(sources(self.shelf, self.workshop.checkpoints))
-            status = replace(status, sources=buildable, can_build=cannot_build())
+            status = replace(
+                status,
+                sources=buildable,
+                can_build=cannot_build(),
+                models=self.workshop.offered(),
+                strays=strays(self.workshop.models),
+            )
         self.queue.announce(status)

@@ -1,6 +1,7 @@
 """
-Makes bundles and proves engines, in child processes: the toolchain needs PyTorch and gigabytes, and an engine that is
-on trial may crash. To the queue a build is a job like others: `run` has the shape of Studio.run.
+Makes bundles, fetches what they are made from and proves engines, in child processes: the toolchain needs PyTorch and
+gigabytes, a download goes online, and an engine that is on trial may crash. To the queue a build is a job like others:
+`run` has the shape of Studio.run.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
-from engines import backends, proof
+from engines import backends, catalogue, proof
 from engines.bundle import Shelf
 from engines.errors import EngineError, JobCancelled, NotFoundError, OptionError, StudioError
-from engines.messages import Build, Event, Failed, Final, Progress, Request, unpack
+from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
+from engines.status import ModelStatus
 from engines.survey import readable, sources
 from engines.verdicts import Verdict, Verdicts
 
@@ -32,10 +34,23 @@ Cancelled = Callable[[], bool]
 
 
 class Workshop:
-    """Bundles go to `models`; `checkpoints` holds what they are made from; `known` are this machine's verdicts."""
+    """
+    Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what they may wear; `known` are this
+    machine's verdicts, `endpoint` the address of a hub in the place of huggingface.co.
+    """
 
-    def __init__(self, shelf: Shelf, models: Path, checkpoints: Path, known: Verdicts) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        models: Path,
+        checkpoints: Path,
+        known: Verdicts,
+        loras: Path | None = None,
+        endpoint: str = "",
+    ) -> None:
         self.shelf, self.models, self.checkpoints, self.known = shelf, models, checkpoints, known
+        self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
+        self.endpoint = endpoint
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -44,33 +59,31 @@ class Workshop:
 
     def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
         """
-        The toolchain's events, to Final or Failed; none of them after `stop`, and then the job is still to be done.
-        Cancelled, it leaves nothing behind.
+        The child's events, to Final or Failed; none of them after `stop`, and then the job is still to be done.
+        Cancelled, a build leaves nothing behind, and a download what it has, hidden, to go on from.
         """
         try:
-            if not isinstance(request, Build):
-                raise OptionError("kind", type(request).__name__.lower(), "build")
-            yield from self._build(request, cancelled)
+            match request:
+                case Build():
+                    yield from self._build(request, cancelled)
+                case Fetch():
+                    yield from self._fetch(request, cancelled)
+                case _:
+                    raise OptionError("kind", type(request).__name__.lower(), "build, fetch")
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
     def _build(self, r: Build, cancelled: Cancelled) -> Iterator[Event]:
-        if r.name in self.shelf.names():
+        if r.name in self.shelf.names() or (self.models / r.name).exists():
             raise OptionError("name", r.name, "a name that is not taken")
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        with tempfile.TemporaryDirectory() as folder:
             prompts = Path(folder) / "prompts.txt"
             prompts.write_text("\n".join(text.replace("\n", " ") for text in r.prompts), encoding="utf-8")
-            child = _child(self._command(r, prompts), log)
             try:
-                last = yield from self._relay(child, cancelled)
+                last = yield from self._through(self._command(r, prompts), "toolchain", cancelled)
             except JobCancelled:
-                _end(child)
                 shutil.rmtree(self.models / f".{r.name}.building", ignore_errors=True)
                 raise
-            finally:
-                _end(child)
-            if last is None and not self._stopped.is_set():
-                raise EngineError(f"the toolchain stopped: {_last_line(log)}", engine="toolchain")
         if isinstance(last, Final):
             self._adopt(r.name)
         if last is not None:
@@ -92,12 +105,36 @@ class Workshop:
             raise NotFoundError("folder of photographs", name)
         return folders[name]
 
+    def _fetch(self, r: Fetch, cancelled: Cancelled) -> Iterator[Event]:
+        model = catalogue.find(r.model)
+        command = [sys.executable, "-W", "ignore", "-m", "engines.catalogue", "get", model.id, "--events"]
+        command += ["--from", r.mirror, "--endpoint", self.endpoint]
+        command += ["--checkpoints", str(self.places.checkpoints), "--loras", str(self.places.loras)]
+        last = yield from self._through(command, "download", cancelled)
+        if last is not None:
+            yield last
+
+    def offered(self) -> tuple[ModelStatus, ...]:
+        return catalogue.statuses(self.places)
+
+    def _through(self, command: list[str], what: str, cancelled: Cancelled) -> Generator[Event, None, Event | None]:
+        """The events of a child and, returned, its last one: None if `stop` came before it. Nobody is left behind."""
+        with tempfile.TemporaryFile() as log:
+            child = _child(command, log)
+            try:
+                last = yield from self._relay(child, cancelled)
+            finally:
+                _end(child)
+            if last is None and not self._stopped.is_set():
+                raise EngineError(f"the {what} stopped: {_last_line(log)}", engine=what)
+        return last
+
     def _relay(self, child: subprocess.Popen[bytes], cancelled: Cancelled) -> Generator[Event, None, Event | None]:
         """Its events as they come, the last of which is returned; in silence the latest progress again."""
         latest: Event = Progress("prepare", 0, 1)
         for line in _lines(child):
             if cancelled():
-                raise JobCancelled("the build was cancelled")
+                raise JobCancelled("while it was being made")
             if self._stopped.is_set():
                 break
             event: Event = unpack(line) if line else latest

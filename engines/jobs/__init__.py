@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from engines.messages import Event, Failed, Final, Request, Status
+from engines.messages import Event, Failed, Final, Request
+from engines.status import Status
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Lane = Literal["pictures", "builds"]  # what waits in one is never behind what waits in the other

@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
 from engines.jobs import ENDED, Finished, Job, Lane, state_after
-from engines.messages import Event, Failed, Request, Status, pack, unpack
+from engines.messages import Event, Failed, Request, pack, unpack
+from engines.status import Status
 
 POLL_S = 0.5
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
@@ -31,7 +32,8 @@ CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 """
 JOB = "id, request, state, attempts"
-BUILD = """request LIKE '{"kind": "build"%'"""  # as messages.pack writes it; a row may also hold no JSON at all
+# As messages.pack writes it; a row may also hold no JSON at all.
+BUILD = """(request LIKE '{"kind": "build"%' OR request LIKE '{"kind": "fetch"%')"""
 LANES: dict[Lane, str] = {"pictures": f"NOT {BUILD}", "builds": BUILD}
 # One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
