@@ -23,6 +23,9 @@ from engines.errors import BundleError, NotFoundError
 Role = Literal["text_encoder", "denoiser", "decoder", "preview_decoder", "face_detector", "restorer"]
 Format = Literal["safetensors", "diffusers", "onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4"]
+Scheduler = Literal["lcm", "ddim", "euler"]
+Prediction = Literal["epsilon", "v_prediction"]
+Spacing = Literal["leading", "trailing", "linspace"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # from fine to coarse
 BUILT_IN = Path(__file__).parent / "builtin"  # what is shipped
 EMBEDDINGS, PROOF = "embeddings.npz", "proof"  # names among a bundle's extras
@@ -45,26 +48,56 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Diffusion:
+    """
+    How a network that learned to undo noise in `train_steps` small steps is sampled: diffusers' LCMScheduler,
+    DDIMScheduler or EulerDiscreteScheduler, and their constants. The betas are "scaled_linear".
+    """
+
+    scheduler: Scheduler
+    prediction: Prediction = "epsilon"  # what the network tells: the noise, or v (Salimans & Ho 2022)
+    spacing: Spacing = "leading"
+    steps_offset: int = 0
+    alpha_to_one: bool = True  # DDIM ends at the clean latents, not at the first training step
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    train_steps: int = 1000
+    original_steps: int = 50  # LCM: the steps it was distilled on
+    boundary_scale: float = 10.0  # LCM: diffusers' timestep_scaling
+    guidance_embedded: bool = False  # the network is told the guidance as a number, and needs one forward a step
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """Defaults and geometry of a denoiser. The decoder takes latents / latent_scale + latent_shift."""
+    """
+    Defaults and geometry of a denoiser. The decoder takes latents / latent_scale + latent_shift. Guidance counts from
+    0 = none in every family: what Stable Diffusion's users call 7.5 is 6.5 here.
+    """
 
     steps: int
-    shift: float  # of the noise levels, as FlowMatchEulerDiscreteScheduler counts it
+    shift: float  # of flow matching's noise levels, as FlowMatchEulerDiscreteScheduler counts it
     latent_channels: int
     latent_stride: int  # pixels per latent cell
     latent_scale: float
     latent_shift: float
     guidance: float = 0.0
+    diffusion: Diffusion | None = None  # none: flow matching
 
 
 @dataclass(frozen=True)
 class Text:
-    """How words become token ids. `template` holds {prompt}."""
+    """
+    How words become token ids. `template` holds {prompt}. `begin`, `end` and `pad` are tokens by their names: what
+    stands round the ids, and what fills them up to `max_tokens`; empty ones are left out.
+    """
 
     tokenizer: str  # file, in the format of the `tokenizers` library
     sha256: str
     template: str = "{prompt}"
     max_tokens: int = 512
+    begin: str = ""
+    end: str = ""
+    pad: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from engines import backends
-from engines.backends import Engine, Session
+from engines.backends import Adaptable, Engine, Session
 from engines.bundle import EMBEDDINGS, Bundle, Role, Sampling, Shelf
 from engines.cache import ArrayCache
-from engines.errors import BundleError
+from engines.errors import BundleError, LoraError, OptionError
 from engines.families import FAMILIES
-from engines.roles import Decoder, Denoiser, PreviewDecoder, Restorer, TextEncoder
+from engines.loras import LoraFile
+from engines.roles import Decoder, Denoiser, Detector, PreviewDecoder, Restorer, TextEncoder
 from engines.signatures import SIGNATURES, Array
 from engines.tokens import Tokens
 
@@ -27,6 +28,7 @@ Select = Callable[[Bundle, str], tuple[Engine, str]]
 NAMES: dict[Role, str] = {
     "text_encoder": "text",
     "preview_decoder": "preview",
+    "face_detector": "detector",
 }  # where a property is not called after its role
 
 
@@ -77,6 +79,11 @@ class Kit:
     def restorer(self) -> Restorer:
         return Restorer(self._load("restorer"))
 
+    @cached_property
+    def detector(self) -> Detector:
+        longest_px = self.bundle.need(self.bundle.face, "its face").size_px
+        return Detector(self._load("face_detector"), self.bundle.family, longest_px)
+
     def embedding(self, prompt: str, cache: ArrayCache) -> Array:
         """
         (1, T, D): from the bundle, if its maker stored these words; else from the cache, if these weights have read
@@ -87,18 +94,30 @@ class Kit:
             return stored
         part = self.bundle.part("text_encoder", self.engine.formats)
         text = self.bundle.need(self.bundle.text, "its words")
-        key = (part.sha256, part.precision, text.sha256, text.template, str(text.max_tokens), prompt)
+        key = (part.sha256, part.precision, repr(text), prompt)
         return cache.get_or(key, lambda: self.text.encode(prompt))
+
+    def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+        """
+        Let the denoiser wear these LoRAs from now on, and no others. Returns why some cannot be worn. OptionError: this
+        engine has no place for any.
+        """
+        session = self.denoiser.session
+        if isinstance(session, Adaptable):
+            return session.adapt(loras)
+        if loras:
+            raise OptionError("backend", self.engine.name, backends.FOR_LORAS)
+        return ()
 
     def _stored(self, prompt: str) -> Array | None:
         """BundleError: the file is damaged."""
         if EMBEDDINGS not in self.bundle.extras:
             return None
         try:
-            with np.load(self.bundle.root / EMBEDDINGS, allow_pickle=False) as stored:
+            with (self.bundle.root / EMBEDDINGS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 name = stored_name(prompt)
                 return stored[name] if name in stored.files else None
-        except (OSError, ValueError, zipfile.BadZipFile) as exc:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as exc:
             raise BundleError(f"{self.bundle.name}/{EMBEDDINGS}: {exc}", bundle=self.bundle.name) from exc
 
     def close(self) -> None:

@@ -10,18 +10,21 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines import images, parameters, sampler
+import numpy as np
+
+from engines import images, negatives, parameters, sampler
 from engines.bundle import Bundle
 from engines.cache import ArrayCache
 from engines.errors import BundleError, JobCancelled, OptionError, PromptError, SizeError
 from engines.families import FAMILIES
 from engines.kit import Kit
+from engines.loras import LoraFile
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
 from engines.roles import seen
+from engines.sampler import Schedule
 from engines.signatures import Array
 
 PREVIEW_SHARE = 0.1  # of a step's time may go into looking at it
@@ -38,6 +41,7 @@ class Plan:
     steps: int
     guidance: float
     seed: int
+    schedule: Schedule
 
     @classmethod
     def of(cls, r: Generate, bundle: Bundle) -> Plan:
@@ -53,7 +57,7 @@ class Plan:
         _check_size(width, height, FAMILIES[bundle.family].size_multiple_cells * sampling.latent_stride)
         if not r.prompt.strip():
             raise PromptError("the prompt is empty")
-        if r.loras:
+        if r.loras and not any(p.role == "denoiser" and p.format == "diffusers" for p in bundle.parts):
             raise OptionError("loras", r.loras[0].name, "none with this model")
         if r.restore_faces:
             raise OptionError("restore_faces", r.restore_faces, "0")
@@ -61,7 +65,9 @@ class Plan:
             raise OptionError("preview", r.preview, "live, off")
         guidance = sampling.guidance if r.guidance is None else r.guidance
         seed = secrets.randbelow(MAX_SEED + 1) if r.seed < 0 else r.seed
-        return cls(r, width, height, r.steps or sampling.steps, guidance, seed)
+        steps = r.steps or sampling.steps
+        schedule = FAMILIES[bundle.family].schedule(sampling, steps, guidance)
+        return cls(r, width, height, steps, guidance, seed, schedule)
 
     def seed_of(self, k: int) -> int:
         return (self.seed + k) % (MAX_SEED + 1)
@@ -90,7 +96,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One request being drawn."""
+    """One request being drawn. `loras` are to be worn, `without` names those that cannot be."""
 
     plan: Plan
     kit: Kit
@@ -99,18 +105,33 @@ class Drawing:
     pace: Pace
     started: float
     cancelled: Callable[[], bool]
+    loras: tuple[LoraFile, ...] = ()
+    without: tuple[str, ...] = ()
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
         plan, r = self.plan, self.plan.request
         yield Progress("encode", 0, plan.steps, self.pace.eta_s(plan.steps * r.count, r.count), 1, r.count)
         prompt = self.kit.embedding(r.prompt, embeddings)
-        negative = self.kit.embedding(r.negative, embeddings) if plan.guidance else None
-        names = []
+        negative = self.kit.embedding(r.negative, embeddings) if plan.schedule.guidance else None
+        yield from self._adapted()._pictures(prompt, negative)
+
+    def _adapted(self) -> Drawing:
+        """With the LoRAs that can be worn. The others cost no picture: the end names them."""
+        refused = self.kit.adapt(self.loras)
+        without = tuple(str(error.facts["lora"]) for error in refused)
+        kept = tuple(lora for lora in self.plan.request.loras if lora.name not in without)
+        plan = replace(self.plan, request=replace(self.plan.request, loras=kept))
+        return replace(self, plan=plan, without=without, reason="; ".join([self.reason, *map(str, refused)]))
+
+    def _pictures(self, prompt: Array, negative: Array | None) -> Iterator[Event]:
+        plan, r, names = self.plan, self.plan.request, []
         for k in range(r.count):
             latents = yield from self._denoise(k, prompt, negative)
             names.append((yield from self._decode(k, latents)))
         decoder: DecoderKind = "tiny" if r.preview == "only" else "vae"
-        yield Final(tuple(names), plan.seed, self.seconds(), self.kit.engine.name, self.reason, decoder)
+        yield Final(
+            tuple(names), plan.seed, self.seconds(), self.kit.engine.name, self.reason, decoder, without=self.without
+        )
 
     def seconds(self) -> float:
         return round(time.perf_counter() - self.started, 3)
@@ -123,14 +144,13 @@ class Drawing:
         """Picture k from noise to clean latents. (1, C, h, w)"""
         plan, sampling, count = self.plan, self.kit.sampling, self.plan.request.count
         cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
-        x = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
-        levels = sampler.sigmas(plan.steps, sampling.shift)
-        for i, (sigma, after) in enumerate(pairwise(map(float, levels)), start=1):
+        noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
+        x = noise * np.float32(plan.schedule.start)
+        denoised = self.kit.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
+        for i in range(1, plan.steps + 1):
             self._check()
             begun = time.perf_counter()
-            velocity = self._velocity(x, sigma, prompt, negative)
-            guess = sampler.clean(x, velocity, sigma)
-            x = sampler.step(x, velocity, sigma, after)
+            x, guess = next(denoised)
             self.pace.step_s = time.perf_counter() - begun
             steps_left = plan.steps - i + plan.steps * (count - k - 1)
             yield Progress("denoise", i, plan.steps, self.pace.eta_s(steps_left, count - k), k + 1, count)
@@ -138,12 +158,6 @@ class Drawing:
             if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
                 yield from self._preview(k, i, x if last else guess)
         return x
-
-    def _velocity(self, x: Array, sigma: float, prompt: Array, negative: Array | None) -> Array:
-        velocity = self.kit.denoiser.velocity(x, sigma, prompt)
-        if negative is None:
-            return velocity
-        return sampler.guide(velocity, self.kit.denoiser.velocity(x, sigma, negative), self.plan.guidance)
 
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
         if "preview_decoder" not in self.kit.bundle.roles:
@@ -167,12 +181,13 @@ class Drawing:
         name = images.write_output(self.folder, seen(decoder.decode(latents)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
-            kept = images.Negative(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
-            images.write_negative(self.folder / name, kept)
+            kept = negatives.Negative(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
+            negatives.write(self.folder / name, kept)
         yield Preview(plan.steps, name, self.seconds(), "tiny" if only else "vae", k + 1)
         return name
 
     def _text(self, k: int) -> str:
         plan = self.plan
         size = (plan.width, plan.height)
-        return parameters.describe(plan.request, plan.seed_of(k), size, plan.steps, plan.guidance, self.kit.engine.name)
+        engine, others = self.kit.engine.name, plan.schedule.words
+        return parameters.describe(plan.request, plan.seed_of(k), size, plan.steps, plan.guidance, engine, others)

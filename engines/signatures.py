@@ -2,13 +2,15 @@
 One signature per role: the named arrays that every engine takes and gives, and that an exported graph has. The contract
 of the house.
 
-Axes that are names vary from call to call. All arrays are float32 except token ids (int64). One picture at a time.
+Axes that are names vary from call to call. All arrays are float32 except token ids (int64). One picture at a time. An
+optional input is there in graphs whose network takes it, and then it must be fed. What a denoiser gives is called
+velocity; what its numbers mean (a velocity, noise ...) is its family's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,18 +26,24 @@ class Signature:
     inputs: Mapping[str, Axes]
     output: str
     output_axes: Axes
+    optional: Mapping[str, Axes] = field(default_factory=dict)
 
-    @property
-    def ranks(self) -> dict[str, int]:
-        return {name: len(axes) for name, axes in self.inputs.items()}
+    def ranks(self, names: Iterable[str]) -> dict[str, int]:
+        """Of every input, and of the optional ones among `names`."""
+        given = {name: self.optional[name] for name in names if name in self.optional}
+        return {name: len(axes) for name, axes in {**self.inputs, **given}.items()}
 
 
 SIGNATURES: Mapping[Role, Signature] = {
     "text_encoder": Signature({"ids": (1, "T")}, "prompt", (1, "T", "D")),
     "denoiser": Signature(
-        {"latents": (1, "C", "h", "w"), "time": (1,), "prompt": (1, "T", "D")}, "velocity", (1, "C", "h", "w")
+        {"latents": (1, "C", "h", "w"), "time": (1,), "prompt": (1, "T", "D")},
+        "velocity",
+        (1, "C", "h", "w"),
+        {"guidance": (1,)},  # of networks that are told it as a number
     ),
     "decoder": Signature({"latents": (1, "C", "h", "w")}, "image", (1, 3, "H", "W")),  # image in [-1, 1]
     "preview_decoder": Signature({"latents": (1, "C", "h", "w")}, "image", (1, 3, "H", "W")),
+    "face_detector": Signature({"picture": (1, 3, "H", "W")}, "candidates", (1, "n", "K")),  # RGB levels 0..255
     "restorer": Signature({"face": (1, 3, "N", "N")}, "restored", (1, 3, "N", "N")),  # both in [-1, 1]
 }

@@ -1,4 +1,7 @@
-"""Words to token ids: the bundle's tokenizer.json under its prompt template. Uses `tokenizers`, never transformers."""
+"""
+Words to token ids: the bundle's tokenizer.json under its prompt template, and what its text encoder wants round them.
+Uses `tokenizers`, never transformers.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,26 @@ from engines.errors import BundleError, PromptError
 
 class Tokens:
     def __init__(self, root: Path, text: Text) -> None:
+        """BundleError: the tokenizer cannot be read, or lacks a token that the manifest names."""
         try:
             self.tokenizer = Tokenizer.from_str((root / text.tokenizer).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as exc:
             raise BundleError(f"{root.name}/{text.tokenizer}: {exc}", bundle=root.name) from exc
         self.template, self.max_tokens = text.template, text.max_tokens
+        self.begin, self.end, self.pad = (self._named(root, token) for token in (text.begin, text.end, text.pad))
+
+    def _named(self, root: Path, token: str) -> list[int]:
+        """Its id, in a list that is empty for no token."""
+        found = self.tokenizer.token_to_id(token) if token else None
+        if token and found is None:
+            raise BundleError(f"{root.name}: its tokenizer has no {token}", bundle=root.name)
+        return [] if found is None else [found]
 
     def ids(self, prompt: str) -> NDArray[np.int64]:
-        """(1, T), 1 <= T <= max_tokens; what is beyond is cut off at the end, as ZImagePipeline does."""
+        """(1, T), 1 <= T <= max_tokens; what is beyond is cut off at the end, as diffusers' pipelines do."""
         encoded = self.tokenizer.encode(self.template.replace("{prompt}", prompt), add_special_tokens=False)
-        if not encoded.ids:
+        room = self.max_tokens - len(self.begin) - len(self.end)
+        ids = [*self.begin, *encoded.ids[:room], *self.end]
+        if not ids:
             raise PromptError("no words, and the template of this bundle adds none")
-        return np.array([encoded.ids[: self.max_tokens]], dtype=np.int64)
+        return np.array([ids + self.pad * (self.max_tokens - len(ids))], dtype=np.int64)

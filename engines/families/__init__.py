@@ -1,5 +1,6 @@
-"""What a denoiser's numbers mean, one family a file: sign, time, scaling. Pure functions between our conventions and a
-network's.
+"""
+What a denoiser's numbers mean, one family a file: its schedule, how it is told the level, the sign of what it tells.
+Pure functions between our conventions and a network's.
 """
 
 from __future__ import annotations
@@ -7,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from engines.families import zimage
+from engines.bundle import Sampling
+from engines.families import sd, zimage
+from engines.sampler import Schedule
 from engines.signatures import Array
 
 
@@ -16,9 +19,11 @@ class Family(Protocol):
 
     size_multiple_cells: int  # picture sides are multiples of this many latent cells
 
-    def feeds(self, latents: Array, sigma: float, prompt: Array) -> dict[str, Array]: ...
+    def schedule(self, sampling: Sampling, steps: int, guidance: float) -> Schedule: ...
+
+    def feeds(self, latents: Array, level: float, prompt: Array) -> dict[str, Array]: ...
 
     def velocity(self, outputs: Mapping[str, Array]) -> Array: ...
 
 
-FAMILIES: Mapping[str, Family] = {"zimage": zimage}
+FAMILIES: Mapping[str, Family] = {"zimage": zimage, "sd": sd}

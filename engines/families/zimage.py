@@ -1,25 +1,34 @@
 """
 Z-Image: what its denoiser's numbers mean. Settled here and nowhere else; checked against diffusers' ZImagePipeline.
 
-The network counts time from 0 (noise) to 1 (picture), so time = 1 - sigma, and its output points from noise to picture,
-so the velocity dx / dsigma is its negative. Latents are patchified two by two cells: picture sides are multiples of two
-cells.
+Flow matching: levels are sigmas. The network counts time from 0 (noise) to 1 (picture), so time = 1 - sigma, and its
+output points from noise to picture, so the velocity dx / dsigma is its negative. Latents are patchified two by two
+cells: picture sides are multiples of two cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
+from engines import sampler
+from engines.bundle import Sampling
+from engines.sampler import FlowStep, Schedule
 from engines.signatures import Array
 
 size_multiple_cells = 2
 
 
-def feeds(latents: Array, sigma: float, prompt: Array) -> dict[str, Array]:
-    """latents (1, C, h, w), sigma in (0, 1], prompt (1, T, D) -> the graph's inputs"""
-    return {"latents": latents, "time": np.array([1.0 - sigma], dtype=np.float32), "prompt": prompt}
+def schedule(sampling: Sampling, steps: int, guidance: float) -> Schedule:
+    levels = map(float, sampler.sigmas(steps, sampling.shift))
+    return Schedule(tuple(FlowStep(sigma, after) for sigma, after in pairwise(levels)), guidance=guidance)
+
+
+def feeds(latents: Array, level: float, prompt: Array) -> dict[str, Array]:
+    """latents (1, C, h, w), level = sigma in (0, 1], prompt (1, T, D) -> the graph's inputs"""
+    return {"latents": latents, "time": np.array([1.0 - level], dtype=np.float32), "prompt": prompt}
 
 
 def velocity(outputs: Mapping[str, Array]) -> Array:

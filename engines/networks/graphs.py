@@ -18,9 +18,11 @@ from torch import nn
 from engines.bundle import Bundle, Part, Role
 from engines.errors import BundleError
 from engines.networks.autoencoder import DecoderGraph
+from engines.networks.clip import ClipGraph
 from engines.networks.gpen import GPEN, Spec
 from engines.networks.qwen import Qwen3Graph
 from engines.networks.restorer import RestorerGraph
+from engines.networks.unet import UNetGraph
 from engines.networks.zimage import ZImageGraph
 
 # What the loaders of diffusers, transformers, safetensors and torch raise for files that are missing, damaged or
@@ -41,15 +43,19 @@ def open_graph(bundle: Bundle, part: Part) -> nn.Module:
 
 
 def _denoiser(bundle: Bundle, path: Path) -> nn.Module:
-    from diffusers import ZImageTransformer2DModel
+    from diffusers import UNet2DConditionModel, ZImageTransformer2DModel
 
-    return ZImageGraph(_complete(ZImageTransformer2DModel, path, torch_dtype=torch.float32))
+    kinds = {"zimage": (ZImageGraph, ZImageTransformer2DModel), "sd": (UNetGraph, UNet2DConditionModel)}
+    graph, kind = kinds[bundle.family]
+    return graph(_complete(kind, path, torch_dtype=torch.float32))
 
 
 def _text_encoder(bundle: Bundle, path: Path) -> nn.Module:
-    from transformers import Qwen3Model
+    from transformers import CLIPTextModel, Qwen3Model
 
-    return Qwen3Graph(_complete(Qwen3Model, path, dtype=torch.float32))
+    kinds = {"zimage": (Qwen3Graph, Qwen3Model), "sd": (ClipGraph, CLIPTextModel)}
+    graph, kind = kinds[bundle.family]
+    return graph(_complete(kind, path, dtype=torch.float32))
 
 
 def _decoder(bundle: Bundle, path: Path) -> nn.Module:

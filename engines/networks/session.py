@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from engines.bundle import Bundle, Part
-from engines.errors import EngineError
+from engines.errors import EngineError, LoraError
+from engines.loras import LoraFile
 from engines.networks.graphs import open_graph
+from engines.networks.lora import Wardrobe
 from engines.signatures import SIGNATURES, Array, Signature
 
 
@@ -24,16 +27,24 @@ class TorchSession:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         ranks = {name: array.ndim for name, array in feeds.items()}
-        if ranks != self.signature.ranks:
-            raise EngineError(f"torch: {self.label}: fed {ranks}, wants {self.signature.ranks}", engine="torch")
+        if ranks != (wanted := self.signature.ranks(feeds)):
+            raise EngineError(f"torch: {self.label}: fed {ranks}, wants {wanted}", engine="torch")
         try:
             with torch.inference_mode():
                 result = self.graph(**{name: _tensor(array) for name, array in feeds.items()})
-        except (RuntimeError, IndexError) as exc:  # bad shapes, no memory; ids beyond the vocabulary
+        except (RuntimeError, IndexError, TypeError) as exc:  # bad shapes, no memory; ids beyond the vocabulary
             raise EngineError(f"torch: {self.label}: {exc}", engine="torch") from exc
         return {self.signature.output: result.numpy()}
 
+    @cached_property
+    def wardrobe(self) -> Wardrobe:
+        return Wardrobe(self.graph.get_submodule("net"))  # a denoiser's: the others wear nothing
+
+    def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+        return self.wardrobe.wear(loras)
+
     def close(self) -> None:
+        vars(self).pop("wardrobe", None)
         del self.graph
 
 

@@ -10,25 +10,34 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from engines.bundle import Bundle
 from engines.errors import StudioError
 from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
 from engines.settings import Settings, SettingsError
 from engines.toolchain import build, recipe
+from engines.toolchain.merge_lora import Addition
 from engines.toolchain.steps import Emit
+
+MAKE: Mapping[str, Callable[..., Bundle]] = {
+    "portrait": build.build_portrait,
+    "restorer": build.build_restorer,
+    "detector": build.build_detector,
+}
 
 
 def main() -> int:
     args = _arguments()
-    emit: Emit = partial(_as_json if args.events else _in_words, sys.stdout)
+    emit: Emit = partial(_as_json, _alone()) if args.events else partial(_in_words, sys.stdout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
     try:
-        with redirect_stdout(sys.stderr):  # libraries talk; the caller hears events alone
+        with redirect_stdout(sys.stderr):  # libraries in Python talk too
             out = _make(args, emit)
     except (StudioError, SettingsError) as exc:
         facts = exc.facts if isinstance(exc, StudioError) else {}
@@ -42,11 +51,21 @@ def main() -> int:
     return 0
 
 
+def _alone() -> TextIO:
+    """Standard output for events alone: libraries in C print there too, and go to standard error from now on."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
 def _make(args: argparse.Namespace, emit: Emit) -> Path:
     out = _target(args)
     prompts = tuple(args.prompts.read_text(encoding="utf-8").splitlines()) if args.prompts else ()
-    make = build.build_portrait if args.kind == "portrait" else build.build_restorer
-    more = {"prompts": prompts, "calibration": args.calibration, "prove": True}
+    make = MAKE[args.kind]
+    loras = tuple(map(Addition.of, vars(args).get("loras", ())))
+    more: dict[str, Any] = {"prompts": prompts, "calibration": args.calibration, "loras": loras, "prove": True}
+    if args.kind == "portrait":
+        more["checkpoints"] = Settings.load(os.environ).checkpoints  # tiny decoders may lie there
     make(args.base, args.about, out, args.recipe, emit=emit, **more).verify()
     return out
 
@@ -54,11 +73,24 @@ def _make(args: argparse.Namespace, emit: Emit) -> Path:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.sh build", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    portrait = kinds.add_parser("portrait", help="from ZImagePipeline's folder, or a bundle")
+    origins = (
+        "from a folder of diffusers (Z-Image, Stable Diffusion), a .safetensors of Stable Diffusion 1, or a bundle"
+    )
+    portrait = kinds.add_parser("portrait", help=origins)
     portrait.add_argument("--base", type=Path, required=True, help="preview_decoder/ may lie beside its parts")
+    portrait.add_argument(
+        "--lora",
+        dest="loras",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH]",
+        help="merged in; may be repeated",
+    )
     restorer = kinds.add_parser("restorer", help="from a GPEN: .pth, .safetensors, .onnx, or a bundle")
     restorer.add_argument("--weights", dest="base", type=Path, required=True)
-    for kind in (portrait, restorer):
+    detector = kinds.add_parser("detector", help="from CenterFace or YuNet as .onnx; one named detector takes over")
+    detector.add_argument("--weights", dest="base", type=Path, required=True)
+    for kind in (portrait, restorer, detector):
         kind.add_argument("--recipe", default="edge-bf16", choices=recipe.names())
         kind.add_argument("--name", default="", help="of the bundle, in STUDIO_HOME/models")
         kind.add_argument("--out", type=Path, help="its folder, instead of --name; one that is there is replaced")

@@ -12,27 +12,25 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engines import backends
-from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, Text, digest
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, digest
 from engines.errors import EngineError
 from engines.kit import Kit
 from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.retouch import Pixels
-from engines.toolchain import calibrate, embed, sources, steps, verify
+from engines.toolchain import calibrate, embed, sources, steps, store, verify
 from engines.toolchain.export import example, export, parity
-from engines.toolchain.foreign import adopt
+from engines.toolchain.merge_lora import Addition
 from engines.toolchain.quantize import quantize
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.share import share_weights
@@ -47,13 +45,21 @@ def unheard(event: Event) -> None:
 
 
 def build_portrait(
-    base: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
+    base: Path,
+    about_file: Path | None,
+    out: Path,
+    recipe: str = "",
+    *,
+    checkpoints: Path | None = None,
+    emit: Emit = unheard,
+    **more: Any,
 ) -> Bundle:
     """
-    `base` is a folder as ZImagePipeline.save_pretrained writes it, with an AutoencoderTiny in preview_decoder/ beside;
-    or a bundle. `more` are fields of Wish. BundleError: it is something else, or a graph is not its source's.
+    `base` is a folder as ZImagePipeline or StableDiffusionPipeline writes it, or a .safetensors of Stable Diffusion 1,
+    with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`; or a bundle. `more` are fields of
+    Wish. BundleError: it is something else, or a graph is not its source's.
     """
-    return Builder(sources.portrait(base, about_file), _recipe(recipe), out, Wish(**more)).build(emit)
+    return Builder(sources.portrait(base, about_file, checkpoints), _recipe(recipe), out, Wish(**more)).build(emit)
 
 
 def build_restorer(
@@ -63,6 +69,14 @@ def build_restorer(
     return Builder(sources.restorer(weights, about_file), _recipe(recipe), out, Wish(**more)).build(emit)
 
 
+def build_detector(
+    weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
+) -> Bundle:
+    """`weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's graph. BundleError."""
+    source = sources.detector(weights, about_file)
+    return Builder(source, _recipe(recipe), out, Wish(**{**more, "prove": False})).build(emit)
+
+
 def _recipe(name: str) -> Recipe:
     """Without a name: weights stored in half the width, and all arithmetic in float32."""
     return Recipe.read(name) if name else Recipe("", "fp16")
@@ -70,10 +84,14 @@ def _recipe(name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Wish:
-    """`prompts` get stored embeddings; `calibration` is a folder of photographs; `prove`: with proof and report."""
+    """
+    `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser;
+    `prove`: with proof and report.
+    """
 
     prompts: tuple[str, ...] = ()
     calibration: Path | None = None
+    loras: tuple[Addition, ...] = ()
     prove: bool = False
 
 
@@ -103,8 +121,10 @@ class Builder:
 
     def _inputs(self) -> str:
         """What a working folder must have been begun from, to be gone on with."""
-        files = [*self.source.parts.values(), *filter(None, (self.source.tokenizer,))]
-        told = [self.source.about, self.recipe, self.wish, [digest(path) for path in files]]
+        files = [*dict.fromkeys(self.source.parts.values()), *filter(None, (self.source.tokenizer,))]
+        files += [self.wish.calibration] if self.wish.calibration else []
+        source = self.source
+        told = [source.about, source.sampling, source.text, self.recipe, self.wish, [digest(path) for path in files]]
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     # ---- the plan
@@ -114,7 +134,7 @@ class Builder:
             megabytes = _bytes(path) / 1e6
             yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
         for role, path in self.source.parts.items():
-            cost = 5 + _bytes(path) / 3e7
+            cost = 8 + _bytes(path) / 3e7
             yield Step("export", f"export {role}", cost, partial(self._export, role))
         for role, path in self.source.parts.items():
             if (how := self.recipe.of(role)).quantize:
@@ -130,34 +150,14 @@ class Builder:
 
     def _store(self, role: Role, say: Say) -> dict[str, Any]:
         """The weights in the recipe's width, in the layout their library reads."""
-        path, folder = self.source.parts[role], self.work / role
+        folder, tokenizer = self.work / role, self.source.tokenizer
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        if path.suffix == ".onnx":
-            adopt(path, folder / "model.onnx", role)
-        elif path.is_file():
-            save_file(self._narrowed(sources.read_state(path)), folder / "model.safetensors")
-        else:
-            self._copy(path, folder)
-        if role == "text_encoder" and self.source.tokenizer is not None:
-            shutil.copyfile(self.source.tokenizer, self.work / "tokenizer.json")
+        loras = self.wish.loras if role == "denoiser" else ()
+        store.part(role, self.source.parts[role], folder, self.recipe.stored, loras, say)
+        if role == "text_encoder" and tokenizer is not None:
+            store.tokenizer(tokenizer, self.work / "tokenizer.json")
         return {"bytes": _bytes(folder)}
-
-    def _copy(self, source: Path, target: Path) -> None:
-        """config.json without the folder it once was loaded from, and every safetensors file in the recipe's width."""
-        if (source / "config.json").is_file():
-            config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-            config.pop("_name_or_path", None)
-            (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for weights in source.glob("*.safetensors"):
-            save_file(self._narrowed(load_file(weights)), target / weights.name, metadata={"format": "pt"})
-
-    def _narrowed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        narrow = self.recipe.stored == "fp16"
-        return {
-            name: (value.half() if narrow and value.dtype == torch.float32 else value).contiguous()
-            for name, value in state.items()
-        }
 
     def _export(self, role: Role, say: Say) -> dict[str, Any]:
         part = self._source_part(role)
@@ -166,10 +166,10 @@ class Builder:
             return {}
         graph, model = open_graph(self._bundle(), part), self.work / role / "model.onnx"
         model.unlink(missing_ok=True)
-        export(graph, role, example(role, self._widths()), model)
+        export(graph, role, self._example(role), model)
         (weights,) = (self.work / role).glob("*.safetensors")
         saved = share_weights(model, weights)
-        difference = parity(graph, role, example(role, self._widths(), other=True), model)
+        difference = parity(graph, role, self._example(role, other=True), model)
         say(f"differs from PyTorch by {difference:.1e}; {saved / 1e6:.1f} MB shared")
         if difference > PARITY:
             raise EngineError(
@@ -188,7 +188,7 @@ class Builder:
         else:
             graph = open_graph(self._bundle(), part)
             graph = graph.in_phases() if isinstance(graph, RestorerGraph) and how.quantize == "static" else graph
-            export(graph, role, example(role, self._widths()), whole, fold_weights=True)
+            export(graph, role, self._example(role), whole, fold_weights=True)
         outcome = quantize(whole, folder / "model.onnx", how, self._feeds(role), say)
         (folder / "float.onnx").unlink(missing_ok=True)
         return {"role": role, "bytes": _bytes(folder), **asdict(outcome)}
@@ -209,8 +209,10 @@ class Builder:
 
     def _embed(self, say: Say) -> dict[str, Any]:
         bundle = self._bundle()
-        embed.write(Kit(bundle, verify.reference(bundle)), self.wish.prompts, self.work / EMBEDDINGS)
-        return {"prompts": len(self.wish.prompts), "bytes": _bytes(self.work / EMBEDDINGS)}
+        guided = bundle.sampling is not None and bundle.sampling.guidance > 0
+        prompts = tuple(dict.fromkeys((*self.wish.prompts, *([""] if guided else []))))
+        embed.write(Kit(bundle, verify.reference(bundle)), prompts, self.work / EMBEDDINGS)
+        return {"prompts": len(prompts), "bytes": _bytes(self.work / EMBEDDINGS)}
 
     def _draw_proof(self, say: Say) -> dict[str, Any]:
         folder = self.work / PROOF
@@ -246,7 +248,7 @@ class Builder:
                 yield Part(role, role, source, "fp32", digest(whole), licence)
 
     def _format(self, role: Role) -> Format | None:
-        if self.source.parts[role].suffix == ".onnx":
+        if self.source.parts[role].suffix.lower() == ".onnx":
             return None
         return "safetensors" if role == "restorer" else "diffusers"
 
@@ -258,27 +260,29 @@ class Builder:
         """As far as it has come."""
         about, tokenizer = self.source.about, self.work / "tokenizer.json"
         extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
-        text = Text("tokenizer.json", digest(tokenizer), about.template) if tokenizer.is_file() else None
+        text = self.source.text if tokenizer.is_file() else None
         return Bundle(
             name=about.name or self.out.name,
             family=self.source.family,
             root=self.work,
             parts=tuple(self._parts()),
             sampling=self.source.sampling,
-            text=text,
+            text=text and replace(text, sha256=digest(tokenizer), template=about.template),
             face=self.source.face,
             sizes=about.sizes if self.source.sampling else (),
             dialect=about.dialect,
             title=about.title or {"zh": self.out.name, "en": self.out.name},
-            lineage=about.lineage,
+            lineage=(*about.lineage, *map(str, self.wish.loras)),
             extras=extras,
         )
 
-    def _widths(self) -> Mapping[str, int]:
+    def _example(self, role: Role, other: bool = False) -> dict[str, Tensor]:
         if isinstance(self.source.face, Face):
-            return {"N": self.source.face.size_px}
+            return example(role, {"N": self.source.face.size_px}, other)
         config = json.loads((self.work / "denoiser" / "config.json").read_text(encoding="utf-8"))
-        return {"C": config["in_channels"], "D": config["cap_feat_dim"]}
+        widths = {"C": config["in_channels"], "D": config.get("cap_feat_dim") or config["cross_attention_dim"]}
+        told = role == "denoiser" and config.get("time_cond_proj_dim")
+        return example(role, widths, other, ("guidance",) if told else ())
 
     def _write_manifest(self, bundle: Bundle) -> None:
         manifest = asdict(bundle)

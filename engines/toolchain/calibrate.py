@@ -5,21 +5,22 @@ for decoders where it ends, for a restorer faces, half of them damaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from engines import backends, images, retouch, sampler
+from engines.backends import Session
 from engines.bundle import BUILT_IN, Role, Shelf
 from engines.errors import BundleError, StudioError
 from engines.kit import Kit
 from engines.messages import Generate
 from engines.portrait import Plan
 from engines.retouch import Pixels
-from engines.roles import from_pixels
+from engines.roles import Denoiser, from_pixels
 from engines.signatures import Array
 
 Feeds = dict[str, Array]
@@ -39,6 +40,21 @@ PROMPTS = (
 )
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A session of which somebody sees what it is fed."""
+
+    session: Session
+    seen: Callable[[Feeds], None]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.seen(dict(feeds))
+        return self.session.run(feeds)
+
+    def close(self) -> None:
+        self.session.close()
+
+
 def trajectories(kit: Kit, prompts: Sequence[str]) -> dict[Role, list[Feeds]]:
     """Every noise level of every prompt for the denoiser, and the clean latents for the decoders."""
     feeds: dict[Role, list[Feeds]] = {"denoiser": [], "decoder": [], "preview_decoder": []}
@@ -55,11 +71,11 @@ def trajectory(kit: Kit, words: Array, seed: int, seen: Callable[[Feeds], None] 
     """From noise to clean latents in the bundle's own size and steps. `seen` is shown what the denoiser is fed."""
     sampling, plan = kit.sampling, Plan.of(Generate("p", seed=seed), kit.bundle)
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
-    x = sampler.noise((1, sampling.latent_channels, *cells), seed)
-    for sigma, after in pairwise(map(float, sampler.sigmas(plan.steps, sampling.shift))):
-        seen(kit.denoiser.family.feeds(x, sigma, words))
-        x = sampler.step(x, kit.denoiser.velocity(x, sigma, words), sigma, after)
-    return x
+    negative = kit.text.encode("") if plan.schedule.guidance else None
+    denoiser = Denoiser(Watched(kit.denoiser.session, seen), kit.denoiser.family)
+    noise = sampler.noise((1, sampling.latent_channels, *cells), seed) * np.float32(plan.schedule.start)
+    *_, (latents, _) = denoiser.denoise(noise, plan.schedule, words, negative, seed)
+    return latents
 
 
 def words(prompts: Sequence[str], kit: Kit) -> list[Feeds]:

@@ -8,7 +8,7 @@ share.py can point the graph at the checkpoint's own bytes. Engines fold the tra
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,41 +38,43 @@ def export(
     graph: nn.Module, role: Role, feeds: Mapping[str, Tensor], path: Path, *, fold_weights: bool = False
 ) -> None:
     """
-    Write `path` (one file, weights inside) and check it. `feeds` are examples: sizes above 1 on every axis that may
-    vary. `fold_weights`: store them as they are used, for those who go on to change them.
+    Write `path` (one file, weights inside; beyond 2 GB they lie in a second one, `path`.data) and check it. `feeds` are
+    examples: sizes above 1 on every axis that may vary. `fold_weights`: store them as they are used, for those who go on to change them.
     """
     signature = SIGNATURES[role]
+    inputs = [name for name in (*signature.inputs, *signature.optional) if name in feeds]
     logging.getLogger("torch.onnx").setLevel(
         logging.ERROR
     )  # it warns about operators of torchvision, which is not used
     program = torch.onnx.export(
         graph,
-        tuple(feeds[name] for name in signature.inputs),
+        tuple(feeds[name] for name in inputs),
         dynamo=True,
         optimize=False,
         verbose=False,
-        input_names=list(signature.inputs),
+        input_names=inputs,
         output_names=[signature.output],
-        dynamic_shapes=tuple(DYNAMIC.get(name) for name in signature.inputs),
+        dynamic_shapes=tuple(DYNAMIC.get(name) for name in inputs),
         opset_version=20,
     )
     assert program is not None  # None only when it was asked to write a file itself
     onnxscript.optimizer.optimize_ir(program.model, should_fold=_anything if fold_weights else _not_a_weight)
     program.save(path)
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)  # more than 2 GB of weights lie beside it
     _strip(model)
     onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)
 
 
-def example(role: Role, widths: Mapping[str, int], other: bool = False) -> dict[str, Tensor]:
-    """Feeds to trace with, or others, of other sizes and contents, to check with."""
+def example(
+    role: Role, widths: Mapping[str, int], other: bool = False, optional: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Feeds to trace with, or others, of other sizes and contents, to check with. `optional` inputs are named."""
+    signature = SIGNATURES[role]
+    inputs = {**signature.inputs, **{name: signature.optional[name] for name in optional}}
     sizes = {**(OTHER_SIZES if other else EXAMPLE_SIZES), **widths}
     generator = torch.Generator().manual_seed(int(other))
-    shapes = {
-        name: [sizes[axis] if isinstance(axis, str) else axis for axis in axes]
-        for name, axes in SIGNATURES[role].inputs.items()
-    }
+    shapes = {name: [sizes[axis] if isinstance(axis, str) else axis for axis in axes] for name, axes in inputs.items()}
     feeds = {name: torch.rand(*shape, generator=generator) for name, shape in shapes.items()}
     return {name: (array * 9).long() if name == "ids" else array for name, array in feeds.items()}
 

@@ -167,6 +167,7 @@ class Work:
                 extra_options={"MatMulConstBOnly": True}, **common,
             )  # fmt: skip
         quantizer.quantize_model()
+        quantizer.model.topological_sort()
         result: onnx.ModelProto = quantizer.model.model
         return result
 

@@ -16,6 +16,7 @@ from engines.errors import OptionError
 FOLDER = Path(__file__).parent / "recipes"
 Method = Literal["", "static", "dynamic", "weights"]
 Ranges = Literal["minmax", "percentile", "entropy"]
+Stored = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ PLAIN = Treatment()
 @dataclass(frozen=True)
 class Recipe:
     name: str
-    stored: Literal["fp32", "fp16"]  # how float32 weights of the source are stored; narrower ones stay as they are
+    stored: Stored  # how float32 weights of the source are stored; narrower ones stay as they are
     roles: Mapping[Role, Treatment] = field(default_factory=dict)
 
     @classmethod

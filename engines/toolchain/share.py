@@ -55,6 +55,7 @@ def share_weights(model_path: Path, weights_path: Path) -> int:
     for node in reversed(casts):
         model.graph.node.insert(0, node)
     onnx.save(model, model_path)
+    model_path.with_name(f"{model_path.name}.data").unlink(missing_ok=True)  # where the exporter put what is shared now
     return saved
 
 

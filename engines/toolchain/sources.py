@@ -1,6 +1,6 @@
 """
-What a bundle is made from: a folder in diffusers' layout, a GPEN checkpoint (safetensors, .pth, ONNX), or a bundle that
-carries its source. Read here into one shape; nothing is converted yet.
+What a bundle is made from: a folder in diffusers' layout, one file of Stable Diffusion, a GPEN checkpoint (safetensors,
+.pth, ONNX), or a bundle that carries its source. Read here into one shape; nothing is converted yet.
 
 A .pth is a pickle: it is read with weights_only, which builds tensors and nothing else, and there is no other way.
 """
@@ -11,8 +11,8 @@ import json
 import pickle
 import struct
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engines.bundle import Bundle, Face, Role, Sampling
+from engines.bundle import Bundle, Face, Role, Sampling, Scheduler, Text
 from engines.errors import BundleError
 from engines.networks.gpen import Spec
+from engines.toolchain import stable_diffusion
+from engines.toolchain.detector import recognise
 
-FOLDERS: Mapping[Role, str] = {
-    "text_encoder": "text_encoder",
-    "denoiser": "transformer",
-    "decoder": "vae",
-    "preview_decoder": "preview_decoder",
-}
+FOLDERS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "transformer", "decoder": "vae"}  # Z-Image's
+TINY = {4: "taesd", 16: "taef1"}  # the tiny decoder of a latent space, by its channels
+LIBRARIES = ("diffusion_pytorch_model", "model")  # how diffusers and transformers call their weights
 WRAPPERS = ("g_ema", "params_ema", "params", "state_dict")  # under which trainers hide a state dict
 # How a file begins that torch before 1.6 wrote, as upstream's may be: no zip, and so it cannot be mapped into memory.
 OLD_PTH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
@@ -60,14 +59,16 @@ class About:
     licence: str = FOREIGN
     lineage: tuple[str, ...] = ()
     residual: float = 0.0
+    scheduler: Scheduler | None = None  # of Stable Diffusion, instead of the checkpoint's own
 
     @classmethod
-    def read(cls, path: Path | None) -> About:
-        """BundleError: the file says something else."""
+    def read(cls, path: Path | None, **customs: Any) -> About:
+        """`customs` hold where the file says nothing. BundleError: it says something else."""
         if path is None:
-            return cls()
+            return cls(**customs)
         try:
-            return TypeAdapter(cls).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+            told = tomllib.loads(path.read_text(encoding="utf-8"))
+            return TypeAdapter(cls).validate_python({**customs, **told})
         except (OSError, ValueError) as exc:  # no text, no TOML, or not these fields
             raise BundleError(f"{path.name}: {exc}", bundle=path.name) from exc
 
@@ -83,25 +84,111 @@ class Source:
     tokenizer: Path | None = None
     face: Face | None = None
     card: Path | None = None
+    text: Text | None = None  # its checksum and template are still to come
 
 
-def portrait(base: Path, about_file: Path | None = None) -> Source:
-    """`base`: a bundle, or what ZImagePipeline.save_pretrained writes with preview_decoder/ beside. BundleError."""
+def portrait(base: Path, about_file: Path | None = None, checkpoints: Path | None = None) -> Source:
+    """
+    `base`: a bundle, a folder as ZImagePipeline or StableDiffusionPipeline writes it, or one .safetensors of Stable
+    Diffusion 1. A tiny decoder is looked for in preview_decoder/ beside, then among `checkpoints`. BundleError: none of
+    these, or something is missing.
+    """
     if (base / "bundle.json").is_file():
         return _of_bundle(Bundle.open(base), "diffusers")
-    about = About.read(about_file)
     try:
-        vae, shift = _config(base / "vae"), _config(base / "scheduler", "scheduler_config.json")["shift"]
-        stride = 2 ** (len(vae["block_out_channels"]) - 1)
-        scale = (vae["latent_channels"], stride, vae["scaling_factor"], vae["shift_factor"])
-        sampling = Sampling(about.steps, shift, *scale, about.guidance)
+        source = KNOWN[_pipeline(base)](base, about_file)
+        tiny = _preview_decoder(base, source, checkpoints)
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise BundleError(f"{base.name} is not a folder of ZImagePipeline: {exc!r}", bundle=base.name) from exc
-    parts = {role: base / folder for role, folder in FOLDERS.items() if (base / folder).is_dir()}
-    if missing := sorted(set(FOLDERS) - {"preview_decoder"} - set(parts)):
-        raise BundleError(f"{base.name} has no {', '.join(missing)}", bundle=base.name)
+        raise BundleError(f"{base.name} is no model for portraits: {exc!r}", bundle=base.name) from exc
+    for role, path in source.parts.items():
+        if path.is_dir() and not weights(path):
+            raise BundleError(f"{base.name}: the weights of its {role} are no safetensors", bundle=base.name)
+    card = _card(about_file or (base / "about.toml" if base.is_dir() else base))
+    return replace(source, parts={**source.parts, **tiny}, card=card)
+
+
+def _pipeline(base: Path) -> str:
+    """The class that reads it; a folder that does not say is known by the name of its denoiser's."""
+    if base.is_file() or ((base / "unet").is_dir() and not (base / "model_index.json").is_file()):
+        return stable_diffusion.PIPELINES[0]
+    if not (base / "model_index.json").is_file():
+        return "ZImagePipeline"
+    name = str(_config(base, "model_index.json").get("_class_name"))
+    if name not in KNOWN:
+        raise BundleError(f"{base.name} is a {name}; known are {', '.join(KNOWN)}", bundle=base.name)
+    return name
+
+
+def _z_image(base: Path, about_file: Path | None) -> Source:
+    about, shift = About.read(about_file), _config(base / "scheduler", "scheduler_config.json")["shift"]
+    sampling = Sampling(about.steps, shift, *_geometry(_config(base / "vae")), about.guidance)
     tokenizer = base / "tokenizer" / "tokenizer.json"
-    return Source("zimage", parts, about, sampling, tokenizer, card=_card(about_file or base / "about.toml"))
+    return Source("zimage", _parts(base, FOLDERS), about, sampling, tokenizer, text=Text("tokenizer.json", ""))
+
+
+def _stable_diffusion(base: Path, about_file: Path | None) -> Source:
+    single = base.is_file()
+    if single:
+        stable_diffusion.check_single(base)
+    configs = stable_diffusion.SD15 if single else base
+    parts = dict.fromkeys(stable_diffusion.PARTS, base) if single else _parts(base, stable_diffusion.PARTS)
+    geometry, unet = _geometry(_config(configs / "vae")), _config(configs / "unet")
+    told = _config(configs / "scheduler", "scheduler_config.json")
+    wanted = About.read(about_file).scheduler
+    how = stable_diffusion.diffusion(told, unet, wanted)
+    about = About.read(about_file, **stable_diffusion.customs(how, (unet.get("sample_size") or 64) * geometry[1]))
+    if (name := told.get("_class_name")) not in stable_diffusion.CLASSES.values() and wanted is None:
+        about = replace(about, lineage=(*about.lineage, f"sampled by DDIM in place of {name}"))
+    sampling = Sampling(about.steps, 1.0, *geometry, about.guidance, how)
+    positions = _config(configs / "text_encoder").get("max_position_embeddings", 77)
+    text = stable_diffusion.text(configs / "tokenizer", positions)
+    return Source("sd", parts, about, sampling, configs / "tokenizer", text=text)
+
+
+KNOWN: Mapping[str, Callable[[Path, Path | None], Source]] = {
+    "ZImagePipeline": _z_image,
+    **dict.fromkeys(stable_diffusion.PIPELINES, _stable_diffusion),
+}
+
+
+def _geometry(vae: Mapping[str, Any]) -> tuple[int, int, float, float]:
+    """latent_channels, latent_stride, latent_scale, latent_shift; what old files leave out is Stable Diffusion's."""
+    stride = 2 ** (len(vae["block_out_channels"]) - 1)
+    return vae["latent_channels"], stride, vae.get("scaling_factor", 0.18215), vae.get("shift_factor") or 0.0
+
+
+def _parts(base: Path, folders: Mapping[Role, str]) -> dict[Role, Path]:
+    parts: dict[Role, Path] = {role: base / folder for role, folder in folders.items() if (base / folder).is_dir()}
+    if missing := sorted(set(folders) - set(parts)):
+        raise BundleError(f"{base.name} has no {', '.join(missing)}", bundle=base.name)
+    return parts
+
+
+def _preview_decoder(base: Path, source: Source, checkpoints: Path | None) -> dict[Role, Path]:
+    """By latent space, never by habit: another one's draws nonsense. BundleError: what lies beside is another's."""
+    channels = source.sampling.latent_channels if source.sampling else 0
+    name = TINY.get(channels, "")
+    beside = (base if base.is_dir() else base.parent) / "preview_decoder"
+    for folder in (beside, checkpoints / name) if checkpoints and name else (beside,):
+        if folder.is_dir():
+            found = _config(folder).get("latent_channels", 4)
+            if found != channels:
+                detail = (
+                    f"{folder.name} is for {found} latent channels, {base.name} has {channels}: {name or 'none known'}"
+                )
+                raise BundleError(detail, bundle=base.name)
+            return {"preview_decoder": folder}
+    return {}
+
+
+def weights(folder: Path) -> dict[str, Path]:
+    """
+    The safetensors that the folder's library reads, by the name to store them under: those of full width, or the halves
+    where there is nothing else.
+    """
+    files = [path for path in sorted(folder.glob("*.safetensors")) if path.name.startswith(LIBRARIES)]
+    whole = {path.name: path for path in files if path.name.count(".") == 1}
+    return whole or {path.name.replace(".fp16.", "."): path for path in files if ".fp16." in path.name}
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -114,10 +201,17 @@ def restorer(weights: Path, about_file: Path | None = None) -> Source:
     if (weights / "bundle.json").is_file():
         return _of_bundle(Bundle.open(weights), "safetensors")
     about = About.read(about_file)
-    size_px = onnx_size_px(weights) if weights.suffix == ".onnx" else size_of(weights, read_state(weights))
+    size_px = onnx_size_px(weights) if weights.suffix.lower() == ".onnx" else size_of(weights, read_state(weights))
     return Source(
         "gpen", {"restorer": weights}, about, face=Face(size_px, about.residual), card=_card(about_file or weights)
     )
+
+
+def detector(weights: Path, about_file: Path | None = None) -> Source:
+    """`weights`: CenterFace or YuNet as ONNX. BundleError: neither. Its face's size is the longest side it looks at."""
+    known = recognise(weights)
+    about, card = About.read(about_file), _card(about_file or weights)
+    return Source(known.family, {"face_detector": weights}, about, face=Face(known.longest_px), card=card)
 
 
 def _card(beside: Path) -> Path | None:
@@ -141,14 +235,14 @@ def _of_bundle(bundle: Bundle, source: str) -> Source:
         lineage=bundle.lineage,
         residual=bundle.face.residual if bundle.face else 0.0,
     )
-    tokenizer = bundle.root / bundle.text.tokenizer if bundle.text else None
-    return Source(bundle.family, parts, about, sampling, tokenizer, bundle.face, _card(bundle.root / "bundle.json"))
+    tokenizer, card = bundle.root / bundle.text.tokenizer if bundle.text else None, _card(bundle.root / "bundle.json")
+    return Source(bundle.family, parts, about, sampling, tokenizer, bundle.face, card, bundle.text)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """A GPEN's state dict. BundleError: the file is damaged, or holds something else."""
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+        state: Any = load_file(path) if path.suffix.lower() == ".safetensors" else _unpickled(path)
     except FAULTS as exc:
         why = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise BundleError(f"{path.name} cannot be read: {why}", bundle=path.name) from exc

@@ -18,6 +18,7 @@ from engines.messages import Event, Note, Progress, Stage
 Emit = Callable[[Event], None]
 Say = Callable[[str], None]
 RECORDS = ".records"
+EARLY = 0.15  # of the work: nothing is foretold from less
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def run(steps: Sequence[Step], work: Path, emit: Emit) -> list[dict[str, Any]]:
 
 
 def _eta_s(passed_s: float, done: float, total: float) -> float | None:
-    return round(passed_s * (total - done) / done, 1) if done else None
+    return round(passed_s * (total - done) / done, 1) if done > EARLY * total else None
 
 
 def _do(work: Path, step: Step, say: Say) -> None:
