@@ -9,41 +9,120 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import struct
 import time
+import unicodedata
 import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
-from engines.errors import ImageError, ImageTooLarge, NotFoundError, StorageError
+from engines.errors import ImageError, ImageTooLarge, StorageError
+from engines.messages import PhotoFormat
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-READABLE = ("JPEG", "PNG", "WEBP")  # MPO, which many phones write into .jpg, opens as JPEG
+READABLE = ("JPEG", "PNG", "WEBP", "HEIF")  # MPO, which many phones write into .jpg, opens as JPEG
 MAX_MEGAPIXELS = 50
+GREY, COLOURED = 3.0, 24.0  # distance between largest and smallest channel in levels: a grey picture's mean; its most
 PREVIEW_PREFIX = "preview_"
-NEGATIVE_SUFFIX = ".negative.npz"
-PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?\.png")
+NAME_BYTES = 180  # of a photo's own name: with all that is put around it, disks take it
+# The time, a number for the next ones within that second, and of a photo what its owner called it.
+PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)")
+SUFFIXES: dict[PhotoFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+BROKEN = (SyntaxError, ValueError, EOFError, TypeError, RuntimeError, struct.error)  # decoders, for broken files
+ODD_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error)
+TAKEN, CAMERA, TAKEN_BY_CAMERA, USER_COMMENT = 0x0132, 0x8769, 0x9003, 0x9286  # EXIF; the last two are in the second
+
+
+@dataclass(frozen=True)
+class Photo:
+    """
+    A picture with what of its file goes on: transparency (H, W) or none, the profile that its RGB numbers are meant in,
+    whether it was grey, and when it was taken ("2004:05:06 07:08:09", or empty).
+    """
+
+    pixels: Pixels
+    alpha: NDArray[np.uint8] | None = None
+    profile: bytes = b""
+    grey: bool = False
+    taken: str = ""
 
 
 def read(path: Path) -> Pixels:
-    """An uploaded file, upright. ImageError: not a picture we read, or broken. ImageTooLarge: over MAX_MEGAPIXELS."""
+    """An uploaded file, upright, in sRGB, on white. ImageError: not a picture we read, or broken. ImageTooLarge."""
+    with _opened(path) as image:
+        return np.array(_to_rgb(_upright(_to_srgb(image))))
+
+
+def read_photo(path: Path) -> Photo:
+    """An uploaded file, upright, in its own colours. ImageError, ImageTooLarge: as read."""
+    with _opened(path) as image:
+        taken, profile = _taken(image), _profile(image)
+        upright = _to_8_bits(_upright(image if profile else _to_srgb(image)))
+        alpha = None
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            alpha = np.array(upright.getchannel("A"))
+        pixels = np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    return Photo(pixels, alpha, profile, _is_grey(pixels), taken)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """ImageError, ImageTooLarge."""
+    register_heif_opener(thumbnails=False)
     with _mapped_errors(), Image.open(path, formats=READABLE) as image:
         megapixels = image.width * image.height / 1e6
         if megapixels > MAX_MEGAPIXELS:  # known from the header, before a pixel is decoded
             raise ImageTooLarge(f"{megapixels:.0f} megapixels", megapixels=round(megapixels), limit=MAX_MEGAPIXELS)
         image.load()
-        return np.array(_to_rgb(ImageOps.exif_transpose(_to_srgb(image))))
+        yield image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF says; one that makes no sense says nothing."""
+    with contextlib.suppress(*ODD_EXIF):
+        ImageOps.exif_transpose(image, in_place=True)  # large photos are not copied without need
+    return image
+
+
+def _taken(image: Image.Image) -> str:
+    """Only what looks like a time: the rest of the metadata is nobody's business."""
+    said = ""
+    with contextlib.suppress(*ODD_EXIF):
+        exif = image.getexif()
+        said = str(exif.get_ifd(CAMERA).get(TAKEN_BY_CAMERA) or exif.get(TAKEN) or "")
+    return said if re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", said) else ""
+
+
+def _profile(image: Image.Image) -> bytes:
+    """The file's, if the numbers are RGB and it says what they mean."""
+    data: bytes = image.info.get("icc_profile") or b""
+    if not data or image.mode not in ("RGB", "RGBA"):
+        return b""
+    try:
+        space = ImageCms.ImageCmsProfile(io.BytesIO(data)).profile.xcolor_space
+    except (ImageCms.PyCMSError, OSError):
+        return b""
+    return data if space.strip() == "RGB" else b""
+
+
+def _is_grey(pixels: Pixels) -> bool:
+    """Scans of grey prints come as RGB files; JPEG and scanners leave a little colour."""
+    step = max(1, max(pixels.shape[:2]) // 1024)
+    seen = pixels[::step, ::step]
+    spread = seen.max(-1) - seen.min(-1)
+    return bool(spread.mean() < GREY and np.percentile(spread, 99.9) < COLOURED)  # a face in the snow has colour
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -59,10 +138,15 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted or image
 
 
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith(("I", "F")):  # 16-bit greys arrive as I;16 or I
+        return image
+    levels = np.asarray(image, dtype=np.float32)
+    return Image.fromarray(np.rint(levels.clip(0, 65535) / 257).astype(np.uint8))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16-bit greys arrive as I;16 or I
-        levels = np.asarray(image, dtype=np.float32)
-        image = Image.fromarray(np.rint(levels.clip(0, 65535) / 257).astype(np.uint8))
+    image = _to_8_bits(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -76,12 +160,12 @@ def _mapped_errors() -> Iterator[None]:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is thrown away
             yield
     except UnidentifiedImageError as exc:
-        raise ImageError("not a JPEG, PNG or WEBP picture") from exc
+        raise ImageError("not a JPEG, PNG, WEBP or HEIC picture") from exc
     except Image.DecompressionBombError as exc:
         raise ImageTooLarge(str(exc), megapixels=179, limit=MAX_MEGAPIXELS) from exc
     except OSError as exc:  # its text may name a path, which is nobody's business
         raise ImageError(f"the picture cannot be read: {exc.strerror or 'broken file'}") from exc
-    except (SyntaxError, ValueError, EOFError, TypeError, struct.error) as exc:  # Pillow's decoders, for broken files
+    except BROKEN as exc:
         raise ImageError(f"the picture is broken: {exc}") from exc
 
 
@@ -96,14 +180,57 @@ def write_output(folder: Path, pixels: Pixels, text: str) -> str:
     """Save as outputs_YYYYMMDDHHMMSS.png, then _001 ... within that second. Returns the name. StorageError: the disk
     refuses.
     """
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", text)  # read back by every tool that knows A1111's pictures
+    return _claimed(folder, _encoded(Image.fromarray(pixels), "png", text), ".png")
+
+
+def write_photo(folder: Path, photo: Photo, text: str, format: PhotoFormat, quality: int, name: str) -> str:
+    """
+    As write_output, in the given format, with the photo's transparency (white in JPEG), profile and, if it has one,
+    time; `name` is what its owner called it. Returns the name.
+    """
+    image = Image.fromarray(photo.pixels)
+    if photo.alpha is not None:
+        image.putalpha(Image.fromarray(photo.alpha))
+        image = _to_rgb(image) if format == "jpeg" else image
+    elif photo.grey and not photo.profile and not np.ptp(photo.pixels, axis=-1).any():
+        image = image.convert("L")
+    more = {"icc_profile": photo.profile} if photo.profile else {}
+    data = _encoded(image, format, text, quality=quality, exif=_exif(photo, format, text), **more)
+    stem = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", Path(name).stem)).strip("-_")[:60]
+    stem = stem.encode()[:NAME_BYTES].decode(errors="ignore")
+    return _claimed(folder, data, f"-{stem}.{SUFFIXES[format]}" if stem else f".{SUFFIXES[format]}")
+
+
+def _exif(photo: Photo, format: PhotoFormat, text: str) -> Image.Exif:
+    """The time; and the text for formats that have no other place for it, where A1111's tools look for it too."""
+    exif = Image.Exif()
+    if photo.taken:
+        exif[TAKEN] = photo.taken
+        exif.get_ifd(CAMERA)[TAKEN_BY_CAMERA] = photo.taken
+    if format != "png":
+        exif.get_ifd(CAMERA)[USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
+    return exif
+
+
+def _encoded(image: Image.Image, format: PhotoFormat, text: str, **more: Any) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", pnginfo=info, compress_level=4)
+    if format == "png":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", text)  # read back by every tool that knows A1111's pictures
+        more.pop("quality", None)
+        image.save(data, "PNG", pnginfo=info, compress_level=4, **more)
+    elif format == "webp":
+        image.save(data, "WEBP", method=2, **more)
+    else:
+        image.save(data, "JPEG", subsampling=0, **more)
+    return data.getvalue()
+
+
+def _claimed(folder: Path, data: bytes, ending: str) -> str:
     stem = time.strftime("outputs_%Y%m%d%H%M%S")
-    names = chain([f"{stem}.png"], (f"{stem}_{i:03}.png" for i in count(1)))
-    with _mapped_storage(folder):
-        beside = _write_beside(folder, data.getvalue(), durable=True)
+    names = chain([stem + ending], (f"{stem}_{i:03}{ending}" for i in count(1)))
+    with mapped_storage(folder):
+        beside = write_beside(folder, data, durable=True)
         name = next(name for name in names if _claim(beside, folder / name))
         beside.unlink(missing_ok=True)
         return name
@@ -114,52 +241,18 @@ def write_png(path: Path, pixels: Pixels) -> None:
     Image.fromarray(pixels).save(path, "PNG", optimize=True)
 
 
-def write_preview(folder: Path, pixels: Pixels) -> str:
+def write_preview(folder: Path, pixels: Pixels, profile: bytes = b"") -> str:
     """Save a small picture for the eyes only. Returns the name."""
     data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "WEBP", quality=80, method=0)
+    Image.fromarray(pixels).save(data, "WEBP", quality=80, method=0, icc_profile=profile)
     name = f"{PREVIEW_PREFIX}{uuid.uuid4().hex}.webp"
-    with _mapped_storage(folder):
-        _write_beside(folder, data.getvalue(), durable=False).replace(folder / name)
+    with mapped_storage(folder):
+        write_beside(folder, data.getvalue(), durable=False).replace(folder / name)
     return name
 
 
-@dataclass(frozen=True)
-class Negative:
-    """What is kept of a picture that only the tiny decoder has seen, so that the full one can draw it later."""
-
-    latents: NDArray[np.float32]
-    bundle: str
-    seed: int
-    text: str
-
-
-def write_negative(picture: Path, negative: Negative) -> None:
-    """Save it beside its picture, whole or not at all."""
-    data = io.BytesIO()
-    note = json.dumps([negative.bundle, negative.seed, negative.text])
-    np.savez(data, allow_pickle=False, latents=negative.latents, note=np.array(note))
-    path = picture.with_suffix(NEGATIVE_SUFFIX)
-    with _mapped_storage(path.parent):
-        _write_beside(path.parent, data.getvalue(), durable=True).replace(path)
-
-
-def read_negative(folder: Path, name: str) -> Negative:
-    """NotFoundError: no such picture, or nothing was kept of it. ImageError: what was kept is damaged."""
-    if not PICTURE_NAME.fullmatch(name):
-        raise NotFoundError("kept latent", name)
-    try:
-        data = (folder / name).with_suffix(NEGATIVE_SUFFIX).read_bytes()
-        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            return Negative(kept["latents"], *json.loads(str(kept["note"])))
-    except OSError as exc:
-        raise NotFoundError("kept latent", name) from exc
-    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as exc:
-        raise ImageError(f"what was kept of {name} is damaged") from exc
-
-
-def _write_beside(folder: Path, data: bytes, durable: bool) -> Path:
-    """`durable` waits for the disk; a preview is not worth that."""
+def write_beside(folder: Path, data: bytes, durable: bool) -> Path:
+    """A whole file that has no name yet. `durable` waits for the disk; a preview is not worth that."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -191,7 +284,7 @@ def _claim(beside: Path, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _mapped_storage(folder: Path) -> Iterator[None]:
+def mapped_storage(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engines.messages import CREDIT, Enhance, Generate
 
 
-def describe(request: Generate, seed: int, size: tuple[int, int], steps: int, guidance: float, engine: str) -> str:
-    """The prompt, the negative prompt, then one line `Name: value, ...`."""
+def describe(
+    request: Generate,
+    seed: int,
+    size: tuple[int, int],
+    steps: int,
+    guidance: float,
+    engine: str,
+    others: Mapping[str, str] | None = None,
+) -> str:
+    """The prompt, the negative prompt, then one line `Name: value, ...`. `others`: worded by a family."""
+    loras = " + ".join(f"{lora.name} {lora.strength:g}" for lora in request.loras)
     values = {
         "Steps": steps,
         "Sampler": "FlowMatch Euler",
@@ -15,7 +26,9 @@ def describe(request: Generate, seed: int, size: tuple[int, int], steps: int, gu
         "Size": f"{size[0]}x{size[1]}",
         "Model": request.bundle,
         "Engine": engine,
+        **({"LoRA": loras} if loras else {}),
         "Credit": CREDIT,
+        **(others or {}),
     }
     line = ", ".join(f"{name}: {value}" for name, value in values.items())
     negative = [f"Negative prompt: {request.negative}"] if request.negative else []
@@ -30,6 +43,10 @@ def describe_restoration(r: Enhance, engine: str) -> str:
         "Sharpen": r.sharpen,
         "Contrast": r.contrast,
         "Brightness": r.brightness,
+        "Fading": r.fading,
+        "Scratches": r.scratches,
+        "More detail": r.more_detail,
+        "Whole picture": r.whole_picture,
         "Protect skin": r.protect_skin,
         "Model": r.bundle,
         "Engine": engine,

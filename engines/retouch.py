@@ -1,13 +1,14 @@
 """
-What happens to a photo around its restored face: how much of the network's change is taken, and the classic controls.
+What happens to a photo beside its faces' network: how much of the network's change is taken, the classic controls, and
+repairs of old prints.
 
-Knows pixels only: uint8 RGB (H, W, 3) in and out; no network, no files. Strengths are 0..1. Large photos are worked on
-in bands of rows, so that no copy in floating point is ever larger than a band.
+Knows pixels only: uint8 RGB (H, W, 3) in and out; no network, no files. Strengths are 0..1, and 0 gives the picture
+back untouched. Large photos are worked on in bands of rows, so that no floating-point copy is ever larger than a band.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -19,8 +20,12 @@ from engines.messages import RestoreMode
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 SOFT_PX = 12.0  # at the network's size: what is coarser than this counts as light and colour, finer as detail
+DETAIL_PX = 3.0  # at the network's size
 CHROMA_LIMIT = 2.0  # CIELAB; about the smallest shift of skin colour that people notice
-BAND_PX = 256
+ROUNDING, HALVINGS = 0.8, 7  # what rounding to levels adds to a colour; steps of the search for a lightness
+BAND_PX, SKIN_BAND_PX = 256, 64  # rows; in the second, many copies in floating point
+SCRATCH_PX = 7  # no wider is a scratch
+STRAIGHT = 0.15  # of its length it bends at most
 
 
 def to_square(pixels: Pixels, size_px: int) -> Pixels:
@@ -40,49 +45,76 @@ def _inside(height: int, width: int, size_px: int) -> tuple[int, int, int, int]:
     return (size_px - inner_height) // 2, (size_px - inner_width) // 2, inner_height, inner_width
 
 
-def take_change(pixels: Pixels, before: Pixels, after: Pixels, strength: float, mode: RestoreMode) -> Pixels:
+def change_of(before: Pixels, after: Pixels, mode: RestoreMode) -> Floats:
     """
-    Add what the network changed in the square (before -> after) to the full picture, which keeps its own resolution.
+    What a network changed, weighed by the mode; (N, N, 3) in levels.
 
     natural: half of the change in light and colour, all of the detail; strong: all of both; detail: all, and half of
     the detail once more.
     """
     change = after.astype(np.float32) - before.astype(np.float32)
     coarse = cv2.GaussianBlur(change, (0, 0), SOFT_PX)
-    fine = change - coarse
     weights = {"natural": (0.5, 1.0), "strong": (1.0, 1.0), "detail": (1.0, 1.5)}[mode]
-    chosen = cv2.addWeighted(coarse, weights[0] * strength, fine, weights[1] * strength, 0)
-    height, width = pixels.shape[:2]
-    top, left, inner_height, inner_width = _inside(height, width, before.shape[0])
-    inner = np.asarray(chosen[top : top + inner_height, left : left + inner_width], dtype=np.float32)
-    result = np.empty_like(pixels)
-    for rows in _bands(height):
-        result[rows] = _u8(pixels[rows] + _enlarged(inner, height, width, rows))
-    return result
+    return np.asarray(cv2.addWeighted(coarse, weights[0] - weights[1], change, weights[1], 0), dtype=np.float32)
 
 
-def _enlarged(small: Floats, height: int, width: int, rows: slice) -> Floats:
-    """The given rows of `small` enlarged to (height, width), pixel areas aligned: x_small = (x + 1/2) * scale - 1/2."""
-    scale_x, scale_y = small.shape[1] / width, small.shape[0] / height
-    to_small = np.array([[scale_x, 0, 0.5 * scale_x - 0.5], [0, scale_y, (rows.start + 0.5) * scale_y - 0.5]])
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    size = (width, rows.stop - rows.start)
-    enlarged = cv2.warpAffine(small, to_small, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(enlarged, dtype=np.float32)
+def without_colour(change: Floats) -> Floats:
+    """The same change in light alone. (N, N, 3) in levels"""
+    return np.repeat(cv2.cvtColor(change, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
 
 
-def hold_chroma(source: Pixels, changed: Pixels, limit: float = CHROMA_LIMIT) -> Pixels:
-    """Keep the new lightness, but let colour move no further than `limit` in the a, b plane of CIELAB."""
-    result = changed.copy()
-    for rows in _bands(source.shape[0]):
+def local_contrast(face: Pixels, amount: float) -> Floats:
+    """A change that brings out what is a few pixels wide: lashes, hair, folds. (N, N, 3) in levels."""
+    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    fine = grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX)
+    return np.repeat(amount * fine[:, :, None], 3, axis=2)
+
+
+def hold_skin(source: Pixels, changed: Pixels, limit: float = CHROMA_LIMIT) -> None:
+    """Where `source` is of skin's colour, colour moves no further than `limit` in CIELAB's a, b. Alters `changed`."""
+    for rows in _bands(source.shape[0], SKIN_BAND_PX):
         was, now = _lab(source[rows]), _lab(changed[rows])
-        shift = now[..., 1:] - was[..., 1:]
-        distance = np.linalg.norm(shift, axis=-1, keepdims=True)
-        too_far = distance > limit
-        now[..., 1:] = was[..., 1:] + shift * (limit / np.maximum(distance, limit)).astype(np.float32)
-        held = _u8(cv2.cvtColor(now, cv2.COLOR_LAB2RGB) * 255)
-        np.copyto(result[rows], held, where=too_far)
-    return result
+        too_far = (_colour_shift(was, now) > limit) & _is_skin(source[rows])
+        if too_far.any():
+            changed[rows][too_far] = _held(was[too_far], now[too_far], limit)
+
+
+def _colour_shift(was: Floats, now: Floats) -> Floats:
+    """CIELAB (..., 3) -> (...)"""
+    return np.asarray(np.linalg.norm(now[..., 1:] - was[..., 1:], axis=-1), dtype=np.float32)
+
+
+def _held(was: Floats, now: Floats, limit: float) -> Pixels:
+    """CIELAB (n, 3) -> RGB levels (n, 3): the new lightness, and the colour as near to the new one as it may be."""
+    share = limit / np.maximum(_colour_shift(was, now), limit)
+    wanted = now.copy()
+    wanted[:, 1:] = was[:, 1:] + (now[:, 1:] - was[:, 1:]) * share[:, None]
+    levels = _levels(wanted)
+    misfit = _colour_shift(was, _lab(levels[None])[0]) > limit + ROUNDING
+    if misfit.any():
+        levels[misfit] = _nearest_shown(was[misfit], wanted[misfit], limit)
+    return levels
+
+
+def _nearest_shown(was: Floats, wanted: Floats, limit: float) -> Pixels:
+    """
+    CIELAB (n, 3) -> RGB levels (n, 3). Near white and near black there is hardly any colour: lightness comes back
+    towards what was, by halves, until the colour can be shown.
+    """
+    low, high = np.zeros((len(was), 1), dtype=np.float32), np.ones((len(was), 1), dtype=np.float32)
+    for _ in range(HALVINGS):
+        middle = np.asarray((low + high) / 2, dtype=np.float32)
+        shown = _lab(_levels(wanted + middle * (was - wanted))[None])[0]
+        fits = (_colour_shift(was, shown) <= limit + ROUNDING)[:, None]
+        low, high = np.where(fits, low, middle), np.where(fits, middle, high)
+    return _levels(wanted + high * (was - wanted))
+
+
+def _is_skin(pixels: Pixels) -> NDArray[np.bool_]:
+    """(H, W). All shades of skin lie in one part of the Cr, Cb plane. (Chai & Ngan 1999, somewhat widened)"""
+    ycc = cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb)
+    low, high = np.array([0, 130, 74], dtype=np.uint8), np.array([255, 178, 130], dtype=np.uint8)
+    return cv2.inRange(ycc, low, high) > 0
 
 
 def denoise(pixels: Pixels, strength: float) -> Pixels:
@@ -111,13 +143,90 @@ def adjust(pixels: Pixels, contrast: float, brightness: float) -> Pixels:
     return np.asarray(cv2.LUT(pixels, _u8(levels)), dtype=np.uint8)
 
 
-def _bands(height: int) -> Iterator[slice]:
-    for start in range(0, height, BAND_PX):
-        yield slice(start, min(start + BAND_PX, height))
+# ---- old prints
+
+
+def fading_of(pixels: Pixels) -> float:
+    """How little of the range from black to white a picture uses: 0 all of it, 1 less than a third."""
+    low, high = _ends(pixels)
+    return float(np.clip((0.85 - float((high - low).max()) / 255) / 0.5, 0, 1))
+
+
+def mend_fading(pixels: Pixels, strength: float) -> Pixels:
+    """Stretch every channel to the whole range, which takes a cast away too; at 1 all the way."""
+    if strength <= 0:
+        return pixels
+    low, high = _ends(pixels)
+    reach = np.maximum(high - low, 32.0)  # nothing becomes more than eight times as strong
+    stretched = (np.arange(256)[:, None] - low) * (255 / reach)  # (256, 3)
+    levels = (1 - strength) * np.arange(256)[:, None] + strength * stretched
+    return np.asarray(cv2.LUT(pixels, _u8(levels)[:, None, :]), dtype=np.uint8)
+
+
+def _ends(pixels: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Darkest and brightest level of each channel, but for the last half per cent."""
+    step = max(1, max(pixels.shape[:2]) // 1024)
+    low, high = np.percentile(pixels[::step, ::step].reshape(-1, 3), (0.5, 99.5), axis=0)
+    return low, high
+
+
+def mend_scratches(pixels: Pixels, strength: float) -> Pixels:
+    """
+    Fill long thin lines that are much brighter or darker than what lies around them from their surroundings (Telea
+    2004). At 1 a difference of 24 levels counts, at 0.1 one of 105.
+    """
+    if strength <= 0:
+        return pixels
+    return in_bands(pixels, lambda band: _without_scratches(band, 114 - 90 * strength), 7 * SCRATCH_PX)
+
+
+def _without_scratches(pixels: Pixels, threshold: float) -> Pixels:
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (SCRATCH_PX, SCRATCH_PX))
+    # Bright and dark ones by themselves: where a scratch crosses an eye, the lashes are none of it.
+    bright, dark = (cv2.morphologyEx(grey, kind, kernel) for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT))
+    marks = _scratches(bright > threshold) | _scratches(dark > threshold)
+    if not marks.any():
+        return pixels
+    return np.asarray(cv2.inpaint(pixels, cv2.dilate(marks, kernel[1:4, 1:4]), 3, cv2.INPAINT_TELEA), dtype=np.uint8)
+
+
+def _scratches(marks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Only marks that are much longer than wide, and nearly straight: lids, lashes and frames of glasses are not."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(marks.astype(np.uint8), connectivity=8)
+    longest = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    slender = (longest >= 5 * SCRATCH_PX) & (stats[:, cv2.CC_STAT_AREA] < longest * SCRATCH_PX)
+    slender[0] = False  # what is not marked
+    for k in np.flatnonzero(slender):
+        left, top, width, height = stats[k, :4]
+        inside = labels[top : top + height, left : left + width] == k
+        sides = cv2.minAreaRect(cv2.findNonZero(inside.astype(np.uint8)))[1]
+        slender[k] = min(sides) <= max(SCRATCH_PX, STRAIGHT * max(sides))
+    return np.asarray(slender[labels], dtype=np.uint8)
+
+
+def in_bands(pixels: Pixels, work: Callable[[Pixels], Pixels], margin_px: int) -> Pixels:
+    """Apply what looks `margin_px` far, band by band, with the same result as all at once."""
+    height = pixels.shape[0]
+    result = np.empty_like(pixels)
+    for rows in _bands(height):
+        top, bottom = max(0, rows.start - margin_px), min(height, rows.stop + margin_px)
+        result[rows] = work(pixels[top:bottom])[rows.start - top : rows.stop - top]
+    return result
+
+
+def _bands(height: int, rows: int = BAND_PX) -> Iterator[slice]:
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
 
 
 def _lab(pixels: Pixels) -> Floats:
     return np.asarray(cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
+
+
+def _levels(lab: Floats) -> Pixels:
+    """(n, 3) -> RGB (n, 3)"""
+    return _u8(cv2.cvtColor(np.asarray(lab, dtype=np.float32)[None], cv2.COLOR_LAB2RGB)[0] * 255)
 
 
 def _u8(x: NDArray[Any]) -> Pixels:

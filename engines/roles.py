@@ -7,12 +7,16 @@ Latents are (1, C, h, w) float32, pictures uint8 RGB (H, W, 3).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
-from engines import families
+from engines import detection, families, sampler
 from engines.backends import Session
 from engines.bundle import Sampling
+from engines.detection import Face
 from engines.errors import BlankPicture
+from engines.sampler import Schedule
 from engines.signatures import Array
 from engines.tokens import Tokens
 
@@ -32,9 +36,23 @@ class Denoiser:
     def __init__(self, session: Session, family: families.Family) -> None:
         self.session, self.family = session, family
 
-    def velocity(self, latents: Array, sigma: float, prompt: Array) -> Array:
-        """dx / dsigma at noise level `sigma` in (0, 1]. prompt (1, T, D) -> (1, C, h, w)"""
-        return self.family.velocity(self.session.run(self.family.feeds(latents, sigma, prompt)))
+    def velocity(self, latents: Array, level: float, prompt: Array, extras: Mapping[str, Array] | None = None) -> Array:
+        """What the network tells at this noise level. prompt (1, T, D) -> (1, C, h, w)"""
+        return self.family.velocity(self.session.run({**self.family.feeds(latents, level, prompt), **(extras or {})}))
+
+    def denoise(
+        self, x: Array, schedule: Schedule, prompt: Array, negative: Array | None, seed: int
+    ) -> Iterator[tuple[Array, Array]]:
+        """After every step: the latents, and the guess of the clean ones. `negative`: for a schedule with guidance."""
+        for i, step in enumerate(schedule.steps, start=1):
+            shown = step.shown(x)
+            told = self.velocity(shown, step.level, prompt, schedule.extras)
+            if negative is not None:
+                other = self.velocity(shown, step.level, negative, schedule.extras)
+                told = sampler.guide(told, other, schedule.guidance)
+            fresh = sampler.fresh(x.shape, seed, i) if step.noisy else None
+            guess, x = step.guess(x, told), step.next(x, told, fresh)
+            yield x, guess
 
 
 class Decoder:
@@ -68,6 +86,21 @@ class Restorer:
         """(N, N, 3) uint8 RGB -> the same, restored. BlankPicture: the result is not a number."""
         restored = self.session.run({"face": from_pixels(face)})["restored"]
         return to_pixels(restored)
+
+
+class Detector:
+    """Finds faces. `family` says how its numbers are read, `longest_px` how large a picture it is shown."""
+
+    def __init__(self, session: Session, family: str, longest_px: int) -> None:
+        self.session, self.family, self.longest_px = session, family, longest_px
+
+    def find(self, picture: Array) -> list[Face]:
+        """(H, W, 3) uint8 RGB -> faces in its pixels, surest first."""
+        look, scale = detection.shown(picture, self.longest_px, square=self.family == "yunet")
+        feeds = {"picture": np.ascontiguousarray(look.transpose(2, 0, 1)[None], dtype=np.float32)}
+        rows = self.session.run(feeds)["candidates"][0]
+        found = detection.decode(self.family, rows, *look.shape[:2])
+        return [face.enlarged(1 / scale, *picture.shape[:2]) for face in found]
 
 
 def from_pixels(pixels: Array) -> Array:

@@ -11,27 +11,45 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engines import backends, images, parameters, retouch
-from engines.bundle import Shelf
+from engines import backends, images, negatives
+from engines.bundle import BUILT_IN, Shelf
 from engines.cache import ArrayCache
 from engines.errors import OptionError, StudioError
-from engines.kit import Kits, Select
-from engines.messages import Build, Develop, Enhance, Event, Failed, Final, Generate, Preview, Progress, Request
+from engines.kit import Kit, Kits, Select
+from engines.loras import Loras
+from engines.messages import (
+    Build,
+    Develop,
+    Enhance,
+    Event,
+    Failed,
+    Fetch,
+    Final,
+    Generate,
+    Inspect,
+    Progress,
+    Request,
+)
+from engines.photo import Restoration, advise
 from engines.portrait import Drawing, Pace, Plan
+from engines.remembered import Remembered
 from engines.roles import seen
 
 KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory
 PREVIEWS_LIVE_S = 86400.0
-BEFORE_PX = 1600  # enough to compare on any screen
+DETECTOR = "detector"  # the bundle of that name
+KEPT_PHOTOS = 2000  # whose restorations are remembered
+SHIPPED = Loras((BUILT_IN / "loras",))
 Cancelled = Callable[[], bool]
 
 
 class Studio:
-    """`shelf` holds the bundles; `state` is a folder for caches."""
+    """`shelf` holds the bundles, `loras` what they may wear; `state` is a folder for caches."""
 
-    def __init__(self, shelf: Shelf, state: Path, select: Select = backends.select) -> None:
-        self.kits = Kits(shelf, select)
+    def __init__(self, shelf: Shelf, state: Path, select: Select = backends.select, loras: Loras = SHIPPED) -> None:
+        self.kits, self.loras = Kits(shelf, select), loras
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
+        self.photos = Remembered(state / "photos", KEPT_PHOTOS)
         self.paces: defaultdict[tuple[str, str, int, int], Pace] = defaultdict(Pace)
 
     def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
@@ -42,45 +60,51 @@ class Studio:
                 case Generate():
                     yield from self._generate(request, folder, cancelled)
                 case Enhance():
-                    yield from self._enhance(request, folder)
+                    yield from self._enhance(request, folder, cancelled)
+                case Inspect():
+                    yield from self._inspect(request)
                 case Develop():
                     yield from self._develop(request, folder)
-                case Build():
-                    raise OptionError("kind", "build", "generate, enhance, develop")  # the workshop's
+                case Build() | Fetch():  # the workshop's
+                    raise OptionError("kind", type(request).__name__.lower(), "generate, enhance, develop")
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
     def _generate(self, r: Generate, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        kit, reason = self.kits.take(r.bundle, r.backend)
+        loras = self.loras.pick(r.loras)
+        kit, reason = self.kits.take(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
+        reason += "; a LoRA needs PyTorch" if loras else ""
         plan = Plan.of(r, kit.bundle)
         pace = self.paces[r.bundle, kit.engine.name, plan.width, plan.height]
-        yield from Drawing(plan, kit, reason, folder, pace, started, cancelled).events(self.embeddings)
+        drawing = Drawing(plan, kit, reason, folder, pace, started, cancelled, loras)
+        yield from drawing.events(self.embeddings)
 
-    def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
+    def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         kit, reason = self.kits.take(r.bundle, r.backend)
         if "restorer" not in kit.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
-        photo = images.read(Path(r.image))
-        yield Preview(0, images.write_preview(folder, images.fit(photo, BEFORE_PX)))
-        yield Progress("restore", 0, 1)
-        size_px = kit.bundle.need(kit.bundle.face, "its face").size_px
-        before = retouch.to_square(photo, size_px)
-        result = retouch.take_change(photo, before, kit.restorer.restore(before), r.strength / 100, r.mode)
-        result = retouch.hold_chroma(photo, result) if r.protect_skin else result
-        result = retouch.sharpen(retouch.denoise(result, r.denoise / 100), r.sharpen / 100)
-        result = retouch.adjust(result, r.contrast / 100, r.brightness / 100)
-        text = parameters.describe_restoration(r, kit.engine.name)
-        name = images.write_output(folder, result, text)
-        yield Final((name,), 0, round(time.perf_counter() - started, 3), kit.engine.name, reason)
+        eye = self._eye()
+        restoration = Restoration(r, kit, eye.detector, reason, folder, started, cancelled)
+        yield from self.photos.events(r, (kit, eye), folder, restoration)
+
+    def _inspect(self, r: Inspect) -> Iterator[Event]:
+        started = time.perf_counter()
+        yield Progress("load", 0, 1)
+        yield advise(r, self._eye().detector)
+        yield Final((), 0, round(time.perf_counter() - started, 3), "")
+
+    def _eye(self) -> Kit:
+        """The one graph for all engines: whichever serves a photo, the same faces are found."""
+        return self.kits.take(DETECTOR, "auto")[0]
 
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        kept = images.read_negative(folder, r.image)
+        kept = negatives.read(folder, r.image)
         kit, reason = self.kits.take(kept.bundle, r.backend)
         yield Progress("decode", 0, 1)
         name = images.write_output(folder, seen(kit.decoder.decode(kept.latents)), kept.text)

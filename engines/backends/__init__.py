@@ -13,22 +13,24 @@ import importlib
 import os
 import pkgutil
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engines import verdicts
 from engines.bundle import PRECISIONS, Bundle, Format, Part
-from engines.errors import EngineUnavailable
+from engines.errors import EngineUnavailable, LoraError, OptionError
+from engines.loras import LoraFile
 from engines.signatures import Array
 from engines.verdicts import Verdict, Verdicts
 
 PREFERENCE = ("tensorrt", "openvino", "ort", "torch")  # among engines on equal devices; one not named here comes last
 GROUPS = {"pytorch": ("torch",), "edge": ("tensorrt", "openvino", "ort")}
 TRUSTED = ("ort", "torch")  # with fp32 parts: the toolchain has held their graphs against the source to 1e-4
+FOR_LORAS = "auto, pytorch; this engine takes a LoRA in a bundle built with --lora"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Session(Protocol):
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A session of a denoiser that can wear LoRAs: those of the last call and no others. Returns why some cannot be."""
+
+    def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]: ...
 
 
 class Engine(Protocol):
@@ -135,8 +144,17 @@ def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) 
     aside = "; ".join(f"{c.engine.name}: {_standing(c)}" for c in others)
     reason = f"{chosen.engine.name} on {chosen.probe.device}, {chosen.probe.reason}"
     if known is not None:
-        reason += f", {chosen.precision}, {_standing(chosen)}"
+        verified = f", {_standing(chosen)}" if chosen.verdict or not chosen.trusted else ""
+        reason += verified if chosen.probe.reason.endswith(chosen.precision) else f", {chosen.precision}{verified}"
     return chosen.engine, reason + (f" ({aside})" if aside else "")
+
+
+def for_loras(wanted: str) -> str:
+    """What to select instead for a request with LoRAs, which only sessions of PyTorch can wear. OptionError."""
+    able = ("pytorch", *GROUPS["pytorch"])
+    if wanted not in ("auto", *able):
+        raise OptionError("backend", wanted, FOR_LORAS)
+    return wanted if wanted in able else "pytorch"
 
 
 def _rank(c: Candidate, proving: bool) -> tuple[int, float, bool, bool, int]:

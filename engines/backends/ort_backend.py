@@ -78,7 +78,8 @@ def _open(path: Path, kept: Path | None) -> onnxruntime.InferenceSession:
     except failures + (OSError,):  # a full or read-only disk costs loading time, nothing else; or the graph is bad
         session = _session(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
     return session
 
 
