@@ -13,6 +13,7 @@ from engines import backends
 from engines.bundle import BUILT_IN, Shelf
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
+from engines.loras import Loras
 from engines.settings import Settings, SettingsError
 from engines.studio import Studio
 from engines.verdicts import Verdicts
@@ -48,14 +49,15 @@ def main() -> int:
 def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     known = Verdicts(settings.state / "verdicts")
-    studio = Studio(shelf, settings.state, partial(backends.select, known=known))
-    workshop = Workshop(shelf, settings.models, settings.checkpoints, known)
+    loras = Loras((settings.loras, BUILT_IN / "loras"))
+    studio = Studio(shelf, settings.state, partial(backends.select, known=known), loras)
+    workshop = Workshop(shelf, settings.models, settings.checkpoints, known, settings.loras, settings.hf_mirror)
     return EmbeddedWorker(queue, studio, shelf, settings.backend, workshop)
 
 
 def _prepare(settings: Settings) -> None:
     """Folders, and what Gradio reads from the environment when it is imported: nothing leaves this machine."""
-    for folder in (settings.outputs, settings.models, settings.checkpoints, settings.state):
+    for folder in (settings.outputs, settings.models, settings.checkpoints, settings.loras, settings.state):
         folder.mkdir(parents=True, exist_ok=True)
     uploads.forget(settings.uploads, settings.keep_days)
     cache = settings.home / "tmp"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -21,12 +24,13 @@ from engines.errors import Fact, OptionError, StudioError
 from engines.jobs import JobQueue
 from engines.messages import CREDIT, Enhance, Failed, Final, Generate, parse
 from engines.settings import Settings
-from webui import uploads
+from webui import archive, batches, uploads
 from webui.i18n import LANGUAGES, spoken, words
 
-PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?\.png|preview_[0-9a-f]{32}\.webp")
+PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
+MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 WAITERS = CapacityLimiter(256)  # who waits for a job takes no thread from those who ask for something else
-PATHS = ("/healthz", "/generate", "/enhance", "/outputs/", "/favicon.ico")  # what Guard lets through
+PATHS = ("/healthz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico")  # what Guard lets through
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 ASSETS = Path(__file__).parent / "assets"
 STATUS: Mapping[type[StudioError], int] = {
@@ -35,6 +39,9 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.NotFoundError: 404,
     errors.ImageError: 415,
     errors.ImageTooLarge: 413,
+    errors.NoFaceError: 422,
+    errors.LoraError: 422,
+    errors.DownloadError: 502,
     errors.EngineUnavailable: 503,
     errors.StorageError: 507,
     errors.JobCancelled: 409,
@@ -62,13 +69,14 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
 
     @routes.post("/enhance")
     async def enhance(request: Request) -> JSONResponse:
-        async with request.form(max_files=1, max_fields=20, max_part_size=10_000) as form:
+        async with request.form(max_files=1, max_fields=25, max_part_size=10_000) as form:
             fields = {name: value for name, value in form.items() if isinstance(value, str)}
             photo = form.get("image")
             if not isinstance(photo, UploadFile):
                 raise OptionError("image", "", "a file")
             path = await to_thread.run_sync(uploads.keep, photo.file, settings.uploads)
-        order = parse(Enhance, {"backend": settings.backend, **fields, "image": str(path)})
+        known = {"backend": settings.backend, "name": uploads.own_name(photo.filename or "")}
+        order = parse(Enhance, {**known, **fields, "image": str(path)})
         return JSONResponse(await to_thread.run_sync(restored, queue, order, limiter=WAITERS))
 
     @routes.get("/outputs/{name}")
@@ -76,7 +84,18 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
         path = queue.folder / name
         if not PICTURE_NAME.fullmatch(name) or not path.is_file():
             raise errors.NotFoundError("picture", name)
-        return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000, immutable"})
+        headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+        return FileResponse(path, headers=headers, media_type=MEDIA[path.suffix])
+
+    @routes.get("/batch.zip")
+    def batch(jobs: str = "") -> StreamingResponse:
+        """`jobs`: names with "-" between, which only those know who gave the photos."""
+        names = [name for name in batches.results(queue, jobs.split("-")) if PICTURE_NAME.fullmatch(name)]
+        if not names:
+            raise errors.NotFoundError("picture", "batch.zip")
+        headers = {"Content-Disposition": time.strftime('attachment; filename="photos_%Y%m%d%H%M%S.zip"')}
+        pieces = archive.stream(queue.folder / name for name in names)
+        return StreamingResponse(pieces, headers=headers, media_type="application/zip")
 
     @routes.get("/favicon.ico")
     def favicon() -> FileResponse:
@@ -119,6 +138,7 @@ def drawn(queue: JobQueue, order: Generate) -> dict[str, Any]:
         "seconds": final.seconds,
         "engine": final.engine,
         "reason": final.reason,
+        "without": list(final.without),
         "images": [f"/outputs/{name}" for name in final.images],
     }
 
@@ -127,10 +147,11 @@ def restored(queue: JobQueue, order: Enhance) -> dict[str, Any]:
     final = outcome(queue, order)
     return {
         "status": "success",
-        "output_path": f"/outputs/{final.images[0]}",
+        "output_path": f"/outputs/{quote(final.images[0])}",
         "inference_time": f"{final.seconds:.2f}s",
         "engine": final.engine,
         "reason": final.reason,
+        "faces": [asdict(face) for face in final.faces],
     }
 
 

@@ -12,7 +12,7 @@ from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
 from webui.i18n import words
-from webui.panels import Desk, compare, engines, history, portrait, restore
+from webui.panels import Desk, batch, compare, engines, history, photo_settings, portrait, restore
 from webui.panels import build as workshop
 
 ASSETS = Path(__file__).parent / "assets"
@@ -45,21 +45,43 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
             with gr.Tab(t("tab_portrait"), id="portrait") as tab:
                 studio = portrait.build(desk, page, tab)
             with gr.Tab(t("tab_restore"), id="restore") as tab:
-                photos = restore.build(desk, page, tab)
+                photos, many = _photos(desk, page, tab)
             with gr.Tab(t("tab_history"), id="history") as tab:
                 made = history.build(desk, page, tab)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
                 models = engines.build(desk, page, tab, chip)
                 workbench, built = workshop.build(desk, page, tab)
                 duel = compare.build(desk, page, tab)
-        for kept in (photos.job, workbench.job, duel.jobs):
+        for kept in (photos.job, photos.controls.memory, many.jobs, many.timer, workbench.job, duel.jobs):
             kept.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
         _connect_history(desk, made, studio, tabs)
         portrait.offer_on(built, studio, desk)  # with the bundle that is new, wherever one can be chosen
-        restore.offer_on(built, photos, desk)
+        photo_settings.offer_on(built, photos.controls, desk)
         engines.look_on(built, models, desk)
         compare.offer_on(built, duel, desk)
     return page
+
+
+def _photos(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[restore.View, batch.View]:
+    """One photo or many: two ways in, one set of settings, and beside them what has become of it."""
+    t = desk.i18n
+    with gr.Row(elem_classes="columns", elem_id="photo-columns"):
+        with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            with gr.Tabs(elem_id="photo-tabs"):
+                with gr.Tab(t("restore_one"), id="one") as one:
+                    single = restore.entrance(desk)
+                with gr.Tab(t("restore_many"), id="many") as many:
+                    several = batch.entrance(desk)
+            controls = photo_settings.build(desk)
+        with gr.Column(scale=6, min_width=320) as stage:
+            photos = restore.build(desk, page, single, controls)
+        with gr.Column(scale=6, min_width=320, visible=False) as board:
+            listed = batch.build(desk, page, several, controls)
+    photo_settings.listen(controls, desk, page, tab)
+    for chosen, shown in ((one, stage), (many, board)):
+        views = {side: gr.update(visible=side is shown) for side in (stage, board)}
+        chosen.select(lambda views=views: views, None, [stage, board], show_progress="hidden")
+    return photos, listed
 
 
 def _connect_history(desk: Desk, made: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
@@ -133,7 +155,7 @@ def theme() -> gr.themes.Base:
 
 def looks() -> dict[str, Any]:
     """What mount_gradio_app takes besides the page itself."""
-    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "upload.js"))
     icon = '<link rel="icon" href="/favicon.ico">'
     return {
         "theme": theme(),

@@ -68,7 +68,6 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
         blocks,
         path="/",
         show_error=False,
-        max_file_size=f"{settings.upload_mb}mb",
         allowed_paths=[],
         blocked_paths=[str(folder) for folder in (settings.models, settings.state, settings.uploads)],
         footer_links=[],
@@ -80,5 +79,6 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
         app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
         **page.looks(),
     )
+    # Gradio is given no limit of its own: it would refuse, in the browser, photos that are about to be made smaller.
     limit = settings.upload_mb * 1_000_000 + UPLOAD_OVERHEAD_BYTES
     return Guard(app, host_names, (*api.PATHS, "/thumbnails/"), limit)

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Literal
+from urllib.parse import quote
 
 from engines.errors import Fact
-from engines.messages import DecoderKind, Event, Failed, Final, Note, Preview, Progress
+from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Final, Note, Preview, Progress
+from webui import face_notes
 from webui.i18n import Words
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
@@ -51,6 +53,7 @@ class Scene:
     reason: str = ""
     seconds: float | None = None  # of the whole job, in the end
     log: tuple[str, ...] = ()  # of a build: its last lines
+    faces: tuple[FaceReport, ...] = ()  # of a restoration, in the end
 
     @property
     def current(self) -> Tile | None:
@@ -73,6 +76,8 @@ def advance(scene: Scene, event: Event) -> Scene:
             return _preview(scene, event)
         case Note():
             return replace(scene, log=(*scene.log, *event.text.splitlines())[-LOG_LINES:])
+        case Advice():
+            return scene  # of a look at a photo, which is no scene
         case Final():
             return _final(scene, event)
         case Failed():
@@ -84,7 +89,10 @@ def _progress(scene: Scene, event: Progress) -> Scene:
     key = f"stage_{event.stage}"
     if event.stage == "denoise" and event.pictures > 1:
         key = "stage_denoise_many"
+    if event.stage == "restore" and event.total > 1:
+        key = "stage_restore_many"
     facts = {"step": event.step, "total": event.total, "picture": event.picture, "pictures": event.pictures}
+    facts |= {"face": min(event.step + 1, event.total)}  # the one being restored
     fraction = _built(scene, event) if scene.task == "build" else _drawn(event)
     return replace(scene, state="running", status=key, facts=facts, fraction=fraction, eta_s=event.eta_s)
 
@@ -122,7 +130,11 @@ def _final(scene: Scene, event: Final) -> Scene:
     key = key or (
         "stage_kept" if event.decoder == "tiny" else "stage_done_many" if len(tiles) > 1 else "stage_done_one"
     )
+    if untouched(event.faces):
+        key = "stage_left_alone"
     facts: dict[str, Fact] = {"count": len(tiles), "seconds": _s(event.seconds)}
+    if event.without:
+        key, facts["loras"] = "stage_without", ", ".join(event.without)
     return replace(
         scene,
         state="done",
@@ -134,7 +146,13 @@ def _final(scene: Scene, event: Final) -> Scene:
         seed=event.seed,
         reason=event.reason,
         seconds=event.seconds,
+        faces=event.faces,
     )
+
+
+def untouched(faces: tuple[FaceReport, ...]) -> bool:
+    """There are faces, and every one of them was left as it is."""
+    return bool(faces) and all(face.state == "skipped" for face in faces)
 
 
 # ---- drawing
@@ -143,8 +161,8 @@ def _final(scene: Scene, event: Final) -> Scene:
 def scene_html(scene: Scene, say: Words) -> str:
     return (
         f'<figure class="stage is-{scene.state}" style="--ratio:{scene.ratio:.4f}">'
-        f"{_frame(scene, say)}{_strip(scene)}"
-        f"<figcaption>{status_html(scene, say)}{_facts(scene, say)}</figcaption></figure>"
+        f"{_frame(scene, say)}{_strip(scene)}<figcaption>{status_html(scene, say)}"
+        f"{face_notes.list_html(scene.faces, say)}{_facts(scene, say)}{_way_out(scene, say)}</figcaption></figure>"
     )
 
 
@@ -157,7 +175,7 @@ def _frame(scene: Scene, say: Words) -> str:
         return f'<div class="frame is-empty"><p>{escape(hint)}</p></div>'
     if scene.before:
         was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
-        return compare_html(was, now, say("restore_compare"))
+        return compare_html(was, now, say("restore_compare"), face_notes.marks_html(scene.faces), "fits")
     badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
     if not tile.finished:
         badge += " · " + say("stage_step", step=tile.step)
@@ -167,8 +185,13 @@ def _frame(scene: Scene, say: Words) -> str:
     )
 
 
+def address(name: str) -> str:
+    """Where a picture is served, fit for an attribute: a name may be in any script."""
+    return f"/outputs/{quote(name)}"
+
+
 def image_html(name: str, alt: str, kind: str = "") -> str:
-    return f'<img src="/outputs/{escape(name)}" alt="{escape(alt)}" class="{kind}">'
+    return f'<img src="{address(name)}" alt="{escape(alt)}" class="{kind}">'
 
 
 def _strip(scene: Scene) -> str:
@@ -201,11 +224,11 @@ def status_text(scene: Scene, say: Words) -> str:
     if scene.task == "build":
         line += _of_a_build(scene, say)
     if scene.state == "running" and scene.eta_s:
-        line += " · " + _left(scene.eta_s, say)
+        line += " · " + left_text(scene.eta_s, say)
     return line
 
 
-def _left(eta_s: float, say: Words) -> str:
+def left_text(eta_s: float, say: Words) -> str:
     if eta_s < MINUTES_FROM_S:
         return say("stage_eta", seconds=_s(eta_s))
     return say("stage_eta_minutes", minutes=round(eta_s / 60))
@@ -242,24 +265,31 @@ def _facts(scene: Scene, say: Words) -> str:
     return f'<p class="chips">{spans}</p>' + (actions_html(tile, say) if tile.finished else "")
 
 
+def _way_out(scene: Scene, say: Words) -> str:
+    """What can be done with a photo in which no face was found."""
+    if scene.state != "failed" or scene.code != "no_face":
+        return ""
+    return f'<p class="actions"><button type="button" data-anyway>{escape(say("restore_anyway"))}</button></p>'
+
+
 def actions_html(tile: Tile, say: Words) -> str:
-    name = escape(tile.image)
+    name, where = escape(tile.image), address(tile.image)
     develop = f'<button type="button" data-develop="{name}">{escape(say("stage_develop"))}</button>'
     return (
-        f'<p class="actions"><a href="/outputs/{name}" download="{name}">{escape(say("stage_download"))}</a>'
-        f'<a href="/outputs/{name}" target="_blank" rel="noopener">{escape(say("stage_open"))}</a>'
+        f'<p class="actions"><a href="{where}" download="{name}">{escape(say("stage_download"))}</a>'
+        f'<a href="{where}" target="_blank" rel="noopener">{escape(say("stage_open"))}</a>'
         f"{develop if tile.shown_by == 'tiny' else ''}</p>"
     )
 
 
-def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str) -> str:
+def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str, marks: str = "", kind: str = "") -> str:
     """
     Two pictures, each with its label, under one range control, which mouse, finger and keyboard can move
-    (assets/page.js).
+    (assets/page.js). `marks`: HTML that lies on them; their places fit if the box is as large as its pictures ("fits").
     """
     was, now = escape(left[1]), escape(right[1])
     return (
-        f'<div class="compare" style="--at:50%">{image_html(*left)}{image_html(*right, "after")}'
+        f'<div class="compare {kind}" style="--at:50%">{image_html(*left)}{image_html(*right, "after")}{marks}'
         f'<span class="tag">{was}</span><span class="tag after">{now}</span>'
         f'<input type="range" min="0" max="100" value="50" aria-label="{escape(hint)}"></div>'
     )

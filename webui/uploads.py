@@ -5,14 +5,48 @@ Uploaded photos on disk, named by their content: the queue keeps a path, so a jo
 from __future__ import annotations
 
 import hashlib
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from engines.errors import ImageError, StorageError
 
 PIECE_BYTES = 1 << 20
+NAME_LETTERS = 255  # of a file's name, as file systems have it
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file in the page's cache, and what its owner calls it."""
+
+    path: str
+    name: str
+
+
+def received(folder: Path, payload: Any) -> Upload | None:
+    """
+    The file that a page sent, and nothing else. Gradio would open a picture with every decoder there is, would decode
+    data: addresses, and checks only paths that carry its mark. ValueError: not a file in `folder`.
+    """
+    if payload is None:
+        return None
+    path = Path(payload.path or "").resolve()
+    if not path.is_relative_to(folder):
+        raise ValueError("not a file that was uploaded")
+    return Upload(str(path), own_name(payload.orig_name or path.name))
+
+
+def received_many(folder: Path, payload: Any) -> list[Upload]:
+    uploads = (received(folder, file) for file in (payload or ()))
+    return [upload for upload in uploads if upload is not None]
+
+
+def own_name(name: str) -> str:
+    """A file's name as its owner's machine has it, without folders; the end of a long one, as it tells the kind."""
+    return re.split(r"[/\\]", name)[-1][-NAME_LETTERS:]
 
 
 def keep(source: BinaryIO, folder: Path) -> Path:

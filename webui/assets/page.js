@@ -6,7 +6,7 @@ document.addEventListener("input", (event) => {
 
 // On a phone the picture appears below the button that asked for it.
 document.addEventListener("click", (event) => {
-  const stages = { generate: "stage", restore: "restore-stage", build: "build-stage", compare: "compare-stage" };
+  const stages = { generate: "stage", restore: "restore-stage", batch: "batch-board", build: "build-stage", compare: "compare-stage" };
   const stage = stages[event.target.closest("button")?.id];
   if (stage && innerWidth <= 640) document.getElementById(stage).scrollIntoView({ behavior: "smooth" });
 });
@@ -15,12 +15,22 @@ document.addEventListener("click", (event) => {
   const thumb = event.target.closest("[data-show]");
   if (!thumb) return;
   const stage = thumb.closest(".stage");
-  stage.querySelector(".frame img").src = "/outputs/" + thumb.dataset.show;
+  stage.querySelector(".frame img").src = "/outputs/" + encodeURIComponent(thumb.dataset.show);
   stage.querySelectorAll(".actions a").forEach((link) => {
-    link.href = "/outputs/" + thumb.dataset.show;
+    link.href = "/outputs/" + encodeURIComponent(thumb.dataset.show);
     if (link.hasAttribute("download")) link.download = thumb.dataset.show;
   });
   const develop = stage.querySelector("[data-develop]");
   if (develop) develop.dataset.develop = thumb.dataset.show;
   stage.querySelectorAll("[data-show]").forEach((other) => other.classList.toggle("is-shown", other === thumb));
 });
+
+// A photo in a format that this browser does not know, HEIC mostly, can be restored all the same: show its name.
+for (const kind of ["error", "load"]) {
+  document.addEventListener(kind, (event) => {
+    const frame = event.target.closest?.("#photo .image-frame");
+    if (!frame) return;
+    frame.classList.toggle("cannot-be-shown", kind === "error");
+    frame.dataset.name = decodeURIComponent(event.target.src.split("/").pop());
+  }, true);
+}

@@ -13,8 +13,9 @@ import gradio as gr
 
 from engines.errors import StudioError
 from engines.jobs import JobQueue
-from engines.messages import BundleKind, BundleStatus, Choice, Status, parse
+from engines.messages import parse
 from engines.settings import Settings
+from engines.status import BundleKind, BundleStatus, Choice, Status
 from webui.i18n import Words
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def complaint(exc: StudioError, say: Words) -> gr.Error:
     return gr.Error(escape(say.error(exc.code, exc.facts)), print_exception=False)
 
 
-def cancel_button(desk: Desk, busy: bool) -> Any:
+def cancel_button(desk: Desk, busy: bool, label: str = "portrait_cancel") -> Any:
     """While a job goes on, only whether it is seen: a press has changed its words already (`cancel_pressed`)."""
     if busy:
         return gr.update(visible=True)
-    return gr.update(visible=False, interactive=True, value=desk.i18n("portrait_cancel"))
+    return gr.update(visible=False, interactive=True, value=desk.i18n(label))
 
 
 def cancel_pressed(desk: Desk, job_id: str) -> Any:

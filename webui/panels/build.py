@@ -15,12 +15,11 @@ import gradio as gr
 import presets
 from engines.messages import BUNDLE_NAME, Build, Recipe
 from webui.following import follow, resume
-from webui.i18n import LANGUAGES, Words, spoken
+from webui.i18n import Words, spoken
 from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed
 from webui.stream import Scene, status_html
 
 START = Scene(task="build", status="build_idle")
-DIALECTS = ("natural", "attributes")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Handlers:
             raise gr.Error(say("build_no_source"), print_exception=False)
         values = {
             "makes": kind, "source": origin, "recipe": recipe, "name": self._free(name, say),
-            "calibration": (calibration or "").strip(), "prompts": preset_prompts() if kind == "portrait" else (),
+            "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
         }  # fmt: skip
         job_id = self.desk.queue.submit(parsed(Build, values, say))
         yield {self.view.job: job_id, **self.show(Scene(task="build", state="running", status="stage_prepare"), say)}
@@ -133,13 +132,6 @@ class Handlers:
             gr.update(interactive=not status.can_build),
             gr.update(value=hurdle_html(status.can_build, say), visible=bool(status.can_build)),
         ]
-
-
-def preset_prompts() -> tuple[str, ...]:
-    """All that the preset cards can ask for, each once: a bundle that has read them needs no text encoder for them."""
-    wordings = (preset.wording(dialect) for preset in presets.load() for dialect in DIALECTS)
-    texts = (words[language] for w in wordings for words in (w.prompt, w.negative) for language in LANGUAGES)
-    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def stage_html(scene: Scene, say: Words) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 
 from engines.errors import NotFoundError, OptionError, PromptError
-from engines.messages import MAX_SEED, BundleStatus, Generate
+from engines.messages import MAX_SEED, Generate
+from engines.status import BundleStatus
 from webui.following import resume
 from webui.i18n import Words, spoken
 from webui.panels import (

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from markdown_it import MarkdownIt
 
-from engines.messages import BundleStatus, Choice, EngineStatus, Status
+from engines.status import BundleStatus, Choice, EngineStatus, Status
 from webui.i18n import Words, spoken
 from webui.panels import QUICK, Desk, fine_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from itertools import islice
 from pathlib import Path
 
 import gradio as gr
@@ -12,9 +13,9 @@ from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
 from webui.i18n import Words, spoken
 from webui.panels import Desk
-from webui.stream import Tile, actions_html
+from webui.stream import Tile, actions_html, address
 
-SHOWN = 40  # jobs
+SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
 REUSE = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-reuse]');
   if (button) trigger('reuse', { job: button.dataset.reuse });
@@ -34,15 +35,15 @@ def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
     grid = gr.HTML(elem_id="history", js_on_load=REUSE)
 
     def refresh(request: gr.Request) -> str:
-        made = [job for job in desk.queue.finished(SHOWN) if _shows_something(job, desk.queue.folder)]
-        return grid_html(made, spoken(request.headers.get("accept-language")))
+        made = (job for job in desk.queue.finished(LOOKED_AT) if _shows_something(job, desk.queue.folder))
+        return grid_html(list(islice(made, SHOWN)), spoken(request.headers.get("accept-language")))
 
     tab.select(refresh, None, [grid], show_progress="hidden")
     return View(grid, tab)
 
 
 def _shows_something(job: Finished, folder: Path) -> bool:
-    """A build ends without a picture, and a picture may have been deleted."""
+    """A picture may have been deleted."""
     return bool(job.final.images) and (folder / job.final.images[0]).is_file()
 
 
@@ -55,15 +56,17 @@ def grid_html(jobs: list[Finished], say: Words) -> str:
 def _words(request: Request, say: Words) -> str:
     if isinstance(request, Generate):
         return request.prompt
-    return say("history_restored" if isinstance(request, Enhance) else "history_developed")
+    if isinstance(request, Enhance):
+        return " · ".join(filter(None, (say("history_restored"), request.name)))
+    return say("history_developed")
 
 
 def _card(finished: Finished, say: Words) -> str:
     request, final = finished.job.request, finished.final
     words = _words(request, say)
     pictures = "".join(
-        f'<a href="/outputs/{escape(name)}" target="_blank" rel="noopener">'
-        f'<img src="/outputs/{escape(name)}" alt="{escape(words[:200])}" loading="lazy"></a>'
+        f'<a href="{address(name)}" target="_blank" rel="noopener">'
+        f'<img src="{address(name)}" alt="{escape(words[:200])}" loading="lazy"></a>'
         for name in final.images
     )
     again = ""

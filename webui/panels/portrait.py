@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 import presets
-from engines.messages import MAX_SEED, BundleStatus, Develop, Generate, PreviewMode
+from engines.messages import MAX_SEED, Develop, Generate, PreviewMode
+from engines.status import BundleStatus
 from webui.following import follow, resume
 from webui.i18n import Words, spoken
 from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed

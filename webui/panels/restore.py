@@ -1,101 +1,76 @@
-"""The panel that restores photos: one photo in, a few settings, before and after under one slider."""
+"""
+The panel that restores one photo: what a look at it advises, before and after under one slider, and what became of each
+face.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from engines.errors import StudioError
-from engines.messages import Enhance, RestoreMode
-from webui import uploads
+from engines.messages import Advice, Enhance, Failed, Inspect
+from webui import face_notes, uploads
 from webui.following import follow, resume
 from webui.i18n import Words, spoken
 from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, complaint, parsed
+from webui.panels import photo_settings as settings
 from webui.stream import Scene, scene_html
+from webui.uploads import Upload
 
-TOO_STRONG = 80
+START = Scene(task="enhance", status="restore_empty")
+ADVICE = """element.addEventListener('click', (event) => {
+  if (event.target.closest('[data-adopt]')) trigger('adopt', {});
+  if (event.target.closest('[data-whole]')) trigger('whole', {});
+});"""
+STAGE = """element.addEventListener('click', (event) => {
+  if (event.target.closest('[data-anyway]')) trigger('anyway', {});
+});"""
 
 
 @dataclass(frozen=True)
-class View:
+class Entrance:
+    """Where a photo comes in."""
+
     photo: gr.Image
-    strength: gr.Slider
-    warning: gr.Markdown
-    mode: gr.Radio
+    advice: gr.HTML
     go: gr.Button
     cancel: gr.Button
-    backend: gr.Radio
-    denoise: gr.Slider
-    sharpen: gr.Slider
-    contrast: gr.Slider
-    brightness: gr.Slider
-    protect_skin: gr.Checkbox
-    bundle: gr.Dropdown
+
+
+@dataclass(frozen=True)
+class View(Entrance):
+    controls: settings.Controls
     stage: gr.HTML
     job: gr.BrowserState
+    looked: gr.State  # the job of the last look
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
-    with gr.Row(elem_classes="columns"):
-        with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-            parts = _main_controls(desk)
-            with gr.Accordion(desk.i18n("restore_more"), open=False):
-                parts |= _more_controls(desk)
-        with gr.Column(scale=6, min_width=320):
-            stage = gr.HTML(elem_id="restore-stage")
-    job = gr.BrowserState("", storage_key="awportrait-restore-job", secret="awportrait", render=False)
-    view = View(**parts, stage=stage, job=job)
-    _listen(view, Handlers(view, desk), page, tab)
-    return view
-
-
-def _main_controls(desk: Desk) -> dict[str, Any]:
+def entrance(desk: Desk) -> Entrance:
     t = desk.i18n
     photo = gr.Image(
         label=t("restore_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
         sources=["upload", "clipboard"], height=260, buttons=[], elem_id="photo",
     )  # fmt: skip
-    photo.preprocess = partial(_uploaded, Path(photo.GRADIO_CACHE).resolve())
-    strength = gr.Slider(0, 100, 70, step=1, label=t("restore_strength"), info=t("restore_strength_hint"))
-    warning = gr.Markdown(t("restore_warning"), visible=False, elem_classes="note")
-    modes = [(t(f"restore_{mode}"), mode) for mode in ("natural", "strong", "detail")]
-    mode = gr.Radio(modes, value="natural", label=t("restore_mode"))
+    photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
+    advice = gr.HTML(js_on_load=ADVICE, elem_id="restore-advice")
     go = gr.Button(t("restore_go"), variant="primary", size="lg", elem_id="restore")
-    cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False)
-    backend = desk.backend_radio("restore-backend")
-    return {
-        "photo": photo, "strength": strength, "warning": warning, "mode": mode, "go": go, "cancel": cancel,
-        "backend": backend,
-    }  # fmt: skip
+    cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="restore-cancel")
+    return Entrance(photo, advice, go, cancel)
 
 
-def _uploaded(folder: Path, payload: Any) -> str | None:
-    """
-    The file and nothing else. Gradio would open it with every decoder there is, would decode data: addresses, and
-    checks only paths that carry its mark.
-    """
-    if payload is None:
-        return None
-    path = Path(payload.path or "").resolve()
-    if not path.is_relative_to(folder):
-        raise ValueError("not a file that was uploaded")
-    return str(path)
-
-
-def _more_controls(desk: Desk) -> dict[str, Any]:
-    t, names = desk.i18n, [bundle.name for bundle in desk.bundles("restorer")] or ["restorer"]
-    sliders = {
-        name: gr.Slider(0, 100, neutral, step=1, label=t(f"restore_{name}"))
-        for name, neutral in (("denoise", 0), ("sharpen", 0), ("contrast", 50), ("brightness", 50))
-    }
-    skin = gr.Checkbox(True, label=t("restore_protect_skin"))
-    bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
-    return {**sliders, "protect_skin": skin, "bundle": bundle}
+def build(desk: Desk, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
+    stage = gr.HTML(elem_id="restore-stage", js_on_load=STAGE)
+    job = gr.BrowserState("", storage_key="awportrait-restore-job", secret="awportrait", render=False)
+    view = View(**vars(entered), controls=controls, stage=stage, job=job, looked=gr.State(""))
+    _listen(view, Handlers(view, desk), page)
+    return view
 
 
 @dataclass(frozen=True)
@@ -113,67 +88,90 @@ class Handlers:
             self.view.cancel: cancel_button(self.desk, busy),
         }
 
-    def restore(
-        self, photo: str | None, strength: int, mode: RestoreMode, denoise: int, sharpen: int, contrast: int,
-        brightness: int, protect_skin: bool, backend: str, bundle: str, request: gr.Request,
-    ) -> Iterator[Updates]:  # fmt: skip
+    def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
         say = spoken(request.headers.get("accept-language"))
+        yield from self._watch(self._order(photo, settings.fields(values), say), say)
+
+    def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
+        """A look found no face: the photo as a whole, then."""
+        say = spoken(request.headers.get("accept-language"))
+        yield from self._watch(self._order(photo, {**settings.fields(values), "whole_picture": True}, say), say)
+
+    def anyway(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+        """The same once more, faces or not."""
+        say = spoken(request.headers.get("accept-language"))
+        try:
+            order = self.desk.queue.job(job_id).request
+        except StudioError as exc:
+            raise complaint(exc, say) from exc
+        if isinstance(order, Enhance):
+            yield from self._watch(replace(order, whole_picture=True), say)
+
+    def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
             raise gr.Error(say("restore_empty"), print_exception=False)
-        values = {
-            "image": self._kept(photo, say), "strength": strength, "mode": mode, "denoise": denoise, "sharpen": sharpen,
-            "contrast": contrast, "brightness": brightness, "protect_skin": protect_skin, "backend": backend,
-            "bundle": bundle,
-        }  # fmt: skip
-        order = parsed(Enhance, values, say)
+        return parsed(Enhance, {**fields, "image": self._kept(photo, say), "name": photo.name}, say)
+
+    def _kept(self, photo: Upload, say: Words) -> str:
+        try:
+            with Path(photo.path).open("rb") as source:
+                return str(uploads.keep(source, self.desk.settings.uploads))
+        except StudioError as exc:
+            raise complaint(exc, say) from exc
+
+    def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
         job_id, scene = self.desk.queue.submit(order), Scene(task="enhance", state="running", status="stage_load")
         yield {self.view.job: job_id, **self.show(scene, say)}
         for now in follow(self.desk.queue, job_id, scene):
             yield self.show(now, say)
 
-    def _kept(self, photo: str, say: Words) -> str:
-        try:
-            with Path(photo).open("rb") as source:
-                return str(uploads.keep(source, self.desk.settings.uploads))
-        except StudioError as exc:
-            raise complaint(exc, say) from exc
+    def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
+        """A photo came in: what would do it good? Whoever looks at an earlier one may stop."""
+        say, v = spoken(request.headers.get("accept-language")), self.view
+        if looked:
+            self.desk.queue.cancel(looked)
+        if photo is None:
+            yield {v.advice: "", v.looked: ""}
+            return
+        job_id = self.desk.queue.submit(parsed(Inspect, {"image": self._kept(photo, say)}, say))
+        yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
+        for event in self.desk.queue.follow(job_id):
+            match event:
+                case Advice():
+                    yield {v.advice: face_notes.advice_html(event, say)}
+                case Failed(code="cancelled"):
+                    pass
+                case Failed():
+                    yield {v.advice: note_html(say.error(event.code, event.facts))}
+
+    def adopt(self, looked: str, request: gr.Request) -> list[Any]:
+        """The controls as the last look advises."""
+        advice = (event for event in self.desk.queue.follow(looked) if isinstance(event, Advice))
+        return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
         say = spoken(request.headers.get("accept-language"))
-        start = Scene(task="enhance", status="restore_empty")
-        yield {self.view.stage: scene_html(start, say)}
-        for scene in resume(self.desk.queue, job_id, start):
+        yield {self.view.stage: scene_html(START, say)}
+        for scene in resume(self.desk.queue, job_id, START):
             yield self.show(scene, say)
 
     def stop(self, job_id: str) -> Any:
         return cancel_pressed(self.desk, job_id)
 
-    def change_bundle(self, name: str, request: gr.Request) -> Any:
-        say = spoken(request.headers.get("accept-language"))
-        return self.desk.offer_backends(self.desk.find("restorer", name), say)
 
-    def offer(self, name: str, request: gr.Request) -> list[Any]:
-        """Bundles that were built and times that were measured since the page was loaded."""
-        say, target = spoken(request.headers.get("accept-language")), self.desk.find("restorer", name)
-        return [self.desk.offer_bundles("restorer", target), self.desk.offer_backends(target, say)]
+def note_html(text: str) -> str:
+    return f'<p class="note" role="status">{escape(text)}</p>'
 
 
-def offer_on(events: list[Any], v: View, desk: Desk) -> None:
-    """Bring the choices up to date."""
-    for event in events:
-        event(Handlers(v, desk).offer, [v.bundle], [v.bundle, v.backend], **QUICK)
-
-
-def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
+def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
     shown = [v.stage, v.go, v.cancel, v.job]
-    order = [
-        v.photo, v.strength, v.mode, v.denoise, v.sharpen, v.contrast, v.brightness, v.protect_skin, v.backend,
-        v.bundle,
-    ]  # fmt: skip
-    restored = v.go.click(do.restore, order, shown, **LONG)
+    order = [v.photo, *v.controls.values]
+    looks: dict[str, Any] = {**LONG, "trigger_mode": "multiple"}  # the second photo does not wait for the first one's
+    v.go.click(do.restore, order, shown, **LONG)
+    v.advice.whole(do.whole, order, shown, **LONG)
+    v.stage.anyway(do.anyway, [v.job], shown, **LONG)
+    gr.on([v.photo.upload, v.photo.clear], do.advise, [v.photo, v.looked], [v.advice, v.looked], **looks)
+    v.advice.adopt(do.adopt, [v.looked], v.controls.values, **QUICK)
     page.load(do.come_back, [v.job], shown, **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
-    v.strength.release(lambda value: gr.update(visible=value > TOO_STRONG), [v.strength], [v.warning], **QUICK)
-    v.bundle.change(do.change_bundle, [v.bundle], [v.backend], **QUICK)
-    offer_on([page.load, tab.select, restored.then], v, do.desk)
