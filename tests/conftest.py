@@ -58,11 +58,14 @@ def built(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two bundles of the true classes. Read only: copy what a test changes."""
     pytest.importorskip("onnxscript", reason="builds bundles with the toolchain")
     from engines.toolchain import build
+    from tests import tiny
 
     folder = tmp_path_factory.mktemp("built")
     portrait, restorer = checkpoints / "portrait", checkpoints / "restorer"
-    with warnings.catch_warnings():  # torch's exporter uses a class that torch itself has deprecated
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        # torch's exporter uses a class that torch itself has deprecated
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        patch.setattr(build, "export", tiny.remembered)
         build.build_portrait(portrait, portrait / "about.toml", folder / "portrait")
         build.build_restorer(restorer / "model.safetensors", restorer / "about.toml", folder / "restorer")
     return folder

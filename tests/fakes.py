@@ -30,6 +30,7 @@ STRIDE = 8
 WIDTH = 4  # of an embedding
 PORTRAIT_ROLES: tuple[Role, ...] = ("text_encoder", "denoiser", "decoder", "preview_decoder")
 Spoil = Callable[[Array], Array]
+Sees = Callable[[Array], Sequence[Array]]  # a picture (H, W, 3) uint8 -> landmarks (5, 2) of each face in it
 
 
 def target(cells: tuple[int, ...], prompt: Array) -> Array:
@@ -61,6 +62,25 @@ def _restorer(feeds: Mapping[str, Array]) -> Array:
     return (feeds["face"] * np.float32(0.5) + np.float32(0.25)).clip(-1, 1)
 
 
+def nobody(picture: Array) -> Sequence[Array]:
+    return ()
+
+
+def candidates(fed: Array, people: Sequence[Array]) -> Array:
+    """CenterFace's rows for faces of which the landmarks are known, the surest first. (1, 3, H, W) -> (1, n, 15)"""
+    columns = fed.shape[3] // 4
+    rows = np.zeros((1, fed.shape[2] // 4 * columns, 15), np.float32)
+    for k, landmarks in enumerate(people):
+        size = 2 * (landmarks.max(0) - landmarks.min(0))  # of the box: width, height
+        centre = (landmarks.max(0) + landmarks.min(0)) / 2
+        column, row = (centre // 4).astype(int)
+        right, down = centre / 4 - (column, row) - 0.5
+        marks = (landmarks - centre + size / 2) / size
+        rows[0, row * columns + column, :5] = 0.95 - 0.02 * k, *np.log(size[::-1] / 4), down, right
+        rows[0, row * columns + column, 5:] = marks[:, ::-1].ravel()
+    return rows
+
+
 ANSWERS: Mapping[Role, Callable[[Mapping[str, Array]], Array]] = {
     "text_encoder": _text_encoder,
     "denoiser": _denoiser,
@@ -74,7 +94,7 @@ ANSWERS: Mapping[Role, Callable[[Mapping[str, Array]], Array]] = {
 class FakeEngine:
     """
     `spoil` changes what a role returns; `slow_s` is what a call costs; `calls` lists the roles that ran, `opened` and
-    `closed` the sessions.
+    `closed` the sessions. `sees` is the eye of its face detector, which is shown black beyond the picture.
     """
 
     name: str = "fake"
@@ -84,6 +104,7 @@ class FakeEngine:
     calls: list[Role] = field(default_factory=list)
     opened: list[Role] = field(default_factory=list)
     closed: list[Role] = field(default_factory=list)
+    sees: Sees = nobody
 
     def probe(self) -> Probe:
         return Probe(True, "CPU", "always ready", "fake 1.0")
@@ -105,8 +126,11 @@ class FakeSession:
         assert set(feeds) == set(SIGNATURES[self.role].inputs)
         self.engine.calls.append(self.role)
         time.sleep(self.engine.slow_s.get(self.role, 0.0))
-        result = ANSWERS[self.role](feeds)
+        result = self._seen(feeds["picture"]) if self.role == "face_detector" else ANSWERS[self.role](feeds)
         return {SIGNATURES[self.role].output: self.engine.spoil.get(self.role, np.asarray)(result)}
+
+    def _seen(self, fed: Array) -> Array:
+        return candidates(fed, self.engine.sees(fed[0].transpose(1, 2, 0).astype(np.uint8)))
 
     def close(self) -> None:
         self.engine.closed.append(self.role)
@@ -142,6 +166,13 @@ def write_portrait(root: Path, roles: tuple[Role, ...] = PORTRAIT_ROLES, **chang
 def write_restorer(root: Path, **changes: object) -> Bundle:
     root.mkdir(parents=True)
     values = {"name": root.name, "family": "gpen", "parts": _write_parts(root, ("restorer",)), "face": asdict(Face(32))}
+    return write_manifest(root, {**values, **changes})
+
+
+def write_detector(root: Path, **changes: object) -> Bundle:
+    root.mkdir(parents=True)
+    parts = _write_parts(root, ("face_detector",))
+    values = {"name": root.name, "family": "centerface", "parts": parts, "face": asdict(Face(1600))}
     return write_manifest(root, {**values, **changes})
 
 

@@ -39,7 +39,7 @@ from engines.studio import Studio
 from engines.worker import EmbeddedWorker
 from tests import fakes
 from tests.conftest import REPOSITORY
-from tests.web import SKETCH, Session, encoded, scene
+from tests.web import SKETCH, Session, encoded, people
 from webui.__main__ import _prepare
 from webui.guard import Guard
 
@@ -208,7 +208,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     try:
         started.until_ready()
         httpx.post(f"{started.url}/generate", json={"prompt": "x"}, timeout=60).raise_for_status()
-        photo = encoded(scene(), "PNG")
+        photo = encoded(people(), "PNG")
         httpx.post(f"{started.url}/enhance", files={"image": ("a", photo)}, timeout=60).raise_for_status()
         yield started
     finally:

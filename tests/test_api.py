@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.messages import CREDIT, Generate, Status
+from engines.messages import CREDIT, Generate
+from engines.status import Status
 from tests.web import QUICK, SKETCH, X_CREDIT, pixels, post
 from webui.panels import FOLLOWERS
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.rig",)
 WAITING = 130
-GENERATED = {"status", "image_base64", "seed", "seconds", "engine", "reason", "images"}
+GENERATED = {"status", "image_base64", "seed", "without", "seconds", "engine", "reason", "images"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_health_says_that_it_is_ready_and_what_with(rig: Rig) -> None:
     assert set(body) == {"status", "credit", "engines", "bundles"}
     assert (body["status"], body["credit"]) == ("ready", CREDIT)
     assert body["engines"]["ort"].startswith("CPU, ")
-    assert set(body["bundles"]) == {"portrait", "restorer", "sketch"}
+    assert set(body["bundles"]) == {"portrait", "restorer", "detector", "sketch"}
     assert body["bundles"]["portrait"].startswith("ort on CPU")
 
 

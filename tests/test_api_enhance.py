@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.web import X_CREDIT, encoded, pixels, refused, scene
+from engines import images
+from engines.messages import Enhance
+from tests.web import X_CREDIT, encoded, people, pixels, refused, scene
+from webui import api
+from webui.i18n import words
 
 if TYPE_CHECKING:
     from tests.rig import Rig
 
 pytest_plugins = ("tests.rig",)
 PHOTO = encoded(scene(), "PNG")
-RESTORED = {"status", "output_path", "inference_time", "engine", "reason"}
+RESTORED = {"status", "output_path", "inference_time", "engine", "reason", "faces"}
+FIELDS: dict[str, str] = {
+    "strength": "55", "mode": "detail", "more_detail": "true", "denoise": "1", "sharpen": "2", "contrast": "60",
+    "brightness": "40", "fading": "3", "scratches": "4", "protect_skin": "false", "only_center_face": "true",
+    "whole_picture": "true", "min_face_px": "30", "format": "jpeg", "quality": "77", "keep_date": "true",
+    "name": "mine.png", "bundle": "restorer", "backend": "ort",
+}  # fmt: skip
 
 
-def restore(rig: Rig, content: bytes = PHOTO, name: str = "a.png", **fields: str) -> httpx.Response:
-    return httpx.post(f"{rig.url}/enhance", files={"image": (name, content)}, data=fields, timeout=60)
+def restore(rig: Rig, content: bytes = PHOTO, called: str = "a.png", **fields: str) -> httpx.Response:
+    """The scene has no face, and is cleaned as a whole."""
+    data = {"whole_picture": "true", **fields}
+    return httpx.post(f"{rig.url}/enhance", files={"image": (called, content)}, data=data, timeout=60)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -32,9 +46,9 @@ def test_a_photo_is_restored(rig: Rig, kind: str) -> None:
     assert answer.headers["x-credit"] == X_CREDIT
     body = answer.json()
     assert set(body) == RESTORED
-    assert (body["status"], body["engine"]) == ("success", "ort")
+    assert (body["status"], body["faces"]) == ("success", []) and body["engine"] in ("ort", "openvino")
     assert re.fullmatch(r"\d+\.\d\ds", body["inference_time"])
-    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?\.png", body["output_path"])
+    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?-a\.png", body["output_path"])
     picture = rig.client.get(body["output_path"])
     assert picture.headers["content-type"] == "image/png"
     restored = pixels(picture.content)
@@ -43,10 +57,62 @@ def test_a_photo_is_restored(rig: Rig, kind: str) -> None:
 
 
 def test_strength_zero_leaves_the_photo_as_it_is(rig: Rig) -> None:
-    kept = rig.client.get(restore(rig, strength="0").json()["output_path"]).content
-    changed = rig.client.get(restore(rig, strength="100", mode="strong").json()["output_path"]).content
-    assert np.abs(pixels(kept).astype(int) - np.array(scene()).astype(int)).max() <= 2
-    assert not np.array_equal(pixels(kept), pixels(changed))
+    photo, plain = encoded(people(), "PNG"), {"whole_picture": "false"}
+    kept, changed = (restore(rig, photo, **plain, strength=strength).json() for strength in ("0", "100"))
+    assert np.array_equal(pixels(rig.client.get(kept["output_path"]).content), np.array(people()))
+    assert not np.array_equal(pixels(rig.client.get(changed["output_path"]).content), np.array(people()))
+
+
+def test_the_answer_tells_what_became_of_each_face(rig: Rig) -> None:
+    body = restore(rig, encoded(people(2), "PNG"), whole_picture="false", only_center_face="true").json()
+    assert [set(face) for face in body["faces"]] == [{"box", "state", "strength", "reason"}] * 2
+    assert sorted(face["state"] == "skipped" for face in body["faces"]) == [False, True]
+    (skipped,) = [face for face in body["faces"] if face["state"] == "skipped"]
+    assert skipped["reason"] == "not the face in the centre" and skipped["strength"] == 0
+    lefts = sorted(face["box"][0] for face in body["faces"])
+    assert 0 < lefts[0] < 0.5 < lefts[1] < 1, "as shares of the picture"
+
+
+def test_a_photo_without_a_face_is_refused_with_what_to_do(rig: Rig) -> None:
+    before = set(rig.settings.outputs.glob("outputs_*"))
+    sentence = refused(restore(rig, whole_picture="false"), 422, "no_face")
+    assert words("zh")("error_no_face") in sentence and words("en")("error_no_face") in sentence
+    assert set(rig.settings.outputs.glob("outputs_*")) == before, "an untouched photo is no result"
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")])
+def test_the_picture_comes_in_the_asked_format_under_its_owners_name(rig: Rig, kind: str, suffix: str) -> None:
+    path = restore(rig, PHOTO, "爷爷 & 奶奶.png", format=kind).json()["output_path"]
+    assert path.isascii() and unquote(path).endswith(f"-爷爷-奶奶.{suffix}")
+    for address in (path, unquote(path)):  # either way
+        picture = rig.client.get(address)
+        assert (picture.status_code, picture.headers["content-type"]) == (200, f"image/{kind}")
+    with Image.open(io.BytesIO(picture.content)) as image:
+        assert image.format == kind.upper()
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "..\\..\\secret.jpg", "/etc/secret.jpg"])
+def test_a_files_name_is_no_path(rig: Rig, name: str) -> None:
+    path = restore(rig, PHOTO, name).json()["output_path"]
+    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?-secret\.png", path)
+    assert rig.queue.finished(1)[0].job.request.name == "secret.jpg"  # type: ignore[union-attr]
+
+
+NAMES = (
+    "outputs_20260102030405.png", "outputs_20260102030405_001.webp", "outputs_20260102030405-a.jpg",
+    "outputs_20260102030405_001-奶奶_1962-x.jpg", "outputs_20260102030405-" + "x" * 60 + ".png",
+)  # fmt: skip
+NO_NAMES = (
+    "outputs_20260102030405.gif", "outputs_20260102030405-.png", "outputs_20260102030405-a b.png", "outputs_1.png",
+    "outputs_20260102030405-a/b.png", "outputs_20260102030405-a.negative.npz", "outputs_20260102030405.png\n",
+    "outputs_20260102030405-" + "x" * 61 + ".png", "outputs_20260102030405-..png", "x.png", ".png",
+)  # fmt: skip
+
+
+def test_the_names_that_are_served_are_the_names_that_are_written() -> None:
+    for name in (*NAMES, *NO_NAMES):
+        assert bool(api.PICTURE_NAME.fullmatch(name)) == bool(images.PICTURE_NAME.fullmatch(name)) == (name in NAMES)
+    assert set(api.MEDIA) == {f".{suffix}" for suffix in images.SUFFIXES.values()}
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -57,19 +123,18 @@ def test_a_photo_that_was_taken_turned_comes_back_upright(rig: Rig, orientation:
     exif = Image.Exif()
     exif[274] = orientation
     stored = scene() if turn is None else scene().transpose(turn)
-    answer = restore(rig, encoded(stored, "JPEG", quality=95, exif=exif), strength="0")
+    answer = restore(rig, encoded(stored, "JPEG", quality=95, exif=exif), sharpen="1")
     upright = pixels(rig.client.get(answer.json()["output_path"]).content)
     assert upright.shape == (64, 96, 3)
     assert np.abs(upright.astype(int) - np.array(scene()).astype(int)).mean() < 6
 
 
 def test_every_form_field_arrives(rig: Rig) -> None:
-    fields = {"strength": "55", "mode": "detail", "denoise": "1", "sharpen": "2", "contrast": "60", "brightness": "40",
-              "protect_skin": "false", "only_center_face": "true", "backend": "ort", "bundle": "restorer"}  # fmt: skip
-    assert restore(rig, **fields).status_code == 200
+    assert set(FIELDS) == {f.name for f in fields(Enhance)} - {"image"}
+    assert httpx.post(f"{rig.url}/enhance", files={"image": ("a", PHOTO)}, data=FIELDS, timeout=60).status_code == 200
     stored = asdict(rig.queue.job(list(rig.jobs())[-1]).request)
-    wanted = {**fields, "strength": 55, "denoise": 1, "sharpen": 2, "contrast": 60, "brightness": 40,
-              "protect_skin": False, "only_center_face": True}  # fmt: skip
+    booleans = {"true": True, "false": False}
+    wanted = {name: booleans.get(text, int(text) if text.isdecimal() else text) for name, text in FIELDS.items()}
     assert {name: stored[name] for name in wanted} == wanted
 
 
@@ -86,6 +151,10 @@ NO_PHOTO: tuple[tuple[bytes, dict[str, str], int, str], ...] = (
     (PHOTO, {"mode": "beautiful"}, 400, "bad_option"),
     (PHOTO, {"protect_skin": "perhaps"}, 400, "bad_option"),
     (PHOTO, {"strenght": "5"}, 400, "bad_option"),
+    (PHOTO, {"format": "gif"}, 400, "bad_option"),
+    (PHOTO, {"quality": "0"}, 400, "bad_option"),
+    (PHOTO, {"min_face_px": "0"}, 400, "bad_option"),
+    (PHOTO, {"name": "x" * 256}, 400, "bad_option"),
     (PHOTO, {"bundle": "none"}, 404, "not_found"),
     (PHOTO, {"bundle": "portrait"}, 400, "bad_option"),
     (PHOTO, {"backend": "cuda12"}, 503, "engine_unavailable"),

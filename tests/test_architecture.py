@@ -99,20 +99,20 @@ def test_the_edge_path_imports_without_torch() -> None:
 
 
 def test_the_edge_path_generates_and_restores_without_torch(builtin: Path, tmp_path: Path) -> None:
-    y, x = np.mgrid[0:96, 0:80]
-    Image.fromarray(np.stack((90 + x, 200 - y, 60 + y), -1).astype(np.uint8)).save(tmp_path / "photo.png")
-    told = without_torch(WORK, str(tmp_path), str(builtin), str(tmp_path / "photo.png"))
+    face = builtin / "portrait" / "proof" / "1.png"
+    told = without_torch(WORK, str(tmp_path), str(builtin), str(face))
     assert told["status"] == "ready" and told["loaded"] == []
     last = told["last"]
     assert isinstance(last, list)
     drawn, restored, refused = last
-    assert drawn["kind"] == restored["kind"] == "final" and drawn["engine"] == restored["engine"] != "torch"
+    assert drawn["kind"] == restored["kind"] == "final" and "torch" not in (drawn["engine"], restored["engine"])
     assert "torch" in drawn["reason"] and "not installed" in drawn["reason"]
     assert (refused["kind"], refused["code"]) == ("failed", "engine_unavailable")
     with Image.open(tmp_path / "outputs" / drawn["images"][0]) as image:
         assert np.array(image).std() > 20
     with Image.open(tmp_path / "outputs" / restored["images"][0]) as image:
-        assert image.size == (80, 96)
+        assert image.size == (256, 256)
+    assert [face["state"] for face in restored["faces"]] == ["restored"]
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,29 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from engines.worker import execute
 from tests.test_build_panel import BUILD, SOURCES, FakeWorkshop
 from tests.test_engines_panel import MODEL
+from tests.window import BROWSER, Visit, pixels, psnr
 
 if TYPE_CHECKING:
     from tests.rig import Rig
 
-pytest_plugins = ("tests.rig",)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: ./run.sh test")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"),
-]
-REPO = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("STUDIO_TEST_SHARED", REPO.parent / "shared"))
-PATIENCE_MS = 60_000
+pytest_plugins = ("tests.rig", "tests.browsing")
+pytestmark = BROWSER
 CREDIT = "webUI二次开发 by 科哥"
 WATCH_BADGES = """() => {
   window.badges = [];
@@ -48,124 +33,6 @@ WATCH_BADGES = """() => {
     if (kind && window.badges.at(-1) !== kind) window.badges.push(kind);
   }).observe(document.querySelector('#stage'), { subtree: true, childList: true, attributes: true });
 }"""
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def base(home: Path) -> Iterator[str]:
-    """A server of its own, as `./run.sh` starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": str(port), "STUDIO_HOST": "127.0.0.1"}
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen([sys.executable, "-m", "webui"], cwd=REPO, env=env, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _until_ready(url, server)
-        yield url
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-
-
-def _until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urlopen(f"{url}/healthz", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.25)
-    raise AssertionError("the server was not ready in a minute")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as p:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
-class Visit:
-    """One person's window, and everything it asked for or complained about."""
-
-    def __init__(self, browser, base: str, locale: str = "zh-CN", width: int = 1280) -> None:
-        self.context = browser.new_context(
-            locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True
-        )
-        self.page, self.base = self.context.new_page(), base
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.hosts: set[str] = set()
-        self.complaints: list[str] = []
-        self.page.on("request", lambda r: self.hosts.add(urlsplit(r.url).netloc) if r.url.startswith("http") else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
-        self.open()
-
-    def open(self) -> None:
-        self.page.goto(self.base)
-        self.page.wait_for_selector("#stage .frame")
-
-    def tab(self, number: int) -> None:
-        self.page.locator("#tabs [role=tab]").nth(number).click()
-
-    def unfold(self, panel: str) -> None:
-        self.page.locator(f"#{panel}-panel > button.label-wrap").click()
-        self.page.locator(f"#{panel}").wait_for()
-
-    def scrolls_sideways(self) -> bool:
-        return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
-
-    def more(self) -> None:
-        self.page.get_by_role("button", name=re.compile("更多设置|More settings")).click()
-        self.page.wait_for_selector("#seed input")
-
-    def backend(self, name: str, group: str = "#backend") -> None:
-        self.page.locator(f"{group} input[value={name}]").check()
-
-    def enter(self, selector: str, value: str) -> None:
-        """Key by key and out of the field, as people do. A value filled in at once was lost on the way, once, in CI."""
-        self.page.locator(selector).press("Control+a")
-        self.page.locator(selector).press_sequentially(value, delay=60)
-        self.page.keyboard.press("Tab")
-
-    def generate(self, prompt: str) -> None:
-        self.page.fill("#prompt textarea", prompt)
-        self.page.click("#generate")
-
-    def until(self, state: str, stage: str = "#stage") -> None:
-        self.page.wait_for_selector(f"{stage} .stage.is-{state}")
-
-    def picture(self, selector: str = "#stage .frame img") -> Path:
-        return Path(self.page.get_attribute(selector, "src") or "")
-
-    def close(self) -> None:
-        self.context.close()
-
-
-@pytest.fixture
-def visit(browser, base: str) -> Iterator[Visit]:
-    window = Visit(browser, base)
-    yield window
-    window.close()
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.float64)
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    error = np.mean((a - b) ** 2)
-    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
 
 
 def test_a_preset_becomes_a_picture_and_the_preview_comes_first(visit: Visit, home: Path) -> None:
@@ -200,44 +67,6 @@ def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, hom
     edge, torch = (home / "outputs" / name for name in made)
     assert edge != torch
     assert psnr(pixels(edge), pixels(torch)) >= 40
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    """A real portrait, made small and large again, where there is one; elsewhere a soft drawing of a face."""
-    real, path = sorted((SHARED / "portraits" / "val").glob("*.jpg")), tmp_path / "photo.jpg"
-    if real:
-        with Image.open(real[0]) as image:
-            image.resize((128, 128), Image.Resampling.BOX).resize(image.size).save(path, quality=60)
-        return path
-    y, x = np.mgrid[:320, :260]
-    face = np.clip(255 - 0.9 * np.hypot(x - 130, y - 150), 60, 240)
-    Image.fromarray(np.stack([face, face * 0.8, face * 0.7], -1).astype(np.uint8)).save(path, quality=60)
-    return path
-
-
-@pytest.mark.parametrize("backend", ["edge", "pytorch"])
-def test_a_photo_is_restored_and_compared(visit: Visit, home: Path, photo: Path, backend: str) -> None:
-    if backend == "pytorch":
-        pytest.importorskip("torch", reason="the PyTorch backend is not installed")
-    visit.tab(1)
-    visit.page.set_input_files("#photo input[type=file]", photo)
-    visit.page.wait_for_selector("#photo img")
-    visit.backend(backend, "#restore-backend")
-    visit.page.click("#restore")
-    visit.until("done", "#restore-stage")
-    name = visit.picture("#restore-stage .compare img.after").name
-    made, source = pixels(home / "outputs" / name), pixels(photo)
-    assert made.shape == source.shape
-    assert 15 < psnr(made, source) < 60  # changed, and still the same photo
-    slider = visit.page.locator("#restore-stage input[type=range]")
-    slider.focus()
-    visit.page.keyboard.press("Home")
-    style = visit.page.get_attribute("#restore-stage .compare", "style") or ""
-    assert style.replace(" ", "").startswith("--at:0%")
-    with visit.page.expect_download() as download:
-        visit.page.click("#restore-stage a[download]")
-    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_cancel_stops_within_a_step_and_the_next_job_runs(visit: Visit, home: Path) -> None:

@@ -15,7 +15,7 @@ from engines.messages import Build, Event, Failed, Final, Generate, Note, Progre
 from engines.worker import execute
 from tests.web import Session, succeeded, tree
 from webui.i18n import words
-from webui.panels.build import hurdle_html, log_html, preset_prompts
+from webui.panels.build import hurdle_html, log_html
 from webui.stream import LOG_LINES
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_a_portrait_is_asked_for_with_every_prompt_of_the_presets(bench: Rig) ->
     with bench.session() as page:
         asked(page, source=PORTRAIT, recipe="edge-int4", name=" new-1 ", calibration=" faces ")
     (request,) = builds(bench)[before:]
-    assert request == Build("portrait", "z-image", "edge-int4", "new-1", "faces", preset_prompts())
+    assert request == Build("portrait", "z-image", "edge-int4", "new-1", "faces", presets.prompts())
     wordings = [preset.wording(dialect) for preset in presets.load() for dialect in ("natural", "attributes")]
     wanted = {text for w in wordings for said in (w.prompt, w.negative) for text in said.values()} - {""}
     assert set(request.prompts) == wanted and len(request.prompts) == len(wanted), "each once"

@@ -26,7 +26,8 @@ PROMPTS = (
     "戴眼镜的商务男士，深蓝色西装，灰色背景",
     "金色时刻，棕色卷发的女孩，水彩",
 )
-BESIDE = ("bundle.json", "card.md", "tokenizer.json")
+BESIDE = ("bundle.json", "card.md", "report.json", "tokenizer.json")
+LICENCES = {"portrait": "Apache-2.0", "restorer": "Apache-2.0", "detector": "MIT"}
 LARGEST_MB = 60  # they are part of the repository and of every installation
 
 
@@ -51,20 +52,20 @@ def psnr_db(a: Any, b: Any) -> float:
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-@pytest.mark.parametrize("name", ["portrait", "restorer"])
+@pytest.mark.parametrize("name", LICENCES)
 def test_a_bundle_is_whole(builtin: Path, name: str) -> None:
     bundle = Shelf((builtin,)).open(name)
     bundle.verify()
     assert bundle.name == name and set(bundle.title) == {"zh", "en"} and bundle.lineage
-    for formats in ({"onnx"}, {"diffusers", "safetensors"}):
+    for formats in ({"onnx"}, {"diffusers", "safetensors"})[: 1 if name == "detector" else 2]:
         for role in bundle.roles:
             part = bundle.part(role, frozenset(formats))  # type: ignore[arg-type]
-            assert part.licence == "Apache-2.0" and re.fullmatch("[0-9a-f]{64}", part.sha256)
+            assert part.licence == LICENCES[name] and re.fullmatch("[0-9a-f]{64}", part.sha256)
     named = {bundle.root / part.file for part in bundle.parts}
     for path in bundle.root.iterdir():
-        assert path in named or path.name in BESIDE, f"{path.name} belongs to no part"
+        assert path in named or path.name in (*BESIDE, *bundle.extras), f"{path.name} belongs to no part"
     card = (bundle.root / "card.md").read_text(encoding="utf-8")
-    assert "Apache-2.0" in card
+    assert LICENCES[name] in card
     assert card == (REPOSITORY / "training" / name / "card.md").read_text(encoding="utf-8"), "two cards of one model"
     for config in bundle.root.rglob("config.json"):
         assert "_name_or_path" not in config.read_text(encoding="utf-8"), "a folder of the machine it was built on"
@@ -134,7 +135,7 @@ def test_the_lora_has_the_layout_of_awportrait_z_and_fits_the_denoiser(builtin: 
 @pytest.mark.slow
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_one_seed_is_one_picture_on_every_engine(studio: Studio, tmp_path: Path, prompt: str) -> None:
-    """Fp32 parts; captions are encoded afresh by each, as each has its own cache."""
+    """As near as its arithmetic allows; captions are encoded afresh by each, as each has its own cache."""
     if len(engines_present()) < 2:
         pytest.skip(f"only {', '.join(engines_present())} is here")
     pictures = {}
@@ -143,8 +144,10 @@ def test_one_seed_is_one_picture_on_every_engine(studio: Studio, tmp_path: Path,
         alone.kits.loaded = studio.kits.loaded  # weights are loaded once
         _, pictures[name] = result(alone, Generate(prompt, seed=11, backend=name, preview="off"), tmp_path)
     reference = pictures.pop("ort")
+    bundle = studio.kits.shelf.open("portrait")
     for name, picture in pictures.items():
-        assert psnr_db(picture, reference) >= 40, name
+        whole = backends.candidate(bundle, backends.engine(name)).precision == "fp32"
+        assert psnr_db(picture, reference) >= (40 if whole else 36), name
 
 
 def photo_of(shared: Path, i: int) -> Path:

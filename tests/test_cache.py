@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -158,3 +159,33 @@ def test_threads_share_one_folder(tmp_path: Path) -> None:
         thread.join()
     assert wrong == []
     assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_the_last_few_are_held_in_memory_and_no_more(tmp_path: Path) -> None:
+    """Without their files too; which of them leaves is decided by use, not by age."""
+    cache, make = ArrayCache(tmp_path / "cache", 9, recent=2), Maker()
+    first = cache.get_or(("a",), make)
+    cache.get_or(("b",), make)
+    assert cache.get_or(("a",), make) is first, "not even read"
+    cache.get_or(("c",), make)
+    shutil.rmtree(tmp_path / "cache")
+    for name in "ac":
+        cache.get_or((name,), make)
+    assert make.made == 3
+    cache.get_or(("b",), make)
+    assert make.made == 4, "the one that was used least recently had left"
+
+
+def test_nothing_is_held_in_memory_unless_asked(tmp_path: Path) -> None:
+    cache, make = ArrayCache(tmp_path / "cache", 9), Maker()
+    for _ in range(2):
+        cache.get_or(("a",), make)
+        shutil.rmtree(tmp_path / "cache")
+    assert make.made == 2
+
+
+def test_what_is_held_in_memory_is_on_disk_for_the_next_start(tmp_path: Path) -> None:
+    make = Maker()
+    for _ in range(2):
+        assert (ArrayCache(tmp_path / "cache", 9, recent=2).get_or(("a",), make) == ARRAY).all()
+    assert make.made == 1

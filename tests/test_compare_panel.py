@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from engines.messages import MAX_SEED, Build, BundleStatus, Choice, Enhance, Generate, unpack
+from engines.messages import MAX_SEED, Build, Enhance, Generate, unpack
+from engines.status import BundleStatus, Choice
 from tests.web import SKETCH, Session, pixels, succeeded, tree
 from webui.i18n import words
+from webui.panels import fine_s
 from webui.panels.compare import choosable, side_title, stage_html
 from webui.stream import Scene, Tile
 
@@ -54,9 +56,7 @@ def test_the_end_is_a_slider_over_both_pictures_with_the_times_of_both(rig: Rig,
     assert pictures == [(f"/outputs/{f.images[0]}", title) for f, title in zip((first, second), titles, strict=True)]
     names = [text for text in parsed.text if text in (say("compare_look"), say("compare_finish"))]
     assert names == [say("compare_look"), say("compare_finish")] * 2
-    seconds = [
-        say("stage_after", seconds=f"{final.seconds:.{3 if final.seconds < 0.01 else 2}f}") for final in (first, second)
-    ]
+    seconds = [say("stage_after", seconds=fine_s(final.seconds)) for final in (first, second)]
     assert all(text in parsed.text for text in seconds)
     assert say("compare_loading") in parsed.text, "what the times include"
     assert any("fake, asked for ort" in text for text in parsed.text), "why this engine"
@@ -137,15 +137,30 @@ def test_jobs_that_are_none_are_no_comparison(rig: Rig, jobs: Any) -> None:
     assert rig.jobs() == before
 
 
-def test_jobs_of_another_kind_are_no_comparison(idle: Rig) -> None:
-    """A browser's memory can be edited: whatever it names is neither shown nor cancelled."""
+def pretended(drawn: str, others: list[str]) -> list[str]:
+    """What the browser's memory of a comparison can be edited to: one portrait, one twice, others than portraits."""
+    return [drawn, f"{drawn} {drawn}", *(f"{drawn} {other}" for other in others), " ".join(others)]
+
+
+def test_jobs_of_another_kind_are_not_shown(rig: Rig) -> None:
+    queue = rig.queue
+    drawn = queue.submit(Generate("x", **SKETCH))
+    others = [queue.submit(Enhance("gone.jpg")), queue.submit(Build("restorer", "x", "edge-fp32", "x"))]
+    queue.cancel(others[1])  # nobody builds here
+    for job_id in (drawn, *others):
+        list(queue.follow(job_id))
+    with rig.session("en") as page:
+        for jobs in pretended(drawn, others):
+            assert EN("compare_idle") in come_back(page, jobs)
+
+
+def test_jobs_of_another_kind_are_not_cancelled(idle: Rig) -> None:
     queue = idle.queue
     drawn = queue.submit(Generate("x", **SKETCH))
     others = [queue.submit(Enhance("x.jpg")), queue.submit(Build("restorer", "x", "edge-fp32", "x"))]
     with idle.session("en") as page:
-        for jobs in (f"{drawn} {drawn}", drawn, *(f"{drawn} {other}" for other in others), " ".join(others)):
-            assert EN("compare_idle") in come_back(page, jobs)
-            page.call(page.endpoint("stop", "compare-cancel"), [jobs])
+        for jobs in pretended(drawn, others):
+            assert succeeded(page.call(page.endpoint("stop", "compare-cancel"), [jobs]))
     assert {idle.jobs()[job_id] for job_id in (drawn, *others)} == {"queued"}
     for job_id in (drawn, *others):
         queue.cancel(job_id)

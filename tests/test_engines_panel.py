@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engines.messages import BundleStatus, Choice, EngineStatus, Status
+from engines.status import BundleStatus, Choice, EngineStatus, Status
 from tests.web import CJK, Tree, tree
 from webui.i18n import LANGUAGES, words
 from webui.panels import backend_label, engines, fine_s

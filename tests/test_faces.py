@@ -96,12 +96,19 @@ def test_shrinking_averages_and_does_not_alias() -> None:
     assert abs(float(crop.mean()) - 127.5) < 2
 
 
-def test_a_picture_aligned_and_pasted_back_is_the_same_inside_the_face() -> None:
+def test_points_go_with_the_picture() -> None:
+    landmarks = apply(matrix_of(0.8, -12.0, (90.0, 40.0)), faces.template(256))
+    there = faces.moved(landmarks, faces.similarity(landmarks, 256))
+    assert np.abs(there - faces.template(256)).max() < 1e-9
+
+
+def test_a_face_aligned_and_put_back_is_the_same_where_it_was() -> None:
     picture = smooth_picture(320, 400)
     landmarks = apply(matrix_of(0.8, -12.0, (90.0, 40.0)), faces.template(256))
     matrix = faces.similarity(landmarks, 256)
-    blank = np.zeros_like(picture)
-    back = faces.paste(blank, faces.align(picture, landmarks, 256), matrix, np.ones((256, 256), dtype=np.float32))
+    back = np.zeros_like(picture)
+    crop = faces.align(picture, landmarks, 256).astype(np.float32)
+    faces.add(back, crop, matrix, np.ones((256, 256), dtype=np.float32))
     rows, columns = np.mgrid[0:320, 0:400]
     inside = apply(matrix, np.column_stack((columns.ravel(), rows.ravel())).astype(np.float64))
     face = ((inside > 8) & (inside < 247)).all(1).reshape(320, 400)
@@ -110,19 +117,92 @@ def test_a_picture_aligned_and_pasted_back_is_the_same_inside_the_face() -> None
     assert np.abs(back.astype(int) - picture)[face].max() <= 6
 
 
-def test_pasting_touches_nothing_outside_the_mask() -> None:
+def level_change(size_px: int, level: float) -> NDArray[np.float32]:
+    return np.full((size_px, size_px, 3), level, dtype=np.float32)
+
+
+def test_a_change_touches_nothing_outside_the_mask() -> None:
     picture = smooth_picture(300, 300)
+    changed = picture.copy()
     matrix = faces.similarity(faces.template(256) * 0.5 + 60, 256)
-    white = np.full((256, 256, 3), 255, dtype=np.uint8)
-    pasted = faces.paste(picture, white, matrix, faces.soft_mask(256))
-    assert (pasted[124 : 124 + 1, 124 : 124 + 1] == 255).all()
+    faces.add(changed, level_change(256, 255.0), matrix, faces.face_mask(faces.template(256), 256))
+    assert (changed[125, 125] == 255).all()
     outside = np.ones((300, 300), dtype=bool)
-    outside[58:190, 58:190] = False
-    assert (pasted[outside] == picture[outside]).all()
+    outside[60:188, 60:188] = False
+    assert (changed[outside] == picture[outside]).all()
+    assert (changed[60:64] == picture[60:64]).all(), "and the mask ends before the crop does"
 
 
-def test_the_soft_mask_has_no_edge() -> None:
-    mask = faces.soft_mask(128)
-    assert mask[0].max() < 0.01
-    assert mask[64, 64] == 1.0
-    assert np.abs(np.diff(mask[64])).max() < 0.2
+@pytest.mark.parametrize("zoom", [0.15, 1.0, 5.0])
+def test_a_large_face_has_no_steps_where_bands_meet(monkeypatch: pytest.MonkeyPatch, zoom: float) -> None:
+    """It is put back 256 rows at a time."""
+    matrix = faces.similarity(apply(matrix_of(zoom, 9.0, (30.0, -20.0)), faces.template(256)), 256)
+    side = int(256 * zoom * 1.3)
+    change = smooth_picture(256, 256).astype(np.float32) - 128
+    mask, picture = faces.face_mask(faces.template(256), 256), np.full((side, side, 3), 128, dtype=np.uint8)
+    banded, whole = picture.copy(), picture.copy()
+    monkeypatch.setattr(faces, "BAND_PX", 16 if zoom < 1 else 64)
+    faces.add(banded, change, matrix, mask)
+    monkeypatch.setattr(faces, "BAND_PX", 10**6)
+    faces.add(whole, change, matrix, mask)
+    assert np.abs(banded.astype(int) - whole).max() <= 1 and (whole != picture).mean() > 0.1
+
+
+@pytest.mark.parametrize("shift", [(-400.0, 0.0), (400.0, 0.0), (0.0, -400.0), (0.0, 400.0), (-60.0, -60.0)])
+def test_a_face_across_the_border_or_beyond_it(shift: tuple[float, float]) -> None:
+    picture = smooth_picture(160, 200)
+    changed, landmarks = picture.copy(), faces.template(256) * 0.7 + np.array(shift)
+    matrix = faces.similarity(landmarks, 256)
+    rows, columns = faces.region(matrix, 256, picture.shape)
+    assert 0 <= rows.start <= rows.stop <= 160 and 0 <= columns.start <= columns.stop <= 200
+    faces.add(changed, level_change(256, 40.0), matrix, faces.face_mask(faces.template(256), 256))
+    touched = (changed != picture).any(-1)
+    assert touched.any() == (min(shift) > -400 and max(shift) < 400)
+    touched[rows, columns] = False
+    assert not touched.any()
+
+
+def tilted(degrees: float, size_px: int = 256) -> NDArray[np.float64]:
+    middle = np.full(2, size_px / 2)
+    return apply(matrix_of(1.0, degrees, (0.0, 0.0)), faces.template(size_px) - middle) + middle
+
+
+@pytest.mark.parametrize("size_px", [64, 256])
+@pytest.mark.parametrize("degrees", [0.0, 12.0, -25.0])
+def test_the_mask_follows_the_face(size_px: int, degrees: float) -> None:
+    landmarks = tilted(degrees, size_px)
+    mask = faces.face_mask(landmarks, size_px)
+    assert mask.shape == (size_px, size_px) and mask.dtype == np.float32
+    assert all(mask[round(y), round(x)] > 0.9 for x, y in landmarks), "eyes, nose and mouth are taken whole"
+    assert max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) < 0.01
+    assert mask[: size_px // 16, : size_px // 16].max() == 0, "no corners: it is no square"
+    across, along = (np.abs(np.diff(mask, axis=axis)).max() * size_px for axis in (1, 0))
+    assert max(across, along) < 20, "it falls smoothly"
+
+
+def test_the_mask_turns_with_the_face() -> None:
+    """Away from the border of the crop it is the same oval, turned."""
+    middle = np.full(2, 128.0)
+    turn = matrix_of(1.0, 20.0, (0.0, 0.0))
+    turn[:, 2] = middle - turn[:, :2] @ middle
+    expected = cv2.warpAffine(faces.face_mask(tilted(0), 256), turn, (256, 256))
+    turned = faces.face_mask(tilted(20), 256)
+    assert np.abs(turned - expected)[40:190, 40:216].max() < 0.05
+    assert np.abs(turned - faces.face_mask(tilted(0), 256)).max() > 0.3
+
+
+def test_landmarks_in_one_line_still_give_a_mask() -> None:
+    flat = np.full((5, 2), 120.0) + np.arange(5)[:, None] * (1.0, 0.0)
+    mask = faces.face_mask(flat, 256)
+    assert np.isfinite(mask).all() and 0 < mask.mean() < 0.6
+
+
+def test_what_a_network_does_to_all_colours_makes_no_seam() -> None:
+    mask = faces.face_mask(faces.template(256), 256)
+    shift = np.broadcast_to(np.array([9.0, -4.0, 2.0], dtype=np.float32), (256, 256, 3))
+    assert np.abs(faces.without_seam(shift, mask)).max() < 1e-3
+    local = np.zeros((256, 256, 3), dtype=np.float32)
+    local[118:130, 90:102] = 30
+    assert (faces.without_seam(local, mask) == local).all(), "what happens inside is taken as it is"
+    both = faces.without_seam(local + shift, mask)
+    assert np.abs(both - local).max() < 1e-3

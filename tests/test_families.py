@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import images, sampler
+from engines import negatives, sampler
 from engines.backends import Session
 from engines.bundle import Sampling, Shelf
 from engines.families import FAMILIES
@@ -88,7 +88,7 @@ def ours(studio: Studio, request: Generate, folder: Path) -> tuple[Array, Array]
     """The sampler's last latents, and the full decoder's picture as it left the network."""
     final = list(studio.run(request, folder))[-1]
     assert isinstance(final, Final), final
-    latents = images.read_negative(folder, final.images[0]).latents
+    latents = negatives.read(folder, final.images[0]).latents
     kit, _ = studio.kits.take(request.bundle, request.backend)
     recorder = Recorder(kit.decoder.session, {})
     Decoder(recorder, kit.sampling).decode(latents)

@@ -9,11 +9,14 @@ import pytest
 
 import presets
 from engines.jobs import Finished, Job
-from engines.messages import BundleStatus, Choice, EngineStatus, Enhance, Failed, Final, Generate, Note, Preview, Status
+from engines.messages import Advice, Enhance, FaceReport, Failed, Final, Generate, Note, Preview
+from engines.status import BundleStatus, Choice, EngineStatus, Status
 from tests.test_stream import EN, ONE, PICTURE, play
 from tests.web import Tree, tree
+from webui import batches, face_notes
+from webui.batches import Item
 from webui.i18n import LANGUAGES, words
-from webui.panels import build, compare, engines, history
+from webui.panels import build, compare, engines, history, restore
 from webui.panels.portrait import cards_html
 from webui.stream import Scene, scene_html
 
@@ -40,13 +43,38 @@ def everywhere(text: str, say: Callable[..., str]) -> list[str]:
         play(*ONE[:-1], replace_reason(text), scene=Scene(state="running", caption=text)),
         play(Preview(1, text, 0.4), Preview(1, text, 0.4, "tiny", 2), scene=Scene(caption=text)),
         play(Preview(0, text), Final((text,), 0, 1.0, text, text), scene=Scene(task="enhance")),
+        play(Preview(0, text), Final((text,), 0, 1.0, text, text, faces=faces(text)), scene=Scene(task="enhance")),
+        play(Preview(0, text), Failed("no_face", text), scene=Scene(task="enhance")),
         play(Preview(1, text), Final((text, text), 1, 1.0, text, text, "tiny")),
         play(Failed("engine_failed", text, {"engine": text})),
         play(Failed("bad_option", text, {"field": text, "value": text, "allowed": text})),
         play(Failed("not_found", text, {"name": text, "what": text})),
         play(Failed(text, text, {"engine": text})),
     )
-    return [scene_html(scene, say) for scene in scenes] + panels(text, say) + workbench(text, say)
+    drawn = [scene_html(scene, say) for scene in scenes]
+    return drawn + panels(text, say) + workbench(text, say) + photographs(text, say)
+
+
+def faces(text: str, count: int = 1) -> tuple[FaceReport, ...]:
+    return tuple(FaceReport((0.1, 0.1, 0.2, 0.2), "skipped", 0, text) for _ in range(count))
+
+
+def photographs(text: str, say: Callable[..., str]) -> list[str]:
+    """What is shown of many photos, and of a look at one."""
+    facts = {"field": text, "value": text, "allowed": text}
+    items = [
+        Item("a" * 32, text, "done", text, text, 1.0, faces(text)),
+        Item("b" * 32, text, "failed", text, code="bad_option", facts=facts),
+        Item("c" * 32, text, "failed", text, code="no_face"),
+        Item("d" * 32, text, "queued"),
+    ]
+    advice = Advice(2, 64, 64, 0.5, 0.5, {"strength": 50, "mode": "natural", "denoise": text})
+    return [
+        batches.board_html(items, say),
+        face_notes.list_html(faces(text, 9), say),
+        face_notes.advice_html(advice, say),
+        restore.note_html(text),
+    ]
 
 
 def workbench(text: str, say: Callable[..., str]) -> list[str]:

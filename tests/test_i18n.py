@@ -15,21 +15,33 @@ import pytest
 
 import engines
 import webui
+from engines.diagnosis import suggestion
 from engines.errors import StudioError
-from engines.messages import EXPECTED, BundleKind, Choice, PreviewMode, Recipe, RestoreMode, Stage
+from engines.fields import EXPECTED
+from engines.jobs import State
+from engines.messages import FaceState, PreviewMode, Recipe, RestoreMode, Stage
+from engines.status import BundleKind, Choice
 from tests.web import CJK
 from webui.i18n import LANGUAGES, spoken, words
 from webui.panels.engines import FIGURES
+from webui.panels.photo_settings import FACES
 from webui.panels.portrait import QUALITIES
 
 PRODUCT = "人像工作室"
-SAME_IN_ZH = {"backend_pytorch"}  # a name, which is not translated
+SAME_IN_ZH = {"backend_pytorch", "comma"}  # a name, which is not translated, and a sign
 # What stands in the braces of keys that the program puts together.
 EXPANSIONS: Mapping[str, tuple[str, ...]] = {
     "stage_{}": get_args(Stage),
     "portrait_{}": tuple(QUALITIES),
     "portrait_preview_{}": get_args(PreviewMode),
-    "restore_{}": (*get_args(RestoreMode), "denoise", "sharpen", "contrast", "brightness"),
+    "restore_{}": (
+        *(*get_args(RestoreMode), "denoise", "sharpen", "contrast", "brightness", "fading", "scratches"),
+        *(name for name in suggestion([1.0], 1.0, 1.0) if name != "mode"),
+    ),
+    "restore_faces_{}": FACES,
+    "face_{}": get_args(FaceState),
+    "faces_{}": get_args(FaceState),
+    "batch_{}": tuple(state for state in get_args(State) if state not in ("done", "failed")),
     "backend_{}": ("auto", "pytorch", "edge"),
     "engines_{}": (
         *("name", "device", "state", "engine", "precision", "verdict", *FIGURES),
@@ -161,7 +173,13 @@ def told() -> set[str]:
 
 def test_what_errors_tell_is_translated() -> None:
     say = words("zh")
-    values = {"live, off", "0", "a-z 0-9 - _", "build", "generate, enhance, develop"}  # the same in every language
+    values = {
+        "live, off",
+        "0",
+        "a-z 0-9 - _",
+        "build, fetch",
+        "generate, enhance, develop",
+    }  # the same in every language
     assert len(told()) > 8
     for text in (told() | set(EXPECTED.values())) - values:
         assert CJK.search(say.phrase(text)) and not re.search("[a-z]{2}", say.phrase(text)), text
@@ -176,6 +194,8 @@ def test_what_errors_tell_is_translated() -> None:
         ("ort on CPU, fp32, verified, 0.13 s (x: not verified yet)", "ort 在 CPU, fp32, 已验证, 0.13 s (x: 尚未验证)"),
         ("failed its proof, PSNR 28.1 dB < 30 dB", "未通过验证, PSNR 28.1 dB < 30 dB"),
         ("failed its proof, a picture of another size", "未通过验证, 图像尺寸不同"),
+        ("restored before", "此前修复过,直接取用"),
+        ("smaller than 24 px", "小于 24 px"),
     ],
 )
 def test_the_reason_of_a_choice_is_told_in_chinese(reason: str, chinese: str) -> None:

@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines import images, parameters
+from engines import images, negatives, parameters
 from engines.errors import NotFoundError, StorageError, StudioError
-from engines.images import Negative
 from engines.messages import CREDIT, Enhance, Generate
+from engines.negatives import Negative
 from tests.conftest import REPOSITORY
 
 NAME = re.compile(r"outputs_(\d{14})(_\d{3})?\.png")
@@ -98,23 +98,23 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
     with pytest.raises(StorageError):
         images.write_preview(tmp_path / "file" / "below", picture())
     with pytest.raises(StorageError):
-        images.write_negative(tmp_path / "file" / "x.png", NEGATIVE)
+        negatives.write(tmp_path / "file" / "x.png", NEGATIVE)
 
 
 FULL_DISK = """
     import resource, sys
     from pathlib import Path
     import numpy as np
-    from engines import images
+    from engines import images, negatives
     from engines.errors import StorageError
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    kept = images.Negative(np.zeros((1, 16, 64, 64), np.float32), "b", 1, "t")
+    kept = negatives.Negative(np.zeros((1, 16, 64, 64), np.float32), "b", 1, "t")
     folder = Path(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     for write in (
         lambda: images.write_output(folder, noise, "t"),
         lambda: images.write_preview(folder, noise),
-        lambda: images.write_negative(folder / "x.png", kept),
+        lambda: negatives.write(folder / "x.png", kept),
     ):
         try:
             print("wrote", write())
@@ -174,8 +174,8 @@ def test_a_restored_photo_says_how_and_names_no_path() -> None:
 
 def test_a_kept_negative_comes_back(tmp_path: Path) -> None:
     name = images.write_output(tmp_path, picture(), "")
-    images.write_negative(tmp_path / name, NEGATIVE)
-    back = images.read_negative(tmp_path, name)
+    negatives.write(tmp_path / name, NEGATIVE)
+    back = negatives.read(tmp_path, name)
     assert back.latents.dtype == np.float32 and (back.latents == NEGATIVE.latents).all()
     assert (back.bundle, back.seed, back.text) == (NEGATIVE.bundle, NEGATIVE.seed, NEGATIVE.text)
 
@@ -184,25 +184,25 @@ def test_a_kept_negative_comes_back(tmp_path: Path) -> None:
     "name", ["../x.png", "x.png/", "/x.png", "..", ".", "", "a\0b.png", "y.png", "a" * 300 + ".png", "\ud800"]
 )
 def test_the_name_of_a_negative_is_never_a_path(tmp_path: Path, name: str) -> None:
-    images.write_negative(tmp_path / "x.png", NEGATIVE)
-    images.write_negative(tmp_path / "out" / "x.png", NEGATIVE)
-    images.write_negative(tmp_path / "out.png", NEGATIVE)
+    negatives.write(tmp_path / "x.png", NEGATIVE)
+    negatives.write(tmp_path / "out" / "x.png", NEGATIVE)
+    negatives.write(tmp_path / "out.png", NEGATIVE)
     with pytest.raises(NotFoundError):
-        images.read_negative(tmp_path / "out", name)
+        negatives.read(tmp_path / "out", name)
     with pytest.raises(NotFoundError):
-        images.read_negative(tmp_path / "out", str(tmp_path / "out" / "x.png"))
+        negatives.read(tmp_path / "out", str(tmp_path / "out" / "x.png"))
 
 
 @pytest.mark.parametrize("damage", ["empty", "junk", "short", "zip"])
 def test_a_damaged_negative_is_one_of_our_errors(tmp_path: Path, damage: str) -> None:
-    images.write_negative(tmp_path / "x.png", NEGATIVE)
-    path = tmp_path / f"x{images.NEGATIVE_SUFFIX}"
+    negatives.write(tmp_path / "x.png", NEGATIVE)
+    path = tmp_path / f"x{negatives.NEGATIVE_SUFFIX}"
     whole = path.read_bytes()
     path.write_bytes(
         {"empty": b"", "junk": b"junk", "short": whole[: len(whole) // 2], "zip": whole[:4] + bytes(200)}[damage]
     )
     with pytest.raises(StudioError):
-        images.read_negative(tmp_path, "x.png")
+        negatives.read(tmp_path, "x.png")
 
 
 def test_a_preview_shows_the_picture(tmp_path: Path) -> None:

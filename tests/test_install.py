@@ -31,7 +31,7 @@ def test_help_lists_every_verb_and_setting() -> None:
     from engines.settings import Settings
 
     said = run("help").stdout
-    for verb in ("serve", "edge", "setup", "test", "build", "bench"):
+    for verb in ("serve", "edge", "setup", "test", "build", "models", "bench"):
         assert verb in said
     for field in fields(Settings):
         assert f"STUDIO_{field.name.upper()}" in said

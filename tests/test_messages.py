@@ -11,26 +11,27 @@ import pytest
 from engines.errors import OptionError, RequestError
 from engines.messages import (
     MAX_SEED,
+    Advice,
     Build,
-    BundleStatus,
-    Choice,
     Develop,
-    EngineStatus,
     Enhance,
     Event,
+    FaceReport,
     Failed,
+    Fetch,
     Final,
     Generate,
+    Inspect,
     Lora,
     Note,
     Preview,
     Progress,
     Request,
-    Status,
     pack,
     parse,
     unpack,
 )
+from engines.status import BundleStatus, Choice, EngineStatus, Status
 
 STATUS = Status(
     "ready",
@@ -52,16 +53,42 @@ SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),
     Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only", 1.0),
     Enhance("a/b.jpg"),
-    Enhance("a.png", 0, "detail", 100, 1, 0, 100, False, True, "r", "ort"),
+    Enhance(
+        "a.png",
+        0,
+        "detail",
+        True,
+        100,
+        1,
+        0,
+        100,
+        2,
+        99,
+        False,
+        True,
+        True,
+        1024,
+        "webp",
+        1,
+        True,
+        "奶奶.jpg",
+        "r",
+        "ort",
+    ),
+    Inspect("a/b.jpg"),
     Develop("outputs_1.png", "pytorch"),
     Build("portrait", "z-image", "edge-int8", "mine"),
     Build("restorer", "GPEN 512.pth", "edge-fp32", "b-2_c", "faces", ("一位女士", "")),
+    Fetch("z-image-turbo"),
+    Fetch("awportrait-z", "modelscope"),
     Note("3. export the denoiser ✓"),
     Progress("denoise", 3, 8, 1.25, 2, 4),
     Progress("load", 0, 1),
     Preview(3, "preview_x.webp", 0.5, "vae", 2),
     Final(("a.png", "b.png"), 7, 2.5, "ort", "ort on CPU", "tiny"),
     Final((), 0, 0.0, "ort"),
+    Final(("a.jpg",), 0, 1.5, "ort", faces=(FaceReport((0.1, 0.25, 0.5, 1.0), "softened", 35, "why"),) * 2),
+    Advice(2, 4000, 3000, 0.75, 0.0, {"strength": 66, "mode": "natural"}),
     Failed("bad_size", "detail", {"width": 100, "share": 0.5, "why": "窄"}),
     Status("loading"),
     STATUS,
@@ -73,7 +100,7 @@ def test_what_is_packed_comes_back_equal(message: Request | Event | Status) -> N
     back = unpack(pack(message))
     assert back == message
     assert type(back) is type(message)
-    assert hash(back) == hash(message) if not isinstance(message, Failed | Status) else True
+    assert hash(back) == hash(message) if not isinstance(message, Failed | Status | Advice) else True
 
 
 def test_every_kind_of_message_has_a_sample() -> None:
@@ -129,13 +156,34 @@ def test_ranges_of_generate(field: str, low: Any, high: Any) -> None:
             replace(Generate("p"), **{field: value})
 
 
-@pytest.mark.parametrize("field", ["strength", "denoise", "sharpen", "contrast", "brightness"])
+@pytest.mark.parametrize("field", ["strength", "denoise", "sharpen", "contrast", "brightness", "fading", "scratches"])
 def test_ranges_of_enhance(field: str) -> None:
     for value in (0, 100):
         assert getattr(parse(Enhance, {"image": "a", field: value}), field) == value
     for value in (-1, 101):
         with pytest.raises(OptionError):
             parse(Enhance, {"image": "a", field: value})
+
+
+@pytest.mark.parametrize(("field", "low", "high"), [("min_face_px", 8, 1024), ("quality", 1, 100)])
+def test_further_ranges_of_enhance(field: str, low: int, high: int) -> None:
+    for value in (low, high):
+        assert getattr(parse(Enhance, {"image": "a", field: value}), field) == value
+    for value in (low - 1, high + 1):
+        with pytest.raises(OptionError) as caught:
+            parse(Enhance, {"image": "a", field: value})
+        assert caught.value.facts["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("format", "gif"), ("format", "PNG"), ("name", "x" * 256), ("name", "a\ud800"), ("keep_date", "perhaps")],
+)
+def test_an_enhance_that_makes_no_sense_is_refused(field: str, value: object) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Enhance, {"image": "a", field: value})
+    assert field in str(caught.value.facts["field"])
+    json.dumps(caught.value.facts, ensure_ascii=False).encode()
 
 
 BUILD = {"makes": "portrait", "source": "z-image", "recipe": "edge-int8", "name": "mine"}

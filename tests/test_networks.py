@@ -22,8 +22,9 @@ from torch.nn import functional as F
 
 from engines.bundle import Bundle
 from engines.errors import BundleError
+from engines.networks import zimage
 from engines.networks.autoencoder import DecoderGraph
-from engines.networks.gpen import GPEN, ModulatedConv, Spec
+from engines.networks.gpen import GPEN, ModulatedConv, Spec, Upsample, dense_upsampling, fir, up_in_phases
 from engines.networks.graphs import open_graph
 from engines.networks.qwen import Qwen3Graph
 from engines.networks.restorer import RestorerGraph
@@ -221,3 +222,64 @@ def test_files_that_make_no_network_are_refused(built: Path, tmp_path: Path, rol
     damage(weights)
     with pytest.raises(BundleError, match=part.file):
         open_graph(bundle, part)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (7, 9), (16, 16)])
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_phases_are_the_same_function(height: int, width: int, demodulate: bool) -> None:
+    """Four small convolutions woven together, for a transposed one."""
+    torch.manual_seed(1)
+    conv = ModulatedConv(6, 5, 3, 8, demodulate, up=True)
+    x, latent = drawn(2, 6, height, width), drawn(2, 8, seed=1)
+    plain = conv(x, latent)
+    conv.phased = True
+    phased = conv(x, latent)
+    assert phased.shape == plain.shape == (2, 5, 2 * height, 2 * width)
+    assert (phased - plain).abs().max() <= 2e-5 and plain.abs().max() > 0.1
+
+
+def test_phases_alone_are_the_transposed_convolution_with_zeros_behind() -> None:
+    x, weight = drawn(2, 4, 5, 6), drawn(3, 4, 3, 3, seed=1)
+    woven, plain = up_in_phases(x, weight), F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    assert (woven[..., :-1, :-1] - plain).abs().max() <= 1e-5
+    assert woven[..., -1, :].abs().max() == woven[..., :, -1].abs().max() == 0
+
+
+def test_a_restorer_in_phases_is_the_same_restorer() -> None:
+    face = drawn(1, 3, 16, 16).clamp(-1, 1)
+    plain = RestorerGraph(tiny.gpen(), 0.2)(face)
+    graph = RestorerGraph(tiny.gpen(), 0.2).in_phases()
+    assert sum(module.phased for module in graph.modules() if isinstance(module, ModulatedConv)) > 2
+    assert (graph(face) - plain).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (16, 16)])
+def test_upsampling_is_upstreams_filtered_transposed_convolution(height: int, width: int) -> None:
+    x, kernel = drawn(2, 3, height, width), fir(4.0)
+    upstreams = F.conv_transpose2d(x, kernel.expand(3, 1, 4, 4), stride=2, padding=1, groups=3)
+    ours = Upsample()(x)
+    assert ours.shape == upstreams.shape == (2, 3, 2 * height, 2 * width)
+    assert (ours - upstreams).abs().max() <= 1e-6
+    assert "kernel" in Upsample().state_dict() and "dense" not in Upsample().state_dict(), "upstream's keys alone"
+
+
+def test_dense_upsampling_holds_for_a_kernel_without_symmetry() -> None:
+    """The binomial one would not show taps that are swapped or turned."""
+    x, kernel = drawn(1, 2, 4, 6), drawn(4, 4, seed=1)
+    upstreams = F.conv_transpose2d(x, kernel.expand(2, 1, 4, 4), stride=2, padding=1, groups=2)
+    dense = F.pixel_shuffle(F.conv2d(x, dense_upsampling(kernel, 2), padding=1), 2)
+    assert (dense - upstreams).abs().max() <= 1e-5
+
+
+def test_rotation_in_real_numbers_is_diffusers_in_complex_ones() -> None:
+    """By the angle of each position, pair by pair; so a rotated vector keeps its length."""
+    dim, length = 8, 11
+    x, angles = drawn(1, length, 3, dim), zimage._angles(dim, length, 256.0)
+    turned = zimage._rotate(x, angles.cos()[:, None], angles.sin()[:, None], zimage._quarter_turn(dim))
+    frequencies = 256.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    phase = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+    pairs = torch.view_as_complex(x.double().reshape(1, length, 3, dim // 2, 2))
+    expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(phase), phase)[None, :, None]).flatten(3)
+    assert (turned - expected).abs().max() <= 1e-5
+    assert (turned.norm(dim=-1) - x.norm(dim=-1)).abs().max() <= 1e-5
+    assert torch.equal(turned[:, 0], x[:, 0]) and not torch.allclose(turned[:, 1:], x[:, 1:])

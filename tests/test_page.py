@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import presets
-from engines.messages import CREDIT, Develop, Generate, unpack
-from tests.web import SKETCH, Session, encoded, scene, succeeded
+from engines.messages import CREDIT, Develop, Generate, Inspect, unpack
+from tests.web import SKETCH, Session, encoded, people, scene, succeeded
+from webui.batches import LIMIT
 from webui.i18n import words
+from webui.panels import history
+from webui.panels.photo_settings import NAMES
 
 if TYPE_CHECKING:
     from tests.rig import Rig
 
 pytest_plugins = ("tests.rig",)
 ZH, EN = words("zh"), words("en")
+BACK = ("_1", "_2", "_3", "_4")  # handlers of one name are numbered
 
 
 def generate(page: Session, prompt: str, **changes: Any) -> list[dict[str, Any]]:
@@ -145,12 +149,15 @@ def test_a_picture_drawn_over_rest_can_be_taken_up_on_the_page(rig: Rig) -> None
 
 def test_restored_photos_and_portraits_are_in_the_history(rig: Rig) -> None:
     rig.client.post("/generate", json={"prompt": "in the <i>history</i>", **SKETCH}).raise_for_status()
-    photo = encoded(scene(), "PNG")
-    path = rig.client.post("/enhance", files={"image": ("a", photo)}).json()["output_path"]
+    photo, webp = encoded(people(), "PNG"), {"format": "webp"}
+    path = rig.client.post("/enhance", files={"image": ("the <b>.png", photo)}, data=webp).json()["output_path"]
+    for _ in range(history.SHOWN + 5):  # looks at photos end without a picture
+        rig.queue.submit(Inspect("gone.jpg"))
     with rig.session("en") as page:
         grid = str(page.call(page.endpoint("refresh"), []))
     assert "in the &lt;i&gt;history&lt;/i&gt;" in grid
-    assert path in grid and EN("history_restored") in grid
+    assert path in grid and path.endswith(".webp")
+    assert f"{EN('history_restored')} · the &lt;b&gt;.png" in grid
 
 
 def test_the_engines_panel_and_the_chip(rig: Rig) -> None:
@@ -192,28 +199,30 @@ def assert_readable(stored: list[str]) -> None:
         assert unpack(text) is not None
 
 
-CONTROLS = ("strength", "mode", "denoise", "sharpen", "contrast", "brightness", "protect_skin", "backend", "bundle")
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"strength": 50.5}, {"strength": -1}, {"strength": "x"}, {"strength": None}, {"mode": "x"}, {"mode": None},
      {"denoise": 1e300}, {"contrast": 0.5}, {"brightness": [1]}, {"protect_skin": "maybe"}, {"protect_skin": None},
-     {"backend": None}, {"bundle": None}, {"bundle": "../x"}, {"bundle": ["restorer"]}],
+     {"backend": None}, {"bundle": None}, {"bundle": "../x"}, {"bundle": ["restorer"]}, {"faces": None},
+     {"faces": ["center"]}, {"whole_picture": "x"}, {"min_face_px": 0}, {"min_face_px": None}, {"fading": 101},
+     {"scratches": "x"}, {"format": "gif"}, {"format": None}, {"quality": 0}, {"quality": None}, {"keep_date": 7}],
     ids=str,
 )  # fmt: skip
 def test_whatever_a_page_asks_to_restore_it_can_be_read_again(idle: Rig, changes: dict[str, Any]) -> None:
     before = idle.requests()
     with idle.session("en") as page:
         endpoint = page.endpoint("restore")
-        values = dict(zip(CONTROLS, page.values(endpoint)[1:], strict=True))
+        values = dict(zip(NAMES, page.values(endpoint)[1:], strict=True))
         photo = page.upload(encoded(scene(), "PNG"), "a.png")
-        page.begin(endpoint, [photo, *{**values, **changes}.values()])
+        hostile = list({**values, **changes}.values())
+        page.begin(endpoint, [photo, *hostile])
+        page.begin(page.endpoint("whole"), [photo, *hostile])
+        page.begin(page.endpoint("start"), [[photo], [], *hostile])
     assert_readable(idle.requests()[len(before) :])
 
 
 @pytest.mark.parametrize("job_id", [None, 5, {"a": 1}, ["x"], "x" * 10_000, "\u0000", True])
-@pytest.mark.parametrize("name", [f"{verb}{k}" for verb in ("come_back", "stop") for k in ("", "_1", "_2", "_3")])
+@pytest.mark.parametrize("name", [f"{verb}{k}" for verb in ("come_back", "stop") for k in ("", *BACK)])
 def test_a_job_that_is_none_does_nothing(rig: Rig, name: str, job_id: Any) -> None:
     """A browser keeps the job's name; whoever has the browser can change it."""
     before = rig.jobs()
@@ -222,7 +231,8 @@ def test_a_job_that_is_none_does_nothing(rig: Rig, name: str, job_id: Any) -> No
     assert rig.jobs() == before
     assert "outputs_" not in str(messages)
     if name.startswith("come_back"):
-        assert any(EN(key) in str(messages) for key in ("stage_empty", "restore_empty", "build_idle", "compare_idle"))
+        idle = [EN(key) for key in ("stage_empty", "restore_empty", "build_idle", "compare_idle")]
+        assert any(text in str(messages) for text in [*idle, EN("batch_empty", limit=LIMIT)])
 
 
 def test_the_credit_and_the_name_stand_on_the_page(rig: Rig) -> None:

@@ -10,8 +10,20 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.web import FILE_DATA, GPS_MARK, MAKER_MARK, Session, encoded, private_photo, scene, succeeded, wire
+from tests.web import (
+    FILE_DATA,
+    GPS_MARK,
+    MAKER_MARK,
+    Session,
+    encoded,
+    people,
+    private_photo,
+    scene,
+    succeeded,
+    wire,
+)
 from webui.i18n import words
+from webui.panels.photo_settings import NAMES
 
 if TYPE_CHECKING:
     from tests.rig import Listener, Rig
@@ -19,23 +31,22 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.rig",)
 
 
-def restored(rig: Rig, page: Session, photo: Any) -> list[dict[str, Any]]:
+def restored(rig: Rig, page: Session, photo: Any, **changes: Any) -> list[dict[str, Any]]:
     endpoint = page.endpoint("restore")
-    values = page.values(endpoint)
-    values[0] = photo
-    return page.call(endpoint, values)
+    values = dict(zip(NAMES, page.values(endpoint)[1:], strict=True))
+    return page.call(endpoint, [photo, *{**values, **changes}.values()])
 
 
 def test_a_photo_of_the_page_is_restored(rig: Rig) -> None:
     with rig.session() as page:
-        messages = restored(rig, page, page.upload(encoded(scene(), "JPEG"), "照片.jpg"))
+        messages = restored(rig, page, page.upload(encoded(people(), "JPEG"), "照片.jpg"))
     assert succeeded(messages)
-    assert "outputs_" in str(messages[-1]) and "compare" in str(messages[-1])
+    assert "-%E7%85%A7%E7%89%87.png" in str(messages[-1]) and "compare" in str(messages[-1])
 
 
 def test_an_uploaded_photo_is_decoded_in_one_place(rig: Rig, heard: Listener) -> None:
     """engines.images caps pixels and formats; a decoder that anything else calls has no such caps."""
-    content = encoded(scene(71, 53), "JPEG")
+    content = encoded(people(), "JPEG", quality=71)  # nobody else has sent this one
     with rig.session() as page:
         photo = page.upload(content, "a.jpg")
         heard.opened.clear()
@@ -94,10 +105,11 @@ def test_nothing_but_pixels_of_a_photo_goes_on(rig: Rig, kind: str) -> None:
     photo = private_photo(kind, orientation=6)
     assert GPS_MARK in photo and MAKER_MARK in photo
     before = {path for path in rig.settings.home.rglob("*") if path.is_file()}
-    answer = httpx.post(f"{rig.url}/enhance", files={"image": ("a", photo)}, timeout=60)
+    whole = {"whole_picture": "true"}
+    answer = httpx.post(f"{rig.url}/enhance", files={"image": ("a", photo)}, data=whole, timeout=60)
     with rig.session() as page:
-        messages = restored(rig, page, page.upload(photo, f"a.{kind.lower()}"))
-    assert succeeded(messages)
+        messages = restored(rig, page, page.upload(photo, f"a.{kind.lower()}"), whole_picture=True)
+    assert succeeded(messages) and "outputs_" in str(messages[-1])
     served = wire(rig.url, answer.json()["output_path"]).body
     for content in (answer.content, served, str(messages).encode()):
         assert GPS_MARK not in content and MAKER_MARK not in content

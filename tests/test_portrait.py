@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines import images, sampler
+from engines import negatives, sampler
 from engines.bundle import Bundle, Shelf
 from engines.errors import BundleError, OptionError, PromptError, RequestError, SizeError
 from engines.messages import MAX_SEED, Event, Final, Generate, Lora, Preview, Progress
@@ -192,7 +192,7 @@ def test_the_loop_is_the_samplers(studio: Studio, tmp_path: Path) -> None:
     for now, after in zip(levels[:-1], levels[1:], strict=True):
         towards = [0.9 * (x - target(x.shape, prompt)) / now for prompt in (words, others)]
         x = x + (after - now) * (towards[0] + 2.0 * (towards[0] - towards[1]))
-    assert np.abs(images.read_negative(tmp_path, final.images[0]).latents - x).max() <= 1e-4
+    assert np.abs(negatives.read(tmp_path, final.images[0]).latents - x).max() <= 1e-4
 
 
 @pytest.mark.parametrize(("guidance", "captions", "forwards"), [(0.0, 1, 4), (1.0, 2, 8)])

@@ -11,7 +11,8 @@ import pytest
 from engines.errors import NotFoundError, StorageError
 from engines.jobs import ENDED, Job, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import EngineStatus, Enhance, Event, Failed, Final, Generate, Preview, Progress, Status
+from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress
+from engines.status import EngineStatus, Status
 from tests.conftest import Within
 
 Queue = SqliteQueue  # the protocol plus what a worker needs: claim, recover, close

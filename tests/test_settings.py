@@ -21,13 +21,15 @@ ALL = {
     "STUDIO_UPLOAD_MB": "5",
     "STUDIO_KEEP_DAYS": "0",
     "STUDIO_LOG": "debug",
+    "STUDIO_HF_MIRROR": "https://hub.example",
 }
 
 
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    assert settings == Settings(Path("/srv/studio"), "127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 0, "debug")
+    told = ("127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 0, "debug", "https://hub.example")
+    assert settings == Settings(Path("/srv/studio"), *told)
     assert settings.host_names == ("studio.local", "box")
 
 
@@ -61,6 +63,7 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_UPLOAD_MB", "2001"),
         ("STUDIO_KEEP_DAYS", "36501"),
         ("STUDIO_LOG", "loud"),
+        ("STUDIO_HF_MIRROR", "hub.example"),
         ("STUDIO_HOME", ""),
         ("STUDIO_HOME", "~nobody-of-this-name/x"),
         ("STUDIO_HOEM", "/srv"),

@@ -11,6 +11,7 @@ import pytest
 from engines.errors import Fact
 from engines.messages import (
     Event,
+    FaceReport,
     Failed,
     Final,
     Note,
@@ -324,3 +325,61 @@ def test_an_end_without_pictures_draws_none() -> None:
         done = play(Final((), 0, 1.0, "x", "why"), scene=Scene(task=task, state="running"))
         assert done.state == "done" and done.current is None
         assert not tree(scene_html(done, EN)).all("img")
+
+
+def restoring(step: int, total: int) -> Progress:
+    return Progress("restore", step, total, 3.0 if step else None)
+
+
+ENHANCE = Scene(task="enhance", state="running")
+
+
+def test_the_face_that_is_being_restored_is_named() -> None:
+    scenes = [play(restoring(k, 3), scene=ENHANCE) for k in range(3)]
+    assert [status_text(scene, ZH) for scene in scenes] == [
+        "正在修复:第 1/3 张脸", "正在修复:第 2/3 张脸 · 剩余约 3.0 秒", "正在修复:第 3/3 张脸 · 剩余约 3.0 秒",
+    ]  # fmt: skip
+    assert status_text(play(restoring(0, 1), scene=ENHANCE), EN) == EN("stage_restore"), "one needs no number"
+    shown = [scene.fraction for scene in scenes]
+    assert shown == sorted(shown) and shown[-1] < 1
+
+
+def finished(*states: str) -> Scene:
+    faces = tuple(FaceReport((0.1, 0.2, 0.3, 0.4), state, 70, "already sharp") for state in states)  # type: ignore[arg-type]
+    final = Final(("outputs_1-奶奶.jpg",), 0, 1.0, "ort", faces=faces)
+    return play(Preview(0, "preview_1.webp"), final, scene=ENHANCE)
+
+
+def test_a_photo_whose_faces_were_left_alone_is_not_called_restored() -> None:
+    assert finished("skipped", "skipped").status == "stage_left_alone"
+    assert (
+        finished("skipped", "softened").status == finished("restored").status == finished().status == "stage_restored"
+    )
+
+
+def test_each_face_has_a_mark_on_the_picture_and_a_line_beneath() -> None:
+    parsed = tree(scene_html(finished("restored", "skipped"), EN))
+    marks = [span["class"] for span in parsed.all("span") if span.get("style")]
+    assert marks == ["face is-restored", "face is-skipped"] and len(parsed.all("li")) == 2
+    (box,) = [div["class"] for div in parsed.all("div") if div.get("class", "").startswith("compare")]
+    assert box == "compare fits", "as large as its pictures, or the marks would lie elsewhere"
+    assert not [span for span in tree(scene_html(play(*ONE), EN)).all("span") if span.get("style")]
+
+
+def test_a_name_in_any_script_is_an_address() -> None:
+    links = {a["href"]: a.get("download") for a in tree(scene_html(finished("restored"), EN)).all("a")}
+    assert links == {"/outputs/outputs_1-%E5%A5%B6%E5%A5%B6.jpg": None} or "outputs_1-奶奶.jpg" in links.values()
+    assert all(href.isascii() for href in links)
+
+
+def test_only_a_photo_without_a_face_offers_a_way_out() -> None:
+    for code, there in (("no_face", True), ("bad_image", False), ("cancelled", False)):
+        buttons = tree(scene_html(play(Failed(code, ""), scene=ENHANCE), EN)).all("button")
+        assert any("data-anyway" in button for button in buttons) is there
+
+
+def test_a_lora_that_could_not_be_loaded_is_told_beside_the_picture() -> None:
+    final = Final(("outputs_1.png",), 7, 2.0, "torch", "torch on CPU", without=("glow", "<b>"))
+    html = scene_html(play(final), ZH)
+    assert "LoRA 加载失败" in html and "glow" in html and "<b>" not in html
+    assert "outputs_1.png" in html

@@ -11,12 +11,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines import images
+from engines import images, negatives
 from engines.bundle import Shelf
 from engines.jobs import state_after
-from engines.messages import Develop, Enhance, Event, Failed, Final, Generate, Lora, Preview, Progress, Request
+from engines.messages import (
+    Build,
+    Develop,
+    Enhance,
+    Event,
+    Failed,
+    Final,
+    Generate,
+    Inspect,
+    Lora,
+    Preview,
+    Progress,
+    Request,
+)
 from engines.studio import Studio
-from tests.fakes import FakeEngine, write_portrait, write_restorer
+from tests.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
 
 @pytest.fixture
@@ -28,6 +41,7 @@ def engine() -> FakeEngine:
 def studio(engine: FakeEngine, tmp_path: Path) -> Studio:
     write_portrait(tmp_path / "shelf" / "portrait")
     write_restorer(tmp_path / "shelf" / "restorer")
+    write_detector(tmp_path / "shelf" / "detector")
     return Studio(Shelf((tmp_path / "shelf",)), tmp_path / "state", engine.select)
 
 
@@ -115,7 +129,7 @@ def test_only_stops_at_the_tiny_decoder(studio: Studio, engine: FakeEngine, out:
     last = events[-1]
     assert isinstance(last, Final) and last.decoder == "tiny"
     assert "decoder" not in engine.calls
-    assert images.read_negative(out, last.images[0]).latents.shape == (1, 4, 8, 8)
+    assert negatives.read(out, last.images[0]).latents.shape == (1, 4, 8, 8)
 
 
 def test_steps_and_pictures_are_counted(studio: Studio, out: Path) -> None:
@@ -187,7 +201,10 @@ REFUSED: list[tuple[Request, str, dict[str, object]]] = [
     (Generate("p", bundle="restorer"), "bad_option", {"field": "bundle", "value": "restorer"}),
     (Enhance("missing.jpg", bundle="nowhere"), "not_found", {"what": "bundle"}),
     (Enhance("missing.jpg", bundle="portrait"), "bad_option", {"field": "bundle", "value": "portrait"}),
+    (Enhance("missing.jpg", bundle="detector"), "bad_option", {"field": "bundle", "value": "detector"}),
     (Enhance("missing.jpg"), "bad_image", {}),
+    (Inspect("missing.jpg"), "bad_image", {}),
+    (Build("restorer", "x.pth", "edge-fp32", "mine"), "bad_option", {"field": "kind"}),
     (Develop("missing.png"), "not_found", {"what": "kept latent", "name": "missing.png"}),
     (Develop("../out/x.png"), "not_found", {"what": "kept latent"}),
     (Develop("x" * 300), "not_found", {"what": "kept latent"}),
@@ -229,7 +246,7 @@ def test_a_damaged_bundle_is_not_run(studio: Studio, engine: FakeEngine, out: Pa
 def test_a_disk_that_refuses(studio: Studio, out: Path, photo: Path) -> None:
     out.rmdir()
     out.write_text("a file where the folder should be")
-    for request in (Generate("p", preview="off"), Generate("p"), Enhance(str(photo))):
+    for request in (Generate("p", preview="off"), Generate("p"), Enhance(str(photo), whole_picture=True)):
         assert failed(studio, request, out).code == "storage_failed"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engines import backends, survey
 from engines.bundle import Bundle, Shelf
-from engines.messages import BundleStatus, Choice
+from engines.status import BundleStatus, Choice
 from engines.verdicts import Verdict, Verdicts
 from tests.fakes import write_portrait, write_restorer
 

@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from engines import backends
-from engines.bundle import Shelf, digest
-from engines.errors import StorageError
+from engines.backends import Engine
+from engines.bundle import Bundle, Shelf, digest
+from engines.errors import EngineUnavailable, StorageError
 from engines.jobs import Job
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Final, Generate, Progress, Request, Status
+from engines.messages import Event, Failed, Final, Generate, Progress, Request
 from engines.signatures import Array
+from engines.status import Status
 from engines.studio import Studio
 from engines.worker import EmbeddedWorker, execute, survey
 from tests.conftest import Within
-from tests.fakes import FakeEngine, write_portrait, write_restorer
+from tests.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
 LIMIT_S = 20.0
 
@@ -45,6 +47,7 @@ class WatchedQueue(SqliteQueue):
 def home(tmp_path: Path) -> Path:
     write_portrait(tmp_path / "shelf" / "portrait")
     write_restorer(tmp_path / "shelf" / "restorer")
+    write_detector(tmp_path / "shelf" / "detector")
     return tmp_path
 
 
@@ -169,6 +172,7 @@ def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: Embe
     for status in queue.announced:
         assert [told.name for told in status.engines] == backends.names()
         assert [(told.name, told.kind) for told in status.bundles] == [
+            ("detector", "detector"),
             ("portrait", "portrait"),
             ("restorer", "restorer"),
         ]
@@ -194,7 +198,7 @@ def test_what_the_last_program_left_running_is_finished(
     assert queue.job(job_id).attempts == 2
 
 
-@pytest.mark.parametrize("missing", ["portrait", "restorer"])
+@pytest.mark.parametrize("missing", ["portrait", "restorer", "detector"])
 def test_without_a_default_bundle_the_status_says_so_and_the_others_are_served(
     queue: WatchedQueue, worker: EmbeddedWorker, home: Path, within: Within[list[Event]], missing: str
 ) -> None:
@@ -232,12 +236,12 @@ def test_a_broken_bundle_is_left_out_and_logged(home: Path, caplog: pytest.LogCa
     (home / "shelf" / "broken" / "bundle.json").write_text("{")
     with caplog.at_level(logging.ERROR):
         _, bundles = survey(Shelf((home / "shelf",)), "auto")
-    assert [told.name for told in bundles] == ["portrait", "restorer"]
+    assert [told.name for told in bundles] == ["detector", "portrait", "restorer"]
     assert "broken" in caplog.text
 
 
 def test_a_survey_says_what_a_page_needs(home: Path) -> None:
-    engines, (portrait, restorer) = survey(Shelf((home / "shelf",)), "auto")
+    engines, (detector, portrait, restorer) = survey(Shelf((home / "shelf",)), "auto")
     assert {told.name: told.ok for told in engines} == {
         name: backends.engine(name).probe().ok for name in backends.names()
     }
@@ -249,10 +253,11 @@ def test_a_survey_says_what_a_page_needs(home: Path) -> None:
     )
     assert portrait.title["en"] == "Fake" and portrait.engine and portrait.engine in portrait.reason
     assert (restorer.kind, restorer.sizes, restorer.steps) == ("restorer", (), 0)
+    assert (detector.kind, detector.sizes, detector.steps) == ("detector", (), 0)
 
 
 def test_a_survey_says_why_nothing_can_run_a_bundle(home: Path) -> None:
-    _, (portrait, _) = survey(Shelf((home / "shelf",)), "pytorch")  # its parts are ONNX
+    _, (_, portrait, _) = survey(Shelf((home / "shelf",)), "pytorch")  # its parts are ONNX
     assert portrait.engine == "" and "torch" in portrait.reason
 
 
@@ -303,3 +308,23 @@ def test_after_stopping_no_further_job_is_taken(queue: WatchedQueue, worker: Emb
     job_id = queue.submit(Generate("p"))
     worker.stop(LIMIT_S)
     assert queue.job(job_id).state == "queued"
+
+
+def test_an_engine_for_pictures_that_cannot_find_faces_is_no_reason_to_fail(
+    home: Path, queue: WatchedQueue, engine: FakeEngine
+) -> None:
+    """The detector is one ONNX graph: whoever wants PyTorch for pictures has it run on what there is."""
+
+    def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+        if bundle.has("face_detector") and wanted == "pytorch":
+            raise EngineUnavailable("no torch part")
+        return engine.select(bundle, wanted)
+
+    shelf = Shelf((home / "shelf",))
+    worker = EmbeddedWorker(queue, Studio(shelf, home / "state", select), shelf, "pytorch")
+    worker.start()
+    try:
+        assert queue.settled.wait(LIMIT_S)
+        assert queue.status().state == "ready", queue.status().detail
+    finally:
+        worker.stop(LIMIT_S)

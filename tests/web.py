@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.types import ASGIApp, Message
 
+from engines.bundle import BUILT_IN
+
 QUICK: Mapping[str, Any] = {"width": 64, "height": 64, "steps": 1, "preview": "off"}
 SKETCH: Mapping[str, Any] = {**QUICK, "bundle": "sketch"}  # drawn by the fakes
 X_CREDIT = "webUI%E4%BA%8C%E6%AC%A1%E5%BC%80%E5%8F%91%20by%20%E7%A7%91%E5%93%A5"
 LEAKS = ("Traceback", "/home", "/tmp", "/root", "site-packages", ".py", "Error:", "Exception", "sqlite", "pydantic")
 FILE_DATA = {"_type": "gradio.FileData"}  # the mark of what a browser has uploaded
+FACES = (1, 3)  # of the restorer's proof
 GPS_MARK, MAKER_MARK = b"PRIVATE-PLACE", b"PRIVATE-MAKER"
 
 CJK = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]")
@@ -251,6 +254,15 @@ def scene(width: int = 96, height: int = 64) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     red, green, blue = 255 * (1 - x / width), 255 * x / width, 255 * y / height
     return Image.fromarray(np.stack([red, green, blue], -1).astype(np.uint8))
+
+
+def people(count: int = 1) -> Image.Image:
+    """Real faces, one or two, which the built-in detector finds; poor enough to be restored."""
+    photo = Image.new("RGB", (360 * count, 360), (120, 130, 140))
+    for k in range(count):
+        with Image.open(BUILT_IN / "restorer" / "proof" / f"{FACES[k]}-face.png") as face:
+            photo.paste(face.resize((256, 256)), (360 * k + 52, 52))
+    return photo
 
 
 def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
