@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, gpen, precisions, studio
+from benchmarks import decoders, gpen, photos, precisions, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
     "gpen": gpen.main,
     "decoders": decoders.main,
     "precisions": precisions.main,
+    "photos": photos.main,
 }
 
 

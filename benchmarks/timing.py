@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 Call = Callable[[], object]
+PAUSE_S = 0.2  # before each call: threads of the one before, which wait for more work by spinning, have given up
 
 
 def in_turn(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
@@ -16,6 +17,7 @@ def in_turn(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
         call()
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(PAUSE_S)
             started = time.perf_counter()
             call()
             taken[name].append(time.perf_counter() - started)
