@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from engines.jobs import Job
+from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Develop, Enhance, Fetch, Generate, Request
 from tests.test_queue import FINAL, QUEUES, Queue, claimed, progress
 
@@ -82,3 +84,16 @@ def test_a_build_is_no_picture_to_look_at(queue: Queue) -> None:
     build = queue.claim(lane="builds")
     assert build is not None and queue.publish(build, FINAL) and queue.job(build.id).state == "done"
     assert queue.finished(9) == []
+
+
+def test_idle_workers_of_two_lanes_do_not_keep_each_other_awake(tmp_path: Path) -> None:
+    queue, said = SqliteQueue(tmp_path / "jobs.db", tmp_path), []
+    queue._db.set_trace_callback(said.append)
+    workers = [Thread(target=queue.claim, args=(0.4, lane)) for lane in ("pictures", "builds")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(said) < 10, "each looks once before it waits, and nothing wakes it"
+    queue._db.set_trace_callback(None)
+    queue.close()

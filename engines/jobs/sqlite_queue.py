@@ -35,6 +35,7 @@ JOB = "id, request, state, attempts"
 # As messages.pack writes it; a row may also hold no JSON at all.
 BUILD = """(request LIKE '{"kind": "build"%' OR request LIKE '{"kind": "fetch"%')"""
 LANES: dict[Lane, str] = {"pictures": f"NOT {BUILD}", "builds": BUILD}
+WAITING = "SELECT 1 FROM job WHERE state='queued' AND {lane} LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
 WHERE number=(SELECT number FROM job WHERE state='queued' AND {{lane}} ORDER BY number LIMIT 1) RETURNING {JOB}"""
@@ -142,7 +143,8 @@ class SqliteQueue:
 
     def _take(self, lane: Lane) -> Job | None:
         """One that cannot be read, of another version say, is failed and passed over."""
-        while not self._retired:
+        # Looked at before it is taken: a transaction wakes all who wait, so two idle workers would never rest.
+        while not self._retired and self._rows(WAITING.format(lane=LANES[lane])):
             with self._transaction() as db:
                 row = db.execute(CLAIM.format(lane=LANES[lane])).fetchone()
             if row is None:
