@@ -39,7 +39,8 @@ def export(
 ) -> None:
     """
     Write `path` (one file, weights inside; beyond 2 GB they lie in a second one, `path`.data) and check it. `feeds` are
-    examples: sizes above 1 on every axis that may vary. `fold_weights`: store them as they are used, for those who go on to change them.
+    examples: sizes above 1 on every axis that may vary. `fold_weights`: store weights as they are used, for those who
+    go on to change them.
     """
     signature = SIGNATURES[role]
     inputs = [name for name in (*signature.inputs, *signature.optional) if name in feeds]
