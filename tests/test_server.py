@@ -271,6 +271,6 @@ def test_no_address_is_announced_without_a_network(monkeypatch: pytest.MonkeyPat
 
 def test_everything_it_needs_lies_in_its_home(life: Life) -> None:
     assert {path.name for path in life.home.iterdir() if not path.name.startswith("server-")} <= {
-        "outputs", "uploads", "models", "checkpoints", "state", "tmp",
+        "outputs", "uploads", "models", "checkpoints", "loras", "state", "tmp",
     }  # fmt: skip
     assert SKETCH["bundle"] not in life.health["bundles"], "a bundle of another home"

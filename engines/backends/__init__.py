@@ -160,7 +160,7 @@ def for_loras(wanted: str) -> str:
 def _rank(c: Candidate, proving: bool) -> tuple[int, float, bool, bool, int]:
     stand = (0 if c.verdict else 1 if c.trusted else 2) if proving else 0
     order = PREFERENCE.index(c.engine.name) if c.engine.name in PREFERENCE else len(PREFERENCE)
-    return stand, c.verdict.finish_s if c.verdict else 0.0, c.probe.device == "CPU", not c.trusted, order
+    return stand, c.verdict.finish_s if c.verdict else 0.0, c.probe.device == "CPU", c.engine.name not in TRUSTED, order
 
 
 def _standing(c: Candidate) -> str:
