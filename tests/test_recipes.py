@@ -285,3 +285,11 @@ def test_a_folder_without_photographs_is_refused(checkpoints: Path, tmp_path: Pa
     (tmp_path / "photographs" / "broken.jpg").write_bytes(b"junk")
     with pytest.raises(BundleError, match="photographs"):
         list(calibrate.faces(tmp_path / "photographs", 32))
+
+
+def test_what_its_maker_calls_exact_stays_exact_on_every_engine(checkpoints: Path, tmp_path: Path) -> None:
+    weights, about = checkpoints / "restorer" / "model.safetensors", tmp_path / "about.toml"
+    for text, coarsest in (("", "bf16"), ('exact = ["restorer"]', "fp32")):
+        about.write_text(text)
+        bundle = build.build_restorer(weights, about, tmp_path / coarsest, "edge-bf16")
+        assert backends.candidate(bundle, backends.engine("openvino")).precision == coarsest

@@ -240,7 +240,7 @@ class Builder:
             narrow, whole = self.work / f"{role}-{how.precision}", self.work / role
             if how.quantize and (narrow / "model.onnx").is_file():
                 yield Part(role, narrow.name, "onnx", how.precision, digest(narrow), licence)
-            elif (whole / "model.onnx").is_file() and how.openvino != "fp32":
+            elif (whole / "model.onnx").is_file() and how.openvino != "fp32" and role not in self.source.about.exact:
                 yield Part(role, role, "openvino", how.openvino, digest(whole), licence)
             if (whole / "model.onnx").is_file():
                 yield Part(role, role, "onnx", "fp32", digest(whole), licence)

@@ -25,7 +25,6 @@ from engines.signatures import Array
 
 Feeds = dict[str, Array]
 FACES = 12  # enough for ranges: more moved nothing
-DRAWN_PX = 256
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 # For bundles whose maker gave no prompts. In the words of the built-in drawings, which other models understand too.
 PROMPTS = (

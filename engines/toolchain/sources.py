@@ -59,6 +59,7 @@ class About:
     licence: str = FOREIGN
     lineage: tuple[str, ...] = ()
     residual: float = 0.0
+    exact: tuple[Role, ...] = ()  # what is not quantised of these stays in float32 on every engine
     scheduler: Scheduler | None = None  # of Stable Diffusion, instead of the checkpoint's own
 
     @classmethod
