@@ -17,6 +17,7 @@ where they arise.
   x EngineError             an engine started and failed
     + EngineUnavailable       no engine can run this bundle here
     + BlankPicture            the result is flat or not a number: never shown
+  x MemoryShort             a picture, or a model, that this machine's memory cannot hold
   x DownloadError           a model of the catalogue could not be had from its hub
   x StorageError            the disk is full or read-only
   x JobCancelled
@@ -102,6 +103,16 @@ class EngineUnavailable(EngineError):
 
 class BlankPicture(EngineError):
     code = "blank_picture"
+
+
+class MemoryShort(StudioError):
+    code = "memory_short"
+
+    def __init__(self, bundle: str, needed_gb: float, budget_gb: float) -> None:
+        needed, budget = round(needed_gb, 1), round(budget_gb, 1)
+        super().__init__(
+            f"{bundle} needs {needed} GB of memory, {budget} are there", needed_gb=needed, budget_gb=budget
+        )
 
 
 class DownloadError(StudioError):

@@ -1,6 +1,6 @@
 """
-The roles of one bundle on one engine. Each part is loaded when it is first used, and stays; but the text encoder, the
-largest part of a large model and used for a moment, is loaded for each new text and let go of.
+The roles of one bundle on one engine. Each part is loaded when it is first used, and stays until it is let go of; but
+the text encoder, the largest part of a large model and used for a moment, is loaded for each new text and let go of.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from engines import backends
+from engines import backends, memory
 from engines.backends import Adaptable, Engine, Session
-from engines.bundle import EMBEDDINGS, Bundle, Role, Sampling, Shelf
+from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.cache import ArrayCache
 from engines.errors import BundleError, LoraError, OptionError
 from engines.families import FAMILIES
@@ -51,8 +51,11 @@ class Fleeting:
 
 @dataclass(frozen=True)
 class Kit:
+    """`budget`: bytes of memory that may be used."""
+
     bundle: Bundle
     engine: Engine
+    budget: int = memory.UNLIMITED
 
     @property
     def sampling(self) -> Sampling:
@@ -120,11 +123,19 @@ class Kit:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as exc:
             raise BundleError(f"{self.bundle.name}/{EMBEDDINGS}: {exc}", bundle=self.bundle.name) from exc
 
+    def memory_for(self, size: tuple[int, int]) -> memory.Plan:
+        """What drawing a picture of this size (width, height) takes. MemoryShort: more than there is."""
+        parts = [self._part(role) for role in sorted(self.bundle.roles)]
+        return memory.plan(self.bundle, parts, size, self.budget)
+
     def close(self) -> None:
         """Let go of every part that was loaded; what is used again is loaded again."""
         for role in self.bundle.roles & SIGNATURES.keys():
-            if (loaded := vars(self).pop(NAMES.get(role, role), None)) is not None:
-                loaded.session.close()
+            self.let_go(role)
+
+    def let_go(self, role: Role) -> None:
+        if (loaded := vars(self).pop(NAMES.get(role, role), None)) is not None:
+            loaded.session.close()
 
     def load_all(self) -> None:
         """Load every part now, so that the first picture does not wait for it."""
@@ -132,7 +143,13 @@ class Kit:
             getattr(self, NAMES.get(role, role))
 
     def _load(self, role: Role) -> Session:
-        return self.engine.load(self.bundle, self.bundle.part(role, self.engine.formats))
+        return self.engine.load(self.bundle, self._part(role))
+
+    def _part(self, role: Role) -> Part:
+        """Weights for PyTorch, which it computes with in float32 or, where memory is short, in bf16."""
+        part = self.bundle.part(role, self.engine.formats)
+        wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
+        return replace(part, precision=memory.fitting(self.bundle, part, self.budget)) if wide else part
 
 
 def stored_name(prompt: str) -> str:
@@ -143,8 +160,8 @@ def stored_name(prompt: str) -> str:
 class Kits:
     """Every kit in use, by bundle and engine. One engine a bundle: another one takes its place, and its memory."""
 
-    def __init__(self, shelf: Shelf, select: Select = backends.select) -> None:
-        self.shelf, self.select = shelf, select
+    def __init__(self, shelf: Shelf, select: Select = backends.select, budget: int = memory.UNLIMITED) -> None:
+        self.shelf, self.select, self.budget = shelf, select, budget
         self.loaded: dict[tuple[str, str], Kit] = {}
 
     def take(self, name: str, backend: str) -> tuple[Kit, str]:
@@ -155,8 +172,14 @@ class Kits:
         if kit is None or kit.bundle.parts != bundle.parts:  # new here, or made anew meanwhile
             bundle.verify()
             self.drop(name)
-            kit = self.loaded[name, engine.name] = Kit(bundle, engine)
+            kit = self.loaded[name, engine.name] = Kit(bundle, engine, self.budget)
         return kit, reason
+
+    def leave(self, kit: Kit) -> None:
+        """Nothing but this kit stays in memory."""
+        for other in self.loaded.values():
+            if other is not kit:
+                other.close()
 
     def drop(self, name: str) -> None:
         for key in [key for key in self.loaded if key[0] == name]:

@@ -11,12 +11,13 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from engines import images, negatives, parameters, sampler
-from engines.bundle import Bundle
+from engines import images, memory, negatives, parameters, sampler
+from engines.bundle import Bundle, Role
 from engines.cache import ArrayCache
 from engines.errors import BundleError, JobCancelled, OptionError, PromptError, SizeError
 from engines.families import FAMILIES
@@ -110,6 +111,7 @@ class Drawing:
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
         plan, r = self.plan, self.plan.request
+        self._let_go("denoiser", "decoder")  # of a job that was stopped; or MemoryShort, before anything is loaded
         yield Progress("encode", 0, plan.steps, self.pace.eta_s(plan.steps * r.count, r.count), 1, r.count)
         prompt = self.kit.embedding(r.prompt, embeddings)
         negative = self.kit.embedding(r.negative, embeddings) if plan.schedule.guidance else None
@@ -125,13 +127,29 @@ class Drawing:
 
     def _pictures(self, prompt: Array, negative: Array | None) -> Iterator[Event]:
         plan, r, names = self.plan, self.plan.request, []
+        waiting: list[tuple[int, Array]] = []
         for k in range(r.count):
-            latents = yield from self._denoise(k, prompt, negative)
-            names.append((yield from self._decode(k, latents)))
+            waiting.append((k, (yield from self._denoise(k, prompt, negative))))
+            if self.memory.turns and k + 1 < r.count:
+                continue
+            self._let_go("denoiser")
+            for picture in waiting:
+                names.append((yield from self._decode(*picture)))
+            waiting.clear()
+        self._let_go("decoder")
         decoder: DecoderKind = "tiny" if r.preview == "only" else "vae"
         yield Final(
             tuple(names), plan.seed, self.seconds(), self.kit.engine.name, self.reason, decoder, without=self.without
         )
+
+    @cached_property
+    def memory(self) -> memory.Plan:
+        return self.kit.memory_for((self.plan.width, self.plan.height))
+
+    def _let_go(self, *roles: Role) -> None:
+        """Where parts take turns."""
+        for role in roles if self.memory.turns else ():
+            self.kit.let_go(role)
 
     def seconds(self) -> float:
         return round(time.perf_counter() - self.started, 3)
@@ -176,15 +194,17 @@ class Drawing:
         plan, only = self.plan, self.plan.request.preview == "only"
         steps_left = plan.steps * (plan.request.count - k - 1)
         yield Progress("decode", plan.steps, plan.steps, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
-        decoder = self.kit.preview if only else self.kit.decoder
         begun = time.perf_counter()
-        name = images.write_output(self.folder, seen(decoder.decode(latents)), self._text(k))
+        name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
             kept = negatives.Negative(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
             negatives.write(self.folder / name, kept)
         yield Preview(plan.steps, name, self.seconds(), "tiny" if only else "vae", k + 1)
         return name
+
+    def _pixels(self, latents: Array, only: bool) -> Array:
+        return self.kit.preview.decode(latents) if only else self.kit.decoder.decode(latents, self.memory.pieces)
 
     def _text(self, k: int) -> str:
         plan = self.plan

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from engines import detection, families, sampler
+from engines import detection, families, sampler, tiles
 from engines.backends import Session
 from engines.bundle import Sampling
 from engines.detection import Face
@@ -61,10 +61,15 @@ class Decoder:
     def __init__(self, session: Session, sampling: Sampling) -> None:
         self.session, self.sampling = session, sampling
 
-    def decode(self, latents: Array) -> Array:
-        """-> (H, W, 3) uint8 RGB. BlankPicture: the result is not a number."""
+    def decode(self, latents: Array, pieces: bool = False) -> Array:
+        """-> (H, W, 3) uint8 RGB, whole or piece by piece. BlankPicture: the result is not a number."""
         scaled = latents / np.float32(self.sampling.latent_scale) + np.float32(self.sampling.latent_shift)
-        return to_pixels(self.session.run({"latents": scaled})["image"])
+        return to_pixels(
+            tiles.decode(self._image, scaled, self.sampling.latent_stride) if pieces else self._image(scaled)
+        )
+
+    def _image(self, scaled: Array) -> Array:
+        return self.session.run({"latents": scaled})["image"]
 
 
 class PreviewDecoder:

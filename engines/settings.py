@@ -5,6 +5,7 @@ it needs no installation, so this file imports the standard library alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -37,6 +38,9 @@ class Settings:
     upload_mb: int = _setting(30, "上传文件上限(MB)", "largest upload, MB")
     keep_days: int = _setting(7, "上传的照片保留天数", "days until uploaded photos are deleted")
     log: str = _setting("info", "日志级别:" + "、".join(LOG_LEVELS), "log level: " + ", ".join(LOG_LEVELS))
+    memory_gb: float = _setting(
+        0.0, "模型最多可用的内存(GB);0 表示启动时空闲的八成", "memory that models may take, GB; 0: 80 % of what is free"
+    )
     hf_mirror: str = _setting(
         "", "替代 huggingface.co 的下载地址", "address to download models from in the place of huggingface.co"
     )
@@ -58,7 +62,9 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        for name, low, high in (("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500)):
+        for name, low, high in (
+            ("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500), ("memory_gb", 0, 10000)
+        ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SettingsError(f"{variable(name)}={value}: must be from {low} to {high}")
@@ -108,6 +114,8 @@ def _read(name: str, text: str, kind: type[Any]) -> Any:
         if not text.strip().isdecimal():
             raise SettingsError(f"{name}={text}: must be a whole number")
         return int(text)
+    if kind is float:
+        return _number(name, text)
     if kind is str:
         return text
     if not text.strip():
@@ -116,6 +124,12 @@ def _read(name: str, text: str, kind: type[Any]) -> Any:
         return Path(text).expanduser().resolve()
     except RuntimeError as exc:  # ~somebody who is not on this machine
         raise SettingsError(f"{name}={text}: {exc}") from exc
+
+
+def _number(name: str, text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text.strip()):
+        raise SettingsError(f"{name}={text}: must be a number")
+    return float(text)
 
 
 if __name__ == "__main__":

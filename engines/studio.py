@@ -6,12 +6,13 @@ Every run ends with Final or Failed; anything that is raised instead is a bug.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engines import backends, images, negatives
+from engines import backends, images, memory, negatives
 from engines.bundle import BUILT_IN, Shelf
 from engines.cache import ArrayCache
 from engines.errors import OptionError, StudioError
@@ -35,6 +36,7 @@ from engines.portrait import Drawing, Pace, Plan
 from engines.remembered import Remembered
 from engines.roles import seen
 
+log = logging.getLogger(__name__)
 KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory
 PREVIEWS_LIVE_S = 86400.0
 DETECTOR = "detector"  # the bundle of that name
@@ -44,10 +46,20 @@ Cancelled = Callable[[], bool]
 
 
 class Studio:
-    """`shelf` holds the bundles, `loras` what they may wear; `state` is a folder for caches."""
+    """
+    `shelf` holds the bundles, `loras` what they may wear; `state` is a folder for caches, `budget` the bytes of memory
+    that models may take.
+    """
 
-    def __init__(self, shelf: Shelf, state: Path, select: Select = backends.select, loras: Loras = SHIPPED) -> None:
-        self.kits, self.loras = Kits(shelf, select), loras
+    def __init__(
+        self,
+        shelf: Shelf,
+        state: Path,
+        select: Select = backends.select,
+        loras: Loras = SHIPPED,
+        budget: int = memory.UNLIMITED,
+    ) -> None:
+        self.kits, self.loras = Kits(shelf, select, budget), loras
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.photos = Remembered(state / "photos", KEPT_PHOTOS)
         self.paces: defaultdict[tuple[str, str, int, int], Pace] = defaultdict(Pace)
@@ -78,7 +90,11 @@ class Studio:
         reason += "; a LoRA needs PyTorch" if loras else ""
         plan = Plan.of(r, kit.bundle)
         pace = self.paces[r.bundle, kit.engine.name, plan.width, plan.height]
-        drawing = Drawing(plan, kit, reason, folder, pace, started, cancelled, loras)
+        needs = kit.memory_for((plan.width, plan.height))
+        log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
+        if needs.turns:
+            self.kits.leave(kit)
+        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, loras)
         yield from drawing.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:

@@ -22,6 +22,7 @@ CODES = {
     "NoFaceError": "no_face",
     "BundleError": "bad_bundle",
     "LoraError": "bad_lora",
+    "MemoryShort": "memory_short",
     "EngineError": "engine_failed",
     "EngineUnavailable": "engine_unavailable",
     "BlankPicture": "blank_picture",

@@ -56,7 +56,7 @@ def test_load_all_loads_every_part_and_runs_none(tmp_path: Path) -> None:
         engine = FakeEngine()
         kit = Kit(bundle, engine)
         kit.load_all()
-        assert len(vars(kit)) == 2 + len(bundle.roles) and engine.calls == []
+        assert len(vars(kit)) == 3 + len(bundle.roles) and engine.calls == []
 
 
 def test_load_all_knows_every_role_that_a_manifest_may_have(tmp_path: Path) -> None:

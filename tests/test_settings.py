@@ -21,6 +21,7 @@ ALL = {
     "STUDIO_UPLOAD_MB": "5",
     "STUDIO_KEEP_DAYS": "0",
     "STUDIO_LOG": "debug",
+    "STUDIO_MEMORY_GB": "3.5",
     "STUDIO_HF_MIRROR": "https://hub.example",
 }
 
@@ -28,7 +29,7 @@ ALL = {
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    told = ("127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 0, "debug", "https://hub.example")
+    told = ("127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 0, "debug", 3.5, "https://hub.example")
     assert settings == Settings(Path("/srv/studio"), *told)
     assert settings.host_names == ("studio.local", "box")
 
@@ -55,6 +56,9 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
     ("name", "text"),
     [
         ("STUDIO_PORT", "web"),
+        ("STUDIO_MEMORY_GB", "much"),
+        ("STUDIO_MEMORY_GB", "-1"),
+        ("STUDIO_MEMORY_GB", "nan"),
         ("STUDIO_PORT", ""),
         ("STUDIO_PORT", "-1"),
         ("STUDIO_PORT", "65536"),

@@ -108,7 +108,12 @@ def test_live_shows_previews_then_the_picture(studio: Studio, out: Path) -> None
     assert kinds(events) == ["load", "encode", "denoise", "tiny", "decode", "vae", "Final"]
     last = events[-1]
     assert isinstance(last, Final)
-    assert (last.seed, last.engine, last.reason, last.decoder) == (5, "fake", "fake, asked for auto", "vae")
+    assert (last.seed, last.engine, last.reason, last.decoder) == (
+        5,
+        "fake",
+        "fake, asked for auto; about 0.4 GB of memory",
+        "vae",
+    )
     shown = [event for event in events if isinstance(event, Preview)]
     assert shown[-1].image == last.images[0] and shown[0].image.startswith(images.PREVIEW_PREFIX)
     assert 0 <= shown[0].seconds <= shown[-1].seconds <= last.seconds

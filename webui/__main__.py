@@ -9,7 +9,7 @@ import socket
 import sys
 from functools import partial
 
-from engines import backends
+from engines import backends, memory
 from engines.bundle import BUILT_IN, Shelf
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
@@ -46,11 +46,16 @@ def main() -> int:
     return 0
 
 
+def _budget(settings: Settings) -> int:
+    """Bytes of memory for models."""
+    return int(settings.memory_gb * memory.GB or memory.free_bytes() * memory.SHARE)
+
+
 def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     known = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
-    studio = Studio(shelf, settings.state, partial(backends.select, known=known), loras)
+    studio = Studio(shelf, settings.state, partial(backends.select, known=known), loras, _budget(settings))
     workshop = Workshop(shelf, settings.models, settings.checkpoints, known, settings.loras, settings.hf_mirror)
     return EmbeddedWorker(queue, studio, shelf, settings.backend, workshop)
 

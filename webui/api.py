@@ -41,6 +41,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.ImageTooLarge: 413,
     errors.NoFaceError: 422,
     errors.LoraError: 422,
+    errors.MemoryShort: 507,
     errors.DownloadError: 502,
     errors.EngineUnavailable: 503,
     errors.StorageError: 507,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -27,47 +27,61 @@ from engines.networks.zimage import ZImageGraph
 
 # What the loaders of diffusers, transformers, safetensors and torch raise for files that are missing, damaged or
 # another's.
-FAULTS = (OSError, KeyError, RuntimeError, ValueError, SafetensorError)
+FAULTS = (OSError, KeyError, RuntimeError, ValueError, SafetensorError, StopIteration)
+WIDTHS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def open_graph(bundle: Bundle, part: Part) -> nn.Module:
-    """An eval-mode float32 module on the CPU. BundleError: the files do not make one."""
+def open_graph(bundle: Bundle, part: Part, width: torch.dtype | None = torch.float32) -> nn.Module:
+    """
+    An eval-mode module on the CPU, its weights in float32 or another `width`. None: as wide as they lie on the disk,
+    from where they are mapped and take no memory before they are used. BundleError: the files do not make one.
+    """
+    path = bundle.root / part.file
     try:
-        graph = LOADERS[part.role](bundle, bundle.root / part.file)
+        graph = LOADERS[part.role](bundle, path, width or stored_width(path))
     except FAULTS as exc:
         raise BundleError(f"{bundle.name}/{part.file}: {exc}", bundle=bundle.name) from exc
     return graph.eval().requires_grad_(False)
 
 
+def stored_width(path: Path) -> torch.dtype:
+    """Of the first matrix in a safetensors file, or in the first one of a folder."""
+    file = path if path.is_file() else next(iter(sorted(path.glob("*.safetensors"))))
+    with safe_open(file, "pt") as opened:
+        matrices = (opened.get_slice(key) for key in opened.keys())
+        dtype = next(matrix.get_dtype() for matrix in matrices if len(matrix.get_shape()) > 1)
+    return WIDTHS[dtype]
+
+
 # diffusers and transformers take seconds to import, which a restorer alone need not wait for: hence the imports below.
 
 
-def _denoiser(bundle: Bundle, path: Path) -> nn.Module:
+def _denoiser(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     from diffusers import UNet2DConditionModel, ZImageTransformer2DModel
 
     kinds = {"zimage": (ZImageGraph, ZImageTransformer2DModel), "sd": (UNetGraph, UNet2DConditionModel)}
     graph, kind = kinds[bundle.family]
-    return graph(_complete(kind, path, torch_dtype=torch.float32))
+    return graph(_complete(kind, path, torch_dtype=width))
 
 
-def _text_encoder(bundle: Bundle, path: Path) -> nn.Module:
+def _text_encoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     from transformers import CLIPTextModel, Qwen3Model
 
     kinds = {"zimage": (Qwen3Graph, Qwen3Model), "sd": (ClipGraph, CLIPTextModel)}
     graph, kind = kinds[bundle.family]
-    return graph(_complete(kind, path, dtype=torch.float32))
+    return graph(_complete(kind, path, dtype=width))
 
 
-def _decoder(bundle: Bundle, path: Path) -> nn.Module:
+def _decoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     from diffusers import AutoencoderKL
 
-    return DecoderGraph(_complete(AutoencoderKL, path, torch_dtype=torch.float32))
+    return DecoderGraph(_complete(AutoencoderKL, path, torch_dtype=width))
 
 
-def _preview_decoder(bundle: Bundle, path: Path) -> nn.Module:
+def _preview_decoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     from diffusers import AutoencoderTiny
 
-    return DecoderGraph(_complete(AutoencoderTiny, path, torch_dtype=torch.float32))
+    return DecoderGraph(_complete(AutoencoderTiny, path, torch_dtype=width))
 
 
 def _complete(kind: Any, path: Path, **how: Any) -> Any:
@@ -81,14 +95,14 @@ def _complete(kind: Any, path: Path, **how: Any) -> Any:
     return model
 
 
-def _restorer(bundle: Bundle, path: Path) -> nn.Module:
+def _restorer(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     state = load_file(path / "model.safetensors" if path.is_dir() else path)
     network = GPEN(Spec.of(state))
     network.load_state_dict(state)
-    return RestorerGraph(network.float(), bundle.need(bundle.face, "its face").residual)
+    return RestorerGraph(network.to(width), bundle.need(bundle.face, "its face").residual)
 
 
-LOADERS: Mapping[Role, Callable[[Bundle, Path], nn.Module]] = {
+LOADERS: Mapping[Role, Callable[[Bundle, Path, torch.dtype], nn.Module]] = {
     "text_encoder": _text_encoder,
     "denoiser": _denoiser,
     "decoder": _decoder,

@@ -17,13 +17,15 @@ from engines.signatures import SIGNATURES, Array, Signature
 
 
 class TorchSession:
-    def __init__(self, graph: nn.Module, signature: Signature, label: str) -> None:
-        self.graph, self.signature, self.label = graph, signature, label
+    def __init__(self, graph: nn.Module, signature: Signature, label: str, width: torch.dtype = torch.float32) -> None:
+        self.graph, self.signature, self.label, self.width = graph, signature, label, width
 
     @classmethod
     def open(cls, bundle: Bundle, part: Part, threads: int) -> TorchSession:
+        """In float32; a part that allows bf16 is computed in bf16, and takes half of the memory."""
         torch.set_num_threads(threads)
-        return cls(open_graph(bundle, part), SIGNATURES[part.role], f"{bundle.name}/{part.file}")
+        width = torch.bfloat16 if part.precision == "bf16" else torch.float32
+        return cls(open_graph(bundle, part, width), SIGNATURES[part.role], f"{bundle.name}/{part.file}", width)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         ranks = {name: array.ndim for name, array in feeds.items()}
@@ -31,10 +33,15 @@ class TorchSession:
             raise EngineError(f"torch: {self.label}: fed {ranks}, wants {wanted}", engine="torch")
         try:
             with torch.inference_mode():
-                result = self.graph(**{name: _tensor(array) for name, array in feeds.items()})
+                result = self.graph(**{name: self._tensor(array) for name, array in feeds.items()})
         except (RuntimeError, IndexError, TypeError) as exc:  # bad shapes, no memory; ids beyond the vocabulary
             raise EngineError(f"torch: {self.label}: {exc}", engine="torch") from exc
-        return {self.signature.output: result.numpy()}
+        return {self.signature.output: result.float().numpy()}
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        """Numbers with one axis say where on the way we are: networks make sines of them, and want them exact."""
+        tensor = _tensor(array)
+        return tensor.to(self.width) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
     @cached_property
     def wardrobe(self) -> Wardrobe:

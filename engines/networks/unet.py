@@ -37,7 +37,7 @@ class UNetGraph(nn.Module):
         """latents (1, C, h, w), time (1,) in training steps, prompt (1, T, D), guidance (1,) -> (1, C, h, w)"""
         if (guidance is None) != (self.guidance_width is None):
             raise TypeError("this network is told no guidance" if guidance is not None else "guidance is missing")
-        told = None if guidance is None else guidance_embedding(guidance, self.guidance_width)
+        told = None if guidance is None else guidance_embedding(guidance, self.guidance_width).to(latents)
         out: Tensor = self.net(latents, time, prompt, timestep_cond=told, return_dict=False)[0]
         return out
 

@@ -50,7 +50,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, turn: Tensor) -> Tensor:
     each pair is a small matrix product, which compiled engines do several times faster than taking the channels apart
     and weaving them together again.
     """
-    return x * cos + (x @ turn.to(x)) * sin
+    return (x * cos + (x @ turn.to(x)) * sin).to(x)
 
 
 def _quarter_turn(dim: int) -> Tensor:

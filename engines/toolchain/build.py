@@ -10,7 +10,6 @@ file; training/portrait/about.toml is one.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,18 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from engines import backends
-from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, digest
+from engines import backends, memory
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest
 from engines.errors import EngineError
 from engines.kit import Kit
 from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
+from engines.proof import Case
 from engines.retouch import Pixels
-from engines.toolchain import calibrate, embed, sources, steps, store, verify
-from engines.toolchain.export import example, export, parity
+from engines.toolchain import calibrate, draft, embed, sources, steps, store, verify
+from engines.toolchain.draft import Draft
+from engines.toolchain.export import export, parity
+from engines.toolchain.large import Large
 from engines.toolchain.merge_lora import Addition
 from engines.toolchain.quantize import quantize
 from engines.toolchain.recipe import Recipe
@@ -38,6 +38,7 @@ from engines.toolchain.sources import Source
 from engines.toolchain.steps import Emit, Say, Step
 
 PARITY = 1e-4  # of a part's largest output: how far a graph may be from its source
+LARGE = 40_000_000  # numbers in a network: beyond, its graph is quantised without being held in memory
 
 
 def unheard(event: Event) -> None:
@@ -106,15 +107,20 @@ class Builder:
     def work(self) -> Path:
         return self.out.with_name(f".{self.out.name}.building")
 
+    @property
+    def draft(self) -> Draft:
+        return Draft(self.source, self.recipe, self.work, self.out.name, tuple(map(str, self.wish.loras)))
+
     def build(self, emit: Emit) -> Bundle:
         steps.resume(self.work, self._inputs())
         records = steps.run(list(self._steps()), self.work, emit)
-        bundle = self._bundle()
+        bundle = self.draft.bundle()
         if self.wish.prove:
             verify.write_report(bundle, records)
-        self._write_manifest(bundle)
-        self._write_card(bundle)
-        shutil.rmtree(self.work / steps.RECORDS)
+        self.draft.write_manifest(bundle)
+        self.draft.write_card(bundle, self.wish.prove)
+        for scratch in (steps.RECORDS, draft.SCRATCH):
+            shutil.rmtree(self.work / scratch, ignore_errors=True)
         shutil.rmtree(self.out, ignore_errors=True)
         self.work.rename(self.out)
         return Bundle.open(self.out)
@@ -134,8 +140,9 @@ class Builder:
             megabytes = _bytes(path) / 1e6
             yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
         for role, path in self.source.parts.items():
-            cost = 8 + _bytes(path) / 3e7
-            yield Step("export", f"export {role}", cost, partial(self._export, role))
+            if not self.recipe.alone(role):
+                cost = 8 + _bytes(path) / 3e7
+                yield Step("export", f"export {role}", cost, partial(self._export, role))
         for role, path in self.source.parts.items():
             if (how := self.recipe.of(role)).quantize:
                 title = f"{how.precision} {role}, {how.quantize}"
@@ -150,26 +157,29 @@ class Builder:
 
     def _store(self, role: Role, say: Say) -> dict[str, Any]:
         """The weights in the recipe's width, in the layout their library reads."""
-        folder, tokenizer = self.work / role, self.source.tokenizer
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        if role == "text_encoder" and self.source.tokenizer is not None:
+            store.tokenizer(self.source.tokenizer, self.work / "tokenizer.json")
+        folder, source = self.draft.stored(role), self.source.parts[role]
         loras = self.wish.loras if role == "denoiser" else ()
-        store.part(role, self.source.parts[role], folder, self.recipe.stored, loras, say)
-        if role == "text_encoder" and tokenizer is not None:
-            store.tokenizer(tokenizer, self.work / "tokenizer.json")
+        if self.recipe.alone(role) and source.is_dir() and not loras:
+            say("is read where it lies")
+            return {}
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        store.part(role, source, folder, self.recipe.stored, loras, say)
         return {"bytes": _bytes(folder)}
 
     def _export(self, role: Role, say: Say) -> dict[str, Any]:
-        part = self._source_part(role)
+        part = self.draft.origin(role)
         if part is None:
             say("is ONNX already")
             return {}
-        graph, model = open_graph(self._bundle(), part), self.work / role / "model.onnx"
+        graph, model = open_graph(self.draft.bundle(), part), self.work / role / "model.onnx"
         model.unlink(missing_ok=True)
-        export(graph, role, self._example(role), model)
+        export(graph, role, self.draft.example(role), model)
         (weights,) = (self.work / role).glob("*.safetensors")
         saved = share_weights(model, weights)
-        difference = parity(graph, role, self._example(role, other=True), model)
+        difference = parity(graph, role, self.draft.example(role, other=True), model)
         say(f"differs from PyTorch by {difference:.1e}; {saved / 1e6:.1f} MB shared")
         if difference > PARITY:
             raise EngineError(
@@ -178,124 +188,97 @@ class Builder:
         return {"parity": difference}
 
     def _quantize(self, role: Role, say: Say) -> dict[str, Any]:
-        how = self.recipe.of(role)
-        folder = self.work / f"{role}-{how.precision}"
+        how, part, folder = self.recipe.of(role), self.draft.origin(role), self.draft.narrow(role)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        part, whole = self._source_part(role), folder / "float.onnx"
-        if part is None:
-            whole = self.work / role / "model.onnx"
+        if part is not None and role != "restorer" and how.quantize != "dynamic" and self._large(role):
+            large = Large(self.draft.origins(), part, how, self.draft.example(role), self._feeds(role))
+            outcome = large.quantize(folder / "model.onnx", say)
         else:
-            graph = open_graph(self._bundle(), part)
-            graph = graph.in_phases() if isinstance(graph, RestorerGraph) and how.quantize == "static" else graph
-            export(graph, role, self._example(role), whole, fold_weights=True)
-        outcome = quantize(whole, folder / "model.onnx", how, self._feeds(role), say)
-        (folder / "float.onnx").unlink(missing_ok=True)
+            whole = self._whole(role, part, folder)
+            outcome = quantize(whole, folder / "model.onnx", how, self._feeds(role), say)
+            (folder / "float.onnx").unlink(missing_ok=True)
         return {"role": role, "bytes": _bytes(folder), **asdict(outcome)}
+
+    def _whole(self, role: Role, part: Part | None, folder: Path) -> Path:
+        """The graph in float32, its weights inside."""
+        if part is None:
+            return self.work / role / "model.onnx"
+        graph, path = open_graph(self.draft.bundle(), part), folder / "float.onnx"
+        graph = graph.in_phases() if isinstance(graph, RestorerGraph) and self._static(role) else graph
+        export(graph, role, self.draft.example(role), path, fold_weights=True)
+        return path
+
+    def _large(self, role: Role) -> bool:
+        return memory.numbers(self.draft.path(role)) > LARGE
+
+    def _static(self, role: Role) -> bool:
+        return self.recipe.of(role).quantize == "static"
 
     def _feeds(self, role: Role) -> list[calibrate.Feeds]:
         if role == "restorer":
-            size_px = self._bundle().need(self.source.face, "its face").size_px
-            return calibrate.of_faces(list(calibrate.faces(self.wish.calibration, size_px)))
-        exact = replace(self._bundle(), parts=tuple(p for p in self._parts() if p.precision == "fp32"))
-        kit, prompts = Kit(exact, backends.engine("ort")), self._some_prompts(8)
-        feeds = calibrate.words(prompts, kit) if role == "text_encoder" else calibrate.trajectories(kit, prompts)[role]
-        kit.close()
-        return feeds
+            return calibrate.of_faces(list(calibrate.faces(self.wish.calibration, self._face_px)))
+        kit = self._reference() if any(map(self.recipe.alone, self.source.parts)) else self._exact()
+        try:
+            return self._seen(role, kit)
+        finally:
+            kit.close()
+
+    def _seen(self, role: Role, kit: Kit) -> list[calibrate.Feeds]:
+        """The larger a network, the less there is time for: weights without ranges are judged by two steps alone."""
+        if role == "text_encoder":
+            return calibrate.words(self._some_prompts(8), kit)
+        large = self._large("denoiser")
+        if large and not self._static(role):
+            return calibrate.trajectories(kit, self._some_prompts(1), most_steps=2)[role]
+        return calibrate.trajectories(kit, self._some_prompts(3 if large else 8))[role]
+
+    @property
+    def _face_px(self) -> int:
+        return self.draft.bundle().need(self.source.face, "its face").size_px
 
     def _some_prompts(self, count: int) -> Sequence[str]:
         prompts = self.wish.prompts or calibrate.PROMPTS
         return prompts[:: max(1, len(prompts) // count)][:count]
 
     def _embed(self, say: Say) -> dict[str, Any]:
-        bundle = self._bundle()
+        bundle = self.draft.bundle()
         guided = bundle.sampling is not None and bundle.sampling.guidance > 0
         prompts = tuple(dict.fromkeys((*self.wish.prompts, *([""] if guided else []))))
-        embed.write(Kit(bundle, verify.reference(bundle)), prompts, self.work / EMBEDDINGS)
+        embed.write(self._reference(), prompts, self.work / EMBEDDINGS)
         return {"prompts": len(prompts), "bytes": _bytes(self.work / EMBEDDINGS)}
+
+    def _reference(self) -> Kit:
+        """PyTorch, where there is a source; else ONNX Runtime on the graph that was given."""
+        if all(map(self.draft.origin, self.source.parts)):
+            return Kit(self.draft.origins(), backends.engine("torch"))
+        return self._exact()
+
+    def _exact(self) -> Kit:
+        bundle = self.draft.bundle()
+        parts = tuple(part for part in bundle.parts if part.precision == "fp32")
+        return Kit(replace(bundle, parts=parts), backends.engine("ort"))
 
     def _draw_proof(self, say: Say) -> dict[str, Any]:
         folder = self.work / PROOF
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        faces = self._proof_faces if "restorer" in self.source.parts else None
-        return verify.write_proof(self._bundle(), folder, self._some_prompts(4), faces, say)
+        cases = verify.faces(folder, self._proof_faces()) if "restorer" in self.source.parts else self._proof_prompts()
+        return verify.write_proof(self._reference(), folder, cases, say)
+
+    def _proof_prompts(self) -> list[Case]:
+        return verify.prompts(self._some_prompts(2 if self._large("denoiser") else 4))
 
     def _proof_faces(self) -> list[Pixels]:
         """Drawn ones always: a photograph given for calibration is nobody's to pass on."""
-        return list(calibrate.faces(None, self._bundle().need(self.source.face, "its face").size_px, 4))
+        return list(calibrate.faces(None, self._face_px, 4))
 
     def _prove(self, name: str, say: Say) -> dict[str, Any]:
-        self._write_manifest(self._bundle())  # for the child that proves
+        self.draft.write_manifest(self.draft.bundle())  # for the child that proves
         try:
-            return verify.prove(self._bundle(), name, say)
+            return verify.prove(self.draft.bundle(), name, say)
         finally:
             (self.work / "bundle.json").unlink()
-
-    # ---- the manifest
-
-    def _parts(self) -> Iterator[Part]:
-        for role in self.source.parts:
-            how, licence = self.recipe.of(role), self.source.about.licence
-            narrow, whole = self.work / f"{role}-{how.precision}", self.work / role
-            if how.quantize and (narrow / "model.onnx").is_file():
-                yield Part(role, narrow.name, "onnx", how.precision, digest(narrow), licence)
-            elif (whole / "model.onnx").is_file() and how.openvino != "fp32" and role not in self.source.about.exact:
-                yield Part(role, role, "openvino", how.openvino, digest(whole), licence)
-            if (whole / "model.onnx").is_file():
-                yield Part(role, role, "onnx", "fp32", digest(whole), licence)
-            if source := self._format(role):
-                yield Part(role, role, source, "fp32", digest(whole), licence)
-
-    def _format(self, role: Role) -> Format | None:
-        if self.source.parts[role].suffix.lower() == ".onnx":
-            return None
-        return "safetensors" if role == "restorer" else "diffusers"
-
-    def _source_part(self, role: Role) -> Part | None:
-        source = self._format(role)
-        return Part(role, role, source, "fp32", "", "") if source else None
-
-    def _bundle(self) -> Bundle:
-        """As far as it has come."""
-        about, tokenizer = self.source.about, self.work / "tokenizer.json"
-        extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
-        text = self.source.text if tokenizer.is_file() else None
-        return Bundle(
-            name=about.name or self.out.name,
-            family=self.source.family,
-            root=self.work,
-            parts=tuple(self._parts()),
-            sampling=self.source.sampling,
-            text=text and replace(text, sha256=digest(tokenizer), template=about.template),
-            face=self.source.face,
-            sizes=about.sizes if self.source.sampling else (),
-            dialect=about.dialect,
-            title=about.title or {"zh": self.out.name, "en": self.out.name},
-            lineage=(*about.lineage, *map(str, self.wish.loras)),
-            extras=extras,
-        )
-
-    def _example(self, role: Role, other: bool = False) -> dict[str, Tensor]:
-        if isinstance(self.source.face, Face):
-            return example(role, {"N": self.source.face.size_px}, other)
-        config = json.loads((self.work / "denoiser" / "config.json").read_text(encoding="utf-8"))
-        widths = {"C": config["in_channels"], "D": config.get("cap_feat_dim") or config["cross_attention_dim"]}
-        told = role == "denoiser" and config.get("time_cond_proj_dim")
-        return example(role, widths, other, ("guidance",) if told else ())
-
-    def _write_manifest(self, bundle: Bundle) -> None:
-        manifest = asdict(bundle)
-        del manifest["root"], manifest["cache"]
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-        (bundle.root / "bundle.json").write_text(text, encoding="utf-8")
-
-    def _write_card(self, bundle: Bundle) -> None:
-        """The maker's own, if there is one; what was measured stands in the report."""
-        if self.source.card is not None:
-            shutil.copyfile(self.source.card, bundle.root / "card.md")
-        elif self.wish.prove:
-            (bundle.root / "card.md").write_text(verify.card(bundle, self.recipe.name), encoding="utf-8")
 
 
 def _bytes(path: Path) -> int:

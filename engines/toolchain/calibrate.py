@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -54,27 +55,39 @@ class Watched:
         self.session.close()
 
 
-def trajectories(kit: Kit, prompts: Sequence[str]) -> dict[Role, list[Feeds]]:
-    """Every noise level of every prompt for the denoiser, and the clean latents for the decoders."""
+def trajectories(kit: Kit, prompts: Sequence[str], most_steps: int | None = None) -> dict[Role, list[Feeds]]:
+    """
+    Every noise level of every prompt for the denoiser, and the clean latents for the decoders; or what there is of both
+    after `most_steps`.
+    """
     feeds: dict[Role, list[Feeds]] = {"denoiser": [], "decoder": [], "preview_decoder": []}
     sampling = kit.sampling
     for seed, prompt in enumerate(prompts):
-        x = trajectory(kit, kit.text.encode(prompt), seed, feeds["denoiser"].append)
+        x = trajectory(kit, kit.text.encode(prompt), seed, feeds["denoiser"].append, most_steps)
         feeds["preview_decoder"].append({"latents": x})
         scaled = x / np.float32(sampling.latent_scale) + np.float32(sampling.latent_shift)
         feeds["decoder"].append({"latents": scaled})
     return feeds
 
 
-def trajectory(kit: Kit, words: Array, seed: int, seen: Callable[[Feeds], None] = lambda feeds: None) -> Array:
-    """From noise to clean latents in the bundle's own size and steps. `seen` is shown what the denoiser is fed."""
+def trajectory(
+    kit: Kit,
+    words: Array,
+    seed: int,
+    seen: Callable[[Feeds], None] = lambda feeds: None,
+    most_steps: int | None = None,
+) -> Array:
+    """
+    From noise to clean latents, or to the guess after `most_steps`, in the bundle's own size and steps. `seen` is shown
+    what the denoiser is fed.
+    """
     sampling, plan = kit.sampling, Plan.of(Generate("p", seed=seed), kit.bundle)
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
     negative = kit.text.encode("") if plan.schedule.guidance else None
     denoiser = Denoiser(Watched(kit.denoiser.session, seen), kit.denoiser.family)
     noise = sampler.noise((1, sampling.latent_channels, *cells), seed) * np.float32(plan.schedule.start)
-    *_, (latents, _) = denoiser.denoise(noise, plan.schedule, words, negative, seed)
-    return latents
+    *_, (_, guess) = islice(denoiser.denoise(noise, plan.schedule, words, negative, seed), most_steps)
+    return guess
 
 
 def words(prompts: Sequence[str], kit: Kit) -> list[Feeds]:

@@ -8,12 +8,14 @@ share.py can point the graph at the checkpoint's own bytes. Engines fold the tra
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import onnxscript.optimizer
 import torch
@@ -25,6 +27,7 @@ from engines.signatures import SIGNATURES
 
 EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18}  # nothing special but that they differ
 OTHER_SIZES: Mapping[str, int] = {"T": 40, "h": 20, "w": 12}
+LARGE = 4096  # numbers: the optimiser compares smaller weights, and merges those that are equal
 # Axes that may vary, with their ranges. Latent sides are even: the denoiser takes patches of two by two cells.
 _ROWS, _COLUMNS, _TOKENS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512), Dim("tokens", min=1, max=512)
 DYNAMIC: dict[str, dict[int, Any]] = {
@@ -42,6 +45,50 @@ def export(
     examples: sizes above 1 on every axis that may vary. `fold_weights`: store weights as they are used, for those who
     go on to change them.
     """
+    program = _traced(graph, role, feeds)
+    onnxscript.optimizer.optimize_ir(program.model, should_fold=_anything if fold_weights else _not_a_weight)
+    program.save(path)
+    model = onnx.load(path, load_external_data=False)  # more than 2 GB of weights lie beside it
+    _strip(model)
+    onnx.save(model, path)
+    onnx.checker.check_model(path, full_check=True)
+
+
+def export_hollow(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """
+    The graph in float32 without the graph module's LARGE parameters, however many and whatever their type: each is an
+    initializer of the parameter's name that points at a file which is not there.
+    """
+    with hollow(graph) as names:
+        program = _traced(graph, role, feeds)
+        onnxscript.optimizer.optimize_ir(program.model, should_fold=_not_a_weight)
+        for name, value in program.model.graph.initializers.items():
+            if name in names and value.dtype is not None:
+                shape = ir.Shape(names[name])
+                value.const_value = ir.ExternalTensor("nowhere", 0, 0, value.dtype, shape=shape, name=name)
+        model: onnx.ModelProto = ir.to_proto(program.model)
+    _strip(model)
+    return model
+
+
+@contextmanager
+def hollow(graph: nn.Module) -> Iterator[Mapping[str, torch.Size]]:
+    """
+    Meanwhile all parameters are float32, and those of LARGE size take no memory: pages that nobody has written to are
+    not there. They must not be read. Gives their shapes by name.
+    """
+    kept = {name: parameter.data for name, parameter in graph.named_parameters()}
+    large = {name: value.shape for name, value in kept.items() if value.numel() >= LARGE}
+    try:
+        for name, parameter in graph.named_parameters():
+            parameter.data = torch.empty(large[name]) if name in large else kept[name].float()
+        yield large
+    finally:
+        for name, parameter in graph.named_parameters():
+            parameter.data = kept[name]
+
+
+def _traced(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> torch.onnx.ONNXProgram:
     signature = SIGNATURES[role]
     inputs = [name for name in (*signature.inputs, *signature.optional) if name in feeds]
     logging.getLogger("torch.onnx").setLevel(
@@ -59,12 +106,7 @@ def export(
         opset_version=20,
     )
     assert program is not None  # None only when it was asked to write a file itself
-    onnxscript.optimizer.optimize_ir(program.model, should_fold=_anything if fold_weights else _not_a_weight)
-    program.save(path)
-    model = onnx.load(path, load_external_data=False)  # more than 2 GB of weights lie beside it
-    _strip(model)
-    onnx.save(model, path)
-    onnx.checker.check_model(path, full_check=True)
+    return program
 
 
 def example(

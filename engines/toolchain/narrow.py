@@ -8,6 +8,7 @@ weights as it multiplies. Rounding is symmetric: w = q * scale, scale = largest 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -43,18 +44,39 @@ def _narrow(
     graph: onnx.GraphProto, tensor: onnx.TensorProto, node: onnx.NodeProto, bits: int, block: int
 ) -> onnx.NodeProto:
     array, name = numpy_helper.to_array(tensor).astype(np.float32), tensor.name
+    narrow = narrowed(array, node, bits, block)
+    graph.initializer.remove(tensor)
+    graph.initializer.append(numpy_helper.from_array(narrow.integers, f"{name}.integers"))
+    graph.initializer.append(numpy_helper.from_array(narrow.scale, f"{name}.scale"))
+    return narrow.unpack(f"{name}.integers", f"{name}.scale", name)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """`scale` goes along `axis`; with blocks, `axis` is the one they divide."""
+
+    integers: NDArray[Any]
+    scale: Floats
+    axis: int
+    block: int
+
+    def unpack(self, integers: str, scale: str, name: str) -> onnx.NodeProto:
+        settings = {"axis": self.axis, **({"block_size": self.block} if self.block else {})}
+        return helper.make_node("DequantizeLinear", [integers, scale], [name], name=f"{name}.unpack", **settings)
+
+
+def narrowed(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> Narrow:
+    """The weight of a node, which is overwritten. Four bits go to matrices whose inputs the block divides, or one scale
+    a channel does.
+    """
     output_axis, input_axis = _axes(node, array.ndim)
     blocked = bits == 4 and array.ndim == 2 and array.shape[input_axis] % block == 0
     axis = input_axis if blocked else output_axis
     scale = _scale(array, axis, block if blocked else 0, LEVELS[bits])
     spread = np.repeat(scale, block, axis) if blocked else _along(scale, axis, array.ndim)
-    integers = np.rint(array / spread).clip(-LEVELS[bits], LEVELS[bits]).astype(KINDS[bits])
-    graph.initializer.remove(tensor)
-    graph.initializer.append(numpy_helper.from_array(integers, f"{name}.integers"))
-    graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
-    settings = {"axis": axis, **({"block_size": block} if blocked else {})}
-    inputs = [f"{name}.integers", f"{name}.scale"]
-    return helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.unpack", **settings)
+    np.rint(np.divide(array, spread, out=array), out=array)
+    integers = array.clip(-LEVELS[bits], LEVELS[bits], out=array).astype(KINDS[bits])
+    return Narrow(integers, scale, axis, block if blocked else 0)
 
 
 def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def quantize(
     with tempfile.TemporaryDirectory() as folder:
         model = _prepared(source, Path(folder))
         layers = [node.name for node in model.graph.node if node.op_type in how.ops and _has_weights(model, node)]
-        wanted = [_run(_session(source), one) for one in checks]
+        wanted = [output_of(opened(source), one) for one in checks]
         work = Work(model, how, layers, list(calibration), list(checks), wanted, Path(folder), say)
         outcome, result = work.best()
         onnx.save(result, target)
@@ -141,9 +141,9 @@ class Work:
     def _reached(self, ranges: TensorsData | None, in_float: list[str], fewer: bool = False) -> float:
         path = self.folder / "trial.onnx"
         onnx.save(self._quantized(ranges, in_float), path)
-        session = _session(path)
+        session = opened(path)
         checks = list(zip(self.checks, self.wanted, strict=True))[: 1 if fewer else None]
-        return min(_db(_run(session, one), want) for one, want in checks)
+        return min(output_db(output_of(session, one), want) for one, want in checks)
 
     def _quantized(self, ranges: TensorsData | None, in_float: list[str]) -> onnx.ModelProto:
         model = onnx.ModelProto()
@@ -196,19 +196,19 @@ def _has_weights(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     return len(node.input) > 1 and node.input[1] in constants
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def opened(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, feeds: Feeds) -> Array:
+def output_of(session: onnxruntime.InferenceSession, feeds: Feeds) -> Array:
     (result,) = session.run(None, dict(feeds))
     array: Array = result
     return array
 
 
-def _db(result: Array, wanted: Array) -> float:
+def output_db(result: Array, wanted: Array) -> float:
     """Signal to noise over the range of what is wanted; -inf for what is not a number."""
     error = float(np.square(result.astype(np.float64) - wanted).mean())
     if not np.isfinite(error):

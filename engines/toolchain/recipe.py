@@ -48,9 +48,12 @@ PLAIN = Treatment()
 
 @dataclass(frozen=True)
 class Recipe:
+    """`lean`: what is quantised is in the bundle in that form alone, and PyTorch cannot run it."""
+
     name: str
     stored: Stored  # how float32 weights of the source are stored; narrower ones stay as they are
     roles: Mapping[Role, Treatment] = field(default_factory=dict)
+    lean: bool = False
 
     @classmethod
     def read(cls, name: str) -> Recipe:
@@ -60,13 +63,17 @@ class Recipe:
             raise OptionError("recipe", name, ", ".join(names()))
         told: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         try:
-            stored = told.pop("stored")
-            return TypeAdapter(cls).validate_python({"name": name, "stored": stored, "roles": told})
+            stored, lean = told.pop("stored"), told.pop("lean", False)
+            return TypeAdapter(cls).validate_python({"name": name, "stored": stored, "lean": lean, "roles": told})
         except (KeyError, ValidationError) as exc:
             raise OptionError("recipe", name, f"a recipe that makes sense: {exc}") from exc
 
     def of(self, role: Role) -> Treatment:
         return self.roles.get(role, PLAIN)
+
+    def alone(self, role: Role) -> bool:
+        """Whether the quantised form is the only one."""
+        return self.lean and bool(self.of(role).quantize)
 
 
 def names() -> list[str]:

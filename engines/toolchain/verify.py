@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from engines import backends, images, proof
-from engines.backends import Engine
 from engines.bundle import Bundle
 from engines.kit import Kit
 from engines.messages import CREDIT
@@ -25,39 +24,29 @@ from engines.toolchain.steps import Say
 SEED = 4100  # of the proof's first picture
 
 
-def reference(bundle: Bundle) -> Engine:
-    """PyTorch, where the bundle carries its source; else ONNX Runtime on the graph that was given."""
-    torch = backends.candidate(bundle, backends.engine("torch"))
-    return torch.engine if not torch.refused else backends.engine("ort")
-
-
-def write_proof(
-    bundle: Bundle, folder: Path, prompts: Sequence[str], faces: Callable[[], list[Pixels]] | None, say: Say
-) -> dict[str, Any]:
-    """What the reference makes of each prompt, or of each face, in float32."""
-    exact = replace(bundle, parts=tuple(part for part in bundle.parts if part.precision == "fp32"))
-    engine = reference(exact)
-    cases = _faces(folder, faces()) if faces else _prompts(prompts)
-    kit, probe = Kit(exact, engine), engine.probe()
+def write_proof(kit: Kit, folder: Path, cases: Sequence[Case], say: Say) -> dict[str, Any]:
+    """What the reference, a kit that rounds nothing, makes of each case."""
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases:
             source = replace(case, face=str((folder / case.face).resolve())) if case.face else case
             images.write_png(folder / case.want, proof.make(kit, source, Path(scratch)).picture)
             say(case.prompt or case.face)
     kit.close()
-    told = asdict(Proof(f"{probe.runtime} fp32", tuple(cases)))
+    widths = {part.precision for part in kit.bundle.parts}
+    told = asdict(Proof(f"{kit.engine.probe().runtime} {' '.join(sorted(widths))}", tuple(cases)))
     (folder / "proof.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"reference": told["reference"], "cases": len(cases)}
 
 
-def _prompts(prompts: Sequence[str]) -> list[Case]:
-    return [Case(f"{i}.png", prompt, SEED + i) for i, prompt in enumerate(prompts, start=1)]
+def prompts(words: Sequence[str]) -> list[Case]:
+    return [Case(f"{i}.png", prompt, SEED + i) for i, prompt in enumerate(words, start=1)]
 
 
-def _faces(folder: Path, faces: list[Pixels]) -> list[Case]:
-    for i, face in enumerate(faces, start=1):
+def faces(folder: Path, pictures: Sequence[Pixels]) -> list[Case]:
+    """The pictures are written beside the proof."""
+    for i, face in enumerate(pictures, start=1):
         images.write_png(folder / f"{i}-face.png", face)
-    return [Case(f"{i}.png", face=f"{i}-face.png") for i in range(1, len(faces) + 1)]
+    return [Case(f"{i}.png", face=f"{i}-face.png") for i in range(1, len(pictures) + 1)]
 
 
 def prove(bundle: Bundle, name: str, say: Say) -> dict[str, Any]:
