@@ -1,10 +1,13 @@
-"""./run.sh bench [name ...]: run the named measurements, or all of them, one after the other."""
+"""
+./run.sh bench [name ...]: run the named measurements, or all of the first ones, one after the other. Those of large
+models take an hour and 50 GB of disk, and are run by name alone.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, gpen, photos, precisions, studio
+from benchmarks import decoders, gpen, large, photos, precisions, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -13,14 +16,15 @@ MEASUREMENTS = {
     "precisions": precisions.main,
     "photos": photos.main,
 }
+LARGE = {"sd": large.sd, "zimage": large.zimage}
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(MEASUREMENTS)
-    if unknown := [name for name in names if name not in MEASUREMENTS]:
-        sys.exit(f"no measurement is called {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    names, known = sys.argv[1:] or list(MEASUREMENTS), {**MEASUREMENTS, **LARGE}
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"no measurement is called {', '.join(unknown)}; there are {', '.join(known)}")
     for name in names:
-        MEASUREMENTS[name]()
+        known[name]()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,146 @@
+"""
+Models of true size with random weights: what a step, a job and a build cost, in seconds, memory and bytes on the disk.
+`sd`: Stable Diffusion 1.5 by LCM, recipe lean-int8. `zimage`: Z-Image-Turbo with Qwen3-4B, recipe lean-int4.
+
+Checkpoints and bundles are made once, in data/bench (25 GB for both), and used again. Each job runs in a process of its
+own; a build's memory is that of its process. Pictures of random weights say nothing, likenesses little.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from benchmarks import jobs, true_size
+from benchmarks.timing import head, in_turn
+from engines import backends
+from engines.bundle import Bundle
+from engines.memory import GB
+from engines.proof import peak_mb
+from engines.signatures import Array
+from engines.toolchain import build
+from engines.toolchain.sources import FOLDERS
+from engines.toolchain.stable_diffusion import PARTS
+
+HOME = Path(__file__).parents[1] / "data" / "bench"
+RECIPES = {"sd": "lean-int8", "zimage": "lean-int4"}
+ROUNDS = 3
+
+
+def sd() -> None:
+    bundle = _made("sd")
+    _steps("sd", bundle, PARTS["denoiser"], torch.float32)
+    _jobs(bundle, "512x512x8")
+    _sizes(bundle)
+
+
+def zimage() -> None:
+    bundle = _made("zimage")
+    _jobs(bundle, "512x512x8")
+    _steps("zimage", bundle, FOLDERS["denoiser"], torch.bfloat16)
+
+
+def _made(kind: str) -> Bundle:
+    """Built in a process of its own, if it is not there."""
+    root = HOME / kind
+    if not (root / "bundle.json").is_file():
+        subprocess.run([sys.executable, "-m", "benchmarks.large", kind], check=True)
+    told = json.loads((HOME / f"{kind}.json").read_text(encoding="utf-8"))
+    print(f"\n{kind}: built in {told['seconds']:.0f} s, at most {told['peak_mb'] / 1000:.1f} GB of memory")
+    _bytes(root)
+    return Bundle.open(root)
+
+
+def _bytes(root: Path) -> None:
+    head("on the disk", "part", "GB")
+    sizes = {path.name: sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) for path in root.iterdir()}
+    for name, size in {**{k: v for k, v in sizes.items() if v > 1e6}, "in all": sum(sizes.values())}.items():
+        print(f"| {name} | {size / GB:.3f} |")
+
+
+def make(kind: str) -> None:
+    checkpoint, started = HOME / f"{kind}-checkpoint", time.perf_counter()
+    if not (checkpoint / "preview_decoder").is_dir():
+        true_size.MAKE[kind](checkpoint)
+        started = time.perf_counter()
+    build.build_portrait(checkpoint, None, HOME / kind, RECIPES[kind])
+    told = {"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
+    (HOME / f"{kind}.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def _steps(kind: str, bundle: Bundle, folder: str, width: torch.dtype) -> None:
+    """One step at 512x512: the library's own network, as people run it without us, and our engines."""
+    config = json.loads((HOME / f"{kind}-checkpoint" / folder / "config.json").read_text(encoding="utf-8"))
+    feeds = _feeds(config["in_channels"], config.get("cap_feat_dim") or config["cross_attention_dim"])
+    calls: dict[str, Callable[[], object]] = {f"diffusers {width}": partial(_reference(kind, folder, width), feeds)}
+    for engine in filter(lambda engine: engine.probe().ok, backends.engines()):
+        if "onnx" in engine.formats:
+            session = engine.load(bundle, bundle.part("denoiser", engine.formats))
+            calls[engine.name] = partial(session.run, feeds)
+    seconds = in_turn(calls, ROUNDS)
+    slowest = next(iter(seconds.values()))
+    head(f"one step at 512x512, {backends.cores()} threads", "engine", "seconds", "times faster")
+    for name, taken in seconds.items():
+        print(f"| {name} | {taken:.2f} | {slowest / taken:.2f} |")
+
+
+def _feeds(channels: int, width: int) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((1, channels, 64, 64), dtype=np.float32)
+    words = rng.standard_normal((1, 77, width), dtype=np.float32)
+    return {"latents": latents, "time": np.array([0.5], np.float32), "prompt": words}
+
+
+def _reference(kind: str, folder: str, width: torch.dtype) -> Callable[[dict[str, Array]], object]:
+    path = HOME / f"{kind}-checkpoint" / folder
+    name = json.loads((path / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    network: Any = getattr(diffusers, name).from_pretrained(path, torch_dtype=width).eval()
+    torch.set_num_threads(backends.cores())
+
+    def run(feeds: dict[str, Array]) -> object:
+        x, words = (torch.from_numpy(feeds[key]).to(width) for key in ("latents", "prompt"))
+        moment = torch.from_numpy(feeds["time"])
+        with torch.inference_mode():
+            return network(x, moment, words) if kind == "sd" else network([x[0][:, None]], moment, [words[0]])
+
+    return run
+
+
+def _jobs(bundle: Bundle, job: str) -> None:
+    """
+    The first line is a new process whose engines find what they compiled; "cold" counts from its start to the finished
+    picture, beyond what the next one takes.
+    """
+    head(f"a job, {job}", "engine", "first preview", "picture", "cold start", "peak MB", "foretold")
+    for engine in ("openvino", "ort"):
+        jobs.apart(bundle.root, engine, job)  # compiles
+        started = time.time()
+        first, again = jobs.apart(bundle.root, engine, job, job)
+        cold_s = first.ended - started - again.finish_s
+        told = first.reason.partition("about ")[2]
+        print(
+            f"| {engine} | {again.look_s:.1f} s | {again.finish_s:.1f} s | {cold_s:.1f} s "
+            f"| {again.peak_mb:.0f} | {told} |"
+        )
+
+
+def _sizes(bundle: Bundle) -> None:
+    head("by size and steps, openvino", "size", "4 steps", "8 steps", "peak MB")
+    for side in (512, 768, 1024):
+        four, eight = (f"{side}x{side}x{steps}" for steps in (4, 8))
+        _, short, long = jobs.apart(bundle.root, "openvino", four, four, eight)
+        print(f"| {side}x{side} | {short.finish_s:.1f} s | {long.finish_s:.1f} s | {long.peak_mb:.0f} |")
+
+
+if __name__ == "__main__":
+    make(sys.argv[1])
