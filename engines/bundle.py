@@ -154,6 +154,11 @@ class Bundle:
         return any(part.role == role for part in self.parts)
 
     @property
+    def takes_loras(self) -> bool:
+        """While it draws, on PyTorch: what is compiled has them merged or not at all."""
+        return any(part.role == "denoiser" and part.format == "diffusers" for part in self.parts)
+
+    @property
     def roles(self) -> frozenset[Role]:
         return frozenset(part.role for part in self.parts)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 CREDIT = "webUI二次开发 by 科哥"
 MAX_SEED = 2**31 - 1
+MOST_LORAS = 8
 
 PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
 RestoreMode = Literal["natural", "strong", "detail"]
@@ -76,7 +77,7 @@ class Generate:
         within("seed", self.seed, -1, MAX_SEED)
         within("count", self.count, 1, 8)
         within("restore_faces", self.restore_faces, 0.0, 1.0)
-        within("loras", len(self.loras), 0, 8)
+        within("loras", len(self.loras), 0, MOST_LORAS)
         one_of("preview", self.preview, get_args(PreviewMode))
         for name, text in (("prompt", self.prompt), ("negative", self.negative)):
             within(f"{name} length", len(text), 0, 4000)
@@ -141,7 +142,8 @@ class Develop:
 class Build:
     """
     Make a bundle. `source` names one of the shelf's bundles, or what lies in the folder of checkpoints: never a path.
-    `prompts` are read once and their embeddings stored. `calibration` names a folder of photographs there.
+    `prompts` are read once and their embeddings stored. `calibration` names a folder of photographs there. `loras` are
+    merged into the weights for good.
     """
 
     makes: BundleKind
@@ -150,6 +152,7 @@ class Build:
     name: str
     calibration: str = ""
     prompts: tuple[str, ...] = ()
+    loras: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("makes", self.makes, get_args(BundleKind))
@@ -158,6 +161,9 @@ class Build:
             raise OptionError("name", self.name, "a-z 0-9 - _")
         within("prompts", len(self.prompts), 0, 500)
         within("prompts length", max(map(len, self.prompts), default=0), 0, 4000)
+        within("loras", len(self.loras), 0, MOST_LORAS)
+        if self.loras and self.makes != "portrait":
+            raise OptionError("loras", self.loras[0].name, "none with this model")
 
 
 @dataclass(frozen=True, slots=True)

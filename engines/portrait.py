@@ -58,7 +58,7 @@ class Plan:
         _check_size(width, height, FAMILIES[bundle.family].size_multiple_cells * sampling.latent_stride)
         if not r.prompt.strip():
             raise PromptError("the prompt is empty")
-        if r.loras and not any(p.role == "denoiser" and p.format == "diffusers" for p in bundle.parts):
+        if r.loras and not bundle.takes_loras:
             raise OptionError("loras", r.loras[0].name, "none with this model")
         if r.restore_faces:
             raise OptionError("restore_faces", r.restore_faces, "0")

@@ -54,6 +54,8 @@ class BundleStatus:
     choices: tuple[Choice, ...] = ()
     size_mb: float = 0.0
     card: str = ""  # Markdown, as the bundle's maker wrote it
+    family: str = ""
+    takes_loras: bool = False
 
 
 @dataclass(frozen=True, slots=True)

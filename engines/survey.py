@@ -74,6 +74,8 @@ def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> Bund
         choices=tuple(_choice(backends.candidate(bundle, engine, known)) for engine in backends.engines()),
         size_mb=round(sum(path.stat().st_size for path in bundle.root.rglob("*") if path.is_file()) / 1e6, 1),
         card=_card(bundle.root / "card.md"),
+        family=bundle.family,
+        takes_loras=bundle.takes_loras,
     )
 
 

@@ -21,8 +21,9 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from engines import backends, catalogue, proof
-from engines.bundle import Shelf
+from engines.bundle import BUILT_IN, Shelf
 from engines.errors import EngineError, JobCancelled, NotFoundError, OptionError, StudioError
+from engines.loras import Loras
 from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
 from engines.status import ModelStatus
 from engines.survey import readable, sources
@@ -50,6 +51,7 @@ class Workshop:
     ) -> None:
         self.shelf, self.models, self.checkpoints, self.known = shelf, models, checkpoints, known
         self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
+        self.loras = Loras((self.places.loras, BUILT_IN / "loras"))
         self.endpoint = endpoint
         self._stopped = threading.Event()
 
@@ -97,6 +99,7 @@ class Workshop:
         command += ["--base" if r.makes == "portrait" else "--weights", str(found[r.makes, r.source])]
         command += ["--recipe", r.recipe, "--out", str(self.models / r.name)]
         command += ["--prompts", str(prompts)] if r.prompts else []
+        command += [f"--lora={lora.path}:{lora.strength}" for lora in self.loras.pick(r.loras)]
         return command + (["--calibration", str(self._photographs(r.calibration))] if r.calibration else [])
 
     def _photographs(self, name: str) -> Path:

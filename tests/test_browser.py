@@ -61,9 +61,9 @@ def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, hom
         visit.until("running")
         visit.until("done")
         made.append(visit.picture().name)
-        expected = {"edge": "ort 在 CPU", "pytorch": "torch 在 CPU"}[backend]
+        expected = {"edge": "(ort|openvino) 在 CPU", "pytorch": "torch 在 CPU"}[backend]  # whichever is proved by now
         chips = visit.page.inner_text("#stage .chips")
-        assert expected in chips and "种子 7" in chips
+        assert re.search(expected, chips) and "种子 7" in chips
     edge, torch = (home / "outputs" / name for name in made)
     assert edge != torch
     assert psnr(pixels(edge), pixels(torch)) >= 40

@@ -252,7 +252,7 @@ def test_the_radios_of_an_open_page_get_their_times(told: Rig, about: str, label
     told.queue.announce(replace(HERE, bundles=(MODEL, restorer)))
     with told.session() as page:
         offer = page.endpoint("offer", about)
-        bundle, radio = page.answer(offer, page.values(offer))
+        bundle, *_, radio = page.answer(offer, page.values(offer))
     assert [name for name, value in radio["choices"] if label in name and value == "edge"]
     assert radio.get("value", "kept") == "kept", "what was chosen stays"
     assert bundle["value"] in ("mine", "restorer"), "a model that has gone gives way to one that is here"

@@ -22,6 +22,7 @@ from engines.jobs import State
 from engines.messages import FaceState, PreviewMode, Recipe, RestoreMode, Stage
 from engines.status import BundleKind, Choice
 from tests.web import CJK
+from webui.downloads import NEXT
 from webui.i18n import LANGUAGES, spoken, words
 from webui.panels.engines import FIGURES
 from webui.panels.photo_settings import FACES
@@ -47,6 +48,7 @@ EXPANSIONS: Mapping[str, tuple[str, ...]] = {
         *("name", "device", "state", "engine", "precision", "verdict", *FIGURES),
         *get_args(get_type_hints(Choice)["state"]),
     ),
+    "models_{}": tuple(NEXT.values()),
     "build_{}": (*get_args(BundleKind), *get_args(Recipe)),
 }
 

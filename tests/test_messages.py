@@ -79,6 +79,7 @@ SAMPLES = (
     Develop("outputs_1.png", "pytorch"),
     Build("portrait", "z-image", "edge-int8", "mine"),
     Build("restorer", "GPEN 512.pth", "edge-fp32", "b-2_c", "faces", ("一位女士", "")),
+    Build("portrait", "z-image", "edge-int4", "m", loras=(Lora("skin", -0.5), Lora("肤"))),
     Fetch("z-image-turbo"),
     Fetch("awportrait-z", "modelscope"),
     Note("3. export the denoiser ✓"),
@@ -212,6 +213,9 @@ def test_a_bundle_is_not_called_what_leads_elsewhere(name: str) -> None:
         ("prompts", ["p"] * 501),
         ("prompts", ["字" * 4001]),
         ("prompts", "a word"),
+        ("loras", [{"name": "skin"}] * 9),
+        ("loras", [{"name": "skin", "strength": 2.5}]),
+        ("loras", ["skin"]),
         ("source", None),
     ],
 )
@@ -219,6 +223,12 @@ def test_a_build_that_makes_no_sense_is_refused(field: str, value: object) -> No
     with pytest.raises(OptionError) as caught:
         parse(Build, {**BUILD, field: value})
     assert str(caught.value.facts["field"]).startswith(field)
+
+
+def test_only_a_portrait_has_loras_merged() -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Build, {**BUILD, "makes": "restorer", "loras": [{"name": "skin"}]})
+    assert caught.value.facts["field"] == "loras" and caught.value.facts["value"] == "skin"
 
 
 def test_texts_have_a_length() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.rig",)
 ZH, EN = words("zh"), words("en")
-BACK = ("_1", "_2", "_3", "_4")  # handlers of one name are numbered
+BACK = ("_1", "_2", "_3", "_4", "_5")  # handlers of one name are numbered
 
 
 def generate(page: Session, prompt: str, **changes: Any) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def test_a_preset_fills_in_what_the_bundle_understands(
 ) -> None:
     with rig.session(language) as page:
         (message,) = [m for m in page.call(page.endpoint("pick"), ["portrait"], {"name": preset.name}) if "output" in m]
-        prompt, negative, size, guidance, _ = message["output"]["data"]
+        prompt, negative, size, guidance, *_ = message["output"]["data"]
         sizes = page.components[page.endpoint("generate")["inputs"][2]]["props"]["choices"]
     wording = preset.wording("attributes")
     assert (prompt, negative) == (wording.prompt[code], wording.negative[code])
@@ -231,7 +231,7 @@ def test_a_job_that_is_none_does_nothing(rig: Rig, name: str, job_id: Any) -> No
     assert rig.jobs() == before
     assert "outputs_" not in str(messages)
     if name.startswith("come_back"):
-        idle = [EN(key) for key in ("stage_empty", "restore_empty", "build_idle", "compare_idle")]
+        idle = [EN(key) for key in ("stage_empty", "restore_empty", "build_idle", "compare_idle", "models_note")]
         assert any(text in str(messages) for text in [*idle, EN("batch_empty", limit=LIMIT)])
 
 

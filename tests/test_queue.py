@@ -60,6 +60,17 @@ def test_a_job_goes_from_queued_to_done(queue: Queue) -> None:
     assert list(queue.follow(job_id)) == [progress(1), FINAL]
 
 
+def test_who_looks_now_and_then_sees_the_newest(queue: Queue) -> None:
+    job_id = queue.submit(Generate("p"))
+    assert queue.latest(job_id) is None and queue.latest("no such job") is None
+    other, job = queue.submit(Generate("q")), claimed(queue)
+    for i in (1, 2, 3):
+        queue.publish(job, progress(i))
+        assert queue.latest(job_id) == progress(i)
+    queue.publish(job, FINAL)
+    assert queue.latest(job_id) == FINAL and queue.latest(other) is None
+
+
 @pytest.mark.parametrize(
     ("event", "state"),
     [

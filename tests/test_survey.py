@@ -132,6 +132,15 @@ def test_the_built_in_bundles_can_be_built_from(builtin: Path, tmp_path: Path) -
     assert found == {("portrait", "portrait"): builtin / "portrait", ("restorer", "restorer"): builtin / "restorer"}
 
 
+def test_what_wears_a_lora_is_told(builtin: Path, shelf: Shelf) -> None:
+    shipped = {bundle.name: bundle for bundle in survey.survey(Shelf((builtin,)), "auto")[1]}
+    assert {name: (b.family, b.takes_loras) for name, b in shipped.items() if name != "detector"} == {
+        "portrait": ("zimage", True),
+        "restorer": ("gpen", False),
+    }
+    assert not any(bundle.takes_loras for bundle in survey.survey(shelf, "auto")[1]), "the fakes are compiled"
+
+
 def test_why_nothing_can_be_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "NEEDED_TO_BUILD", ("json", "no_such_library", "nor_this"))
     assert survey.cannot_build() == "not installed (no_such_library, nor_this)"

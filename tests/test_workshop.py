@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Generator
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from engines import backends, proof, workshop
-from engines.bundle import Shelf
+from engines.bundle import BUILT_IN, Shelf
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress
+from engines.messages import Build, Event, Failed, Final, Generate, Lora, Note, Progress
 from engines.studio import Studio
 from engines.survey import cannot_build
 from engines.verdicts import Verdicts
@@ -191,6 +192,37 @@ def test_a_source_is_a_name_and_never_a_path(home: Path, project: Project, sourc
     project("tell(kind='final')")
     (event,) = run(opened(home), Build("restorer", source, "edge-fp32", "mine"))
     assert isinstance(event, Failed) and event.code == "not_found" and not (home / "arguments").exists()
+
+
+@pytest.fixture
+def wardrobe(home: Path) -> Path:
+    """A portrait to build from, and the folder of what it may wear."""
+    (home / "checkpoints" / "z-image" / "transformer").mkdir(parents=True)
+    (home / "loras").mkdir()
+    (home / "loras" / "soft 柔: skin.safetensors").touch()
+    return home / "loras"
+
+
+def test_loras_are_handed_to_the_child_as_files_with_their_strengths(
+    home: Path, project: Project, wardrobe: Path
+) -> None:
+    project(REFUSED)
+    worn = (Lora("soft 柔: skin", -0.35), Lora("studio_light"))
+    run(opened(home), Build("portrait", "z-image", "edge-int4", "mine", loras=worn))
+    told = json.loads((home / "arguments").read_text())
+    assert [argument for argument in told if argument.startswith("--lora")] == [
+        f"--lora={wardrobe / 'soft 柔: skin.safetensors'}:-0.35",
+        f"--lora={BUILT_IN / 'loras' / 'studio_light.safetensors'}:0.8",
+    ]
+
+
+@pytest.mark.parametrize("name", ["gone", "../loras/secret", "/etc/passwd", "soft 柔: skin.safetensors", "", ".", "*"])
+def test_a_lora_is_a_name_and_never_a_path(home: Path, project: Project, wardrobe: Path, name: str) -> None:
+    (home / "secret.safetensors").touch()
+    project("tell(kind='final')")
+    (event,) = run(opened(home), Build("portrait", "z-image", "edge-fp32", "mine", loras=(Lora(name),)))
+    assert isinstance(event, Failed) and event.code == "bad_option" and event.facts["field"] == "loras"
+    assert not (home / "arguments").exists()
 
 
 def test_a_checkpoint_of_the_other_kind_is_not_found(home: Path) -> None:

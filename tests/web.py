@@ -27,6 +27,7 @@ from engines.bundle import BUILT_IN
 
 QUICK: Mapping[str, Any] = {"width": 64, "height": 64, "steps": 1, "preview": "off"}
 SKETCH: Mapping[str, Any] = {**QUICK, "bundle": "sketch"}  # drawn by the fakes
+WARDROBE = ("files", "worn", "usual", *(f"strength {k}" for k in range(8)))  # what the chooser of LoRAs sends
 X_CREDIT = "webUI%E4%BA%8C%E6%AC%A1%E5%BC%80%E5%8F%91%20by%20%E7%A7%91%E5%93%A5"
 LEAKS = ("Traceback", "/home", "/tmp", "/root", "site-packages", ".py", "Error:", "Exception", "sqlite", "pydantic")
 FILE_DATA = {"_type": "gradio.FileData"}  # the mark of what a browser has uploaded
@@ -183,6 +184,7 @@ class Session:
             "backend",
             "preset",
             "preview",
+            *WARDROBE,
         )
         values = dict(zip(fields, self.values(self.endpoint("generate")), strict=True))
         return list(

@@ -5,7 +5,6 @@ own, so this knows the queue and the words; no Gradio. Everything that came from
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +15,11 @@ from engines.errors import Fact, StudioError
 from engines.jobs import ENDED, Job, JobQueue, State
 from engines.messages import Enhance, Event, FaceReport, Failed, Final, Preview
 from webui import face_notes
+from webui.following import remembered
 from webui.i18n import Words
 from webui.stream import address, left_text, untouched
 
 LIMIT = 200  # photos
-JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,8 @@ class Item:
 
 def read(queue: JobQueue, jobs: object) -> list[Item]:
     """The restorations that a browser remembers. What is none of them is passed over: it may send anything."""
-    names = [name for name in jobs if isinstance(name, str)] if isinstance(jobs, list) else []
     found = []
-    for name in list(dict.fromkeys(filter(JOB_ID.fullmatch, names)))[:LIMIT]:
+    for name in remembered(jobs, LIMIT):
         with suppress(StudioError):
             job = queue.job(name)
             if isinstance(job.request, Enhance):

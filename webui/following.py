@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +12,13 @@ from engines.jobs import ENDED, JobQueue
 from webui.stream import Scene, advance, waiting
 
 LOOK_S = 0.4
+JOB_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def remembered(jobs: object, limit: int) -> list[str]:
+    """The names of jobs that a browser keeps, each once. It may send anything: what is no name is passed over."""
+    names = [name for name in jobs if isinstance(name, str)] if isinstance(jobs, list) else []
+    return list(dict.fromkeys(filter(JOB_ID.fullmatch, names)))[:limit]
 
 
 def follow(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:

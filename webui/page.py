@@ -12,7 +12,19 @@ from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
 from webui.i18n import words
-from webui.panels import Desk, batch, compare, engines, history, photo_settings, portrait, restore
+from webui.panels import (
+    Desk,
+    Updates,
+    batch,
+    compare,
+    engines,
+    history,
+    loras,
+    models,
+    photo_settings,
+    portrait,
+    restore,
+)
 from webui.panels import build as workshop
 
 ASSETS = Path(__file__).parent / "assets"
@@ -49,16 +61,21 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
             with gr.Tab(t("tab_history"), id="history") as tab:
                 made = history.build(desk, page, tab)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
-                models = engines.build(desk, page, tab, chip)
+                table = engines.build(desk, page, tab, chip)
+                catalogue, fetched = models.build(desk, page, tab)
                 workbench, built = workshop.build(desk, page, tab)
                 duel = compare.build(desk, page, tab)
-        for kept in (photos.job, photos.controls.memory, many.jobs, many.timer, workbench.job, duel.jobs):
-            kept.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
+        kept = [photos.job, photos.controls.memory, many.jobs, many.timer, workbench.job, duel.jobs]
+        for hidden in (*kept, catalogue.jobs, catalogue.timer):
+            hidden.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
         _connect_history(desk, made, studio, tabs)
-        portrait.offer_on(built, studio, desk)  # with the bundle that is new, wherever one can be chosen
+        portrait.offer_on([*built, *fetched], studio, desk)  # with what is new, wherever it can be chosen
         photo_settings.offer_on(built, photos.controls, desk)
-        engines.look_on(built, models, desk)
+        engines.look_on(built, table, desk)
         compare.offer_on(built, duel, desk)
+        workshop.offer_on(fetched, workbench, desk)
+        workshop.fill_on(catalogue.board.build, workbench, desk)
+        loras.wear_on(catalogue.board.wear, studio.loras, studio.wardrobe, tabs, desk)
     return page
 
 
@@ -86,22 +103,18 @@ def _photos(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[restore.View, bat
 
 def _connect_history(desk: Desk, made: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
     """A picture of the history can be taken up again, or developed, where portraits are drawn."""
-    first = desk.bundles("portrait")[0]
+    do, s = portrait.Handlers(studio, desk), studio
 
-    def reuse(event: gr.EventData) -> list[Any]:
+    def reuse(event: gr.EventData, request: gr.Request) -> Updates:
         job_id = str(event._data["job"])
-        r = desk.queue.job(job_id).request
+        order = desk.queue.job(job_id).request
         *_, last = desk.queue.follow(job_id)
-        if not (isinstance(r, Generate) and isinstance(last, Final)):  # only those have the button
-            return [gr.skip()] * len(filled)
-        width, height = r.width or first.sizes[0][0], r.height or first.sizes[0][1]
-        guidance = first.guidance if r.guidance is None else r.guidance
-        settings = [r.prompt, r.negative, guidance, last.seed, r.count, r.preview, r.steps or first.steps]
-        return [*settings, f"{width}×{height}", gr.Tabs(selected="portrait")]
+        if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button
+            return {tabs: gr.skip()}
+        return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
 
-    s = studio
-    filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs]
-    made.grid.reuse(reuse, None, filled, show_progress="hidden")
+    filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
+    made.grid.reuse(reuse, None, [*filled, s.wardrobe, *s.loras.rows], show_progress="hidden")
     made.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
     portrait.develop_on(made.grid.develop, studio, desk)
 

@@ -43,6 +43,7 @@ WHERE number=(SELECT number FROM job WHERE state='queued' AND {{lane}} ORDER BY 
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
 APPEND = "INSERT INTO event SELECT ?, COALESCE(MAX(seq), 0) + 1, ? FROM event WHERE job=?"
 EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
+NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT 1"
 Row = tuple[Any, ...]
 
 
@@ -98,6 +99,10 @@ class SqliteQueue:
             for seq, body in rows:
                 after = seq
                 yield unpack(body)
+
+    def latest(self, job_id: str) -> Event | None:
+        rows = self._rows(NEWEST, job_id)
+        return unpack(rows[0][0]) if rows else None
 
     def cancel(self, job_id: str) -> None:
         """A waiting job ends at once; a running one is told at its next event."""

@@ -15,7 +15,7 @@ from engines.errors import StudioError
 from engines.jobs import JobQueue
 from engines.messages import parse
 from engines.settings import Settings
-from engines.status import BundleKind, BundleStatus, Choice, Status
+from engines.status import BundleKind, BundleStatus, Choice, ModelStatus, Status
 from webui.i18n import Words
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Desk:
         """The bundle of that name, or else the default one: what a page shows may have gone meanwhile."""
         bundles = self.bundles(kind)
         return next((bundle for bundle in bundles if bundle.name == name), bundles[0] if bundles else None)
+
+    def model(self, name: object) -> ModelStatus | None:
+        """Of the catalogue."""
+        return next((model for model in self.status.models if model.id == name), None)
 
     def torch_is_here(self) -> bool:
         return any(engine.name == "torch" and engine.ok for engine in self.status.engines)
@@ -112,6 +116,11 @@ def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
 def complaint(exc: StudioError, say: Words) -> gr.Error:
     """What Gradio shows in a corner of the page."""
     return gr.Error(escape(say.error(exc.code, exc.facts)), print_exception=False)
+
+
+def scroll_to(elem_id: str) -> str:
+    """For the browser, after something has appeared elsewhere on the page."""
+    return f"() => document.getElementById('{elem_id}').scrollIntoView({{ behavior: 'smooth' }})"
 
 
 def cancel_button(desk: Desk, busy: bool, label: str = "portrait_cancel") -> Any:

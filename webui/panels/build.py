@@ -14,9 +14,10 @@ import gradio as gr
 
 import presets
 from engines.messages import BUNDLE_NAME, Build, Recipe
+from engines.status import Status
 from webui.following import follow, resume
 from webui.i18n import Words, spoken
-from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed
+from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, loras, parsed, scroll_to
 from webui.stream import Scene, status_html
 
 START = Scene(task="build", status="build_idle")
@@ -29,6 +30,7 @@ class View:
     recipe: gr.Radio
     name: gr.Textbox
     calibration: gr.Textbox
+    loras: loras.View
     go: gr.Button
     cancel: gr.Button
     hurdle: gr.HTML
@@ -60,12 +62,13 @@ def _controls(desk: Desk) -> dict[str, Any]:
     recipe = gr.Radio(recipes, value="edge-int8", label=t("build_recipe"), elem_id="build-recipe")
     name = gr.Textbox(label=t("build_name"), info=t("build_name_hint"), max_length=40, elem_id="build-name")
     calibration = gr.Textbox(label=t("build_calibration"), info=t("build_calibration_hint"), max_length=200)
+    worn = loras.build(desk, "build_loras", "build_loras_hint", "build-loras")
     hurdle = gr.HTML(visible=False)
     go = gr.Button(t("build_go"), variant="primary", size="lg", interactive=not status.can_build, elem_id="build")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="build-cancel")
     return {
-        "source": source, "recipe": recipe, "name": name, "calibration": calibration, "hurdle": hurdle, "go": go,
-        "cancel": cancel,
+        "source": source, "recipe": recipe, "name": name, "calibration": calibration, "loras": worn, "hurdle": hurdle,
+        "go": go, "cancel": cancel,
     }  # fmt: skip
 
 
@@ -86,7 +89,7 @@ class Handlers:
         }
 
     def make(
-        self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request
+        self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *worn: Any
     ) -> Iterator[Updates]:
         say = spoken(request.headers.get("accept-language"))
         kind, _, origin = (source or "").partition(":")
@@ -95,6 +98,7 @@ class Handlers:
         values = {
             "makes": kind, "source": origin, "recipe": recipe, "name": self._free(name, say),
             "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
+            "loras": loras.fields(worn),
         }  # fmt: skip
         job_id = self.desk.queue.submit(parsed(Build, values, say))
         yield {self.view.job: job_id, **self.show(Scene(task="build", state="running", status="stage_prepare"), say)}
@@ -124,11 +128,12 @@ class Handlers:
     def offer(self, chosen: str | None, request: gr.Request) -> list[Any]:
         """What can be built from now, and whether it can."""
         say, status = spoken(request.headers.get("accept-language")), self.desk.status
-        sources = [(f"{name} · {say(f'build_{kind}')}", f"{kind}:{name}") for kind, name in status.sources]
+        sources = source_choices(status, say)
         values = [value for _, value in sources]
-        value = chosen if chosen in values else next(iter(values), None)
+        # What is chosen is left alone: the person may have chosen something else while this was on its way.
+        first = {} if chosen in values else {"value": next(iter(values), None)}
         return [
-            gr.update(choices=sources, value=value),
+            gr.update(choices=sources, **first),
             gr.update(interactive=not status.can_build),
             gr.update(value=hurdle_html(status.can_build, say), visible=bool(status.can_build)),
         ]
@@ -153,11 +158,12 @@ def hurdle_html(reason: str, say: Words) -> str:
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> list[Any]:
     shown = [v.stage, v.log, v.go, v.cancel, v.job, v.frame]
-    order = [v.source, v.recipe, v.name, v.calibration]
+    order = [v.source, v.recipe, v.name, v.calibration, *v.loras.values]
     made = gr.on([v.go.click, v.name.submit], do.make, order, shown, **LONG)
     back = page.load(do.come_back, [v.job], shown, **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
     offer_on([page.load, tab.select, made.then], v, do.desk)
+    loras.offer_on([v.source.change], v.loras, v.source, obstacle, do.desk)
     return [made.then, back.then]
 
 
@@ -165,3 +171,27 @@ def offer_on(events: list[Any], v: View, desk: Desk) -> None:
     """Bring the choices up to date."""
     for event in events:
         event(Handlers(v, desk).offer, [v.source], [v.source, v.go, v.hurdle], **QUICK)
+    loras.offer_on(events, v.loras, v.source, obstacle, desk)
+
+
+def fill_on(event: Any, v: View, desk: Desk) -> None:
+    """Open the form with the model that the event names as its source, if it can be built from."""
+
+    def fill(asked: gr.EventData, request: gr.Request) -> list[Any]:
+        model = desk.model(asked._data["model"])
+        sources = source_choices(desk.status, spoken(request.headers.get("accept-language")))
+        source = f"{model.becomes}:{model.file}" if model else ""
+        if model is None or source not in [value for _, value in sources]:
+            return [gr.skip()] * 3
+        return [gr.update(open=True), gr.update(choices=sources, value=source), model.id]
+
+    event(fill, None, [v.frame, v.source, v.name], **QUICK).then(None, None, None, js=scroll_to("build-panel"))
+
+
+def source_choices(status: Status, say: Words) -> list[tuple[str, str]]:
+    return [(f"{name} · {say(f'build_{kind}')}", f"{kind}:{name}") for kind, name in status.sources]
+
+
+def obstacle(source: str | None) -> str:
+    """Why nothing is merged into what is made of this source."""
+    return "" if (source or "").startswith("portrait:") else "loras_portraits_only"

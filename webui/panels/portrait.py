@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 import presets
-from engines.messages import MAX_SEED, Develop, Generate, PreviewMode
+from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
 from engines.status import BundleStatus
 from webui.following import follow, resume
 from webui.i18n import Words, spoken
-from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed
+from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, loras, parsed
 from webui.stream import Scene, scene_html
 
+OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
 PICK = """element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-preset]');
@@ -48,6 +49,8 @@ class View:
     any_seed: gr.Button
     same_seed: gr.Button
     preview: gr.Radio
+    wardrobe: gr.Accordion
+    loras: loras.View
     stage: gr.HTML
     job: gr.BrowserState
     last_seed: gr.BrowserState
@@ -60,10 +63,14 @@ def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
             parts = _main_controls(desk)
             with gr.Accordion(desk.i18n("portrait_more"), open=False):
                 parts |= _more_controls(desk)
+            with gr.Accordion(desk.i18n("loras_title"), open=False, elem_id="wardrobe") as wardrobe:
+                worn = loras.build(desk, "loras_choose", "loras_choose_hint", "loras")
         with gr.Column(scale=6, min_width=320):
             stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
     view = View(
         **parts,
+        wardrobe=wardrobe,
+        loras=worn,
         stage=stage,
         job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
@@ -100,8 +107,8 @@ def _more_controls(desk: Desk) -> dict[str, Any]:
     bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1, elem_id="bundle")
     size = gr.Dropdown(sizes(first), value=sizes(first)[0], label=t("portrait_size"))
     steps = gr.Slider(1, 50, first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
-    hint = t("portrait_guidance_hint")
-    guidance = gr.Slider(0, 10, first.guidance, step=0.1, label=t("portrait_guidance"), info=hint)
+    hint = t(guidance_hint(first))
+    guidance = gr.Slider(0, 10, first.guidance, step=0.1, label=t("portrait_guidance"), info=hint, elem_id="guidance")
     label, hint = t("portrait_seed"), t("portrait_seed_hint")
     seed = gr.Number(-1, precision=0, minimum=-1, maximum=MAX_SEED, label=label, info=hint, elem_id="seed")
     with gr.Row():
@@ -139,14 +146,14 @@ class Handlers:
 
     def generate(
         self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
-        bundle: str, backend: str, preset: str, preview: PreviewMode, request: gr.Request,
+        bundle: str, backend: str, preset: str, preview: PreviewMode, request: gr.Request, *worn: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         say = spoken(request.headers.get("accept-language"))
         width, height = map(int, size.split("×"))
         values = {
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
-            "backend": backend, "preset": preset, "preview": preview,
+            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(worn),
         }  # fmt: skip
         order = parsed(Generate, values, say)
         scene = Scene(state="running", caption=prompt, ratio=width / height, status="stage_load")
@@ -175,17 +182,57 @@ class Handlers:
         wording = preset.wording(target.dialect)
         width, height = presets.nearest_size(preset.width, preset.height, target.sizes)
         guidance = target.guidance if wording.guidance is None else wording.guidance
-        return [wording.prompt[language], wording.negative[language], f"{width}×{height}", guidance, preset.name]
+        words = [wording.prompt[language], wording.negative[language]]
+        return [*words, f"{width}×{height}", guidance, preset.name, preset.lora_strength]
 
     def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
-        say, target = spoken(request.headers.get("accept-language")), self.bundle(name)
-        size = gr.update(choices=sizes(target), value=sizes(target)[0])
-        return [size, target.steps, target.guidance, self.desk.offer_backends(target, say)]
+        """To what the bundle does best."""
+        target = self.bundle(name)
+        return [*self._suited(target), self._backends(target, request)]
+
+    def _suited(self, target: BundleStatus, r: Generate = OPEN) -> list[Any]:
+        """Size, steps and guidance as a request has them; what it leaves to the bundle, as that wants it."""
+        width, height = target.sizes[0]
+        size = f"{r.width or width}×{r.height or height}"
+        guidance = target.guidance if r.guidance is None else r.guidance
+        return [
+            gr.update(choices=list(dict.fromkeys([*sizes(target), size])), value=size),
+            r.steps or target.steps,
+            gr.update(value=guidance, info=self.desk.i18n(guidance_hint(target))),
+        ]
+
+    def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
+        return self.desk.offer_backends(target, spoken(request.headers.get("accept-language")))
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
-        say, target = spoken(request.headers.get("accept-language")), self.desk.find("portrait", name)
-        return [self.desk.offer_bundles("portrait", target), self.desk.offer_backends(target, say)]
+        target = self.desk.find("portrait", name)
+        suited = self._suited(target) if target and target.name != name else [gr.skip()] * 3
+        return [self.desk.offer_bundles("portrait", target), *suited, self._backends(target, request)]
+
+    def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
+        """The settings of a picture, to draw it again. What is no longer here is said."""
+        v, say, bundles = self.view, spoken(request.headers.get("accept-language")), self.desk.bundles("portrait")
+        target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
+        worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.desk)
+        lost = [lora.name for lora in r.loras if lora not in worn] + [r.bundle] * (target.name != r.bundle)
+        if lost:
+            gr.Warning(escape(say("history_gone", names=", ".join(lost))))
+        suited = zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)
+        return {
+            v.wardrobe: gr.update(open=True) if worn else gr.skip(),
+            v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
+            v.bundle: self.desk.offer_bundles("portrait", target), v.backend: self._backends(target, request),
+            **dict(suited),
+            **dict(zip(v.loras.rows, loras.put_on([asdict(lora) for lora in worn], self.desk), strict=True)),
+        }  # fmt: skip
+
+    def obstacle(self, name: str | None) -> str:
+        """Why this bundle wears no LoRA."""
+        target = self.desk.find("portrait", name or "")
+        if target is None or not target.takes_loras:
+            return "loras_compiled"
+        return "" if self.desk.torch_is_here() else "loras_no_torch"
 
     def bundle(self, name: str) -> BundleStatus:
         return next(bundle for bundle in self.desk.bundles("portrait") if bundle.name == name)
@@ -194,17 +241,20 @@ class Handlers:
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     order = [
         v.prompt, v.negative, v.size, v.steps, v.guidance, v.seed, v.count, v.bundle, v.backend, v.picked, v.preview,
+        *v.loras.values,
     ]  # fmt: skip
     drawn = gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
     page.load(do.come_back, [v.job], _shown(v), **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
-    v.cards.pick(do.pick, [v.bundle], [v.prompt, v.negative, v.size, v.guidance, v.picked], **QUICK)
+    words = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
+    v.cards.pick(do.pick, [v.bundle], words, **QUICK)
     v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
-    v.bundle.change(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK)
+    v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     develop_on(v.stage.develop, v, do.desk)
     offer_on([page.load, tab.select, drawn.then], v, do.desk)
+    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.obstacle, do.desk)
 
 
 def develop_on(event: Any, v: View, desk: Desk) -> None:
@@ -214,12 +264,19 @@ def develop_on(event: Any, v: View, desk: Desk) -> None:
 
 def offer_on(events: list[Any], v: View, desk: Desk) -> None:
     """Bring the choices up to date."""
+    do = Handlers(v, desk)
     for event in events:
-        event(Handlers(v, desk).offer, [v.bundle], [v.bundle, v.backend], **QUICK)
+        event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **QUICK)
+    loras.offer_on(events, v.loras, v.bundle, do.obstacle, desk)
 
 
 def _shown(v: View) -> list[Any]:
     return [v.stage, v.go, v.cancel, v.job, v.last_seed]
+
+
+def guidance_hint(bundle: BundleStatus) -> str:
+    """Elsewhere Stable Diffusion's guidance counts from 1 = none."""
+    return "portrait_guidance_hint_sd" if bundle.family == "sd" else "portrait_guidance_hint"
 
 
 def sizes(bundle: BundleStatus) -> list[str]:
