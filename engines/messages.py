@@ -30,7 +30,8 @@ PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, 
 RestoreMode = Literal["natural", "strong", "detail"]
 PhotoFormat = Literal["png", "jpeg", "webp"]
 FaceState = Literal["restored", "softened", "skipped"]
-Recipe = Literal["edge-fp32", "edge-bf16", "edge-int8", "edge-int4"]  # a file each in engines/toolchain/recipes
+# A file each in engines/toolchain/recipes.
+Recipe = Literal["edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "lean-int8", "lean-int4"]
 Stage = Literal[
     "load", "encode", "denoise", "decode", "restore",  # pictures
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
