@@ -74,9 +74,10 @@ class OpenVinoEngine:
 
         label, core = f"{bundle.name}/{part.file}", openvino.Core()
         try:
-            model = core.read_model(_graph(bundle.root / part.file))
-            compiled = core.compile_model(model, "CPU", _settings(bundle, part))
-            return OpenVinoSession(compiled, _vocabularies(model), label)
+            path = _graph(bundle.root / part.file)
+            compiled = core.compile_model(path, "CPU", _settings(bundle, part))  # what is cached is not read again
+            looks_up = any(TYPES[port.element_type.to_string()] == np.int64 for port in compiled.inputs)
+            return OpenVinoSession(compiled, _vocabularies(core.read_model(path)) if looks_up else {}, label)
         except (RuntimeError, KeyError, ValueError) as exc:  # it raises RuntimeError for everything
             raise EngineError(f"openvino: {label}: {exc}", engine="openvino") from exc
 

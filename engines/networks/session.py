@@ -41,7 +41,7 @@ class TorchSession:
     def _tensor(self, array: Array) -> torch.Tensor:
         """Numbers with one axis say where on the way we are: networks make sines of them, and want them exact."""
         tensor = _tensor(array)
-        return tensor.to(self.width) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        return tensor.to(self.width) if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor
 
     @cached_property
     def wardrobe(self) -> Wardrobe:
