@@ -29,7 +29,8 @@ PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, 
 RestoreMode = Literal["natural", "strong", "detail"]
 PhotoFormat = Literal["png", "jpeg", "webp"]
 FaceState = Literal["restored", "softened", "skipped"]
-Recipe = Literal["edge-fp32", "edge-bf16", "edge-int8", "edge-int4"]  # a file each in engines/toolchain/recipes
+# A file each in engines/toolchain/recipes.
+Recipe = Literal["edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "trt-fp16", "trt-int8"]
 Stage = Literal[
     "load", "encode", "denoise", "decode", "restore",  # pictures
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles

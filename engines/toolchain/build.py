@@ -28,7 +28,7 @@ from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.retouch import Pixels
-from engines.toolchain import calibrate, embed, sources, steps, store, verify
+from engines.toolchain import calibrate, embed, halve, sources, steps, store, verify
 from engines.toolchain.export import example, export, parity
 from engines.toolchain.merge_lora import Addition
 from engines.toolchain.quantize import quantize
@@ -141,6 +141,8 @@ class Builder:
                 title = f"{how.precision} {role}, {how.quantize}"
                 cost = (10 + _bytes(path) / 2e6) * max(1, len(how.ranges))
                 yield Step("quantize", title, cost, partial(self._quantize, role))
+            elif how.tensorrt and role not in self.source.about.exact:
+                yield Step("export", f"{how.tensorrt} {role}", 5 + _bytes(path) / 3e7, partial(self._halve, role))
         if self.wish.prompts and "text_encoder" in self.source.parts:
             yield Step("embed", f"read {len(self.wish.prompts)} prompts", 5, self._embed)
         if self.wish.prove:
@@ -189,16 +191,24 @@ class Builder:
             graph = open_graph(self._bundle(), part)
             graph = graph.in_phases() if isinstance(graph, RestorerGraph) and how.quantize == "static" else graph
             export(graph, role, self._example(role), whole, fold_weights=True)
-        outcome = quantize(whole, folder / "model.onnx", how, self._feeds(role), say)
+        feeds, path = self._feeds(role), folder / "model.onnx"
+        told = asdict(quantize(whole, path, how, feeds, say))
+        if how.tensorrt and role not in self.source.about.exact:
+            told["halved"] = asdict(halve.halve(path, path, feeds[-2:], say))
         (folder / "float.onnx").unlink(missing_ok=True)
-        return {"role": role, "bytes": _bytes(folder), **asdict(outcome)}
+        return {"role": role, "bytes": _bytes(folder), **told}
 
-    def _feeds(self, role: Role) -> list[calibrate.Feeds]:
+    def _halve(self, role: Role, say: Say) -> dict[str, Any]:
+        """Beside the graph in float32, whose weights it shares."""
+        path = self.work / role / "model.onnx"
+        return asdict(halve.halve(path, path.with_name(halve.NAME), self._feeds(role, 1), say))
+
+    def _feeds(self, role: Role, count: int = 8) -> list[calibrate.Feeds]:
         if role == "restorer":
             size_px = self._bundle().need(self.source.face, "its face").size_px
             return calibrate.of_faces(list(calibrate.faces(self.wish.calibration, size_px)))
         exact = replace(self._bundle(), parts=tuple(p for p in self._parts() if p.precision == "fp32"))
-        kit, prompts = Kit(exact, backends.engine("ort")), self._some_prompts(8)
+        kit, prompts = Kit(exact, backends.engine("ort")), self._some_prompts(count)
         feeds = calibrate.words(prompts, kit) if role == "text_encoder" else calibrate.trajectories(kit, prompts)[role]
         kit.close()
         return feeds
@@ -239,7 +249,10 @@ class Builder:
             how, licence = self.recipe.of(role), self.source.about.licence
             narrow, whole = self.work / f"{role}-{how.precision}", self.work / role
             if how.quantize and (narrow / "model.onnx").is_file():
-                yield Part(role, narrow.name, "onnx", how.precision, digest(narrow), licence)
+                theirs: Format = "tensorrt" if how.tensorrt else "onnx"
+                yield Part(role, narrow.name, theirs, how.precision, digest(narrow), licence)
+            elif (whole / halve.NAME).is_file():
+                yield Part(role, role, "tensorrt", "fp16", digest(whole), licence)
             elif (whole / "model.onnx").is_file() and how.openvino != "fp32" and role not in self.source.about.exact:
                 yield Part(role, role, "openvino", how.openvino, digest(whole), licence)
             if (whole / "model.onnx").is_file():
