@@ -16,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engines.bundle import Role
+from engines.errors import EngineError
 
 Array = NDArray[Any]
 Axes = tuple[str | int, ...]
@@ -47,3 +48,14 @@ SIGNATURES: Mapping[Role, Signature] = {
     "face_detector": Signature({"picture": (1, 3, "H", "W")}, "candidates", (1, "n", "K")),  # RGB levels 0..255
     "restorer": Signature({"face": (1, 3, "N", "N")}, "restored", (1, 3, "N", "N")),  # both in [-1, 1]
 }
+
+
+def check_words(feeds: Mapping[str, Array], limits: Mapping[str, int], label: str) -> None:
+    """
+    For engines that would not notice: `limits` tell how many rows the table of an input of ids has. `label` begins with
+    the engine's name. EngineError: a word is not in its table.
+    """
+    for name, limit in limits.items():
+        ids = feeds.get(name)
+        if ids is not None and ids.size and not 0 <= ids.min() <= ids.max() < limit:
+            raise EngineError(f"{label}: {name} beyond {limit}", engine=label.partition(":")[0])

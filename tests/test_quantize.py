@@ -125,6 +125,25 @@ def test_activations_are_integers_and_weights_have_a_scale_for_each_channel(tmp_
         assert len(set(constants[weight.input[1]])) == CHANNELS
 
 
+@pytest.mark.parametrize("kind", ["Conv", "MatMul"])
+def test_what_is_for_tensorrt_has_no_zero_points_and_its_biases_are_float(tmp_path: Path, kind: str) -> None:
+    """Its integers are signed and symmetric; a bias in 32 bits it does not know."""
+    source = convolutions(tmp_path / "in.onnx") if kind == "Conv" else products(tmp_path / "in.onnx")
+    given = feeds() if kind == "Conv" else feeds(8, 6, 64)
+    path, outcome = made(tmp_path, source, Treatment("static", (kind,), tensorrt="fp16"), given)
+    constants, model = initializers(path), onnx.load(path)
+    nodes = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(nodes) > 5
+    for node in nodes:
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8 and not zero.any()
+        assert constants[node.input[1]].dtype == np.float32
+    for node in (node for node in model.graph.node if node.op_type == kind):
+        assert node.input[2:] == [] or constants[node.input[2]].dtype == np.float32
+    assert outcome.reached_db > 30
+    assert outcome.reached_db == pytest.approx(db(path, source, given[-2:]), abs=0.1)
+
+
 def test_a_quantised_graph_takes_other_sizes_too(tmp_path: Path) -> None:
     source = convolutions(tmp_path / "in.onnx")
     path, _ = made(tmp_path, source, STATIC, feeds())

@@ -31,7 +31,7 @@ from tests.test_backends import feeds_of
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
-RECIPES = ("edge-fp32", "edge-bf16", "edge-int8", "edge-int4")
+RECIPES = ("edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "trt-fp16", "trt-int8")
 PROMPTS = ("一位女士", "a man with a hat")
 Made = tuple[Bundle, list[Event]]
 Make = Callable[[str, str], Made]
@@ -88,7 +88,10 @@ def test_parts_are_what_the_recipe_says(make: Make, kind: str, name: str) -> Non
         parts = [(part.format, part.precision) for part in bundle.parts if part.role == role]
         how = told.of(role)
         if how.quantize:
-            assert parts[0] == ("onnx", how.precision), "the coarse one is preferred"
+            expected = "tensorrt" if how.tensorrt else "onnx"
+            assert parts[0] == (expected, how.precision), "the coarse one is preferred"
+        elif how.tensorrt:
+            assert parts[0] == ("tensorrt", how.tensorrt)
         elif how.openvino != "fp32":
             assert parts[0] == ("openvino", how.openvino)
         assert ("onnx", "fp32") in parts, "the exact one stays, to fall back upon"
@@ -133,6 +136,39 @@ def test_what_was_quantised_was_measured(make: Make, kind: str, name: str) -> No
         assert set(step["compared_db"]) == (set(how.ranges) if how.quantize == "static" else {""})
 
 
+@pytest.mark.parametrize("kind", [pytest.param("portrait", marks=slow), "restorer"])
+def test_integers_for_tensorrt_are_as_it_wants_them(make: Make, kind: str) -> None:
+    """Explicit, symmetric, a scale for each output channel of a weight, and in one type with what is around them."""
+    bundle, _ = make(kind, "trt-int8")
+    parts = [part for part in bundle.parts if part.precision == "int8"]
+    assert {part.role for part in parts} == ({"denoiser", "decoder"} if kind == "portrait" else {"restorer"})
+    for part in parts:
+        graph = onnx.load(bundle.root / part.file / "model.onnx").graph
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        made = {output: node for node in graph.node for output in node.output}
+        layers = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+        layers = [node for node in layers if getattr(made.get(node.input[1]), "op_type", "") == "DequantizeLinear"]
+        assert len(layers) > 5
+        for node in layers:
+            activation, weight = (made[name] for name in node.input[:2])
+            assert activation.op_type == "DequantizeLinear" and made[activation.input[0]].op_type == "QuantizeLinear"
+            integers, scale, zero = (constants[name] for name in weight.input)
+            (axis,) = (attribute.i for attribute in weight.attribute if attribute.name == "axis")
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            assert axis == (0 if node.op_type == "Conv" or transposed else 1) and scale.shape == (integers.shape[axis],)
+            assert integers.dtype == np.int8 and scale.dtype == np.float16 and zero.dtype == np.int8 and not zero.any()
+        for node in (node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")):
+            assert constants[node.input[2]].dtype == np.int8 and not constants[node.input[2]].any()
+
+
+@pytest.mark.parametrize("name", ["trt-fp16", "trt-int8"])
+def test_what_is_for_tensorrt_is_read_by_no_other_engine(make: Make, name: str) -> None:
+    bundle, _ = make("restorer", name)
+    assert backends.candidate(bundle, backends.engine("ort")).precision == "fp32"
+    part = bundle.part("restorer", backends.engine("tensorrt").formats)
+    assert part.precision == name.removeprefix("trt-")
+
+
 @pytest.mark.parametrize(("name", "share"), [("edge-int8", 0.35), ("edge-int4", 0.3)])
 @slow
 def test_a_quantised_denoiser_takes_less_room(make: Make, name: str, share: float) -> None:
@@ -150,7 +186,7 @@ def test_graphs_take_other_sizes_and_captions(make: Make, kind: str, name: str) 
     for engine in (e for e in backends.engines() if not backends.candidate(bundle, e).refused):
         for role in bundle.roles:
             session = engine.load(bundle, bundle.part(role, engine.formats))
-            for sizes in ({}, {"T": 1, "h": 4, "w": 8}, {"T": 77, "h": 10, "w": 50}):
+            for sizes in ({}, {"T": 1, "h": 4, "w": 8}, {"T": 77, "h": 10, "w": 48}):
                 feeds = feeds_of(role, **sizes)
                 (result,) = session.run(feeds).values()
                 given = next(iter(feeds.values())).shape

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import pkgutil
 import platform
@@ -56,6 +57,13 @@ class Adaptable(Protocol):
     """A session of a denoiser that can wear LoRAs: those of the last call and no others. Returns why some cannot be."""
 
     def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]: ...
+
+
+@runtime_checkable
+class Picky(Protocol):
+    """An engine that cannot compute every part it can read."""
+
+    def refuses(self, part: Part) -> str: ...
 
 
 class Engine(Protocol):
@@ -122,6 +130,8 @@ def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> 
     if missing:
         return Candidate(engine, probe, (), f"cannot read this bundle's {', '.join(missing)}")
     found = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
+    if why := "; ".join(filter(None, map(engine.refuses, found.parts))) if isinstance(engine, Picky) else "":
+        return replace(found, parts=(), refused=why)
     verdict = known.get(found.key) if known else None
     refused = f"failed its proof, {verdict.failing}" if verdict and verdict.failing else ""
     return replace(found, refused=refused, verdict=verdict)
@@ -186,6 +196,18 @@ def version(package: str) -> str:
 def cores() -> int:
     """Processors this process may use: taskset and container limits on the set of processors count."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def vocabulary(bundle: Bundle, part: Part) -> dict[str, int]:
+    """
+    How many rows the table has that `ids` look up in, where the bundle says so. A GPU looks beyond its end without a
+    word, or never recovers from it.
+    """
+    if part.role != "text_encoder":
+        return {}
+    configs = [bundle.root / one.file / "config.json" for one in bundle.parts if one.role == part.role]
+    config = next((path for path in configs if path.is_file()), None)
+    return {"ids": int(json.loads(config.read_text(encoding="utf-8"))["vocab_size"])} if config else {}
 
 
 @cache

@@ -20,7 +20,7 @@ import numpy as np
 from engines.backends import Probe, Session, cores, processor_flags, version
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
-from engines.signatures import Array
+from engines.signatures import Array, check_words
 
 if TYPE_CHECKING:
     import openvino
@@ -51,9 +51,7 @@ class OpenVinoSession:
         given = {name: (array.dtype, array.ndim) for name, array in feeds.items()}
         if given != self.inputs:
             raise EngineError(f"openvino: {self.label}: fed {given}, wants {self.inputs}", engine="openvino")
-        for name, limit in self.limits.items():
-            if not 0 <= feeds[name].min() <= feeds[name].max() < limit:
-                raise EngineError(f"openvino: {self.label}: {name} beyond {limit}", engine="openvino")
+        check_words(feeds, self.limits, f"openvino: {self.label}")
 
     def close(self) -> None:
         del self.request

@@ -1,5 +1,8 @@
 """
-ONNX Runtime on the CPU.
+ONNX Runtime: on an NVIDIA GPU where its package onnxruntime-gpu is installed and there is one, else on the CPU.
+
+On a GPU what is fp32 is computed without TF32. Each call copies its feeds there and its result back, as the border of
+the house is numpy: io binding would save none of these copies. An optimised graph is not kept: it is the CPU's.
 
 Its defaults are the best settings there are on the machines tried: spinning, denormals, arena, memory pattern, dynamic
 blocks and approximations moved nothing by more than the noise, and a lower level of optimisation made convolutions a
@@ -11,31 +14,35 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.backends import Probe, Session, cores, processor, version
+from engines.backends import Probe, Session, cores, cuda, processor, version, vocabulary
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
-from engines.signatures import Array
+from engines.signatures import Array, check_words
 
 if TYPE_CHECKING:
     import onnxruntime
 
+ON_GPU, ON_CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+GPU_PACKAGE = "onnxruntime-gpu"
+NEEDS_PACKAGE = "it needs onnxruntime-gpu in the place of onnxruntime"
 KEPT_BYTES = 500_000_000  # a larger optimised graph would take more disk than its loading time is worth
 
 
 class OrtSession:
-    def __init__(self, session: onnxruntime.InferenceSession, label: str) -> None:
-        self.session, self.label = session, label
+    def __init__(self, session: onnxruntime.InferenceSession, label: str, limits: Mapping[str, int]) -> None:
+        self.session, self.label, self.limits = session, label, limits
         self.outputs = [output.name for output in session.get_outputs()]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        check_words(feeds, self.limits, f"ort: {self.label}")
         try:
             return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
-        except _failures() as exc:
+        except failures() as exc:
             raise EngineError(f"ort: {self.label}: {exc}", engine="ort") from exc
 
     def close(self) -> None:
@@ -49,14 +56,23 @@ class OrtEngine:
     def probe(self) -> Probe:
         if find_spec("onnxruntime") is None:
             return Probe(False, "", "onnxruntime is not installed")
-        return Probe(True, "CPU", f"{cores()} threads", version("onnxruntime"))
+        runtime = version(GPU_PACKAGE) if built_for_gpus() else version("onnxruntime")
+        try:
+            gpu = cuda.gpu()
+        except EngineError:  # most machines have none, which needs no words
+            return Probe(True, "CPU", f"{cores()} threads", runtime)
+        if not built_for_gpus():
+            return Probe(True, "CPU", f"{cores()} threads, {gpu.name} left out: {NEEDS_PACKAGE}", runtime)
+        return Probe(True, gpu.name, str(gpu), runtime)
 
     def load(self, bundle: Bundle, part: Part) -> Session:
-        """EngineError: ONNX Runtime refuses the model."""
-        path, kept, label = _graph(bundle, part), _kept(bundle, part), f"{bundle.name}/{part.file}"
+        """EngineError: ONNX Runtime refuses the model, or the libraries that it needs on a GPU are missing."""
+        path, label = _graph(bundle, part), f"{bundle.name}/{part.file}"
         try:
-            return OrtSession(_open(path, kept), label)
-        except _failures() as exc:
+            if self.probe().device != "CPU":
+                return OrtSession(_on_gpu(path, part), label, vocabulary(bundle, part))
+            return OrtSession(_open(path, _kept(bundle, part)), label, {})
+        except failures() as exc:
             raise EngineError(f"ort: {label}: {exc}", engine="ort") from exc
 
 
@@ -66,16 +82,16 @@ def _open(path: Path, kept: Path | None) -> onnxruntime.InferenceSession:
 
     if kept is None:
         return _session(path)
-    failures = _failures()
+    known = failures()
     if kept.is_file():
-        with contextlib.suppress(*failures):
+        with contextlib.suppress(*known):
             return _session(kept, graph_optimization_level=Level.ORT_DISABLE_ALL)
     beside = kept.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         session = _session(path, optimized_model_filepath=str(beside))
         beside.replace(kept)
-    except failures + (OSError,):  # a full or read-only disk costs loading time, nothing else; or the graph is bad
+    except known + (OSError,):  # a full or read-only disk costs loading time, nothing else; or the graph is bad
         session = _session(path)
     finally:
         with contextlib.suppress(OSError):
@@ -83,7 +99,24 @@ def _open(path: Path, kept: Path | None) -> onnxruntime.InferenceSession:
     return session
 
 
-def _session(path: Path, **settings: Any) -> onnxruntime.InferenceSession:
+def _on_gpu(path: Path, part: Part) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    onnxruntime.preload_dlls()  # CUDA and cuDNN, where they were installed by pip
+    settings = {"use_tf32": "0" if part.precision == "fp32" else "1"}
+    session = _session(path, providers=[(ON_GPU, settings), ON_CPU])
+    if session.get_providers()[0] != ON_GPU:  # it goes on with the CPU and a line on standard error
+        raise ValueError(f"{GPU_PACKAGE} does not find the CUDA and cuDNN that it was built for")
+    return session
+
+
+def built_for_gpus() -> bool:
+    spec = find_spec("onnxruntime")
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return any(path for folder in folders for path in Path(folder).glob("capi/*providers_cuda.*"))
+
+
+def _session(path: Path, providers: Sequence[Any] = (ON_CPU,), **settings: Any) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -91,7 +124,7 @@ def _session(path: Path, **settings: Any) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3  # it warns that an optimised graph fits this processor only, which is the point
     for name, value in settings.items():
         setattr(options, name, value)
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(path, options, providers=list(providers))
 
 
 def _graph(bundle: Bundle, part: Part) -> Path:
@@ -112,7 +145,7 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """ONNX Runtime's own exceptions, which have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 

@@ -236,7 +236,10 @@ class Wardrobe:
     def _change(self, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         for hook in self.hooks:
             hook.remove()
-        self.hooks = [self.layers[name].register_forward_hook(_adding(a, b)) for name, (a, b) in pairs.items()]
+        self.hooks = [
+            layer.register_forward_hook(_adding(a.to(layer.weight.device), b.to(layer.weight.device)))
+            for layer, (a, b) in ((self.layers[name], pair) for name, pair in pairs.items())
+        ]
 
 
 def _stamp(file: LoraFile) -> Stamp:
@@ -249,6 +252,8 @@ def _stamp(file: LoraFile) -> Stamp:
 
 
 def _adding(a: Tensor, b: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """`a` and `b` lie where the layer is."""
+
     def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + F.linear(F.linear(inputs[0], a), b)
 

@@ -1,9 +1,13 @@
-"""A graph module behind the Session protocol: numpy in, numpy out, no gradients, no copies on the way in."""
+"""
+A graph module behind the Session protocol: numpy in, numpy out, no gradients; on a CPU, no copies on the way in. On a
+GPU everything is float32 too, and TF32, which rounds what is multiplied to eleven bits, is off.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -13,27 +17,56 @@ from engines.errors import EngineError, LoraError
 from engines.loras import LoraFile
 from engines.networks.graphs import open_graph
 from engines.networks.lora import Wardrobe
-from engines.signatures import SIGNATURES, Array, Signature
+from engines.signatures import SIGNATURES, Array, Signature, check_words
+
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 
 class TorchSession:
-    def __init__(self, graph: nn.Module, signature: Signature, label: str, width: torch.dtype = torch.float32) -> None:
-        self.graph, self.signature, self.label, self.width = graph, signature, label, width
+    """
+    `width` is what the graph computes in; `limits`: how many rows the table of an input has. A GPU that looks beyond it
+    never recovers.
+    """
+
+    def __init__(
+        self,
+        graph: nn.Module,
+        signature: Signature,
+        label: str,
+        device: str = "cpu",
+        limits: Mapping[str, int] = NO_LIMITS,
+        width: torch.dtype = torch.float32,
+    ) -> None:
+        self.graph, self.signature, self.label = graph, signature, label
+        self.device, self.limits, self.width = torch.device(device), limits, width
 
     @classmethod
-    def open(cls, bundle: Bundle, part: Part, threads: int) -> TorchSession:
-        """In float32; a part that allows bf16 is computed in bf16, and takes half of the memory."""
+    def open(
+        cls, bundle: Bundle, part: Part, threads: int, device: str = "cpu", limits: Mapping[str, int] = NO_LIMITS
+    ) -> TorchSession:
+        """
+        In float32; a part that allows bf16 is computed in bf16, and takes half of the memory. BundleError: the files do
+        not make the network. EngineError: the device has no room for it.
+        """
         torch.set_num_threads(threads)
         width = torch.bfloat16 if part.precision == "bf16" else torch.float32
-        return cls(open_graph(bundle, part, width), SIGNATURES[part.role], f"{bundle.name}/{part.file}", width)
+        label, graph = f"{bundle.name}/{part.file}", open_graph(bundle, part, width)
+        if device != "cpu":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            return cls(graph.to(device), SIGNATURES[part.role], label, device, limits, width)
+        except (RuntimeError, AssertionError) as exc:  # no memory; no CUDA after all
+            raise EngineError(f"torch: {label}: {exc}", engine="torch") from exc
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         ranks = {name: array.ndim for name, array in feeds.items()}
         if ranks != (wanted := self.signature.ranks(feeds)):
             raise EngineError(f"torch: {self.label}: fed {ranks}, wants {wanted}", engine="torch")
+        check_words(feeds, self.limits, f"torch: {self.label}")
         try:
             with torch.inference_mode():
                 result = self.graph(**{name: self._tensor(array) for name, array in feeds.items()})
+                result = result.cpu()
         except (RuntimeError, IndexError, TypeError) as exc:  # bad shapes, no memory; ids beyond the vocabulary
             raise EngineError(f"torch: {self.label}: {exc}", engine="torch") from exc
         return {self.signature.output: result.float().numpy()}
@@ -41,7 +74,8 @@ class TorchSession:
     def _tensor(self, array: Array) -> torch.Tensor:
         """Numbers with one axis say where on the way we are: networks make sines of them, and want them exact."""
         tensor = _tensor(array)
-        return tensor.to(self.width) if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor
+        narrow = self.width if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor.dtype
+        return tensor.to(self.device, narrow)
 
     @cached_property
     def wardrobe(self) -> Wardrobe:
@@ -53,6 +87,8 @@ class TorchSession:
     def close(self) -> None:
         vars(self).pop("wardrobe", None)
         del self.graph
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # other engines of this process want the memory too
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -26,7 +26,7 @@ from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.proof import Case
 from engines.retouch import Pixels
-from engines.toolchain import calibrate, draft, embed, sources, steps, store, verify
+from engines.toolchain import calibrate, draft, embed, halve, sources, steps, store, verify
 from engines.toolchain.draft import Draft
 from engines.toolchain.export import export, parity
 from engines.toolchain.large import Large
@@ -148,6 +148,8 @@ class Builder:
                 title = f"{how.precision} {role}, {how.quantize}"
                 cost = (10 + _bytes(path) / 2e6) * max(1, len(how.ranges))
                 yield Step("quantize", title, cost, partial(self._quantize, role))
+            elif self._for_tensorrt(role):
+                yield Step("export", f"{how.tensorrt} {role}", 5 + _bytes(path) / 3e7, partial(self._halve, role))
         if self.wish.prompts and "text_encoder" in self.source.parts:
             yield Step("embed", f"read {len(self.wish.prompts)} prompts", 5, self._embed)
         if self.wish.prove:
@@ -191,14 +193,23 @@ class Builder:
         how, part, folder = self.recipe.of(role), self.draft.origin(role), self.draft.narrow(role)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        if part is not None and role != "restorer" and how.quantize != "dynamic" and self._large(role):
-            large = Large(self.draft.origins(), part, how, self.draft.example(role), self._feeds(role))
-            outcome = large.quantize(folder / "model.onnx", say)
+        feeds, path = self._feeds(role), folder / "model.onnx"
+        if part is not None and self._streamed(role):
+            outcome = Large(self.draft.origins(), part, how, self.draft.example(role), feeds).quantize(path, say)
         else:
             whole = self._whole(role, part, folder)
-            outcome = quantize(whole, folder / "model.onnx", how, self._feeds(role), say)
+            outcome = quantize(whole, path, how, feeds, say)
             (folder / "float.onnx").unlink(missing_ok=True)
-        return {"role": role, "bytes": _bytes(folder), **asdict(outcome)}
+        halved = {"halved": asdict(halve.halve(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
+        return {"role": role, "bytes": _bytes(folder), **asdict(outcome), **halved}
+
+    def _for_tensorrt(self, role: Role) -> bool:
+        return bool(self.recipe.of(role).tensorrt) and role not in self.source.about.exact
+
+    def _halve(self, role: Role, say: Say) -> dict[str, Any]:
+        """Beside the graph in float32, whose weights it shares."""
+        path = self.work / role / "model.onnx"
+        return asdict(halve.halve(path, path.with_name(halve.NAME), self._feeds(role, 1), say))
 
     def _whole(self, role: Role, part: Part | None, folder: Path) -> Path:
         """The graph in float32, its weights inside."""
@@ -209,29 +220,33 @@ class Builder:
         export(graph, role, self.draft.example(role), path, fold_weights=True)
         return path
 
+    def _streamed(self, role: Role) -> bool:
+        how = self.recipe.of(role)
+        return self._large(role) and role != "restorer" and how.quantize != "dynamic" and not how.tensorrt
+
     def _large(self, role: Role) -> bool:
         return memory.numbers(self.draft.path(role)) > LARGE
 
     def _static(self, role: Role) -> bool:
         return self.recipe.of(role).quantize == "static"
 
-    def _feeds(self, role: Role) -> list[calibrate.Feeds]:
+    def _feeds(self, role: Role, count: int = 8) -> list[calibrate.Feeds]:
         if role == "restorer":
             return calibrate.of_faces(list(calibrate.faces(self.wish.calibration, self._face_px)))
         kit = self._reference() if any(map(self.recipe.alone, self.source.parts)) else self._exact()
         try:
-            return self._seen(role, kit)
+            return self._seen(role, kit, count)
         finally:
             kit.close()
 
-    def _seen(self, role: Role, kit: Kit) -> list[calibrate.Feeds]:
+    def _seen(self, role: Role, kit: Kit, count: int) -> list[calibrate.Feeds]:
         """The larger a network, the less there is time for: weights without ranges are judged by two steps alone."""
         if role == "text_encoder":
-            return calibrate.words(self._some_prompts(8), kit)
+            return calibrate.words(self._some_prompts(count), kit)
         large = self._large("denoiser")
         if large and not self._static(role):
             return calibrate.trajectories(kit, self._some_prompts(1), most_steps=2)[role]
-        return calibrate.trajectories(kit, self._some_prompts(3 if large else 8))[role]
+        return calibrate.trajectories(kit, self._some_prompts(min(count, 3) if large else count))[role]
 
     @property
     def _face_px(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engines import memory
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Precision, Role, digest
-from engines.toolchain import verify
+from engines.toolchain import halve, verify
 from engines.toolchain.export import example
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import Source
@@ -82,7 +82,10 @@ class Draft:
             how, licence, whole = self.recipe.of(role), self.source.about.licence, self.work / role
             narrow, exported = self.narrow(role), (whole / "model.onnx").is_file()
             if how.quantize and (narrow / "model.onnx").is_file():
-                yield Part(role, narrow.name, "onnx", how.precision, digest(narrow), licence)
+                theirs: Format = "tensorrt" if how.tensorrt else "onnx"
+                yield Part(role, narrow.name, theirs, how.precision, digest(narrow), licence)
+            elif (whole / halve.NAME).is_file():
+                yield Part(role, role, "tensorrt", "fp16", digest(whole), licence)
             elif exported and how.openvino != "fp32" and role not in self.source.about.exact:
                 yield Part(role, role, "openvino", how.openvino, digest(whole), licence)
             if exported:

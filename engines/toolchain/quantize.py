@@ -1,6 +1,7 @@
 """
 From a float32 graph to a quantised one, by onnxruntime.quantization: standard QuantizeLinear and DequantizeLinear
-nodes, which ONNX Runtime and OpenVINO both turn into integer kernels.
+nodes, which ONNX Runtime and OpenVINO both turn into integer kernels; and TensorRT, if activations are signed with
+zero in the middle, and biases in float.
 
 What is quantised is found by measuring. Ranges of the activations are taken by several methods and the one that comes
 nearest to float32 on held-out feeds is kept. If that is not near enough, every layer is quantised alone, and those that
@@ -162,10 +163,12 @@ class Work:
                 extra_options={"MatMulConstBOnly": True}, **common,
             )  # fmt: skip
         else:
+            symmetric = bool(self.how.tensorrt)
+            options = {"MatMulConstBOnly": True, "ActivationSymmetric": symmetric, "QuantizeBias": not symmetric}
+            activations = QuantType.QInt8 if symmetric else QuantType.QUInt8
             quantizer = QDQQuantizer(
-                model, True, False, QuantType.QInt8, QuantType.QUInt8, ranges,
-                extra_options={"MatMulConstBOnly": True}, **common,
-            )  # fmt: skip
+                model, True, False, QuantType.QInt8, activations, ranges, extra_options=options, **common
+            )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         result: onnx.ModelProto = quantizer.model.model

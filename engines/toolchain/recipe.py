@@ -25,7 +25,8 @@ class Treatment:
     Of one role. quantize: "static" (int8 activations and weights, calibrated), "dynamic" (int8, activations measured at
     run time; ONNX Runtime only), "weights" (int8 or int4 weights, float arithmetic), or nothing. `ranges` are compared,
     and the best is taken. Below `bar_db` against float32 on held-out feeds, the most sensitive layers stay in float.
-    `openvino` is the arithmetic that OpenVINO may use for what is not quantised.
+    `openvino` is the arithmetic that OpenVINO may use for what is not quantised. `tensorrt`: a graph of its own for
+    TensorRT, in half precision; what is quantised is then for TensorRT alone, whose integers have no zero points.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -37,6 +38,7 @@ class Treatment:
     block: int = 32
     bar_db: float = 0.0
     openvino: Precision = "fp32"
+    tensorrt: Literal["", "fp16"] = ""
 
     @property
     def precision(self) -> Precision:

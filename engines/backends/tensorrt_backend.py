@@ -1,0 +1,157 @@
+"""
+TensorRT on NVIDIA's GPUs, Jetson's included. Reads ONNX graphs, and compiles each for this very GPU (plans.py).
+
+Arithmetic is the graph's: networks are strongly typed, the only kind that TensorRT 11 has, and 10 has it too. A graph
+in float32 is computed in float32, without TF32; one in fp16 or int8 is made by the toolchain (recipes trt-*). What was
+quantised for CPUs has zero points, which TensorRT does not compute with.
+
+Arrays go to the GPU and come back by its driver (cuda.py): no PyTorch, no CUDA runtime of our own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from engines.backends import Probe, Session, cuda, vocabulary
+from engines.backends.cuda import Desk, Driver
+from engines.backends.plans import Plan, Press, Said
+from engines.backends.tensorrt_types import Library
+from engines.bundle import Bundle, Format, Part
+from engines.errors import EngineError
+from engines.signatures import Array, check_words
+
+TYPES: dict[str, np.dtype[Any]] = {
+    "FLOAT": np.dtype(np.float32),
+    "INT64": np.dtype(np.int64),
+}  # of everything that crosses the border
+OLDEST = 10
+MISSING = "TensorRT is not installed: pip install tensorrt-cu12, or on a Jetson the package python3-libnvinfer"
+QUANTISED = "is quantised for CPUs: build the model with the recipe trt-int8"
+
+
+class TensorRtSession:
+    def __init__(
+        self, library: Library, said: Said, driver: Driver, plan: Plan, label: str, limits: Mapping[str, int]
+    ) -> None:
+        """EngineError: the plan is not one for this machine, or its arrays are not those of the house."""
+        self.said, self.driver, self.label, self.limits = said, driver, label, limits
+        self.runtime = library.Runtime(said.logger)
+        engine = self.runtime.deserialize_cuda_engine(plan)
+        context = engine.create_execution_context() if engine is not None else None
+        if engine is None or context is None:
+            raise self._failed("it cannot be loaded", said.why())
+        self.engine, self.context, self.desk = engine, context, Desk(driver)
+        self.inputs: dict[str, tuple[np.dtype[Any], int]] = {}
+        self.outputs: dict[str, np.dtype[Any]] = {}
+        for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
+            dtype = TYPES.get(engine.get_tensor_dtype(name).name)
+            if dtype is None:
+                raise self._failed(f"{name} is {engine.get_tensor_dtype(name).name}", f"not {', '.join(TYPES)}")
+            if engine.get_tensor_mode(name).name == "INPUT":
+                self.inputs[name] = dtype, len(engine.get_tensor_shape(name))
+            else:
+                self.outputs[name] = dtype
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self._check(feeds)
+        held = {name: np.ascontiguousarray(array) for name, array in feeds.items()}  # until the work is done
+        try:
+            self.driver.enter()
+            try:
+                return self._run(held)
+            finally:
+                self.desk.wait()
+        except (EngineError, RuntimeError, ValueError) as exc:
+            raise self._failed(str(exc), self.said.why()) from exc
+
+    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The arrays are filled when the desk's work is done."""
+        for name, array in feeds.items():
+            self._agree(self.context.set_input_shape(name, array.shape), f"{name} {array.shape} is no size for it")
+            self.context.set_tensor_address(name, self.desk.put(name, array))
+        shapes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
+        for name, shape in shapes.items():
+            self._agree(min(shape, default=0) >= 0, f"no size follows for {name}")
+            size = int(np.prod(shape)) * self.outputs[name].itemsize
+            self.context.set_tensor_address(name, self.desk.room(name, size))
+        self._agree(self.context.execute_async_v3(self.desk.stream.value or 0), "it cannot be run")
+        return {name: self.desk.take(name, shape, self.outputs[name]) for name, shape in shapes.items()}
+
+    def _check(self, feeds: Mapping[str, Array]) -> None:
+        """TensorRT would read other types as its own, and words beyond the table as something."""
+        given = {name: (array.dtype, array.ndim) for name, array in feeds.items()}
+        if given != self.inputs:
+            raise self._failed(f"fed {given}", f"wants {self.inputs}")
+        check_words(feeds, self.limits, f"tensorrt: {self.label}")
+
+    def _agree(self, well: bool, what: str) -> None:
+        if not well:
+            raise EngineError(what, engine="tensorrt")
+
+    def _failed(self, what: str, why: str) -> EngineError:
+        return EngineError(f"tensorrt: {self.label}: {what}: {why}", engine="tensorrt")
+
+    def close(self) -> None:
+        self.desk.close()
+        del self.context, self.engine, self.runtime, self.desk
+
+
+@cache
+def installed() -> Library:
+    """The package. EngineError: why not."""
+    if find_spec("tensorrt") is None:
+        raise EngineError(MISSING, engine="tensorrt")
+    cuda.driver()  # without a GPU there is no need to load hundreds of megabytes
+    try:
+        library: Library = importlib.import_module("tensorrt")
+    except (ImportError, OSError) as exc:  # the bindings are here, the libraries are not
+        raise EngineError(f"TensorRT cannot be loaded ({exc})", engine="tensorrt") from exc
+    if int(library.__version__.partition(".")[0]) < OLDEST:
+        raise EngineError(f"TensorRT {library.__version__} is too old: {OLDEST} or newer", engine="tensorrt")
+    return library
+
+
+@cache
+def _said(library: Library) -> Said:
+    """One for the process: TensorRT wants no second one."""
+    return Said(library)
+
+
+@dataclass(frozen=True)
+class TensorRtEngine:
+    name: str = "tensorrt"
+    formats: frozenset[Format] = frozenset({"tensorrt", "onnx"})
+    library: Callable[[], Library] = installed
+    driver: Callable[[], Driver] = cuda.driver
+
+    def probe(self) -> Probe:
+        try:
+            library, gpu = self.library(), self.driver().gpu()
+        except EngineError as exc:
+            return Probe(False, "", str(exc))
+        return Probe(True, gpu.name, str(gpu), f"tensorrt {library.__version__}")
+
+    def refuses(self, part: Part) -> str:
+        """Why it cannot compute this part; empty: it can."""
+        return f"its {part.role} {QUANTISED}" if part.format == "onnx" and part.precision != "fp32" else ""
+
+    def load(self, bundle: Bundle, part: Part) -> Session:
+        """Where no plan is kept, it takes minutes. EngineError: TensorRT refuses the graph."""
+        library, driver, label = self.library(), self.driver(), f"{bundle.name}/{part.file}"
+        said = _said(library)
+        driver.enter()
+        try:
+            plan = Press(library, said, driver.gpu(), bundle, part).plan()
+        except (EngineError, RuntimeError, TypeError, ValueError) as exc:
+            raise EngineError(f"tensorrt: {label}: {exc}", engine="tensorrt") from exc
+        return TensorRtSession(library, said, driver, plan, label, vocabulary(bundle, part))
+
+
+ENGINE = TensorRtEngine()
