@@ -72,8 +72,8 @@ def trajectory(kit: Kit, words: Array, seed: int, seen: Callable[[Feeds], None] 
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
     negative = kit.text.encode("") if plan.schedule.guidance else None
     denoiser = Denoiser(Watched(kit.denoiser.session, seen), kit.denoiser.family)
-    noise = sampler.noise((1, sampling.latent_channels, *cells), seed) * np.float32(plan.schedule.start)
-    *_, (latents, _) = denoiser.denoise(noise, plan.schedule, words, negative, seed)
+    x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
+    *_, (latents, _) = denoiser.denoise(x, plan.schedule, words, negative, seed)
     return latents
 
 
