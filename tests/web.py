@@ -183,6 +183,8 @@ class Session:
             "backend",
             "preset",
             "preview",
+            "photo",
+            "strength",
         )
         values = dict(zip(fields, self.values(self.endpoint("generate")), strict=True))
         return list(

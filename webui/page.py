@@ -97,10 +97,10 @@ def _connect_history(desk: Desk, made: history.View, studio: portrait.View, tabs
         width, height = r.width or first.sizes[0][0], r.height or first.sizes[0][1]
         guidance = first.guidance if r.guidance is None else r.guidance
         settings = [r.prompt, r.negative, guidance, last.seed, r.count, r.preview, r.steps or first.steps]
-        return [*settings, f"{width}×{height}", gr.Tabs(selected="portrait")]
+        return [*settings, f"{width}×{height}", None, gr.Tabs(selected="portrait")]
 
     s = studio
-    filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs]
+    filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, s.start.photo, tabs]
     made.grid.reuse(reuse, None, filled, show_progress="hidden")
     made.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
     portrait.develop_on(made.grid.develop, studio, desk)
