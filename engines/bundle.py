@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engines.errors import BundleError, NotFoundError
 
-Role = Literal["text_encoder", "denoiser", "decoder", "preview_decoder", "face_detector", "restorer"]
+Role = Literal["text_encoder", "denoiser", "decoder", "preview_decoder", "encoder", "face_detector", "restorer"]
 Format = Literal["safetensors", "diffusers", "onnx", "openvino", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4"]
 Scheduler = Literal["lcm", "ddim", "euler"]
@@ -70,8 +70,8 @@ class Diffusion:
 @dataclass(frozen=True)
 class Sampling:
     """
-    Defaults and geometry of a denoiser. The decoder takes latents / latent_scale + latent_shift. Guidance counts from
-    0 = none in every family: what Stable Diffusion's users call 7.5 is 6.5 here.
+    Defaults and geometry of a denoiser. The decoder takes latents / latent_scale + latent_shift, and the encoder gives
+    such. Guidance counts from 0 = none in every family: what Stable Diffusion's users call 7.5 is 6.5 here.
     """
 
     steps: int

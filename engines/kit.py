@@ -1,6 +1,7 @@
 """
 The roles of one bundle on one engine. Each part is loaded when it is first used, and stays until it is let go of; but
-the text encoder, the largest part of a large model and used for a moment, is loaded for each new text and let go of.
+the text encoder, the largest part of a large model and used for a moment, is loaded for each new text and let go of;
+and so is the encoder, for each photo.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engines.cache import ArrayCache
 from engines.errors import BundleError, LoraError, OptionError
 from engines.families import FAMILIES
 from engines.loras import LoraFile
-from engines.roles import Decoder, Denoiser, Detector, PreviewDecoder, Restorer, TextEncoder
+from engines.roles import Decoder, Denoiser, Detector, Encoder, PreviewDecoder, Restorer, TextEncoder
 from engines.signatures import SIGNATURES, Array
 from engines.tokens import Tokens
 
@@ -73,6 +74,10 @@ class Kit:
     @cached_property
     def decoder(self) -> Decoder:
         return Decoder(self._load("decoder"), self.sampling)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(Fleeting(lambda: self._load("encoder")), self.sampling)
 
     @cached_property
     def preview(self) -> PreviewDecoder:

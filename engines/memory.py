@@ -21,7 +21,8 @@ from engines.errors import MemoryShort
 GB = 1_000_000_000
 SHARE = 0.8  # of what is free at the start may be used
 BASE = 350_000_000  # Python, numpy, the engine's library
-BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 1500, "decoder": 2600, "preview_decoder": 400}
+BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 1500, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
+FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
 UNLIMITED = 2**62
 Sizes = tuple[int, int]
@@ -53,10 +54,11 @@ def plan(bundle: Bundle, parts: Sequence[Part], size: Sizes, budget: int) -> Pla
 
 
 def _peak(needs: Mapping[Role, int], turns: bool) -> int:
-    """The text encoder is loaded for a moment only, whatever happens; the tiny decoder stays beside the others."""
+    """Both encoders are loaded for a moment only, whatever happens; the tiny decoder stays beside the others."""
     beside = needs.get("preview_decoder", 0)
-    stay = [need for role, need in needs.items() if role not in ("text_encoder", "preview_decoder")]
-    return BASE + beside + max(needs.get("text_encoder", 0), max(stay) if turns else sum(stay))
+    fleeting = [needs.get(role, 0) for role in FLEETING]
+    stay = [need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder")]
+    return BASE + beside + max(*fleeting, max(stay) if turns else sum(stay))
 
 
 def fitting(bundle: Bundle, part: Part, budget: int) -> Precision:

@@ -57,7 +57,10 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Draw portraits from words. None means the bundle's own value; sizes are pixels; seed -1 is drawn by lot."""
+    """
+    Draw portraits from words, and from a photo, if there is one: `start` is the path of a file that a front door has
+    stored. None means the bundle's own value; sizes are pixels; seed -1 is drawn by lot.
+    """
 
     prompt: str
     negative: str = ""
@@ -73,6 +76,8 @@ class Generate:
     preset: str = ""
     preview: PreviewMode = "live"
     restore_faces: float = 0.0  # 0..1
+    start: str = ""
+    strength: float = 0.6  # 0..1: how much of the photo is drawn anew; at 1 nothing is left of it
 
     def __post_init__(self) -> None:
         within("steps", self.steps, 1, 50)
@@ -80,6 +85,7 @@ class Generate:
         within("seed", self.seed, -1, MAX_SEED)
         within("count", self.count, 1, 8)
         within("restore_faces", self.restore_faces, 0.0, 1.0)
+        within("strength", self.strength, 0.0, 1.0)
         within("loras", len(self.loras), 0, MOST_LORAS)
         one_of("preview", self.preview, get_args(PreviewMode))
         for name, text in (("prompt", self.prompt), ("negative", self.negative)):

@@ -27,6 +27,7 @@ def describe(
         "Model": request.bundle,
         "Engine": engine,
         **({"LoRA": loras} if loras else {}),
+        **({"Denoising strength": f"{request.strength:g}"} if request.start else {}),
         "Credit": CREDIT,
         **(others or {}),
     }

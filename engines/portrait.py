@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from engines import images, memory, negatives, parameters, sampler
+from engines import images, memory, negatives, parameters, sampler, start_photo
 from engines.bundle import Bundle, Role
 from engines.cache import ArrayCache
 from engines.errors import BundleError, JobCancelled, OptionError, PromptError, SizeError
 from engines.families import FAMILIES
+from engines.images import Pixels
 from engines.kit import Kit
 from engines.loras import LoraFile
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
@@ -34,7 +33,7 @@ SIZE_RANGE_PX = (64, 2048)
 
 @dataclass(frozen=True)
 class Plan:
-    """A Generate with nothing left open."""
+    """A Generate with nothing left open. `steps` are of the whole schedule, of which a photo leaves some out."""
 
     request: Generate
     width: int
@@ -45,14 +44,15 @@ class Plan:
     schedule: Schedule
 
     @classmethod
-    def of(cls, r: Generate, bundle: Bundle) -> Plan:
-        """RequestError: this bundle cannot draw that."""
+    def of(cls, r: Generate, bundle: Bundle, photo: Pixels | None = None) -> Plan:
+        """`photo`: what the request begins with. RequestError: this bundle cannot draw that."""
         if "denoiser" not in bundle.roles:
             raise OptionError("bundle", bundle.name, "a bundle that draws portraits")
         if bundle.family not in FAMILIES:
             raise BundleError(f"{bundle.name}: no family is called {bundle.family}", bundle=bundle.name)
         sampling = bundle.need(bundle.sampling, "sampling")
-        native = bundle.need(bundle.sizes[0] if bundle.sizes else None, "its sizes")
+        sizes = bundle.need(bundle.sizes or None, "its sizes")
+        native = sizes[0] if photo is None else start_photo.nearest(photo, sizes)
         width = native[0] if r.width is None else r.width
         height = native[1] if r.height is None else r.height
         _check_size(width, height, FAMILIES[bundle.family].size_multiple_cells * sampling.latent_stride)
@@ -67,8 +67,14 @@ class Plan:
         guidance = sampling.guidance if r.guidance is None else r.guidance
         seed = secrets.randbelow(MAX_SEED + 1) if r.seed < 0 else r.seed
         steps = r.steps or sampling.steps
-        schedule = FAMILIES[bundle.family].schedule(sampling, steps, guidance)
+        strength = 1.0 if photo is None else r.strength
+        schedule = FAMILIES[bundle.family].schedule(sampling, steps, guidance, strength)
         return cls(r, width, height, steps, guidance, seed, schedule)
+
+    @property
+    def todo(self) -> int:
+        """The steps that are done."""
+        return len(self.schedule.steps)
 
     def seed_of(self, k: int) -> int:
         return (self.seed + k) % (MAX_SEED + 1)
@@ -97,7 +103,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One request being drawn. `loras` are to be worn, `without` names those that cannot be."""
+    """
+    One request being drawn. `photo` is what it begins with, at the picture's size. `loras` are to be worn, `without`
+    names those that cannot be.
+    """
 
     plan: Plan
     kit: Kit
@@ -106,16 +115,18 @@ class Drawing:
     pace: Pace
     started: float
     cancelled: Callable[[], bool]
+    photo: Pixels | None = None
     loras: tuple[LoraFile, ...] = ()
     without: tuple[str, ...] = ()
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
         plan, r = self.plan, self.plan.request
         self._let_go("denoiser", "decoder")  # of a job that was stopped; or MemoryShort, before anything is loaded
-        yield Progress("encode", 0, plan.steps, self.pace.eta_s(plan.steps * r.count, r.count), 1, r.count)
+        yield Progress("encode", 0, plan.todo, self.pace.eta_s(plan.todo * r.count, r.count), 1, r.count)
         prompt = self.kit.embedding(r.prompt, embeddings)
         negative = self.kit.embedding(r.negative, embeddings) if plan.schedule.guidance else None
-        yield from self._adapted()._pictures(prompt, negative)
+        photo = None if self.photo is None or not plan.schedule.kept else self.kit.encoder.encode(self.photo)
+        yield from self._adapted()._pictures(prompt, negative, photo)
 
     def _adapted(self) -> Drawing:
         """With the LoRAs that can be worn. The others cost no picture: the end names them."""
@@ -125,11 +136,11 @@ class Drawing:
         plan = replace(self.plan, request=replace(self.plan.request, loras=kept))
         return replace(self, plan=plan, without=without, reason="; ".join([self.reason, *map(str, refused)]))
 
-    def _pictures(self, prompt: Array, negative: Array | None) -> Iterator[Event]:
+    def _pictures(self, prompt: Array, negative: Array | None, photo: Array | None) -> Iterator[Event]:
         plan, r, names = self.plan, self.plan.request, []
         waiting: list[tuple[int, Array]] = []
         for k in range(r.count):
-            waiting.append((k, (yield from self._denoise(k, prompt, negative))))
+            waiting.append((k, (yield from self._denoise(k, prompt, negative, photo))))
             if self.memory.turns and k + 1 < r.count:
                 continue
             self._let_go("denoiser")
@@ -158,21 +169,23 @@ class Drawing:
         if self.cancelled():
             raise JobCancelled(f"after {self.seconds():.1f} s")
 
-    def _denoise(self, k: int, prompt: Array, negative: Array | None) -> Generator[Event, None, Array]:
-        """Picture k from noise to clean latents. (1, C, h, w)"""
+    def _denoise(
+        self, k: int, prompt: Array, negative: Array | None, photo: Array | None
+    ) -> Generator[Event, None, Array]:
+        """Picture k from noise, over the photo's latents if there are any, to clean latents. (1, C, h, w)"""
         plan, sampling, count = self.plan, self.kit.sampling, self.plan.request.count
         cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
         noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
-        x = noise * np.float32(plan.schedule.start)
+        x = plan.schedule.begin(noise, photo)
         denoised = self.kit.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
-        for i in range(1, plan.steps + 1):
+        for i in range(1, plan.todo + 1):
             self._check()
             begun = time.perf_counter()
             x, guess = next(denoised)
             self.pace.step_s = time.perf_counter() - begun
-            steps_left = plan.steps - i + plan.steps * (count - k - 1)
-            yield Progress("denoise", i, plan.steps, self.pace.eta_s(steps_left, count - k), k + 1, count)
-            last = i == plan.steps
+            steps_left = plan.todo - i + plan.todo * (count - k - 1)
+            yield Progress("denoise", i, plan.todo, self.pace.eta_s(steps_left, count - k), k + 1, count)
+            last = i == plan.todo
             if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
                 yield from self._preview(k, i, x if last else guess)
         return x
@@ -192,15 +205,15 @@ class Drawing:
         """
         self._check()
         plan, only = self.plan, self.plan.request.preview == "only"
-        steps_left = plan.steps * (plan.request.count - k - 1)
-        yield Progress("decode", plan.steps, plan.steps, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
+        steps_left = plan.todo * (plan.request.count - k - 1)
+        yield Progress("decode", plan.todo, plan.todo, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
         begun = time.perf_counter()
         name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
             kept = negatives.Negative(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
             negatives.write(self.folder / name, kept)
-        yield Preview(plan.steps, name, self.seconds(), "tiny" if only else "vae", k + 1)
+        yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1)
         return name
 
     def _pixels(self, latents: Array, only: bool) -> Array:

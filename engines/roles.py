@@ -72,6 +72,19 @@ class Decoder:
         return self.session.run({"latents": scaled})["image"]
 
 
+class Encoder:
+    """The decoder's way back: gives latents scaled and shifted as the denoiser takes them."""
+
+    def __init__(self, session: Session, sampling: Sampling) -> None:
+        self.session, self.sampling = session, sampling
+
+    def encode(self, picture: Array) -> Array:
+        """(H, W, 3) uint8 RGB, sides multiples of the latents' stride -> (1, C, h, w)"""
+        latents = self.session.run({"image": from_pixels(picture)})["latents"]
+        scaled: Array = (latents - np.float32(self.sampling.latent_shift)) * np.float32(self.sampling.latent_scale)
+        return scaled
+
+
 class PreviewDecoder:
     """The tiny decoder: takes the sampler's latents as they are."""
 

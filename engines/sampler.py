@@ -42,15 +42,22 @@ class Step(Protocol):
 @dataclass(frozen=True)
 class Schedule:
     """
-    `start`: what pure noise is multiplied by. `extras`: feeds of the network that do not change from step to step.
-    `words`: how other programs call it, for the text in a picture.
+    `start`: what pure noise is multiplied by. `kept`: how much of a photo's latents is added to it; 0: the schedule
+    begins with noise alone. `extras`: feeds of the network that do not change from step to step. `words`: how other
+    programs call it, for the text in a picture.
     """
 
     steps: tuple[Step, ...]
     start: float = 1.0
+    kept: float = 0.0
     guidance: float = 0.0  # 0: the network is run once a step, and no negative prompt is read
     extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
+
+    def begin(self, noise: Latents, photo: Latents | None = None) -> Latents:
+        """x before the first step. `photo`: clean latents, for a schedule that keeps something of them."""
+        x = noise * np.float32(self.start)
+        return x if photo is None else x + photo * np.float32(self.kept)
 
 
 def noise(shape: tuple[int, ...], seed: int) -> Latents:

@@ -45,6 +45,7 @@ SIGNATURES: Mapping[Role, Signature] = {
     ),
     "decoder": Signature({"latents": (1, "C", "h", "w")}, "image", (1, 3, "H", "W")),  # image in [-1, 1]
     "preview_decoder": Signature({"latents": (1, "C", "h", "w")}, "image", (1, 3, "H", "W")),
+    "encoder": Signature({"image": (1, 3, "H", "W")}, "latents", (1, "C", "h", "w")),  # the decoder's way back
     "face_detector": Signature({"picture": (1, 3, "H", "W")}, "candidates", (1, "n", "K")),  # RGB levels 0..255
     "restorer": Signature({"face": (1, 3, "N", "N")}, "restored", (1, 3, "N", "N")),  # both in [-1, 1]
 }

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engines import backends, images, memory, negatives
+from engines import backends, images, memory, negatives, start_photo
 from engines.bundle import BUILT_IN, Shelf
 from engines.cache import ArrayCache
 from engines.errors import OptionError, StudioError
@@ -88,13 +88,16 @@ class Studio:
         loras = self.loras.pick(r.loras)
         kit, reason = self.kits.take(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
         reason += "; a LoRA needs PyTorch" if loras else ""
-        plan = Plan.of(r, kit.bundle)
+        photo = start_photo.read(r, kit.bundle)
+        plan = Plan.of(r, kit.bundle, photo)
+        if photo is not None:
+            photo = start_photo.fitted(photo, plan.width, plan.height, self._eye().detector.find(photo))
         pace = self.paces[r.bundle, kit.engine.name, plan.width, plan.height]
         needs = kit.memory_for((plan.width, plan.height))
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
         if needs.turns:
             self.kits.leave(kit)
-        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, loras)
+        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, photo, loras)
         yield from drawing.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:

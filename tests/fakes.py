@@ -58,6 +58,13 @@ def _preview_decoder(feeds: Mapping[str, Array]) -> Array:
     return -_decoder(feeds)
 
 
+def _encoder(feeds: Mapping[str, Array]) -> Array:
+    """The decoder's way back; the fourth channel is nothing's."""
+    image = feeds["image"][0]
+    cells = image.reshape(3, image.shape[1] // STRIDE, STRIDE, image.shape[2] // STRIDE, STRIDE).mean((2, 4))
+    return np.concatenate([cells, 0 * cells[:1]])[None].astype(np.float32)
+
+
 def _restorer(feeds: Mapping[str, Array]) -> Array:
     return (feeds["face"] * np.float32(0.5) + np.float32(0.25)).clip(-1, 1)
 
@@ -86,6 +93,7 @@ ANSWERS: Mapping[Role, Callable[[Mapping[str, Array]], Array]] = {
     "denoiser": _denoiser,
     "decoder": _decoder,
     "preview_decoder": _preview_decoder,
+    "encoder": _encoder,
     "restorer": _restorer,
 }
 
@@ -134,6 +142,13 @@ class FakeSession:
 
     def close(self) -> None:
         self.engine.closed.append(self.role)
+
+
+def waves(width: int, height: int) -> Array:
+    """A picture like no other: every part of it differs, in every channel. (H, W, 3) uint8"""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    slopes = np.stack([x / width, y / height, (np.sin(x / 7) * np.cos(y / 5) + 1) / 2], -1)
+    return np.asarray(np.rint(slopes * 255), dtype=np.uint8)
 
 
 def tokenizer() -> Tokenizer:

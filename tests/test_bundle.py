@@ -108,7 +108,7 @@ def test_one_flipped_bit_in_any_file_of_a_real_bundle_is_noticed(shelf: Shelf) -
     bundle = shelf.open("portrait")
     described = ("bundle.json", "card.md")  # for people to read, and the checksums themselves
     files = [path for path in bundle.root.rglob("*") if path.is_file() and path.name not in described]
-    assert len(files) == 4 * 3 + 1
+    assert len(files) == 5 * 3 + 1
     for file in files:
         flip(file, -1)
         with pytest.raises(BundleError):

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from engines import negatives, sampler
+from engines import images, negatives, sampler
 from engines.backends import Session
 from engines.bundle import Sampling, Shelf
 from engines.families import FAMILIES
@@ -26,6 +27,7 @@ from engines.messages import Final, Generate
 from engines.roles import Decoder
 from engines.signatures import Array
 from engines.studio import Studio
+from tests.fakes import waves
 
 torch = pytest.importorskip("torch", reason="compares with diffusers")
 pytest.importorskip("diffusers", reason="compares with diffusers")
@@ -61,8 +63,10 @@ def plain(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pipeline(plain: Path) -> Iterator[Any]:
     """diffusers' pipeline over the bundle's own weights."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
     from transformers import PreTrainedTokenizerFast, Qwen3Model
+
+    from tests import tiny
 
     root = plain / "portrait"
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(root / "tokenizer.json"), pad_token="<|im_end|>")
@@ -70,7 +74,7 @@ def pipeline(plain: Path) -> Iterator[Any]:
     float32 = {"torch_dtype": torch.float32}
     made = ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=AutoencoderKL.from_pretrained(root / "decoder", **float32),
+        vae=tiny.vae_of(root),
         text_encoder=Qwen3Model.from_pretrained(root / "text_encoder", dtype=torch.float32),
         tokenizer=tokenizer,
         transformer=ZImageTransformer2DModel.from_pretrained(root / "denoiser", **float32),
@@ -80,8 +84,8 @@ def pipeline(plain: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def studio(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(Shelf((plain,)), tmp_path_factory.mktemp("state"))
+def studio(plain: Path, builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(Shelf((plain, builtin)), tmp_path_factory.mktemp("state"))
 
 
 def ours(studio: Studio, request: Generate, folder: Path) -> tuple[Array, Array]:
@@ -185,6 +189,53 @@ def test_the_comparison_would_notice(studio: Studio, pipeline: Any, tmp_path: Pa
         Generate("a portrait", "", 64, 64, 4, 0.0, SEED),
     ):
         assert np.abs(latents - theirs(pipeline, other)[0]).max() > 1e-4
+
+
+@pytest.fixture
+def img2img(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """diffusers' pipeline from image to image, with our noise and without the autoencoder's own."""
+    from diffusers import ZImageImg2ImgPipeline
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+    from diffusers.pipelines.z_image import pipeline_z_image_img2img
+
+    def noise(shape: tuple[int, ...], **how: Any) -> Any:
+        return torch.from_numpy(sampler.noise(shape, SEED))
+
+    monkeypatch.setattr(pipeline_z_image_img2img, "randn_tensor", noise)
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda drawn, generator=None: drawn.mode())
+    made = ZImageImg2ImgPipeline(**pipeline.components)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "edge"])
+@pytest.mark.parametrize(
+    ("width", "height", "steps", "strength", "guidance"),
+    [
+        (64, 64, 3, 0.6, 0.0),
+        (68, 64, 8, 0.3, 0.0),
+        (64, 100, 8, 0.9, 0.0),
+        (64, 64, 5, 0.05, 0.5),
+        (64, 64, 3, 1.0, 0.0),
+    ],
+)
+def test_a_photo_as_the_start_is_the_pipelines(
+    studio: Studio, img2img: Any, tmp_path: Path, backend: str, width: int, height: int, steps: int, strength: float,
+    guidance: float,
+) -> None:  # fmt: skip
+    images.write_png(tmp_path / "photo.png", waves(width, height))
+    start = {"start": str(tmp_path / "photo.png"), "strength": strength}
+    request = Generate("a man", "x", width, height, steps, guidance, SEED, backend=backend, preview="only", **start)
+    latents, _ = ours(studio, request, tmp_path)
+    with torch.inference_mode():
+        expected = img2img(
+            "a man", Image.open(tmp_path / "photo.png"), strength, negative_prompt="x", height=height, width=width,
+            num_inference_steps=steps, guidance_scale=guidance, output_type="latent",
+        ).images.numpy()  # fmt: skip
+    assert latents.shape == expected.shape and np.abs(latents - expected).max() <= 1e-4
+    images.write_png(tmp_path / "photo.png", waves(width, height)[::-1])
+    other, _ = ours(studio, request, tmp_path)
+    assert (np.abs(latents - other).max() > 1e-2) == (steps * (1 - strength) >= 1), "the photo matters"
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.25])

@@ -229,6 +229,14 @@ def test_a_length_that_is_no_number_is_refused(length: str) -> None:
     assert_refused(send("/generate", b"hello", length=length), 413, "body_too_large")
 
 
+def test_a_form_may_carry_a_photo_where_anything_else_is_small() -> None:
+    for kind, status in (("multipart/form-data; boundary=x", 200), ("application/json", 413), ("", 413)):
+        for path in ("/generate", "/gradio_api/queue/join"):
+            headers = [("host", "localhost"), ("content-type", kind), ("content-length", str(SMALL_BODY_BYTES + 1))]
+            answer = ask(GUARD, "POST", path, headers, [bytes(SMALL_BODY_BYTES + 1)])
+            assert answer.status == (status if path == "/generate" else 413), (kind, path)
+
+
 def test_the_limit_is_named() -> None:
     assert "10 MB" in send("/enhance", b"", length=str(UPLOAD_BYTES + 1)).json()["message"]
 

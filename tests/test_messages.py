@@ -52,6 +52,7 @@ STATUS = Status(
 SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),
     Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only", 1.0),
+    Generate("p", start="uploads/0f3a", strength=0.35),
     Enhance("a/b.jpg"),
     Enhance(
         "a.png",
@@ -144,7 +145,14 @@ def test_what_is_not_a_message_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "low", "high"),
-    [("steps", 1, 50), ("guidance", 0, 20), ("seed", -1, MAX_SEED), ("count", 1, 8), ("restore_faces", 0, 1)],
+    [
+        ("steps", 1, 50),
+        ("guidance", 0, 20),
+        ("seed", -1, MAX_SEED),
+        ("count", 1, 8),
+        ("restore_faces", 0, 1),
+        ("strength", 0, 1),
+    ],
 )
 def test_ranges_of_generate(field: str, low: Any, high: Any) -> None:
     for value in (low, high):
@@ -299,3 +307,9 @@ def test_values_as_a_form_sends_them_are_understood() -> None:
 def test_messages_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Generate("p").seed = 3  # type: ignore[misc]
+
+
+def test_a_job_that_was_stored_before_it_could_start_from_a_photo_still_loads() -> None:
+    stored = json.loads(pack(Generate("p", seed=4)))
+    del stored["start"], stored["strength"]
+    assert unpack(json.dumps(stored)) == Generate("p", seed=4)

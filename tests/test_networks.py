@@ -210,7 +210,7 @@ def damage_shape(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries also warn of some of these; that is not enough
-@pytest.mark.parametrize("role", ["text_encoder", "denoiser", "decoder", "preview_decoder", "restorer"])
+@pytest.mark.parametrize("role", ["text_encoder", "denoiser", "decoder", "preview_decoder", "encoder", "restorer"])
 @pytest.mark.parametrize("damage", [damage_short, damage_header, damage_missing_tensor, damage_shape])
 def test_files_that_make_no_network_are_refused(built: Path, tmp_path: Path, role: str, damage: Any) -> None:
     """A tensor that is missing must not be drawn at random: the picture would be noise, and nobody told."""

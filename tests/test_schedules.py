@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,9 @@ def sampling(**how: Any) -> Sampling:
     return Sampling(4, 1.0, 4, 8, 0.18215, 0.0, 1.5, Diffusion(**how))
 
 
-def ours(schedule: Schedule) -> list[tuple[Latents, Latents, Latents]]:
+def ours(schedule: Schedule, photo: Latents | None = None) -> list[tuple[Latents, Latents, Latents]]:
     """By step: what the network is shown, the guess, the next x."""
-    x, found = sampler.noise(SHAPE, SEED) * np.float32(schedule.start), []
+    x, found = schedule.begin(sampler.noise(SHAPE, SEED), photo), []
     for i, step in enumerate(schedule.steps, start=1):
         shown = step.shown(x)
         told = network(shown, i)
@@ -48,8 +49,32 @@ def theirs(scheduler: Any, steps: int) -> list[tuple[Latents, Latents, Latents]]
     import torch
 
     scheduler.set_timesteps(steps)
-    x, found = torch.from_numpy(sampler.noise(SHAPE, SEED)) * scheduler.init_noise_sigma, []
-    for i, t in enumerate(scheduler.timesteps, start=1):
+    x = torch.from_numpy(sampler.noise(SHAPE, SEED)) * scheduler.init_noise_sigma
+    return their_steps(scheduler, scheduler.timesteps, x)
+
+
+def theirs_from(photo: Latents, scheduler: Any, steps: int, strength: float) -> list[tuple[Latents, Latents, Latents]]:
+    """As their pipelines from image to image begin and go on, by their own functions."""
+    import torch
+    from diffusers import LCMScheduler, StableDiffusionImg2ImgPipeline
+
+    if isinstance(scheduler, LCMScheduler):  # LatentConsistencyModelImg2ImgPipeline
+        scheduler.set_timesteps(steps, strength=strength)
+        timesteps = scheduler.timesteps
+    else:
+        scheduler.set_timesteps(steps)
+        pipeline: Any = SimpleNamespace(scheduler=scheduler)
+        timesteps, left = StableDiffusionImg2ImgPipeline.get_timesteps(pipeline, steps, strength, "cpu")
+        assert left == len(timesteps)
+    clean, noise = torch.from_numpy(photo), torch.from_numpy(sampler.noise(SHAPE, SEED))
+    return their_steps(scheduler, timesteps, scheduler.add_noise(clean, noise, timesteps[:1]))
+
+
+def their_steps(scheduler: Any, timesteps: Any, x: Any) -> list[tuple[Latents, Latents, Latents]]:
+    import torch
+
+    found = []
+    for i, t in enumerate(timesteps, start=1):
         shown = scheduler.scale_model_input(x, t)
         x, guess = scheduler.step(torch.from_numpy(network(shown.numpy(), i)), t, x, return_dict=False)
         found.append(tuple(value.numpy() for value in (shown, guess, x)))
@@ -98,6 +123,16 @@ NAMES = {
 }  # fmt: skip
 
 
+def made_by_diffusers(scheduler: str, how: dict[str, Any], prediction: str) -> Any:
+    import diffusers
+
+    name = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}[scheduler]
+    plain = {} if scheduler == "euler" else {"clip_sample": False}
+    constants = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", **plain}
+    changes = {NAMES.get(key, key): value for key, value in how.items()}
+    return getattr(diffusers, name)(prediction_type=prediction, **constants, **changes)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(("scheduler", "how"), KINDS)
@@ -105,13 +140,7 @@ def test_whole_trajectories_are_diffusers(
     our_noise: None, scheduler: str, how: dict[str, Any], prediction: str
 ) -> None:
     """Of 1 to 50 steps: what the network is shown and told, every guess, every step."""
-    import diffusers
-
-    name = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}[scheduler]
-    plain = {} if scheduler == "euler" else {"clip_sample": False}
-    constants = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", **plain}
-    changes = {NAMES.get(key, key): value for key, value in how.items()}
-    reference = getattr(diffusers, name)(prediction_type=prediction, **constants, **changes)
+    reference = made_by_diffusers(scheduler, how, prediction)
     for steps in COUNTS:
         schedule = sd.schedule(sampling(scheduler=scheduler, prediction=prediction, **how), steps, 0.0)
         pairs = list(zip(ours(schedule), theirs(reference, steps), strict=True))
@@ -193,3 +222,89 @@ def test_flow_matching_is_the_samplers_own_steps(steps: int, shift: float) -> No
     for step, after in zip(schedule.steps, levels[1:], strict=True):
         assert (step.next(x, told, None) == sampler.step(x, told, step.level, after)).all()
         assert (step.guess(x, told) == sampler.clean(x, told, step.level)).all() and step.shown(x) is x
+
+
+# ---- a photo as the start
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("scheduler", "how"), KINDS)
+def test_a_photo_is_the_start_of_diffusers_trajectories(
+    our_noise: None, scheduler: str, how: dict[str, Any], prediction: str
+) -> None:
+    """How many steps, which levels, how much noise over the photo, and where it ends."""
+    reference, photo, counts = made_by_diffusers(scheduler, how, prediction), drawn(77), []
+    for steps in (1, 2, 7, 8, 25, 50):
+        for strength in (0.04, 0.125, 0.3, 0.5, 0.6, 0.7, 0.9, 0.99):
+            enough = strength * how.get("original_steps", 50) >= steps if scheduler == "lcm" else strength * steps >= 1
+            if not enough:  # there they refuse, or do nothing
+                continue
+            schedule = sd.schedule(sampling(scheduler=scheduler, prediction=prediction, **how), steps, 0.0, strength)
+            mine, other = ours(schedule, photo), theirs_from(photo, reference, steps, strength)
+            for a, b in zip(mine, other, strict=True):
+                assert all(np.abs(x - y).max() <= 1e-4 for x, y in zip(a, b, strict=True)), (steps, strength)
+            counts.append(len(mine))
+    assert len(counts) > 20 and min(counts) < max(counts)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
+def test_a_photo_is_the_start_of_z_images_trajectories(shift: float) -> None:
+    torch = pytest.importorskip("torch", reason="compares with diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="compares with diffusers")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    photo, noise = drawn(77), sampler.noise(SHAPE, SEED)
+    for steps in (1, 2, 8, 10, 50):
+        for strength in (0.01, 0.125, 0.3, 0.6, 0.7, 0.9, 1.0):
+            schedule = FAMILIES["zimage"].schedule(Sampling(8, shift, 4, 8, 1.0, 0.0), steps, 0.0, strength)
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+            pipeline: Any = SimpleNamespace(scheduler=scheduler)
+            timesteps, left = diffusers.ZImageImg2ImgPipeline.get_timesteps(pipeline, steps, strength, "cpu")
+            clean, pure = torch.from_numpy(photo), torch.from_numpy(noise)
+            x = scheduler.scale_noise(clean, timesteps[:1], pure)
+            mine = schedule.begin(noise, photo)
+            assert np.abs(mine - x.numpy()).max() <= 1e-5
+            assert len(schedule.steps) == left == len(timesteps)
+            for i, (t, step) in enumerate(zip(timesteps, schedule.steps, strict=True)):
+                told = network(mine, i)
+                assert abs(step.level - float(t) / 1000) <= 1e-6
+                x = scheduler.step(torch.from_numpy(told), t, x, return_dict=False)[0]
+                mine = step.next(mine, told, None)
+                assert np.abs(mine - x.numpy()).max() <= 1e-4, (steps, strength)
+
+
+every_family = pytest.mark.parametrize("scheduler", ["lcm", "ddim", "euler", "flow"])
+
+
+def of_family(scheduler: Any, steps: int, strength: float) -> Schedule:
+    if scheduler == "flow":
+        return FAMILIES["zimage"].schedule(Sampling(8, 3.0, 4, 8, 1.0, 0.0), steps, 0.0, strength)
+    return sd.schedule(sampling(scheduler=scheduler), steps, 0.0, strength)
+
+
+@every_family
+@pytest.mark.parametrize("steps", [1, 8, 50])
+def test_the_full_strength_is_no_photo_at_all(scheduler: str, steps: int) -> None:
+    plain, whole = of_family(scheduler, steps, 1.0), of_family(scheduler, steps, 0.99999)
+    assert plain.kept == 0 and len(plain.steps) == steps >= len(whole.steps)
+    noise = sampler.noise(SHAPE, SEED)
+    assert (plain.begin(noise, drawn(1)) == plain.begin(noise)).all()
+
+
+@every_family
+@pytest.mark.parametrize("steps", [1, 4, 8, 50])
+def test_the_less_strength_the_more_photo_and_one_step_at_least(scheduler: str, steps: int) -> None:
+    schedules = [of_family(scheduler, steps, k / 40) for k in range(41)]
+    noise_shares = [schedule.start / np.hypot(schedule.start, schedule.kept) for schedule in schedules]
+    assert noise_shares == sorted(noise_shares)
+    assert len(schedules[0].steps) == 1 and schedules[0].kept > 0 or steps == 1
+    assert all(1 <= len(schedule.steps) <= steps for schedule in schedules)
+
+
+@every_family
+def test_strength_that_tends_to_nothing_gives_the_photo_back(scheduler: str) -> None:
+    """Before any network is asked: what it is shown is the photo, but for a trace of noise."""
+    schedule = of_family(scheduler, 50, 0.0)
+    shown = schedule.begin(sampler.noise(SHAPE, SEED), drawn(1)) / np.float32(schedule.kept)
+    assert np.corrcoef(shown.ravel(), drawn(1).ravel())[0, 1] > 0.98
+    assert schedule.steps[0].level < (0.06 if scheduler == "flow" else 21)

@@ -144,7 +144,8 @@ def test_a_token_that_the_tokenizer_has_not_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_says_what_it_is(base: Path) -> None:
     source = sources.portrait(base)  # nobody says anything about it
-    assert source.family == "sd" and set(source.parts) == {"text_encoder", "denoiser", "decoder", "preview_decoder"}
+    roles = {"text_encoder", "denoiser", "decoder", "preview_decoder", "encoder"}
+    assert source.family == "sd" and set(source.parts) == roles
     sampling = source.sampling
     assert sampling is not None and sampling.diffusion == Diffusion("ddim", steps_offset=1)
     assert (sampling.steps, sampling.guidance, sampling.latent_channels, sampling.latent_stride) == (25, 6.5, 4, 2)

@@ -258,7 +258,7 @@ def test_a_pipelines_numbers_are_its_own(checkpoints: Path) -> None:
     assert (source.sampling.steps, source.sampling.shift, source.sampling.latent_stride) == (8, 3.0, 2)
     assert (source.sampling.latent_scale, source.sampling.latent_shift) == (0.7, 0.1)
     assert source.about.template == sources.QWEN_TEMPLATE
-    assert set(source.parts) == {"text_encoder", "denoiser", "decoder", "preview_decoder"}
+    assert set(source.parts) == {"text_encoder", "denoiser", "decoder", "preview_decoder", "encoder"}
 
 
 @pytest.mark.parametrize("text", ["steps = 'many'", "stpes = 8", "steps =", "\xff"])
@@ -270,7 +270,7 @@ def test_an_about_file_that_says_something_else_is_refused(checkpoints: Path, tm
 
 def test_a_bundle_is_a_source_if_it_carries_one(built: Path, tmp_path: Path) -> None:
     source = sources.portrait(built / "portrait")
-    assert set(source.parts) == {"text_encoder", "denoiser", "decoder", "preview_decoder"}
+    assert set(source.parts) == {"text_encoder", "denoiser", "decoder", "preview_decoder", "encoder"}
     assert source.about.licence == "Apache-2.0" and source.about.sizes == ((64, 64), (96, 64))
     shutil.copytree(built / "restorer", tmp_path / "r")
     manifest = json.loads((tmp_path / "r" / "bundle.json").read_text(encoding="utf-8"))

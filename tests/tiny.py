@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
@@ -82,6 +82,14 @@ def vae() -> AutoencoderKL:
         scaling_factor=0.7, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False,
     )  # fmt: skip
     return randomise(net, 1.0, seed=3)
+
+
+def vae_of(bundle: Path) -> AutoencoderKL:
+    """From the two halves that a bundle stores, in float32."""
+    whole = AutoencoderKL.from_config(AutoencoderKL.load_config(bundle / "decoder"))
+    halves = [load_file(bundle / half / "diffusion_pytorch_model.safetensors") for half in ("decoder", "encoder")]
+    whole.load_state_dict({**halves[0], **halves[1]})
+    return whole.float().eval()
 
 
 def tiny_vae() -> AutoencoderTiny:

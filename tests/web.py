@@ -184,6 +184,8 @@ class Session:
             "backend",
             "preset",
             "preview",
+            "photo",
+            "strength",
             *WARDROBE,
         )
         values = dict(zip(fields, self.values(self.endpoint("generate")), strict=True))

@@ -25,10 +25,12 @@ from engines.jobs import JobQueue
 from engines.messages import CREDIT, Enhance, Failed, Final, Generate, parse
 from engines.settings import Settings
 from webui import archive, batches, uploads
+from webui.guard import is_form
 from webui.i18n import LANGUAGES, spoken, words
 
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+FIELD_BYTES = 16_000  # of a form's field: the longest prompt, in any letters
 WAITERS = CapacityLimiter(256)  # who waits for a job takes no thread from those who ask for something else
 PATHS = ("/healthz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico")  # what Guard lets through
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -64,20 +66,15 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
 
     @routes.post("/generate")
     async def generate(request: Request) -> JSONResponse:
-        asked = {**await _json(request), **request.query_params}
-        order = parse(Generate, {"backend": settings.backend, **asked})
+        asked, start = await _asked(request, settings.uploads)
+        order = parse(Generate, {"backend": settings.backend, **asked, "start": start})
         return JSONResponse(await to_thread.run_sync(drawn, queue, order, limiter=WAITERS))
 
     @routes.post("/enhance")
     async def enhance(request: Request) -> JSONResponse:
-        async with request.form(max_files=1, max_fields=25, max_part_size=10_000) as form:
-            fields = {name: value for name, value in form.items() if isinstance(value, str)}
-            photo = form.get("image")
-            if not isinstance(photo, UploadFile):
-                raise OptionError("image", "", "a file")
-            path = await to_thread.run_sync(uploads.keep, photo.file, settings.uploads)
-        known = {"backend": settings.backend, "name": uploads.own_name(photo.filename or "")}
-        order = parse(Enhance, {**known, **fields, "image": str(path)})
+        fields, path, name = await _form(request, "image", settings.uploads)
+        known = {"backend": settings.backend, "name": uploads.own_name(name)}
+        order = parse(Enhance, {**known, **fields, "image": path})
         return JSONResponse(await to_thread.run_sync(restored, queue, order, limiter=WAITERS))
 
     @routes.get("/outputs/{name}")
@@ -164,6 +161,32 @@ def outcome(queue: JobQueue, order: Generate | Enhance) -> Final:
         if isinstance(event, Final):
             return event
     raise JobFailed(Failed("internal", "the stream ended without an end"))
+
+
+async def _asked(request: Request, folder: Path) -> tuple[dict[str, Any], str]:
+    """
+    The fields of a Generate, and where its photo lies, if it has one: as JSON and in the address; or, with a photo, in
+    a form. A path is nobody's to name.
+    """
+    fields: dict[str, Any]
+    fields, path, _ = (
+        await _form(request, "start", folder) if is_form(request.headers) else (await _json(request), "", "")
+    )
+    asked = {**fields, **request.query_params}
+    if asked.get("start"):
+        raise OptionError("start", "", "a file")
+    return asked, path
+
+
+async def _form(request: Request, photo: str, folder: Path) -> tuple[dict[str, str], str, str]:
+    """Its fields, where the photo lies, and what it is called. OptionError: no photo. ImageError, StorageError."""
+    async with request.form(max_files=1, max_fields=25, max_part_size=FIELD_BYTES) as form:
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        file = form.get(photo)
+        if not isinstance(file, UploadFile):
+            raise OptionError(photo, "", "a file")
+        path = await to_thread.run_sync(uploads.keep, file.file, folder)
+        return fields, str(path), file.filename or ""
 
 
 async def _json(request: Request) -> dict[str, Any]:

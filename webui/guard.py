@@ -22,6 +22,7 @@ from engines.messages import CREDIT
 
 SMALL_BODY_BYTES = 2_000_000  # anything but an upload
 UPLOAD_PATHS = ("/enhance", "/gradio_api/upload")
+FORM_PATHS = ("/generate",)  # where an upload may come as a form, and anything else is small
 # What a browser needs of Gradio, seen by watching it; its other routes resize without limit, fetch foreign addresses,
 # show what others did, or have no use here.
 GRADIO_PATHS = (
@@ -131,7 +132,8 @@ class Guard:
         return known and not path.lower().startswith(SHUT_PATHS)
 
     def _limit(self, scope: Scope) -> int:
-        return self.upload_bytes if scope["path"].startswith(UPLOAD_PATHS) else SMALL_BODY_BYTES
+        form = scope["path"] in FORM_PATHS and is_form(Headers(scope=scope))
+        return self.upload_bytes if form or scope["path"].startswith(UPLOAD_PATHS) else SMALL_BODY_BYTES
 
 
 class _Gate:
@@ -167,6 +169,10 @@ class _Gate:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+
+def is_form(headers: Headers) -> bool:
+    return headers.get("content-type", "").startswith("multipart/form-data")
 
 
 def foreign(method: str, headers: Headers, host: str) -> bool:

@@ -114,7 +114,7 @@ def _connect_history(desk: Desk, made: history.View, studio: portrait.View, tabs
         return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
 
     filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
-    made.grid.reuse(reuse, None, [*filled, s.wardrobe, *s.loras.rows], show_progress="hidden")
+    made.grid.reuse(reuse, None, [*filled, s.wardrobe, *s.loras.rows, s.start.photo], show_progress="hidden")
     made.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
     portrait.develop_on(made.grid.develop, studio, desk)
 

@@ -19,7 +19,11 @@ class Family(Protocol):
 
     size_multiple_cells: int  # picture sides are multiples of this many latent cells
 
-    def schedule(self, sampling: Sampling, steps: int, guidance: float) -> Schedule: ...
+    def schedule(self, sampling: Sampling, steps: int, guidance: float, strength: float = 1.0) -> Schedule:
+        """
+        `strength`: of the noise that a photo is covered with, 0..1. Below 1 the schedule begins in its middle, where
+        diffusers' pipelines from image to image do, and its last step is always done.
+        """
 
     def feeds(self, latents: Array, level: float, prompt: Array) -> dict[str, Array]: ...
 

@@ -1,5 +1,6 @@
 """
-Z-Image: what its denoiser's numbers mean. Settled here and nowhere else; checked against diffusers' ZImagePipeline.
+Z-Image: what its denoiser's numbers mean. Settled here and nowhere else; checked against diffusers' ZImagePipeline
+and ZImageImg2ImgPipeline.
 
 Flow matching: levels are sigmas. The network counts time from 0 (noise) to 1 (picture), so time = 1 - sigma, and its
 output points from noise to picture, so the velocity dx / dsigma is its negative. Latents are patchified two by two
@@ -21,9 +22,11 @@ from engines.signatures import Array
 size_multiple_cells = 2
 
 
-def schedule(sampling: Sampling, steps: int, guidance: float) -> Schedule:
-    levels = map(float, sampler.sigmas(steps, sampling.shift))
-    return Schedule(tuple(FlowStep(sigma, after) for sigma, after in pairwise(levels)), guidance=guidance)
+def schedule(sampling: Sampling, steps: int, guidance: float, strength: float = 1.0) -> Schedule:
+    first = min(int(steps - steps * strength), steps - 1)
+    levels = [float(level) for level in sampler.sigmas(steps, sampling.shift)[first:]]
+    flow = tuple(FlowStep(sigma, after) for sigma, after in pairwise(levels))
+    return Schedule(flow, levels[0], 1 - levels[0], guidance)
 
 
 def feeds(latents: Array, level: float, prompt: Array) -> dict[str, Array]:

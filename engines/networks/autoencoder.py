@@ -1,5 +1,6 @@
-"""The decoders of diffusers' AutoencoderKL and AutoencoderTiny with the decoder's signature. Latent scaling is the
-caller's.
+"""
+The decoders of diffusers' AutoencoderKL and AutoencoderTiny, and the first one's encoder, with their roles' signatures.
+Latent scaling is the caller's.
 """
 
 from __future__ import annotations
@@ -21,3 +22,20 @@ class DecoderGraph(nn.Module):
         x = latents if self.post_quant_conv is None else self.post_quant_conv(latents)
         image: Tensor = self.decoder(x)
         return image
+
+
+class EncoderGraph(nn.Module):
+    """
+    image (1, 3, H, W) in [-1, 1] -> latents (1, C, h, w): the mean of those that the autoencoder draws from, so that a
+    photo has one latent.
+    """
+
+    def __init__(self, autoencoder: Any) -> None:
+        super().__init__()
+        self.encoder, self.quant_conv = autoencoder.encoder, autoencoder.quant_conv
+
+    def forward(self, image: Tensor) -> Tensor:
+        moments = self.encoder(image)
+        moments = moments if self.quant_conv is None else self.quant_conv(moments)
+        mean: Tensor = moments.chunk(2, dim=1)[0]
+        return mean

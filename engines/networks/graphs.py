@@ -17,7 +17,7 @@ from torch import nn
 
 from engines.bundle import Bundle, Part, Role
 from engines.errors import BundleError
-from engines.networks.autoencoder import DecoderGraph
+from engines.networks.autoencoder import DecoderGraph, EncoderGraph
 from engines.networks.clip import ClipGraph
 from engines.networks.gpen import GPEN, Spec
 from engines.networks.qwen import Qwen3Graph
@@ -25,6 +25,11 @@ from engines.networks.restorer import RestorerGraph
 from engines.networks.unet import UNetGraph
 from engines.networks.zimage import ZImageGraph
 
+# The tensors that a part keeps of an AutoencoderKL, by how their names begin: each half has a folder of its own.
+HELD: Mapping[Role, tuple[str, ...]] = {
+    "decoder": ("decoder.", "post_quant_conv."),
+    "encoder": ("encoder.", "quant_conv."),
+}
 # What the loaders of diffusers, transformers, safetensors and torch raise for files that are missing, damaged or
 # another's.
 FAULTS = (OSError, KeyError, RuntimeError, ValueError, SafetensorError, StopIteration)
@@ -75,7 +80,13 @@ def _text_encoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
 def _decoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     from diffusers import AutoencoderKL
 
-    return DecoderGraph(_complete(AutoencoderKL, path, torch_dtype=width))
+    return DecoderGraph(_complete(AutoencoderKL, path, HELD["decoder"], torch_dtype=width))
+
+
+def _encoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    return EncoderGraph(_complete(AutoencoderKL, path, HELD["encoder"], torch_dtype=width))
 
 
 def _preview_decoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
@@ -84,13 +95,16 @@ def _preview_decoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Modul
     return DecoderGraph(_complete(AutoencoderTiny, path, torch_dtype=width))
 
 
-def _complete(kind: Any, path: Path, **how: Any) -> Any:
-    """ValueError: the checkpoint lacks a tensor; the libraries would fill it with random numbers and a warning."""
+def _complete(kind: Any, path: Path, needed: tuple[str, ...] = ("",), **how: Any) -> Any:
+    """
+    ValueError: the checkpoint lacks a tensor whose name begins as `needed` says; the libraries would fill it with
+    random numbers and a warning.
+    """
     talk = import_module(f"{kind.__module__.partition('.')[0]}.utils.logging")  # of diffusers or transformers
     talk.set_verbosity_error()  # one of them warns of what it writes itself; what matters is checked here
     talk.disable_progress_bar()
     model, loading = kind.from_pretrained(path, local_files_only=True, output_loading_info=True, **how)
-    if missing := sorted(loading["missing_keys"]):
+    if missing := sorted(name for name in loading["missing_keys"] if name.startswith(needed)):
         raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} for one")
     return model
 
@@ -107,5 +121,6 @@ LOADERS: Mapping[Role, Callable[[Bundle, Path, torch.dtype], nn.Module]] = {
     "denoiser": _denoiser,
     "decoder": _decoder,
     "preview_decoder": _preview_decoder,
+    "encoder": _encoder,
     "restorer": _restorer,
 }

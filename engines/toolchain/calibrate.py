@@ -85,8 +85,8 @@ def trajectory(
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
     negative = kit.text.encode("") if plan.schedule.guidance else None
     denoiser = Denoiser(Watched(kit.denoiser.session, seen), kit.denoiser.family)
-    noise = sampler.noise((1, sampling.latent_channels, *cells), seed) * np.float32(plan.schedule.start)
-    *_, (_, guess) = islice(denoiser.denoise(noise, plan.schedule, words, negative, seed), most_steps)
+    x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
+    *_, (_, guess) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
     return guess
 
 

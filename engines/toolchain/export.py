@@ -25,13 +25,15 @@ from torch.export import Dim
 from engines.bundle import Role
 from engines.signatures import SIGNATURES
 
-EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18}  # nothing special but that they differ
-OTHER_SIZES: Mapping[str, int] = {"T": 40, "h": 20, "w": 12}
+EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18, "H": 64, "W": 96}  # nothing special but that they differ
+OTHER_SIZES: Mapping[str, int] = {"T": 40, "h": 20, "w": 12, "H": 128, "W": 80}
 LARGE = 4096  # numbers: the optimiser compares smaller weights, and merges those that are equal
 # Axes that may vary, with their ranges. Latent sides are even: the denoiser takes patches of two by two cells.
+# A photo's sides are such patches in pixels, of two a cell at least.
 _ROWS, _COLUMNS, _TOKENS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512), Dim("tokens", min=1, max=512)
 DYNAMIC: dict[str, dict[int, Any]] = {
     "latents": {2: 2 * _ROWS, 3: 2 * _COLUMNS},
+    "image": {2: 4 * _ROWS, 3: 4 * _COLUMNS},
     "prompt": {1: _TOKENS},
     "ids": {1: _TOKENS},
 }

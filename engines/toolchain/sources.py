@@ -27,8 +27,11 @@ from engines.errors import BundleError
 from engines.networks.gpen import Spec
 from engines.toolchain import stable_diffusion
 from engines.toolchain.detector import recognise
+from engines.toolchain.halves import with_encoder
 
-FOLDERS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "transformer", "decoder": "vae"}  # Z-Image's
+FOLDERS: Mapping[Role, str] = {  # Z-Image's
+    "text_encoder": "text_encoder", "denoiser": "transformer", "decoder": "vae", "encoder": "vae",
+}  # fmt: skip
 TINY = {4: "taesd", 16: "taef1"}  # the tiny decoder of a latent space, by its channels
 LIBRARIES = ("diffusion_pytorch_model", "model")  # how diffusers and transformers call their weights
 WRAPPERS = ("g_ema", "params_ema", "params", "state_dict")  # under which trainers hide a state dict
@@ -95,7 +98,8 @@ def portrait(base: Path, about_file: Path | None = None, checkpoints: Path | Non
     these, or something is missing.
     """
     if (base / "bundle.json").is_file():
-        return _of_bundle(Bundle.open(base), "diffusers")
+        source = _of_bundle(Bundle.open(base), "diffusers")
+        return replace(source, parts=with_encoder(source.parts))
     try:
         source = KNOWN[_pipeline(base)](base, about_file)
         tiny = _preview_decoder(base, source, checkpoints)
@@ -105,7 +109,7 @@ def portrait(base: Path, about_file: Path | None = None, checkpoints: Path | Non
         if path.is_dir() and not weights(path):
             raise BundleError(f"{base.name}: the weights of its {role} are no safetensors", bundle=base.name)
     card = _card(about_file or (base / "about.toml" if base.is_dir() else base))
-    return replace(source, parts={**source.parts, **tiny}, card=card)
+    return replace(source, parts=with_encoder({**source.parts, **tiny}), card=card)
 
 
 def _pipeline(base: Path) -> str:

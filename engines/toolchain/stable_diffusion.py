@@ -18,7 +18,7 @@ from engines.bundle import Diffusion, Prediction, Role, Scheduler, Text
 from engines.errors import BundleError
 
 SD15 = Path(__file__).parent / "sd15"
-PARTS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "decoder": "vae"}
+PARTS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "decoder": "vae", "encoder": "vae"}
 PIPELINES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 CLASSES: Mapping[Scheduler, str] = {
     "lcm": "LCMScheduler",

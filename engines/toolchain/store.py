@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engines.bundle import Role
+from engines.networks.graphs import HELD
 from engines.toolchain import detector, merge_lora, sources, stable_diffusion
 from engines.toolchain.foreign import adopt
 from engines.toolchain.merge_lora import Addition
@@ -30,12 +31,12 @@ def part(role: Role, source: Path, target: Path, stored: Stored, loras: Sequence
         adopt(source, target / "model.onnx", role)
     elif source.is_file() and role in stable_diffusion.PARTS:
         unpacked = stable_diffusion.unpack(source, role, target / "unpacked")
-        _copy(unpacked, target, stored, merge_lora.read(unpacked, loras, say))
+        _copy(role, unpacked, target, stored, merge_lora.read(unpacked, loras, say))
         shutil.rmtree(unpacked)
     elif source.is_file():
         save_file(_narrowed(sources.read_state(source), stored), target / "model.safetensors")
     else:
-        _copy(source, target, stored, merge_lora.read(source, loras, say))
+        _copy(role, source, target, stored, merge_lora.read(source, loras, say))
 
 
 def tokenizer(source: Path, target: Path) -> None:
@@ -46,14 +47,18 @@ def tokenizer(source: Path, target: Path) -> None:
         stable_diffusion.write_tokenizer(source, target)
 
 
-def _copy(source: Path, target: Path, stored: Stored, added: merge_lora.Pairs) -> None:
-    """config.json without the folder it once was loaded from, and the safetensors that its library reads."""
+def _copy(role: Role, source: Path, target: Path, stored: Stored, added: merge_lora.Pairs) -> None:
+    """
+    config.json without the folder it once was loaded from, and the safetensors that its library reads; of an
+    autoencoder the half that is this part.
+    """
     if (source / "config.json").is_file():
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name, weights in sources.weights(source).items():
-        state = _narrowed(merge_lora.merged(load_file(weights), added), stored)
+        held = {key: value for key, value in load_file(weights).items() if key.startswith(HELD.get(role, ("",)))}
+        state = _narrowed(merge_lora.merged(held, added), stored)
         save_file(state, target / name, metadata={"format": "pt"})
 
 

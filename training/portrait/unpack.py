@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, AutoencoderTiny, ZImageTransformer2DModel
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import Qwen3Model
@@ -36,9 +37,17 @@ def sizes_of_networks(transformer: Any, encoder: Any, vae: Any, tiny: Any) -> Si
     )
 
 
+def autoencoder(bundle: Path) -> nn.Module:
+    """Of its two halves."""
+    vae: nn.Module = AutoencoderKL.from_config(AutoencoderKL.load_config(bundle / "decoder"))
+    halves = [load_file(bundle / half / "diffusion_pytorch_model.safetensors") for half in ("decoder", "encoder")]
+    vae.load_state_dict({**halves[0], **halves[1]})
+    return vae.float()
+
+
 def unpack(bundle: Path, work: Path) -> None:
     parts: dict[str, nn.Module] = {
-        "vae": AutoencoderKL.from_pretrained(bundle / "decoder").float(),
+        "vae": autoencoder(bundle),
         "tiny": AutoencoderTiny.from_pretrained(bundle / "preview_decoder").float(),
     }
     for name, part in parts.items():

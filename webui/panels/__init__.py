@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
@@ -16,7 +17,9 @@ from engines.jobs import JobQueue
 from engines.messages import parse
 from engines.settings import Settings
 from engines.status import BundleKind, BundleStatus, Choice, ModelStatus, Status
+from webui import uploads
 from webui.i18n import Words
+from webui.uploads import Upload
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -109,6 +112,15 @@ def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
     """A message of checked types out of what a browser, or somebody pretending to be one, sent."""
     try:
         return parse(kind, values)
+    except StudioError as exc:
+        raise complaint(exc, say) from exc
+
+
+def kept(desk: Desk, photo: Upload, say: Words) -> str:
+    """Where a photo lies that came through the page, for a worker to read when it comes to it."""
+    try:
+        with Path(photo.path).open("rb") as source:
+            return str(uploads.keep(source, desk.settings.uploads))
     except StudioError as exc:
         raise complaint(exc, say) from exc
 

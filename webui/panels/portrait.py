@@ -14,8 +14,9 @@ from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
 from engines.status import BundleStatus
 from webui.following import follow, resume
 from webui.i18n import Words, spoken
-from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, loras, parsed
+from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, loras, parsed, start_photo
 from webui.stream import Scene, scene_html
+from webui.uploads import Upload
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
@@ -51,6 +52,7 @@ class View:
     preview: gr.Radio
     wardrobe: gr.Accordion
     loras: loras.View
+    start: start_photo.StartPhoto
     stage: gr.HTML
     job: gr.BrowserState
     last_seed: gr.BrowserState
@@ -91,12 +93,13 @@ def _main_controls(desk: Desk) -> dict[str, Any]:
         names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
         quality = gr.Radio(names, value="standard", label=t("portrait_quality"), min_width=220, scale=2)
         count = gr.Slider(1, 8, 1, step=1, label=t("portrait_count"), min_width=140, elem_id="count")
+    start = start_photo.build(desk)
     go = gr.Button(t("portrait_go"), variant="primary", size="lg", elem_id="generate")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="cancel")
     backend = desk.backend_radio("backend")
     return {
         "cards": cards, "prompt": prompt, "quality": quality, "count": count, "go": go, "cancel": cancel,
-        "backend": backend,
+        "backend": backend, "start": start,
     }  # fmt: skip
 
 
@@ -146,7 +149,8 @@ class Handlers:
 
     def generate(
         self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
-        bundle: str, backend: str, preset: str, preview: PreviewMode, request: gr.Request, *worn: Any,
+        bundle: str, backend: str, preset: str, preview: PreviewMode, photo: Upload | None, strength: float,
+        request: gr.Request, *worn: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         say = spoken(request.headers.get("accept-language"))
         width, height = map(int, size.split("×"))
@@ -154,6 +158,7 @@ class Handlers:
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
             "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(worn),
+            **start_photo.fields(photo, strength, self.desk, say),
         }  # fmt: skip
         order = parsed(Generate, values, say)
         scene = Scene(state="running", caption=prompt, ratio=width / height, status="stage_load")
@@ -223,6 +228,7 @@ class Handlers:
             v.wardrobe: gr.update(open=True) if worn else gr.skip(),
             v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
             v.bundle: self.desk.offer_bundles("portrait", target), v.backend: self._backends(target, request),
+            v.start.photo: None,
             **dict(suited),
             **dict(zip(v.loras.rows, loras.put_on([asdict(lora) for lora in worn], self.desk), strict=True)),
         }  # fmt: skip
@@ -241,7 +247,7 @@ class Handlers:
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     order = [
         v.prompt, v.negative, v.size, v.steps, v.guidance, v.seed, v.count, v.bundle, v.backend, v.picked, v.preview,
-        *v.loras.values,
+        *v.start.inputs, *v.loras.values,
     ]  # fmt: skip
     drawn = gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
     page.load(do.come_back, [v.job], _shown(v), **LONG)

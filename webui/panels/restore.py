@@ -19,7 +19,7 @@ from engines.messages import Advice, Enhance, Failed, Inspect
 from webui import face_notes, uploads
 from webui.following import follow, resume
 from webui.i18n import Words, spoken
-from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, complaint, parsed
+from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, complaint, kept, parsed
 from webui.panels import photo_settings as settings
 from webui.stream import Scene, scene_html
 from webui.uploads import Upload
@@ -110,14 +110,7 @@ class Handlers:
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
             raise gr.Error(say("restore_empty"), print_exception=False)
-        return parsed(Enhance, {**fields, "image": self._kept(photo, say), "name": photo.name}, say)
-
-    def _kept(self, photo: Upload, say: Words) -> str:
-        try:
-            with Path(photo.path).open("rb") as source:
-                return str(uploads.keep(source, self.desk.settings.uploads))
-        except StudioError as exc:
-            raise complaint(exc, say) from exc
+        return parsed(Enhance, {**fields, "image": kept(self.desk, photo, say), "name": photo.name}, say)
 
     def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
         job_id, scene = self.desk.queue.submit(order), Scene(task="enhance", state="running", status="stage_load")
@@ -133,7 +126,7 @@ class Handlers:
         if photo is None:
             yield {v.advice: "", v.looked: ""}
             return
-        job_id = self.desk.queue.submit(parsed(Inspect, {"image": self._kept(photo, say)}, say))
+        job_id = self.desk.queue.submit(parsed(Inspect, {"image": kept(self.desk, photo, say)}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
         for event in self.desk.queue.follow(job_id):
             match event:

@@ -1,0 +1,40 @@
+"""
+An autoencoder's two halves: a checkpoint holds both in one folder or file, a bundle each in a folder of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from engines.bundle import Role
+from engines.errors import BundleError
+
+MARK = "encoder.conv_in.weight"  # how the name of one tensor ends, in every layout
+
+
+def with_encoder(parts: Mapping[Role, Path]) -> dict[Role, Path]:
+    """
+    A decoder may come without its encoder, and nothing is lost but photos as a start. In a bundle of earlier days both
+    lie in the decoder's folder. BundleError: a file cannot be read.
+    """
+    found: dict[Role, Path] = {role: path for role, path in parts.items() if role != "encoder"}
+    for path in (parts.get("encoder"), parts.get("decoder")):
+        if path is not None and "encoder" not in found and _encodes(path):
+            found["encoder"] = path
+    return found
+
+
+def _encodes(autoencoder: Path) -> bool:
+    files = sorted(autoencoder.glob("*.safetensors")) if autoencoder.is_dir() else [autoencoder]
+    return any(name.endswith(MARK) for file in files for name in _names(file))
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        with safe_open(file, "pt") as opened:
+            return list(opened.keys())
+    except (OSError, SafetensorError) as exc:
+        raise BundleError(f"{file.name} cannot be read: {exc}", bundle=file.name) from exc
