@@ -28,7 +28,8 @@ from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.retouch import Pixels
-from engines.toolchain import calibrate, embed, sources, steps, store, verify
+from engines.toolchain import calibrate, distill, embed, prune, sources, steps, store, verify
+from engines.toolchain.distill import Course
 from engines.toolchain.export import example, export, parity
 from engines.toolchain.merge_lora import Addition
 from engines.toolchain.quantize import quantize
@@ -85,13 +86,15 @@ def _recipe(name: str) -> Recipe:
 @dataclass(frozen=True)
 class Wish:
     """
-    `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser;
-    `prove`: with proof and report.
+    `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser,
+    which then loses the share `prune` and is taught again by `course`; `prove`: with proof and report.
     """
 
     prompts: tuple[str, ...] = ()
     calibration: Path | None = None
     loras: tuple[Addition, ...] = ()
+    prune: float = 0.0
+    course: Course | None = None
     prove: bool = False
 
 
@@ -133,6 +136,7 @@ class Builder:
         for role, path in self.source.parts.items():
             megabytes = _bytes(path) / 1e6
             yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
+        yield from distill.plan(self.wish.prune, self.wish.course, self._some_prompts(8), self._bundle)
         for role, path in self.source.parts.items():
             cost = 8 + _bytes(path) / 3e7
             yield Step("export", f"export {role}", cost, partial(self._export, role))
@@ -261,6 +265,7 @@ class Builder:
         about, tokenizer = self.source.about, self.work / "tokenizer.json"
         extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
         text = self.source.text if tokenizer.is_file() else None
+        pruned = prune.story(self.work / "denoiser")  # a source that was pruned has said so itself
         return Bundle(
             name=about.name or self.out.name,
             family=self.source.family,
@@ -272,7 +277,7 @@ class Builder:
             sizes=about.sizes if self.source.sampling else (),
             dialect=about.dialect,
             title=about.title or {"zh": self.out.name, "en": self.out.name},
-            lineage=(*about.lineage, *map(str, self.wish.loras)),
+            lineage=tuple(dict.fromkeys((*about.lineage, *map(str, self.wish.loras), *pruned))),
             extras=extras,
         )
 
@@ -291,9 +296,11 @@ class Builder:
         (bundle.root / "bundle.json").write_text(text, encoding="utf-8")
 
     def _write_card(self, bundle: Bundle) -> None:
-        """The maker's own, if there is one; what was measured stands in the report."""
+        """The maker's own, if there is one, with what was done since; what was measured stands in the report."""
         if self.source.card is not None:
-            shutil.copyfile(self.source.card, bundle.root / "card.md")
+            told = self.source.card.read_text(encoding="utf-8")
+            since = [f"\n- {line}\n" for line in prune.story(bundle.root / "denoiser") if line not in told]
+            (bundle.root / "card.md").write_text(told + "".join(since), encoding="utf-8")
         elif self.wish.prove:
             (bundle.root / "card.md").write_text(verify.card(bundle, self.recipe.name), encoding="utf-8")
 
