@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, gpen, photos, precisions, studio
+from benchmarks import decoders, gpen, photos, precisions, pruned, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -12,6 +12,7 @@ MEASUREMENTS = {
     "decoders": decoders.main,
     "precisions": precisions.main,
     "photos": photos.main,
+    "pruned": pruned.main,
 }
 
 
