@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, gpen, large, photos, precisions, studio
+from benchmarks import decoders, gpen, large, photos, precisions, pruned, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -15,6 +15,7 @@ MEASUREMENTS = {
     "decoders": decoders.main,
     "precisions": precisions.main,
     "photos": photos.main,
+    "pruned": pruned.main,
 }
 LARGE = {"sd": large.sd, "zimage": large.zimage}
 

@@ -57,8 +57,7 @@ class Enlarge(nn.Module):
 def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
     """Sines and cosines, as StableDiffusionPipeline.get_guidance_scale_embedding. (1,) -> (1, width)"""
     half = width // 2
-    frequencies = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=guidance.device) * -(math.log(10000.0) / (half - 1))
-    )
+    places = torch.arange(half, dtype=torch.float32, device=guidance.device)
+    frequencies = torch.exp(places * -(math.log(10000.0) / (half - 1)))
     angles = guidance[:, None] * 1000.0 * frequencies
     return F.pad(torch.cat((angles.sin(), angles.cos()), 1), (0, width % 2))

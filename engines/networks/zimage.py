@@ -35,7 +35,7 @@ class RealRotaryAttention:
         attention_mask: None = None,
         freqs_cis: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        heads = (1, -1, attn.heads, attn.to_q.out_features // attn.heads)
+        heads = (len(hidden_states), -1, attn.heads, attn.to_q.out_features // attn.heads)
         q, k, v = (project(hidden_states).view(heads) for project in (attn.to_q, attn.to_k, attn.to_v))
         assert freqs_cis is not None  # the graph below always passes it
         q, k = (_rotate(norm(x), *freqs_cis, self.turn) for norm, x in ((attn.norm_q, q), (attn.norm_k, k)))
@@ -46,7 +46,7 @@ class RealRotaryAttention:
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, turn: Tensor) -> Tensor:
     """
-    x (1, S, heads, d), cos and sin (S, 1, d), turn (d, d): neighbouring channels form the pairs. The quarter turn of
+    x (B, S, heads, d), cos and sin (S, 1, d), turn (d, d): neighbouring channels form the pairs. The quarter turn of
     each pair is a small matrix product, which compiled engines do several times faster than taking the channels apart
     and weaving them together again.
     """
@@ -74,7 +74,10 @@ class ZImageGraph(nn.Module):
             self.register_buffer(f"sin{i}", angle.sin(), persistent=False)
 
     def forward(self, latents: Tensor, time: Tensor, prompt: Tensor) -> Tensor:
-        """latents (1, C, h, w), time (1,) from 0 = noise to 1 = picture, prompt (1, T, D) -> (1, C, h, w)"""
+        """
+        latents (B, C, h, w), time (B,) from 0 = noise to 1 = picture, prompt (B, T, D) -> (B, C, h, w). One picture at
+        a time is what engines run; training takes several.
+        """
         net, (rows, columns) = self.net, (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
         temb = net.t_embedder(time * net.t_scale)
         caption, caption_length = _fill(net.cap_embedder(prompt), net.cap_pad_token)
@@ -128,7 +131,7 @@ def _angles(dim: int, length: int, theta: float) -> Tensor:
 
 
 def _fill(tokens: Tensor, filler: Tensor, total: int | None = None) -> tuple[Tensor, int]:
-    """Lengthen (1, S, D) with copies of filler (1, D). Written as a gather, so that adding none is the same graph as
+    """Lengthen (B, S, D) with copies of filler (1, D). Written as a gather, so that adding none is the same graph as
     adding some.
     """
     length = tokens.shape[1]
@@ -140,12 +143,12 @@ def _fill(tokens: Tensor, filler: Tensor, total: int | None = None) -> tuple[Ten
 
 
 def _patches(latents: Tensor) -> Tensor:
-    """(1, C, h, w) -> (1, h/2 * w/2, 4 C), the channel last within a patch"""
-    channels, rows, columns = latents.shape[1], latents.shape[2] // PATCH, latents.shape[3] // PATCH
-    x = latents.view(channels, rows, PATCH, columns, PATCH)
-    return x.permute(1, 3, 2, 4, 0).reshape(1, rows * columns, PATCH * PATCH * channels)
+    """(B, C, h, w) -> (B, h/2 * w/2, 4 C), the channel last within a patch"""
+    count, channels, rows, columns = *latents.shape[:2], latents.shape[2] // PATCH, latents.shape[3] // PATCH
+    x = latents.view(count, channels, rows, PATCH, columns, PATCH)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, PATCH * PATCH * channels)
 
 
 def _unpatch(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    x = tokens.view(rows, columns, PATCH, PATCH, -1)
-    return x.permute(4, 0, 2, 1, 3).reshape(1, -1, rows * PATCH, columns * PATCH)
+    x = tokens.view(len(tokens), rows, columns, PATCH, PATCH, -1)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, rows * PATCH, columns * PATCH)

@@ -21,6 +21,7 @@ from engines.errors import StudioError
 from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
 from engines.settings import Settings, SettingsError
 from engines.toolchain import build, recipe
+from engines.toolchain.distill import Course
 from engines.toolchain.merge_lora import Addition
 from engines.toolchain.steps import Emit
 
@@ -66,8 +67,19 @@ def _make(args: argparse.Namespace, emit: Emit) -> Path:
     more: dict[str, Any] = {"prompts": prompts, "calibration": args.calibration, "loras": loras, "prove": True}
     if args.kind == "portrait":
         more["checkpoints"] = Settings.load(os.environ).checkpoints  # tiny decoders may lie there
+        more["prune"], more["course"] = args.prune, _course(args)
     make(args.base, args.about, out, args.recipe, emit=emit, **more).verify()
     return out
+
+
+def _course(args: argparse.Namespace) -> Course | None:
+    """SettingsError: it says half of what it takes."""
+    if not args.distil and not args.captions:
+        return None
+    if not (args.prune and args.distil and args.captions):
+        raise SettingsError("--distil STEPS goes with --prune SHARE and --captions FILE")
+    lines = args.captions.read_text(encoding="utf-8").splitlines()
+    return Course(args.distil, tuple(line for line in lines if line.strip()), args.batch)
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,6 +98,14 @@ def _arguments() -> argparse.Namespace:
         metavar="FILE[:STRENGTH]",
         help="merged in; may be repeated",
     )
+    portrait.add_argument(
+        "--prune", type=float, default=0.0, metavar="SHARE", help="of the denoiser's parameters and operations to save"
+    )
+    portrait.add_argument(
+        "--distil", type=int, default=0, metavar="STEPS", help="teach the pruned denoiser what the whole one draws"
+    )
+    portrait.add_argument("--captions", type=Path, help="text file: a caption a line, to draw for that; thousands")
+    portrait.add_argument("--batch", type=int, default=32, help="pictures in a step of it")
     restorer = kinds.add_parser("restorer", help="from a GPEN: .pth, .safetensors, .onnx, or a bundle")
     restorer.add_argument("--weights", dest="base", type=Path, required=True)
     detector = kinds.add_parser("detector", help="from CenterFace or YuNet as .onnx; one named detector takes over")

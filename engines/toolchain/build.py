@@ -19,14 +19,15 @@ from typing import Any
 
 from engines import backends, memory
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest
-from engines.errors import EngineError
+from engines.errors import EngineError, OptionError
 from engines.kit import Kit
 from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.proof import Case
 from engines.retouch import Pixels
-from engines.toolchain import calibrate, draft, embed, halve, sources, steps, store, verify
+from engines.toolchain import calibrate, distill, draft, embed, halve, sources, steps, store, verify
+from engines.toolchain.distill import Course
 from engines.toolchain.draft import Draft
 from engines.toolchain.export import export, parity
 from engines.toolchain.large import Large
@@ -86,13 +87,15 @@ def _recipe(name: str) -> Recipe:
 @dataclass(frozen=True)
 class Wish:
     """
-    `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser;
-    `prove`: with proof and report.
+    `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser,
+    which then loses the share `prune` and is taught again by `course`; `prove`: with proof and report.
     """
 
     prompts: tuple[str, ...] = ()
     calibration: Path | None = None
     loras: tuple[Addition, ...] = ()
+    prune: float = 0.0
+    course: Course | None = None
     prove: bool = False
 
 
@@ -112,6 +115,10 @@ class Builder:
         return Draft(self.source, self.recipe, self.work, self.out.name, tuple(map(str, self.wish.loras)))
 
     def build(self, emit: Emit) -> Bundle:
+        if self.wish.prune and self.recipe.lean:
+            raise OptionError(
+                "recipe", self.recipe.name, "with --prune, one that keeps its source; then build from that"
+            )
         steps.resume(self.work, self._inputs())
         records = steps.run(list(self._steps()), self.work, emit)
         bundle = self.draft.bundle()
@@ -139,6 +146,7 @@ class Builder:
         for role, path in self.source.parts.items():
             megabytes = _bytes(path) / 1e6
             yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
+        yield from distill.plan(self.wish.prune, self.wish.course, self._some_prompts(8), self.draft.bundle)
         for role, path in self.source.parts.items():
             if not self.recipe.alone(role):
                 cost = 8 + _bytes(path) / 3e7

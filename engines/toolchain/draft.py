@@ -6,7 +6,6 @@ that say so. Knows where things lie; makes none of them.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from engines import memory
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Precision, Role, digest
-from engines.toolchain import halve, verify
+from engines.toolchain import halve, prune, verify
 from engines.toolchain.export import example
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import Source
@@ -62,6 +61,7 @@ class Draft:
         about, tokenizer = self.source.about, self.work / "tokenizer.json"
         extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
         text = self.source.text if tokenizer.is_file() else None
+        pruned = prune.story(self.work / "denoiser")  # a source that was pruned has said so itself
         return Bundle(
             name=about.name or self.name,
             family=self.source.family,
@@ -73,7 +73,7 @@ class Draft:
             sizes=about.sizes if self.source.sampling else (),
             dialect=about.dialect,
             title=about.title or {"zh": self.name, "en": self.name},
-            lineage=(*about.lineage, *self.lineage),
+            lineage=tuple(dict.fromkeys((*about.lineage, *self.lineage, *pruned))),
             extras=extras,
         )
 
@@ -113,8 +113,10 @@ class Draft:
         (bundle.root / "bundle.json").write_text(text, encoding="utf-8")
 
     def write_card(self, bundle: Bundle, proved: bool) -> None:
-        """The maker's own, if there is one; what was measured stands in the report."""
+        """The maker's own, if there is one, with what was done since; what was measured stands in the report."""
         if self.source.card is not None:
-            shutil.copyfile(self.source.card, bundle.root / "card.md")
+            told = self.source.card.read_text(encoding="utf-8")
+            since = [f"\n- {line}\n" for line in prune.story(bundle.root / "denoiser") if line not in told]
+            (bundle.root / "card.md").write_text(told + "".join(since), encoding="utf-8")
         elif proved:
             (bundle.root / "card.md").write_text(verify.card(bundle, self.recipe.name), encoding="utf-8")
