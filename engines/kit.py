@@ -131,7 +131,7 @@ class Kit:
     def memory_for(self, size: tuple[int, int]) -> memory.Plan:
         """What drawing a picture of this size (width, height) takes. MemoryShort: more than there is."""
         parts = [self._part(role) for role in sorted(self.bundle.roles)]
-        return memory.plan(self.bundle, parts, size, self.budget)
+        return memory.plan(self.bundle, parts, self.engine.name, size, self.budget)
 
     def close(self) -> None:
         """Let go of every part that was loaded; what is used again is loaded again."""

@@ -3,7 +3,8 @@ What a job takes of this machine's memory, foretold before anything is loaded: a
 other where that would be too much; the decoder in pieces where even that would. What cannot fit is refused with words.
 
 Weights are counted from the files. What a network needs beside them, and keeps until it is let go of, was measured
-(benchmarks/true_size.py): a number of bytes for each pixel of the picture.
+(benchmarks/large.py): a number of bytes for each pixel of the picture. Pages of mapped files do not count: they are
+taken back by the system when it needs them, though tools show them as memory of the process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BASE = 350_000_000  # Python, numpy, the engine's library
 BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 1500, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
+UNPACKED = {("ort", "int8"): 7.0}  # ONNX Runtime computes most convolutions of such graphs in float32
 UNLIMITED = 2**62
 Sizes = tuple[int, int]
 
@@ -41,10 +43,10 @@ class Plan:
         return f"about {self.peak / GB:.1f} GB of memory{how}"
 
 
-def plan(bundle: Bundle, parts: Sequence[Part], size: Sizes, budget: int) -> Plan:
+def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> Plan:
     """For a picture of `size` (width, height) by these parts, one a role. MemoryShort: nothing would make it fit."""
     cells = tiles.SIDE * bundle.need(bundle.sampling, "sampling").latent_stride
-    whole = {part.role: _weights(bundle, part) + _work(part.role, math.prod(size)) for part in parts}
+    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, math.prod(size)) for part in parts}
     piecewise = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", math.prod(size) - cells**2)}
     for turns, needs in ((False, whole), (True, whole), (True, piecewise)):
         found = Plan(turns, needs is piecewise, _peak(needs, turns))
@@ -66,10 +68,10 @@ def fitting(bundle: Bundle, part: Part, budget: int) -> Precision:
     return "fp32" if BASE + numbers(bundle.root / part.file) * 4 <= budget else "bf16"
 
 
-def _weights(bundle: Bundle, part: Part) -> int:
+def _weights(bundle: Bundle, part: Part, engine: str) -> int:
     path = bundle.root / part.file
     if part.precision in ("int8", "int4"):
-        return int(PACKED * _bytes(path))
+        return int(UNPACKED.get((engine, part.precision), PACKED) * _bytes(path))
     return numbers(path) * (2 if part.precision == "bf16" else 4)
 
 

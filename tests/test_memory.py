@@ -38,7 +38,7 @@ def bundle(root: Path, precision: Precision = "int8") -> Bundle:
 
 
 def needs(made: Bundle, budget: int, size: tuple[int, int] = SIZE) -> memory.Plan:
-    return memory.plan(made, made.parts, size, budget)
+    return memory.plan(made, made.parts, "openvino", size, budget)
 
 
 def test_everything_stays_where_there_is_room(tmp_path: Path) -> None:
@@ -73,6 +73,14 @@ def test_a_larger_picture_needs_more(tmp_path: Path) -> None:
     assert peaks == sorted(set(peaks))
 
 
+def test_an_engine_that_unpacks_integers_needs_more(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    packed, unpacked = (
+        memory.plan(made, made.parts, name, SIZE, memory.UNLIMITED).peak for name in ("openvino", "ort")
+    )
+    assert unpacked > 3 * packed
+
+
 def test_numbers_are_counted_from_the_headers(tmp_path: Path) -> None:
     """Half-width weights are as many as wide ones; the shards of a folder are added up."""
     for name, kind, shape, size in (("a", "F16", [1000, 30], 2), ("b", "F32", [500], 4)):
@@ -102,8 +110,8 @@ def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[obj
 def peaks(tmp_path: Path) -> tuple[int, int]:
     """Of the fake bundle: all together, and in turn."""
     made = write_portrait(tmp_path / "measured")
-    together = memory.plan(made, made.parts, (64, 64), memory.UNLIMITED).peak
-    return together, memory.plan(made, made.parts, (64, 64), together - 1).peak
+    together = memory.plan(made, made.parts, "fake", (64, 64), memory.UNLIMITED).peak
+    return together, memory.plan(made, made.parts, "fake", (64, 64), together - 1).peak
 
 
 def test_in_turn_the_denoiser_has_gone_when_the_decoder_comes(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def begin(base: Path, out: Path, recipe: str = "edge-fp32") -> Bundle:
     steps.resume(builder.work, "these")
     for role in builder.source.parts:
         builder._store(role, print)
-    return builder._bundle()
+    return builder.draft.bundle()
 
 
 def cut(bundle: Bundle, ratio: float) -> Bundle:

@@ -71,6 +71,8 @@ def ranges(bundle: Bundle) -> dict[str, Range]:
         stride, (width, height) = bundle.sampling.latent_stride, bundle.sizes[0]
         most = max(map(max, bundle.sizes)) // stride
         found.update(h=(LEAST_CELLS, height // stride, most), w=(LEAST_CELLS, width // stride, most))
+        least, largest = LEAST_CELLS * stride, most * stride
+        found.update(H=(least, height, largest), W=(least, width, largest))  # of a photo
     if bundle.face is not None:
         side = bundle.face.size_px
         found.update({axis: (min(LEAST_PX, side), side, side) for axis in "HW"})

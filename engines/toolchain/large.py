@@ -1,6 +1,6 @@
 """
 A role whose network is large: from its weights on the disk to a quantised graph, without the network ever being whole
-in float32 (stream.py). Layers are not tried one by one, which would take days, but what comes out is measured as for
+in float32 (streaming.py). Layers are not tried one by one, which would take days, but what comes out is measured as for
 small ones (quantize.py).
 """
 
@@ -19,7 +19,7 @@ from engines.bundle import Bundle, Part
 from engines.networks.graphs import open_graph
 from engines.networks.session import TorchSession
 from engines.signatures import Array
-from engines.toolchain import observe, stream
+from engines.toolchain import observe
 from engines.toolchain.export import export_hollow
 from engines.toolchain.quantize import Outcome, opened, output_db, output_of
 from engines.toolchain.recipe import Treatment
@@ -47,7 +47,7 @@ class Large:
         graph = open_graph(self.bundle, self.part, None)
         model = export_hollow(graph, self.part.role, self.example)
         weights = {name: parameter.data for name, parameter in graph.named_parameters()}
-        chosen = [layer.weight for layer in stream.layers(model, self.how.ops)]
+        chosen = [layer.weight for layer in streaming.layers(model, self.how.ops)]
         seen, wanted = self._watch(chosen, say)
         compared: dict[str, float] = {}
         for name, known in seen.items():
@@ -68,7 +68,7 @@ class Large:
     def _write(self, model: onnx.ModelProto, weights: Mapping[str, Tensor], path: Path, known: Known) -> None:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        stream.write(copy, weights, path, self.how, known)
+        streaming.write(copy, weights, path, self.how, known)
 
     def _watch(self, layers: Sequence[str], say: Say) -> tuple[dict[str, Known], list[tuple[Feeds, Array]]]:
         """Ranges by every method, and what the network makes of the feeds that are held out."""
