@@ -56,7 +56,7 @@ class OrtEngine:
     def probe(self) -> Probe:
         if find_spec("onnxruntime") is None:
             return Probe(False, "", "onnxruntime is not installed")
-        runtime = version(GPU_PACKAGE) if built_for_gpus() else version("onnxruntime")
+        runtime = version(GPU_PACKAGE) or version("onnxruntime")
         try:
             gpu = cuda.gpu()
         except EngineError:  # most machines have none, which needs no words
