@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from engines.networks.session import TorchSession
 from engines.signatures import SIGNATURES
-from engines.toolchain import observe
+from engines.toolchain import observe, streaming
 from engines.toolchain.export import LARGE, export_hollow
 from engines.toolchain.quantize import opened, output_db, output_of
 from engines.toolchain.recipe import Treatment

@@ -19,7 +19,7 @@ from engines.bundle import Bundle, Part
 from engines.networks.graphs import open_graph
 from engines.networks.session import TorchSession
 from engines.signatures import Array
-from engines.toolchain import observe
+from engines.toolchain import observe, streaming
 from engines.toolchain.export import export_hollow
 from engines.toolchain.quantize import Outcome, opened, output_db, output_of
 from engines.toolchain.recipe import Treatment
