@@ -34,7 +34,7 @@ def received(folder: Path, payload: Any) -> Upload | None:
     if payload is None:
         return None
     path = Path(payload.path or "").resolve()
-    if not path.is_relative_to(folder):
+    if not (path.is_relative_to(folder) and path.is_file()):  # the folder itself is none
         raise ValueError("not a file that was uploaded")
     return Upload(str(path), own_name(payload.orig_name or path.name))
 
