@@ -74,7 +74,8 @@ def copied(bundle: Bundle, folder: Path) -> Bundle:
     return replace(bundle, root=folder)
 
 
-@every_family
+@pytest.mark.parametrize("family", ["zimage"])  # a U-Net's course takes minutes, and differs in its lessons alone
+@pytest.mark.slow
 def test_it_comes_nearer_to_its_teacher_and_stays_as_small(
     pruned: Callable[[str], Bundle], tmp_path: Path, family: str
 ) -> None:
