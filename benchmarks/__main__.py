@@ -1,6 +1,6 @@
 """
 ./run.sh bench [name ...]: run the named measurements, or all of the first ones, one after the other. Those of large
-models take an hour and 50 GB of disk, and are run by name alone.
+models take an hour or more and 35 GB of disk, and are run by name alone.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Drawn:
     finish_s: float
     peak_mb: float
     reason: str
+    foretold: str
     ended: float
 
 
@@ -65,7 +66,9 @@ def _draw(studio: Studio, request: Generate, job: str, folder: Path) -> Drawn:
             sys.exit(f"{job}: {event.detail}")
     assert isinstance(event, Final)
     finish_s = time.perf_counter() - started
-    return Drawn(job, round(look_s, 3), round(finish_s, 3), round(peak_mb()), event.reason, time.time())
+    kit, _ = studio.kits.take(request.bundle, request.backend)
+    foretold = str(kit.memory_for((request.width or 0, request.height or 0)))
+    return Drawn(job, round(look_s, 3), round(finish_s, 3), round(peak_mb()), event.reason, foretold, time.time())
 
 
 if __name__ == "__main__":

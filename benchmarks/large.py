@@ -2,8 +2,8 @@
 Models of true size with random weights: what a step, a job and a build cost, in seconds, memory and bytes on the disk.
 `sd`: Stable Diffusion 1.5 by LCM, recipe lean-int8. `zimage`: Z-Image-Turbo with Qwen3-4B, recipe lean-int4.
 
-Checkpoints and bundles are made once, in data/bench (25 GB for both), and used again. Each job runs in a process of its
-own; a build's memory is that of its process. Pictures of random weights say nothing, likenesses little.
+Checkpoints and bundles are made once, in data/bench (about 35 GB for both), and used again. Each job runs in a process
+of its own; a build's memory is that of its process. Pictures of random weights say nothing, likenesses little.
 """
 
 from __future__ import annotations
@@ -127,10 +127,9 @@ def _jobs(bundle: Bundle, job: str) -> None:
         started = time.time()
         first, again = jobs.apart(bundle.root, engine, job, job)
         cold_s = first.ended - started - again.finish_s
-        told = first.reason.partition("about ")[2]
         print(
             f"| {engine} | {again.look_s:.1f} s | {again.finish_s:.1f} s | {cold_s:.1f} s "
-            f"| {again.peak_mb:.0f} | {told} |"
+            f"| {again.peak_mb:.0f} | {first.foretold} |"
         )
 
 

@@ -25,7 +25,7 @@ from engines.bundle import BUILT_IN
 from engines.toolchain.stable_diffusion import SD15
 
 SHARD_BYTES = 2_000_000_000
-LIVELY = 4.0  # the last layer's weights are this much larger: or a random decoder's pictures are grey
+LIVELY = 4.0  # a decoder's last weights are this much larger: or its pictures are grey
 QWEN3_4B = {
     "vocab_size": 151936, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "head_dim": 128,
     "num_key_value_heads": 8, "intermediate_size": 9728, "max_position_embeddings": 40960,
@@ -113,9 +113,7 @@ def _random(key: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
     if len(shape) < 2:
         return torch.zeros(shape) if key.endswith("bias") else torch.ones(shape)
     scale = 1 / math.sqrt(math.prod(shape[1:]))
-    if key.startswith(("decoder.conv_out", "conv_out")):
-        scale *= LIVELY if key.startswith("decoder") else 1
-    return torch.randn(shape, generator=generator) * scale
+    return torch.randn(shape, generator=generator) * scale * (LIVELY if key.startswith("decoder.conv_out") else 1)
 
 
 if __name__ == "__main__":

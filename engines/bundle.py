@@ -210,6 +210,12 @@ def digest(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def size_bytes(path: Path) -> int:
+    """Of a file, or of all files of a folder; nothing there: 0."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _file_digest(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

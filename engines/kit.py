@@ -154,7 +154,7 @@ class Kit:
         """Weights for PyTorch, which it computes with in float32 or, where memory is short, in bf16."""
         part = self.bundle.part(role, self.engine.formats)
         wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
-        return replace(part, precision=memory.fitting(self.bundle, part, self.budget)) if wide else part
+        return replace(part, precision=memory.fitting(self.bundle.root / part.file, self.budget)) if wide else part
 
 
 def stored_name(prompt: str) -> str:

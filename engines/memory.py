@@ -2,9 +2,10 @@
 What a job takes of this machine's memory, foretold before anything is loaded: all parts together, or one after the
 other where that would be too much; the decoder in pieces where even that would. What cannot fit is refused with words.
 
-Weights are counted from the files. What a network needs beside them, and keeps until it is let go of, was measured
-(benchmarks/large.py): a number of bytes for each pixel of the picture. Pages of mapped files do not count: they are
-taken back by the system when it needs them, though tools show them as memory of the process.
+Weights are counted from the files. What a network needs beside them, and keeps until it is let go of, grows with the
+picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (768x768, benchmarks/large.py), and
+how they share them is a guess on the safe side. Pages of mapped files do not count: they are taken back by the system
+when it needs them, though tools show them as memory of the process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines import tiles
-from engines.bundle import Bundle, Part, Precision, Role
+from engines.bundle import Bundle, Part, Precision, Role, size_bytes
 from engines.errors import MemoryShort
 
 GB = 1_000_000_000
@@ -25,7 +26,7 @@ BASE = 350_000_000  # Python, numpy, the engine's library
 BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 1500, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
-UNPACKED = {("ort", "int8"): 7.0}  # ONNX Runtime computes most convolutions of such graphs in float32
+UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
 UNLIMITED = 2**62
 Sizes = tuple[int, int]
 
@@ -40,7 +41,7 @@ class Plan:
 
     def __str__(self) -> str:
         how = (", one part after the other" if self.turns else "") + (", decoded in pieces" if self.pieces else "")
-        return f"about {self.peak / GB:.1f} GB of memory{how}"
+        return f"{self.peak / GB:.1f} GB of memory{how}"
 
 
 def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> Plan:
@@ -63,26 +64,20 @@ def _peak(needs: Mapping[Role, int], turns: bool) -> int:
     return BASE + beside + max(*fleeting, max(stay) if turns else sum(stay))
 
 
-def fitting(bundle: Bundle, part: Part, budget: int) -> Precision:
-    """What PyTorch computes in: bf16 takes half of the memory that float32 does, and the time of two."""
-    return "fp32" if BASE + numbers(bundle.root / part.file) * 4 <= budget else "bf16"
+def fitting(path: Path, budget: int) -> Precision:
+    """What PyTorch computes in with these weights: bf16 takes half of the memory that float32 does, and more time."""
+    return "fp32" if BASE + numbers(path) * 4 <= budget else "bf16"
 
 
 def _weights(bundle: Bundle, part: Part, engine: str) -> int:
     path = bundle.root / part.file
     if part.precision in ("int8", "int4"):
-        return int(UNPACKED.get((engine, part.precision), PACKED) * _bytes(path))
+        return int(UNPACKED.get((engine, part.precision), PACKED) * size_bytes(path))
     return numbers(path) * (2 if part.precision == "bf16" else 4)
 
 
 def _work(role: Role, pixels: int) -> int:
     return BYTES_A_PIXEL.get(role, 0) * pixels
-
-
-def _bytes(path: Path) -> int:
-    return (
-        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
-    )
 
 
 def numbers(path: Path) -> int:
@@ -97,6 +92,11 @@ def _in_header(file: Path) -> int:
     with file.open("rb") as opened:
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def usable_bytes() -> int:
+    """What models may take where nobody has said."""
+    return int(free_bytes() * SHARE)
 
 
 def free_bytes() -> int:

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from engines import images, memory, negatives, parameters, sampler, start_photo
@@ -115,13 +114,14 @@ class Drawing:
     pace: Pace
     started: float
     cancelled: Callable[[], bool]
+    memory: memory.Plan
     photo: Pixels | None = None
     loras: tuple[LoraFile, ...] = ()
     without: tuple[str, ...] = ()
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
         plan, r = self.plan, self.plan.request
-        self._let_go("denoiser", "decoder")  # of a job that was stopped; or MemoryShort, before anything is loaded
+        self._let_go("denoiser", "decoder")  # of a job that was stopped
         yield Progress("encode", 0, plan.todo, self.pace.eta_s(plan.todo * r.count, r.count), 1, r.count)
         prompt = self.kit.embedding(r.prompt, embeddings)
         negative = self.kit.embedding(r.negative, embeddings) if plan.schedule.guidance else None
@@ -152,10 +152,6 @@ class Drawing:
         yield Final(
             tuple(names), plan.seed, self.seconds(), self.kit.engine.name, self.reason, decoder, without=self.without
         )
-
-    @cached_property
-    def memory(self) -> memory.Plan:
-        return self.kit.memory_for((self.plan.width, self.plan.height))
 
     def _let_go(self, *roles: Role) -> None:
         """Where parts take turns."""

@@ -88,7 +88,8 @@ def make(kit: Kit, case: Case, folder: Path) -> Made:
         return _restore(kit, images.read(kit.bundle.root / PROOF / case.face))
     started, looked = time.perf_counter(), 0.0
     plan = Plan.of(Generate(case.prompt, seed=case.seed), kit.bundle)
-    drawing = Drawing(plan, kit, "", folder, Pace(), started, lambda: False)
+    needs = kit.memory_for((plan.width, plan.height))
+    drawing = Drawing(plan, kit, "", folder, Pace(), started, lambda: False, needs)
     for event in drawing.events(ArrayCache(folder / "embeddings", 8)):
         if isinstance(event, Preview) and not looked:
             looked = time.perf_counter() - started

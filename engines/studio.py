@@ -97,7 +97,7 @@ class Studio:
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
         if needs.turns:
             self.kits.leave(kit)
-        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, photo, loras)
+        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, needs, photo, loras)
         yield from drawing.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:

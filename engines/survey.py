@@ -10,7 +10,7 @@ from typing import Literal
 
 from engines import backends
 from engines.backends import Candidate
-from engines.bundle import Bundle, Role, Shelf
+from engines.bundle import Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
 from engines.status import BundleKind, BundleStatus, Choice, EngineStatus
 from engines.verdicts import Verdicts
@@ -72,7 +72,7 @@ def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> Bund
         engine=chosen,
         reason=reason,
         choices=tuple(_choice(backends.candidate(bundle, engine, known)) for engine in backends.engines()),
-        size_mb=round(sum(path.stat().st_size for path in bundle.root.rglob("*") if path.is_file()) / 1e6, 1),
+        size_mb=round(size_bytes(bundle.root) / 1e6, 1),
         card=_card(bundle.root / "card.md"),
         family=bundle.family,
         takes_loras=bundle.takes_loras,

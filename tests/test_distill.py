@@ -53,7 +53,7 @@ def course(steps: int) -> Course:
 
 
 def learn(bundle: Bundle, steps: int) -> dict[str, Any]:
-    return distill.denoiser(bundle, Course(steps, CAPTIONS, batch=8), print)
+    return distill.denoiser(bundle, course(steps), print)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from engines import memory
-from engines.bundle import Bundle, Part, Precision, Role, Sampling
+from engines.bundle import Bundle, Part, Precision, Role, Sampling, Shelf
 from engines.cache import ArrayCache
 from engines.errors import MemoryShort
 from engines.kit import Kit
-from engines.messages import Final, Generate, Preview, Progress
+from engines.messages import Failed, Final, Generate, Preview, Progress
 from engines.portrait import Drawing, Pace, Plan
+from engines.studio import Studio
 from tests.fakes import FakeEngine, write_portrait
 
 MB = 1_000_000
@@ -103,7 +104,7 @@ def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[obj
     kit = Kit(write_portrait(tmp_path / "portrait"), engine, budget)
     plan = Plan.of(Generate("红发", seed=1, steps=2, count=count), kit.bundle)
     (tmp_path / "out").mkdir()
-    drawing = Drawing(plan, kit, "why", tmp_path / "out", Pace(), 0.0, lambda: False)
+    drawing = Drawing(plan, kit, "why", tmp_path / "out", Pace(), 0.0, lambda: False, kit.memory_for((64, 64)))
     return engine, list(drawing.events(ArrayCache(tmp_path / "cache", 8)))
 
 
@@ -141,8 +142,8 @@ def test_together_nothing_is_let_go(tmp_path: Path) -> None:
 
 def test_without_memory_nothing_is_loaded(tmp_path: Path) -> None:
     engine = FakeEngine()
-    kit = Kit(write_portrait(tmp_path / "portrait"), engine, 10 * MB)
-    drawing = Drawing(Plan.of(Generate("p"), kit.bundle), kit, "", tmp_path, Pace(), 0.0, lambda: False)
-    with pytest.raises(MemoryShort):
-        list(drawing.events(ArrayCache(tmp_path / "cache", 8)))
+    write_portrait(tmp_path / "portrait")
+    studio = Studio(Shelf((tmp_path,)), tmp_path / "state", engine.select, budget=10 * MB)
+    (end,) = (event for event in studio.run(Generate("p", bundle="portrait"), tmp_path) if isinstance(event, Failed))
+    assert end.code == "memory_short" and end.facts["budget_gb"] == 0.0
     assert engine.opened == []

@@ -111,7 +111,7 @@ def test_live_shows_previews_then_the_picture(studio: Studio, out: Path) -> None
     assert (last.seed, last.engine, last.reason, last.decoder) == (
         5,
         "fake",
-        "fake, asked for auto; about 0.4 GB of memory",
+        "fake, asked for auto; 0.4 GB of memory",
         "vae",
     )
     shown = [event for event in events if isinstance(event, Preview)]

@@ -48,7 +48,7 @@ def main() -> int:
 
 def _budget(settings: Settings) -> int:
     """Bytes of memory for models."""
-    return int(settings.memory_gb * memory.GB or memory.free_bytes() * memory.SHARE)
+    return int(settings.memory_gb * memory.GB) or memory.usable_bytes()
 
 
 def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:

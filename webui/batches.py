@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from html import escape
 
-from engines.errors import Fact, StudioError
+from engines.errors import Fact
 from engines.jobs import ENDED, Job, JobQueue, State
 from engines.messages import Enhance, Event, FaceReport, Failed, Final, Preview
 from webui import face_notes
-from webui.following import remembered
+from webui.following import jobs_of
 from webui.i18n import Words
 from webui.stream import address, left_text, untouched
 
@@ -43,13 +42,7 @@ class Item:
 
 def read(queue: JobQueue, jobs: object) -> list[Item]:
     """The restorations that a browser remembers. What is none of them is passed over: it may send anything."""
-    found = []
-    for name in remembered(jobs, LIMIT):
-        with suppress(StudioError):
-            job = queue.job(name)
-            if isinstance(job.request, Enhance):
-                found.append(_item(queue, job, job.request))
-    return found
+    return [_item(queue, job, order) for job, order in jobs_of(queue, jobs, Enhance, LIMIT)]
 
 
 def _item(queue: JobQueue, job: Job, order: Enhance) -> Item:

@@ -7,15 +7,13 @@ came from outside is escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 
-from engines.errors import StudioError
 from engines.jobs import ENDED, Job, JobQueue, State
 from engines.messages import Event, Failed, Fetch, Progress
 from engines.status import ModelStatus, Status
-from webui.following import remembered
+from webui.following import jobs_of
 from webui.i18n import Words
 from webui.stream import left_text
 
@@ -42,13 +40,7 @@ class Download:
 
 def read(queue: JobQueue, jobs: object) -> list[Download]:
     """The downloads that a browser remembers. What is none of them is passed over."""
-    found = []
-    for name in remembered(jobs, LIMIT):
-        with suppress(StudioError):
-            job = queue.job(name)
-            if isinstance(job.request, Fetch):
-                found.append(_download(queue, job, job.request))
-    return found
+    return [_download(queue, job, order) for job, order in jobs_of(queue, jobs, Fetch, LIMIT)]
 
 
 def _download(queue: JobQueue, job: Job, order: Fetch) -> Download:

@@ -6,11 +6,14 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import TypeVar
 
-from engines.errors import NotFoundError
-from engines.jobs import ENDED, JobQueue
+from engines.errors import NotFoundError, StudioError
+from engines.jobs import ENDED, Job, JobQueue
 from webui.stream import Scene, advance, waiting
 
+T = TypeVar("T")
 LOOK_S = 0.4
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -19,6 +22,15 @@ def remembered(jobs: object, limit: int) -> list[str]:
     """The names of jobs that a browser keeps, each once. It may send anything: what is no name is passed over."""
     names = [name for name in jobs if isinstance(name, str)] if isinstance(jobs, list) else []
     return list(dict.fromkeys(filter(JOB_ID.fullmatch, names)))[:limit]
+
+
+def jobs_of(queue: JobQueue, jobs: object, kind: type[T], limit: int) -> Iterator[tuple[Job, T]]:
+    """The jobs of one kind of request that a browser keeps, each with it. What is none of them is passed over."""
+    for name in remembered(jobs, limit):
+        with suppress(StudioError):
+            job = queue.job(name)
+            if isinstance(job.request, kind):
+                yield job, job.request
 
 
 def follow(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:

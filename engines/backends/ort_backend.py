@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.backends import Probe, Session, cores, cuda, processor, version, vocabulary
-from engines.bundle import Bundle, Format, Part
+from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.errors import EngineError
 from engines.signatures import Array, check_words
 
@@ -134,15 +134,10 @@ def _graph(bundle: Bundle, part: Part) -> Path:
 
 def _kept(bundle: Bundle, part: Part) -> Path | None:
     """Where the optimised graph lies or may lie: for these bytes, this version, this processor."""
-    if bundle.cache is None or not 0 < _bytes(bundle.root / part.file) < KEPT_BYTES:
+    if bundle.cache is None or not 0 < size_bytes(bundle.root / part.file) < KEPT_BYTES:
         return None
     facts = f"{part.sha256} {part.file} {version('onnxruntime')} {cores()} {processor()}"
     return bundle.cache / "ort" / f"{hashlib.sha256(facts.encode()).hexdigest()}.onnx"
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def failures() -> tuple[type[Exception], ...]:

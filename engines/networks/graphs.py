@@ -68,7 +68,7 @@ def _denoiser(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
     kinds = {"zimage": (ZImageGraph, ZImageTransformer2DModel), "sd": (UNetGraph, UNet2DConditionModel)}
     graph, kind = kinds[bundle.family]
     if units.is_narrower(path):
-        return graph(units.load(kind, path).to(width))
+        return graph(units.load(kind, path, width))
     return graph(_complete(kind, path, torch_dtype=width))
 
 

@@ -197,10 +197,10 @@ def sketch(kind: Any, folder: Path) -> Any:
     return net
 
 
-def load(kind: Any, folder: Path) -> Any:
-    """In float32. ValueError: tensors are missing, unknown, or of shapes that do not go together."""
+def load(kind: Any, folder: Path, width: torch.dtype) -> Any:
+    """ValueError: tensors are missing, unknown, or of shapes that do not go together."""
     net = sketch(kind, folder)
     for path in sorted(folder.glob("*.safetensors")):
-        state = {name: value.float() for name, value in load_file(path).items()}
+        state = {name: value.to(width) for name, value in load_file(path).items()}
         net.load_state_dict(state, strict=False, assign=True)
     return net

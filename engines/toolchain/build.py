@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import backends, memory
-from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest, size_bytes
 from engines.errors import EngineError, OptionError
 from engines.kit import Kit
 from engines.messages import Event
@@ -144,20 +144,20 @@ class Builder:
 
     def _steps(self) -> Iterator[Step]:
         for role, path in self.source.parts.items():
-            megabytes = _bytes(path) / 1e6
+            megabytes = size_bytes(path) / 1e6
             yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
         yield from distill.plan(self.wish.prune, self.wish.course, self._some_prompts(8), self.draft.bundle)
         for role, path in self.source.parts.items():
             if not self.recipe.alone(role):
-                cost = 8 + _bytes(path) / 3e7
+                cost = 8 + size_bytes(path) / 3e7
                 yield Step("export", f"export {role}", cost, partial(self._export, role))
         for role, path in self.source.parts.items():
             if (how := self.recipe.of(role)).quantize:
                 title = f"{how.precision} {role}, {how.quantize}"
-                cost = (10 + _bytes(path) / 2e6) * max(1, len(how.ranges))
+                cost = (10 + size_bytes(path) / 2e6) * max(1, len(how.ranges))
                 yield Step("quantize", title, cost, partial(self._quantize, role))
             elif self._for_tensorrt(role):
-                yield Step("export", f"{how.tensorrt} {role}", 5 + _bytes(path) / 3e7, partial(self._halve, role))
+                yield Step("export", f"{how.tensorrt} {role}", 5 + size_bytes(path) / 3e7, partial(self._halve, role))
         if self.wish.prompts and "text_encoder" in self.source.parts:
             yield Step("embed", f"read {len(self.wish.prompts)} prompts", 5, self._embed)
         if self.wish.prove:
@@ -177,14 +177,14 @@ class Builder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         store.part(role, source, folder, self.recipe.stored, loras, say)
-        return {"bytes": _bytes(folder)}
+        return {"bytes": size_bytes(folder)}
 
     def _export(self, role: Role, say: Say) -> dict[str, Any]:
         part = self.draft.origin(role)
         if part is None:
             say("is ONNX already")
             return {}
-        graph, model = open_graph(self.draft.bundle(), part), self.work / role / "model.onnx"
+        graph, model = open_graph(self.draft.origins(), part), self.work / role / "model.onnx"
         model.unlink(missing_ok=True)
         export(graph, role, self.draft.example(role), model)
         (weights,) = (self.work / role).glob("*.safetensors")
@@ -209,7 +209,7 @@ class Builder:
             outcome = quantize(whole, path, how, feeds, say)
             (folder / "float.onnx").unlink(missing_ok=True)
         halved = {"halved": asdict(halve.halve(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
-        return {"role": role, "bytes": _bytes(folder), **asdict(outcome), **halved}
+        return {"role": role, "bytes": size_bytes(folder), **asdict(outcome), **halved}
 
     def _for_tensorrt(self, role: Role) -> bool:
         return bool(self.recipe.of(role).tensorrt) and role not in self.source.about.exact
@@ -223,7 +223,7 @@ class Builder:
         """The graph in float32, its weights inside."""
         if part is None:
             return self.work / role / "model.onnx"
-        graph, path = open_graph(self.draft.bundle(), part), folder / "float.onnx"
+        graph, path = open_graph(self.draft.origins(), part), folder / "float.onnx"
         graph = graph.in_phases() if isinstance(graph, RestorerGraph) and self._static(role) else graph
         export(graph, role, self.draft.example(role), path, fold_weights=True)
         return path
@@ -258,18 +258,17 @@ class Builder:
 
     @property
     def _face_px(self) -> int:
-        return self.draft.bundle().need(self.source.face, "its face").size_px
+        return self.draft.origins().need(self.source.face, "its face").size_px
 
     def _some_prompts(self, count: int) -> Sequence[str]:
         prompts = self.wish.prompts or calibrate.PROMPTS
         return prompts[:: max(1, len(prompts) // count)][:count]
 
     def _embed(self, say: Say) -> dict[str, Any]:
-        bundle = self.draft.bundle()
-        guided = bundle.sampling is not None and bundle.sampling.guidance > 0
+        guided = self.source.sampling is not None and self.source.sampling.guidance > 0
         prompts = tuple(dict.fromkeys((*self.wish.prompts, *([""] if guided else []))))
         embed.write(self._reference(), prompts, self.work / EMBEDDINGS)
-        return {"prompts": len(prompts), "bytes": _bytes(self.work / EMBEDDINGS)}
+        return {"prompts": len(prompts), "bytes": size_bytes(self.work / EMBEDDINGS)}
 
     def _reference(self) -> Kit:
         """PyTorch, where there is a source; else ONNX Runtime on the graph that was given."""
@@ -297,13 +296,9 @@ class Builder:
         return list(calibrate.faces(None, self._face_px, 4))
 
     def _prove(self, name: str, say: Say) -> dict[str, Any]:
-        self.draft.write_manifest(self.draft.bundle())  # for the child that proves
+        bundle = self.draft.bundle()
+        self.draft.write_manifest(bundle)  # for the child that proves
         try:
-            return verify.prove(self.draft.bundle(), name, say)
+            return verify.prove(bundle, name, say)
         finally:
             (self.work / "bundle.json").unlink()
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from engines import memory
-from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Precision, Role, digest
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, digest
 from engines.toolchain import halve, prune, verify
 from engines.toolchain.export import example
 from engines.toolchain.recipe import Recipe
@@ -44,20 +44,21 @@ class Draft:
         kind = self._format(role)
         if kind is None:
             return None
-        return Part(role, str(self.path(role)), kind, self._width(self.path(role)), "", "")
+        return Part(role, str(self.path(role)), kind, memory.fitting(self.path(role), memory.usable_bytes()), "", "")
 
     def path(self, role: Role) -> Path:
         """What it is read from: as it is stored, or where it was found."""
         return (self.stored(role) if self.stored(role).is_dir() else self.source.parts[role]).resolve()
 
-    def _width(self, path: Path) -> Precision:
-        return "fp32" if memory.numbers(path) * 4 < memory.free_bytes() * memory.SHARE else "bf16"
-
     def origins(self) -> Bundle:
-        """For PyTorch alone: nothing in it is quantised."""
-        return replace(self.bundle(), parts=tuple(filter(None, map(self.origin, self.source.parts))))
+        """For PyTorch alone: nothing in it is quantised, and nothing is read for checksums."""
+        return self._with(tuple(filter(None, map(self.origin, self.source.parts))))
 
     def bundle(self) -> Bundle:
+        """With every part that is there. Reads every byte, for the checksums."""
+        return self._with(tuple(self._parts()))
+
+    def _with(self, parts: tuple[Part, ...]) -> Bundle:
         about, tokenizer = self.source.about, self.work / "tokenizer.json"
         extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
         text = self.source.text if tokenizer.is_file() else None
@@ -66,7 +67,7 @@ class Draft:
             name=about.name or self.name,
             family=self.source.family,
             root=self.work,
-            parts=tuple(self._parts()),
+            parts=parts,
             sampling=self.source.sampling,
             text=text and replace(text, sha256=digest(tokenizer), template=about.template),
             face=self.source.face,

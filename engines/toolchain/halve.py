@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime import GraphOptimizationLevel as Level
 
 from engines.errors import EngineError
 from engines.signatures import Array
+from engines.toolchain.quantize import opened, output_of
 
 NAME = "model.fp16.onnx"
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -37,6 +37,7 @@ OF_DATA = {"Resize": 1}  # how many of the first inputs are data, where others a
 SMALLEST, LARGEST = 2.0**-14, 65504.0  # of half, in full precision
 MARGIN = 4.0  # other feeds may reach further than those that were measured
 Feeds = Mapping[str, Array]
+PLAIN = Level.ORT_ENABLE_BASIC  # beyond, it makes integer kernels that take no half
 FULL, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
@@ -57,13 +58,13 @@ def halve(source: Path, target: Path, feeds: Sequence[Feeds], say: Callable[[str
     Both in one folder; they may be the same. The difference is the last of the feeds', as a share of the largest output
     (of 1 at least). EngineError: what comes out is not a number.
     """
-    wanted = _run(source, feeds[-1])
+    wanted = output_of(opened(source, PLAIN), feeds[-1])
     model = onnx.load(source, load_external_data=False)
     halving = Halving(model, peaks(source, feeds))
     halving.run()
     onnx.save(model, target)
     onnx.checker.check_model(target, full_check=True)
-    found = _run(target, feeds[-1])
+    found = output_of(opened(target, PLAIN), feeds[-1])
     if not np.isfinite(found).all():
         raise EngineError(f"{target.parent.name}: half precision makes no numbers of it", engine="ort")
     difference = float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
@@ -88,24 +89,11 @@ def peaks(source: Path, feeds: Sequence[Feeds]) -> dict[str, float]:
     beside = source.with_name("measured.onnx")  # the weights it points at lie there
     try:
         onnx.save(model, beside)
-        session = _session(beside)
+        session = opened(beside, PLAIN)
         measured = [session.run(None, dict(one)) for one in feeds]
     finally:
         beside.unlink(missing_ok=True)
     return {name: max(map(float, each)) for name, each in zip(names, zip(*measured, strict=True), strict=True)}
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = Level.ORT_ENABLE_BASIC  # beyond, it makes integer kernels that take no half
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _run(path: Path, feeds: Feeds) -> Array:
-    (result,) = _session(path).run(None, dict(feeds))
-    array: Array = result
-    return array
 
 
 class Halving:

@@ -160,7 +160,7 @@ def _batches(bundle: Bundle, teacher: nn.Module, prompts: Array, wordless: Array
     artist = Denoiser(Session(teacher), FAMILIES[bundle.family])
     for start in range(0, len(prompts), AT_ONCE):
         words, seed = prompts[start : start + AT_ONCE], 1000 * prompts.shape[1] + start
-        noise = sampler.noise((len(words), sampling.latent_channels, *cells), seed) * np.float32(plan.schedule.start)
+        x = plan.schedule.begin(sampler.noise((len(words), sampling.latent_channels, *cells), seed))
         negative = None if wordless is None else wordless.repeat(len(words), 0)
-        *_, (latents, _) = artist.denoise(noise, plan.schedule, words, negative, seed)
+        *_, (latents, _) = artist.denoise(x, plan.schedule, words, negative, seed)
         yield latents

@@ -38,10 +38,8 @@ WHOLE = f"{RECORDS}/whole"  # in the folder of a bundle being built: where the u
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MOST = 0.7  # the share that can be asked for
 LEAST_LEFT = 0.25  # of each group's units
-EVEN, WIDE = (
-    32,
-    128,
-)  # groups of at least WIDE channels keep a multiple of EVEN: matrix products and int4 blocks like it
+# Groups of at least WIDE channels keep a multiple of EVEN: matrix products and int4 blocks like it.
+EVEN, WIDE = 32, 128
 PROBES = 96  # feeds that units are weighed with
 WORDS = 77  # length of the prompt that operations are counted with: what CLIP always reads
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from onnxruntime import GraphOptimizationLevel as Level
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -199,9 +200,10 @@ def _has_weights(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     return len(node.input) > 1 and node.input[1] in constants
 
 
-def opened(path: Path) -> onnxruntime.InferenceSession:
+def opened(path: Path, level: Level = Level.ORT_ENABLE_ALL) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.graph_optimization_level = level
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -22,11 +22,11 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from torch import Tensor
 
 from engines.toolchain.narrow import LEVELS, OPSET, narrowed
+from engines.toolchain.observe import Range
 from engines.toolchain.recipe import Treatment
 
 PAGE = 4096  # where tensors begin, to be mapped
 ROWS = 8192  # of a table that are read at once
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
