@@ -375,8 +375,10 @@ def test_timings_are_shared_signed_and_handed_back(machine: Machine, monkeypatch
 # ---- whether it is here
 
 
-def test_without_the_package_the_probe_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_probe_says_what_to_install(monkeypatch: pytest.MonkeyPatch, library: Path) -> None:
     tensorrt_backend.installed.cache_clear()
+    driver = Driver(str(library))
+    monkeypatch.setattr(cuda, "driver", lambda: driver)
     monkeypatch.setattr(tensorrt_backend, "find_spec", lambda name: None)
     probe = TensorRtEngine().probe()
     assert (probe.ok, probe.device, probe.reason) == (False, "", MISSING) and "pip install tensorrt" in MISSING
@@ -426,6 +428,13 @@ def test_without_a_gpu_the_package_is_not_even_loaded(
     engine = package("raise SystemExit('was loaded')")
     monkeypatch.setattr(cuda, "driver", lambda: Driver("libnothing.so.1"))
     assert engine.probe().reason == "no NVIDIA driver"
+
+
+def test_without_a_gpu_nobody_is_told_to_install_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorrt_backend.installed.cache_clear()
+    monkeypatch.setattr(tensorrt_backend, "find_spec", lambda name: None)
+    monkeypatch.setattr(cuda, "driver", lambda: Driver("libnothing.so.1"))
+    assert TensorRtEngine().probe().reason == "no NVIDIA driver"
 
 
 def test_a_driver_without_a_gpu_says_so(library: Path) -> None:

@@ -106,9 +106,9 @@ class TensorRtSession:
 @cache
 def installed() -> Library:
     """The package. EngineError: why not."""
+    cuda.driver()  # without a GPU there is nothing to install, and no need to load hundreds of megabytes
     if find_spec("tensorrt") is None:
         raise EngineError(MISSING, engine="tensorrt")
-    cuda.driver()  # without a GPU there is no need to load hundreds of megabytes
     try:
         library: Library = importlib.import_module("tensorrt")
     except (ImportError, OSError) as exc:  # the bindings are here, the libraries are not

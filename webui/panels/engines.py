@@ -82,7 +82,8 @@ def status_html(status: Status, say: Words) -> str:
         "" if any(e.name == "torch" and e.ok for e in status.engines) else f"<p>{escape(say('engines_no_torch'))}</p>"
     )
     return (
-        f"<h3>{escape(say('engines_title'))}</h3><table><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>"
+        f"<h3>{escape(say('engines_title'))}</h3>"
+        f'<table class="here"><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>'
         f'<p class="note">{escape(say("engines_order"))}</p>{note}<h3>{escape(say("engines_bundles"))}</h3>{bundles}'
     )
 
