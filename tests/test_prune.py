@@ -158,7 +158,7 @@ def without(net: Any, gone: dict[Group, torch.Tensor], folder: Path) -> Any:
     net.save_pretrained(folder)
     save_file(units.without(load_file(folder / WEIGHTS), gone), folder / WEIGHTS)
     prune.tell(folder, {})
-    return units.load(type(net), folder).eval()
+    return units.load(type(net), folder, torch.float32).eval()
 
 
 @every_family
