@@ -2,6 +2,9 @@
 Restoring photos as people have them: 48 portraits (those of STUDIO_TEST_SHARED), damaged at the middle level and placed
 into larger scenes; and a 12-megapixel group of eight, timed in a process of its own.
 
+The levels of damage are defined for a face that fills 256 px, so portraits are brought to that scale first; and once
+more they are taken as they are, 512 px, where the same damage is finer than the face.
+
 Gain: PSNR over the damaged photo, in the region of the face, against the undamaged one. Seam: mean absolute step across
 the edge of the mask, beyond what the damaged photo has there. Outside: the largest change where no face is.
 """
@@ -30,15 +33,17 @@ from engines.likeness import psnr_db
 from engines.messages import Enhance, Failed, Final
 from engines.proof import peak_mb
 from engines.studio import DETECTOR, Studio
-from training.restorer import degrade
+from training.restorer import dataset, degrade
 
 REPOSITORY = Path(__file__).parents[1]
 SCENE_PX = (960, 1280)
 GROUP_PX, GROUP = (3000, 4000), 8
+FACE_PX = 256  # of the aligned crop that training/restorer/degrade.py has its levels for
 SETTINGS: dict[str, dict[str, object]] = {
     "as offered: natural, 70": {},
     "natural, 100": {"strength": 100},
-    "strong, 100": {"strength": 100, "mode": "strong"},
+    "natural, 100, colour of skin let go": {"strength": 100, "protect_skin": False},
+    "strong, 100, colour of skin let go": {"strength": 100, "mode": "strong", "protect_skin": False},
 }
 
 
@@ -49,32 +54,57 @@ class Scene:
 
 
 def main() -> None:
-    folder = Path(os.environ.get("STUDIO_TEST_SHARED", REPOSITORY.parent / "shared")) / "portraits" / "val"
-    portraits = [images.read(path) for path in sorted(folder.glob("*.jpg"))[:48]]
-    if not portraits:
+    folder = Path(os.environ.get("STUDIO_TEST_SHARED", REPOSITORY.parent / "shared")) / "portraits"
+    if not folder.is_dir():
         print(f"\nno photographs at {folder} (STUDIO_TEST_SHARED): nothing was measured")
         return
+    portraits = dataset.read_portraits(folder, "val")[:48]
+    sizes = {
+        f"faces of {FACE_PX} px": [at_scale(portrait) for portrait in portraits],
+        "portraits of 512 px": [portrait.image for portrait in portraits],
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        _quality([scene(portrait, k) for k, portrait in enumerate(portraits)], Path(scratch))
-        _group(portraits[:GROUP], Path(scratch))
+        for title, pictures in sizes.items():
+            _quality(title, [scene(picture, k) for k, picture in enumerate(pictures)], Path(scratch))
+        _group([portrait.image for portrait in portraits[:GROUP]], Path(scratch))
+
+
+def at_scale(portrait: dataset.Portrait) -> Picture:
+    """The portrait at the size at which its aligned face fills FACE_PX."""
+    side = round(portrait.image.shape[0] * faces.scale_of(faces.similarity(portrait.landmarks, FACE_PX)))
+    return np.asarray(cv2.resize(portrait.image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def waves(shape_px: tuple[int, int]) -> Picture:
+    """A backdrop in which nobody sees a face. (height, width) -> (height, width, 3)"""
+    y, x = np.mgrid[0 : shape_px[0], 0 : shape_px[1]].astype(np.float32)
+    planes = (120 + 60 * np.sin(x / 900), 130 + 50 * np.cos(y / 700), 140 + 40 * np.sin((x + y) / 1100))
+    return np.stack(planes, -1).astype(np.uint8)
 
 
 def scene(portrait: Picture, seed: int) -> Scene:
-    """The portrait, and the same one damaged, somewhere in a larger picture: itself enlarged and blurred."""
+    """The portrait, and the same one damaged, somewhere in a larger picture."""
     rng, side = np.random.default_rng(seed), portrait.shape[0]
-    backdrop = cv2.GaussianBlur(cv2.resize(portrait, SCENE_PX[::-1]), (0, 0), 25)
     top, left = (int(rng.integers(0, whole - side)) for whole in SCENE_PX)
     pictures = []
     for inner in (portrait, degrade.fixed(portrait, degrade.LEVELS["middle"], seed)):
-        picture = np.asarray(backdrop, dtype=np.uint8).copy()
+        picture = waves(SCENE_PX)
         picture[top : top + side, left : left + side] = inner
         pictures.append(picture)
     return Scene(*pictures)
 
 
-def _quality(scenes: list[Scene], scratch: Path) -> None:
+def _quality(title: str, scenes: list[Scene], scratch: Path) -> None:
     studio = Studio(Shelf((BUILT_IN,)), scratch / "state")
-    head(f"{len(scenes)} photos, damaged at the middle level", "settings", "gain", "lowest", "seam", "outside", "faces")
+    head(
+        f"{len(scenes)} photos, {title}, damaged at the middle level",
+        "settings",
+        "gain",
+        "lowest",
+        "seam",
+        "outside",
+        "faces",
+    )
     for name, settings in SETTINGS.items():
         rows = [_measured(studio, one, settings, scratch) for one in scenes]
         gains, seams, outside, restored = zip(*rows, strict=True)
@@ -136,10 +166,7 @@ def _group(portraits: list[Picture], scratch: Path) -> None:
 
 
 def group(portraits: list[Picture]) -> Picture:
-    height, width = GROUP_PX
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    waves = (120 + 60 * np.sin(x / 900), 130 + 50 * np.cos(y / 700), 140 + 40 * np.sin((x + y) / 1100))
-    picture = np.stack(waves, -1).astype(np.uint8)
+    (height, width), picture = GROUP_PX, waves(GROUP_PX)
     for k, portrait in enumerate(portraits):
         bad = degrade.fixed(portrait, degrade.LEVELS["middle"], k)
         side = 420 + 50 * k

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.networks.gpen import Spec
-from training.restorer import bars, dataset, degrade, pairs, train, weights
+from training.restorer import bars, dataset, degrade, losses, pairs, train, weights
 
 TINY = train.Plan(
     steps=4,
@@ -171,6 +171,31 @@ def test_psnr_ssim_texture_and_skin_on_known_pictures() -> None:
     assert bars.texture(half, noisy) == pytest.approx(0.25, rel=0.05)
     grey, lighter = np.full((64, 64, 3), 119, dtype=np.uint8), np.full((64, 64, 3), 124, dtype=np.uint8)
     assert bars.skin_shift(grey, lighter) == pytest.approx(1.95, abs=0.1)  # L* 50.03 and 52.0 in CIELAB tables
+
+
+def test_only_the_face_counts_on_the_face() -> None:
+    truth = picture(64, 6)
+    corner, middle = truth.copy(), truth.copy()
+    corner[:8, :8] ^= 64
+    middle[34:42, 28:36] ^= 64
+    assert bars.face_psnr_db(corner, truth) == bars.face_psnr_db(truth, truth) == 99
+    assert bars.face_psnr_db(middle, truth) < bars.psnr_db(middle, truth) < 99
+
+
+def test_an_error_on_the_face_costs_more_than_one_beside_it() -> None:
+    """By the weight that was asked for: a quarter of it far away; and an even weight is the plain mean."""
+    truth = torch.zeros(1, 3, 64, 64)
+    corner, middle = truth.clone(), truth.clone()
+    corner[..., 2:6, 2:6], middle[..., 36:40, 30:34] = 1, 1
+
+    def cost(restored: torch.Tensor, around: float, psnr_weight: float = 0.0) -> float:
+        return float(losses.reconstruction(restored, truth, psnr_weight, losses.attention(64, around)))
+
+    assert cost(corner, 0.25) == pytest.approx(0.25 * cost(middle, 0.25), rel=0.02)
+    assert cost(corner, 1.0) == pytest.approx(cost(middle, 1.0), rel=1e-5)
+    everywhere = cost(torch.ones_like(truth), 1.0, psnr_weight=1.0)
+    assert everywhere == pytest.approx(1 + 0.5 + 0.5, abs=1e-3)  # no slopes; ln(1) is 0
+    assert losses.attention(256, 0.25).mean() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_bars_fail_when_nothing_is_restored() -> None:

@@ -12,25 +12,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from engines import faces
+
 
 def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
-def log_error(restored: Tensor, truth: Tensor) -> Tensor:
+def attention(size_px: int, around: float) -> Tensor:
+    """
+    What each pixel weighs: of a restored crop only the oval of the face is put back (faces.face_mask), so the rest
+    need not be as good. `around`: the weight far from the face, against 1 on it. Mean one; (1, 1, size_px, size_px)
+    """
+    oval = torch.from_numpy(faces.face_mask(faces.template(size_px), size_px))[None, None]
+    weight = around + (1 - around) * oval
+    return weight / weight.mean()
+
+
+def log_error(error: Tensor, weight: Tensor) -> Tensor:
     """Mean of ln(MSE) per picture: PSNR up to a factor, so easy and hard pictures weigh the same."""
-    error = (restored - truth).square().flatten(1).mean(1)  # (B,)
-    return torch.log(error + 1e-4).mean()
+    squares = (weight * error.square()).flatten(1).mean(1)  # (B,)
+    return torch.log(squares + 1e-4).mean()
 
 
-def reconstruction(restored: Tensor, truth: Tensor, psnr_weight: float) -> Tensor:
-    """L1 on pixels, slopes and two poolings (colour and large shapes), and the PSNR term."""
-    loss = (restored - truth).abs().mean()
-    for mine, theirs in zip(slopes(restored), slopes(truth), strict=True):
-        loss = loss + (mine - theirs).abs().mean()
+def reconstruction(restored: Tensor, truth: Tensor, psnr_weight: float, weight: Tensor) -> Tensor:
+    """Weighed L1 on pixels, slopes and two poolings (colour and large shapes), and the PSNR term."""
+    error = restored - truth
+    loss = (weight * error).abs().mean()
+    for slope, there in zip(slopes(error), (weight[..., 1:], weight[..., 1:, :]), strict=True):
+        loss = loss + (there * slope).abs().mean()
     for factor in (2, 4):
-        loss = loss + 0.5 * F.avg_pool2d(restored - truth, factor).abs().mean()
-    return loss + psnr_weight * log_error(restored, truth)
+        loss = loss + 0.5 * (F.avg_pool2d(weight, factor) * F.avg_pool2d(error, factor)).abs().mean()
+    return loss + psnr_weight * log_error(error, weight)
 
 
 class PatchDiscriminator(nn.Module):

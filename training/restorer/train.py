@@ -46,6 +46,7 @@ class Plan:
     rate: float = 0.04  # Muon's; AdamW gets a twentieth
     adversarial_rate: float = 0.15  # of `rate`, at the start of the second stage
     psnr_weight: float = 0.02
+    around: float = 0.25  # what a pixel far from the face weighs, against 1 on it
     texture_weight: float = 0.02
     matching_weight: float = 0.1
     ema: float = 0.999
@@ -86,6 +87,7 @@ class Trainer:
         self.discriminator = losses.PatchDiscriminator().to(device)
         self.ema = Ema(self.model.network, plan.ema)
         self.optimizer = Muon(self.model.named_parameters(), exclude=("generator.style",), adam_rate=0.05)
+        self.weight = losses.attention(plan.spec().size_px, plan.around).to(device)
         self.judge = torch.optim.Adam(self.discriminator.parameters(), lr=4e-4, betas=(0.0, 0.99))
         self.fast: Callable[[Tensor], Tensor] = self.model
         if plan.compiled:
@@ -113,7 +115,7 @@ class Trainer:
         with self.autocast():
             restored = self.fast(bad)
         restored = restored.float()
-        loss = losses.reconstruction(restored, truth, self.plan.psnr_weight)
+        loss = losses.reconstruction(restored, truth, self.plan.psnr_weight, self.weight)
         shown = {"loss": loss.item()}
         if self.step >= self.plan.steps:
             loss = loss + self.look(restored, truth, shown)
@@ -158,8 +160,12 @@ class Gallery:
         self.model.to(trainer.device).network.load_state_dict(trainer.ema.state)
         good = weights.restore(self.model, self.bad)
         sheet.write(folder / f"sheet-{trainer.step:06d}.png", [self.bad[:8], good[:8], self.truth[:8]])
-        gain = bars.mean(psnr_db, good, self.truth) - bars.mean(psnr_db, self.bad, self.truth)
-        return f"middle gain {gain:+.2f} dB, texture {bars.mean(bars.texture, good, self.truth):.2f}"
+        whole, face = (self.gain(measure, good) for measure in (psnr_db, bars.face_psnr_db))
+        fine = bars.mean(bars.texture, good, self.truth)
+        return f"middle gain {whole:+.2f} dB, on the face {face:+.2f} dB, texture {fine:.2f}"
+
+    def gain(self, measure: Callable[[bars.Picture, bars.Picture], float], good: bars.Pictures) -> float:
+        return bars.mean(measure, good, self.truth) - bars.mean(measure, self.bad, self.truth)
 
 
 def metadata(plan: Plan, step: int) -> dict[str, str]:
