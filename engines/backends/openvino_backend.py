@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.backends import Probe, Session, cores, processor_flags, version
+from engines.backends.pages import given_back
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
 from engines.signatures import Array, check_words
@@ -71,9 +72,11 @@ class OpenVinoEngine:
         import openvino
 
         label, core = f"{bundle.name}/{part.file}", openvino.Core()
+        weights = [folder.resolve() for folder in (bundle.root, bundle.cache) if folder is not None]
         try:
             path = _graph(bundle.root / part.file)
-            compiled = core.compile_model(path, "CPU", _settings(bundle, part))  # what is cached is not read again
+            with given_back(*weights):
+                compiled = core.compile_model(path, "CPU", _settings(bundle, part))  # what is cached is not read again
             looks_up = any(TYPES[port.element_type.to_string()] == np.int64 for port in compiled.inputs)
             return OpenVinoSession(compiled, _vocabularies(core.read_model(path)) if looks_up else {}, label)
         except (RuntimeError, KeyError, ValueError) as exc:  # it raises RuntimeError for everything
