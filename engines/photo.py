@@ -88,6 +88,8 @@ class Restoration:
         return retouch.mend_fading(pixels, self.request.fading / 100)
 
     def _face(self, canvas: Picture, face: Face, central: bool, grey: bool) -> Report:
+        if not self.request.strength:
+            return "skipped", 0, "strength is 0"
         if self.request.only_center_face and not central:
             return "skipped", 0, "not the face in the centre"
         if face.size_px < self.request.min_face_px:

@@ -36,7 +36,10 @@ def test_a_photo_keeps_its_size(room: Darkroom, height: int, width: int) -> None
 def test_strength_0_leaves_the_photo_as_it_is(room: Darkroom, make: Any, mode: str, protect_skin: bool) -> None:
     """Every pixel of it."""
     photo = make()
-    assert (room.result(photo, strength=0, mode=mode, protect_skin=protect_skin) == photo).all()
+    final = room.final(photo, strength=0, mode=mode, protect_skin=protect_skin)
+    assert (room.opened(final.images[0]) == photo).all()
+    assert [(face.state, face.reason) for face in final.faces] == [("skipped", "strength is 0")]
+    assert "restorer" not in room.engine.calls, "for nothing"
 
 
 @pytest.mark.parametrize("more", [{}, {"more_detail": True}, {"mode": "detail"}, {"protect_skin": False}])
