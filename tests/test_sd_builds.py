@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ for _module in ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_
 
 import onnx
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 
 from engines import backends, proof, survey
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Shelf
@@ -127,6 +130,37 @@ def test_calibration_sees_both_captions_at_every_level(made: Any) -> None:
 
 
 # ---- single files
+
+
+def in_shards(base: Path, folder: Path, variant: str | None) -> Path:
+    """As hubs keep large models: each network in several files with an index."""
+    shutil.copytree(base, folder)
+    for part, kind in (("unet", UNet2DConditionModel), ("text_encoder", CLIPTextModel)):
+        network = kind.from_pretrained(base / part)
+        shutil.rmtree(folder / part)
+        network.save_pretrained(folder / part, max_shard_size="40KB", variant=variant)
+        assert len(sources.weights(folder / part)) > 2
+    return folder
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards_are_built_like_one_file(base: Path, tmp_path: Path, variant: str | None) -> None:
+    cut = in_shards(base, tmp_path / "cut", variant)
+    bundle = build.build_portrait(cut, base / "about.toml", tmp_path / "made", "edge-fp32")
+    other = build.build_portrait(base, base / "about.toml", tmp_path / "folder", "edge-fp32")
+    assert [(part.file, part.format) for part in bundle.parts] == [(part.file, part.format) for part in other.parts]
+    for role in ("denoiser", "text_encoder"):
+        (mine,), (theirs,) = ([*(made.root / role).glob("*.safetensors")] for made in (bundle, other))
+        one, two = load_file(mine), load_file(theirs)
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_shard_that_is_missing_is_said(base: Path, tmp_path: Path) -> None:
+    cut = in_shards(base, tmp_path / "cut", None)
+    sources.weights(cut / "unet")[1].unlink()
+    with pytest.raises(BundleError, match="denoiser"):
+        build.build_portrait(cut, base / "about.toml", tmp_path / "made", "edge-fp32")
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.fixture(scope="module")

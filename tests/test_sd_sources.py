@@ -221,9 +221,9 @@ def test_of_several_widths_the_full_one_is_taken(base: Path, tmp_path: Path) -> 
     whole = folder / "diffusion_pytorch_model.safetensors"
     for other in ("diffusion_pytorch_model.fp16", "diffusion_pytorch_model.non_ema", "taesd_decoder"):
         shutil.copy(whole, folder / f"{other}.safetensors")
-    assert sources.weights(folder) == {whole.name: whole}
+    assert sources.weights(folder) == [whole]
     whole.unlink()
-    assert sources.weights(folder) == {whole.name: folder / "diffusion_pytorch_model.fp16.safetensors"}
+    assert sources.weights(folder) == [folder / "diffusion_pytorch_model.fp16.safetensors"]
 
 
 def test_weights_that_are_no_safetensors_are_said(base: Path, tmp_path: Path) -> None:

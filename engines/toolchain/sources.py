@@ -186,14 +186,20 @@ def _preview_decoder(base: Path, source: Source, checkpoints: Path | None) -> di
     return {}
 
 
-def weights(folder: Path) -> dict[str, Path]:
+def weights(folder: Path) -> list[Path]:
     """
-    The safetensors that the folder's library reads, by the name to store them under: those of full width, or the halves
+    The safetensors that the folder's library reads, one file or the shards of one: those of full width, or the halves
     where there is nothing else.
     """
     files = [path for path in sorted(folder.glob("*.safetensors")) if path.name.startswith(LIBRARIES)]
-    whole = {path.name: path for path in files if path.name.count(".") == 1}
-    return whole or {path.name.replace(".fp16.", "."): path for path in files if ".fp16." in path.name}
+    variants = {path: path.name.removesuffix(".safetensors").partition(".")[2] for path in files}
+    whole = [path for path, variant in variants.items() if not variant]
+    return whole or [path for path, variant in variants.items() if variant.startswith("fp16")]
+
+
+def in_one_file(shard: Path) -> str:
+    """What the library calls all of these weights together."""
+    return next(name for name in LIBRARIES if shard.name.startswith(name)) + ".safetensors"
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:

@@ -49,17 +49,18 @@ def tokenizer(source: Path, target: Path) -> None:
 
 def _copy(role: Role, source: Path, target: Path, stored: Stored, added: merge_lora.Pairs) -> None:
     """
-    config.json without the folder it once was loaded from, and the safetensors that its library reads; of an
-    autoencoder the half that is this part.
+    config.json without the folder it once was loaded from, and the safetensors that its library reads, shards brought
+    together; of an autoencoder the half that is this part.
     """
     if (source / "config.json").is_file():
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name, weights in sources.weights(source).items():
-        held = {key: value for key, value in load_file(weights).items() if key.startswith(HELD.get(role, ("",)))}
-        state = _narrowed(merge_lora.merged(held, added), stored)
-        save_file(state, target / name, metadata={"format": "pt"})
+    shards = sources.weights(source)
+    loaded = (item for shard in shards for item in load_file(shard).items())
+    held = {key: value for key, value in loaded if key.startswith(HELD.get(role, ("",)))}
+    state = _narrowed(merge_lora.merged(held, added), stored)
+    save_file(state, target / sources.in_one_file(shards[0]), metadata={"format": "pt"})
 
 
 def _narrowed(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
