@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.messages import Generate, unpack
+from engines.messages import Generate, Lora, unpack
 from tests.fakes import waves
 from tests.web import Session, encoded, people, pixels, private_photo, refused, succeeded
 from webui.i18n import words
@@ -57,6 +57,17 @@ def test_a_form_with_a_photo_starts_from_it(rig: Rig) -> None:
     assert (pixels(base64.b64decode(again["image_base64"])) == found).all(), "one seed, one photo, one picture"
 
 
+def test_a_form_can_wear_loras(rig: Rig) -> None:
+    """As JSON in a field; and the same in the address."""
+    pytest.importorskip("torch", reason="LoRAs are worn on PyTorch")
+    worn, plain = '[{"name": "studio_light", "strength": 0.5}]', {"backend": "auto", "preview": "off"}
+    answer = draw(rig, WAVES, loras=worn, **plain)
+    assert answer.status_code == 200, answer.text
+    assert last(rig).loras == (Lora("studio_light", 0.5),) and last(rig).start
+    rig.client.post("/generate", json={"prompt": "a man", **plain}, params={"loras": worn}).raise_for_status()
+    assert last(rig).loras == (Lora("studio_light", 0.5),)
+
+
 def vars_of(order: Generate) -> dict[str, Any]:
     return {name: getattr(order, name) for name in Generate.__dataclass_fields__}
 
@@ -81,6 +92,10 @@ IMPOSSIBLE: tuple[tuple[bytes, dict[str, str], int, str], ...] = (
     (PHOTO, {"bundle": "sketch"}, 400, "bad_option"),  # has no encoder
     (PHOTO, {"width": "100"}, 400, "bad_size"),
     (PHOTO, {"prompt": " "}, 400, "empty_prompt"),
+    (PHOTO, {"loras": "studio_light"}, 400, "bad_option"),
+    (PHOTO, {"loras": '{"name": "studio_light"}'}, 400, "bad_option"),
+    (PHOTO, {"loras": "[" * 10_000}, 400, "bad_option"),
+    (PHOTO, {"loras": '[{"name": "studio_light", "strength": 9}]'}, 400, "bad_option"),
     (PHOTO, {"prompt": "x" * 20_000}, 400, "bad_request"),
     (PHOTO, {f"field{k}": "" for k in range(30)}, 400, "bad_request"),
 )

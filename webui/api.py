@@ -175,6 +175,8 @@ async def _asked(request: Request, folder: Path) -> tuple[dict[str, Any], str]:
     asked = {**fields, **request.query_params}
     if asked.get("start"):
         raise OptionError("start", "", "a file")
+    if isinstance(asked.get("loras"), str):  # a form and an address have text only
+        asked["loras"] = _parsed("loras", asked["loras"], "JSON")
     return asked, path
 
 
@@ -191,13 +193,19 @@ async def _form(request: Request, photo: str, folder: Path) -> tuple[dict[str, s
 
 async def _json(request: Request) -> dict[str, Any]:
     body = await request.body()
-    try:
-        values = json.loads(body) if body else {}
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as exc:
-        raise OptionError("body", "", "a JSON object") from exc
+    values = _parsed("body", body, "a JSON object") if body else {}
     if not isinstance(values, dict):
         raise OptionError("body", "", "a JSON object")
+    return values
+
+
+def _parsed(field: str, text: str | bytes, allowed: str) -> Any:
+    """OptionError: that is no JSON."""
+    try:
+        values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as exc:
+        raise OptionError(field, "", allowed) from exc
     return values
 
 
