@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import sys
 import time
@@ -24,6 +25,7 @@ def mapped(path: Path, access: int = mmap.ACCESS_READ) -> Iterator[mmap.mmap]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(BYTES)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=access) as region:
+        os.fsync(file.fileno())  # what is not on the disk yet cannot be given back
         assert sum(region[:: mmap.PAGESIZE]) == sum(BYTES[:: mmap.PAGESIZE])
         yield region
 

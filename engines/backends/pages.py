@@ -8,7 +8,6 @@ Knows /proc and madvise(2); where there is no Linux, nothing is given back and n
 from __future__ import annotations
 
 import ctypes
-import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,14 @@ from pathlib import Path
 
 MAPS = Path("/proc/self/maps")
 PERIOD_S = 0.1
+PAGEOUT = 21  # MADV_PAGEOUT of linux/mman.h; kernels before 5.4 refuse it
 
 
 @contextmanager
 def given_back(*folders: Path) -> Iterator[None]:
     """
     While the body runs, which has the files of these folders mapped and reads them, and once more after it: so the
-    body's highest memory does not hold all of the files. A page that is read again comes from the system's cache.
+    body's highest memory does not hold all of the files. A page that is needed again is read from the disk again.
     """
     done = threading.Event()
     watcher = threading.Thread(target=_until, args=(done, folders), name="pages", daemon=True)
@@ -41,13 +41,17 @@ def _until(done: threading.Event, folders: tuple[Path, ...]) -> None:
 
 
 def _give_back(folders: tuple[Path, ...]) -> None:
+    """
+    The advice may come late: another thread may have unmapped the file, and have put something else at its address.
+    PAGEOUT takes nothing from that; MADV_DONTNEED would empty it.
+    """
     for start, size in _mapped(folders):
         advise = ctypes.CDLL(None).madvise
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED)  # refused: the pages stay, as before
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(size), PAGEOUT)  # refused: the pages stay, as before
 
 
 def _mapped(folders: tuple[Path, ...]) -> list[tuple[int, int]]:
-    """Address and bytes of each mapping of their files that nobody writes to: what was written would be lost."""
+    """Address and bytes of each mapping that only reads one of their files."""
     try:
         lines = MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
