@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from engines.bundle import Bundle, Shelf
 from engines.signatures import Array
 
 KEEPS = [name for name in ("ort", "openvino") if backends.engine(name).probe().ok]
+SMAPS = Path("/proc/self/smaps")
 every_keeper = pytest.mark.parametrize("name", KEEPS)
 
 
@@ -73,6 +75,28 @@ def test_ort_reads_the_kept_graph_and_not_the_bundles(bundle: Bundle, tmp_path: 
     path = copy.root / part.file
     (path / "model.onnx" if path.is_dir() else path).write_bytes(b"junk")
     assert np.abs(restored("ort", copy) - first).max() <= 1e-5
+
+
+def resident_kb(folder: Path) -> int:
+    """Of all mappings of files in there."""
+    found = re.findall(rf"{re.escape(str(folder))}/.*\nSize:.*\n(?:.*\n)*?Rss: +(\d+) kB", SMAPS.read_text())
+    return sum(map(int, found))
+
+
+@pytest.mark.skipif("openvino" not in KEEPS or not SMAPS.exists(), reason="needs OpenVINO and Linux's /proc")
+def test_large_weights_take_no_memory_twice(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO maps what it compiled before; once it has run, the pages of that are given back."""
+    first, engine = restored("openvino", bundle), backends.engine("openvino")
+    left: dict[int, int] = {}
+    for limit in (1 << 40, 0):
+        monkeypatch.setattr(openvino_backend, "LARGE", limit)
+        session = load(engine, bundle)
+        for _ in range(2):
+            (result,) = session.run({"face": face(bundle)}).values()
+            assert np.abs(result - first).max() <= 1e-5
+        left[limit] = resident_kb(bundle.root) + resident_kb(bundle.cache or Path())
+        session.close()
+    assert left[1 << 40] > 1000 > 200 > left[0]
 
 
 DAMAGE = {"cut off": lambda data: data[: len(data) // 2], "empty": lambda data: b"", "junk": lambda data: b"junk" * 99}

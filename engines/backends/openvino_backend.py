@@ -11,6 +11,7 @@ Compiled models are kept in the bundle's cache folder; with it, loading takes a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from engines.backends import Probe, Session, cores, processor_flags, version
 from engines.backends.pages import given_back
-from engines.bundle import Bundle, Format, Part
+from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.errors import EngineError
 from engines.signatures import Array, check_words
 
@@ -27,12 +28,19 @@ if TYPE_CHECKING:
     import openvino
 
 TYPES = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
+LARGE = 50_000_000  # bytes of weights: less is not worth reading from the disk again
+Shapes = tuple[tuple[int, ...], ...]
 NARROW = {"avx512_bf16": "bf16", "amx_bf16": "bf16", "avx512_fp16": "f16", "asimdhp": "f16"}  # the first found counts
 
 
 class OpenVinoSession:
-    def __init__(self, model: openvino.CompiledModel, limits: Mapping[str, int], label: str) -> None:
+    """`mapped`: folders of weights that are large enough to be given back once OpenVINO has its own copy of them."""
+
+    def __init__(
+        self, model: openvino.CompiledModel, limits: Mapping[str, int], label: str, mapped: tuple[Path, ...] = ()
+    ) -> None:
         self.request, self.limits, self.label = model.create_infer_request(), limits, label
+        self.mapped, self.met = mapped, set[Shapes]()
         self.inputs = {
             port.any_name: (TYPES[port.element_type.to_string()], port.partial_shape.rank.get_length())
             for port in model.inputs
@@ -42,10 +50,18 @@ class OpenVinoSession:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self._check(feeds)
         try:
-            results = self.request.infer(dict(feeds), share_inputs=True)
+            with self._copying(tuple(array.shape for array in feeds.values())):
+                results = self.request.infer(dict(feeds), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as exc:
             raise EngineError(f"openvino: {self.label}: {exc}", engine="openvino") from exc
         return {name: results[port] for name, port in self.outputs}
+
+    def _copying(self, shapes: Shapes) -> AbstractContextManager[None]:
+        """Around the first run with these shapes, which is when OpenVINO copies weights."""
+        if shapes in self.met:
+            return nullcontext()
+        self.met.add(shapes)
+        return given_back(*self.mapped)
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
         """OpenVINO would convert, reshape or read beyond the end where other engines refuse."""
@@ -72,13 +88,13 @@ class OpenVinoEngine:
         import openvino
 
         label, core = f"{bundle.name}/{part.file}", openvino.Core()
-        weights = [folder.resolve() for folder in (bundle.root, bundle.cache) if folder is not None]
         try:
-            path = _graph(bundle.root / part.file)
-            with given_back(*weights):
+            path, mapped = _graph(bundle.root / part.file), _mapped(bundle, part)
+            with given_back(*mapped):
                 compiled = core.compile_model(path, "CPU", _settings(bundle, part))  # what is cached is not read again
             looks_up = any(TYPES[port.element_type.to_string()] == np.int64 for port in compiled.inputs)
-            return OpenVinoSession(compiled, _vocabularies(core.read_model(path)) if looks_up else {}, label)
+            limits = _vocabularies(core.read_model(path)) if looks_up else {}
+            return OpenVinoSession(compiled, limits, label, mapped)
         except (RuntimeError, KeyError, ValueError) as exc:  # it raises RuntimeError for everything
             raise EngineError(f"openvino: {label}: {exc}", engine="openvino") from exc
 
@@ -97,6 +113,12 @@ def _settings(bundle: Bundle, part: Part) -> dict[str, Any]:
     if bundle.cache is not None and _writable(bundle.cache):
         settings["CACHE_DIR"] = str(bundle.cache / "openvino")
     return settings
+
+
+def _mapped(bundle: Bundle, part: Part) -> tuple[Path, ...]:
+    if size_bytes(bundle.root / part.file) < LARGE:
+        return ()
+    return tuple(folder.resolve() for folder in (bundle.root, bundle.cache) if folder is not None)
 
 
 def _writable(folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """
-Giving pages of mapped files back. OpenVINO maps weights, makes its own copy of them in another order, and keeps the
-mapping: nobody reads it again, yet its pages count as memory of the process, 0.9 GB of Stable Diffusion's.
+Giving pages of mapped files back. OpenVINO maps weights, copies them into another order when it first runs, and keeps
+the mapping: hardly anything reads it again, yet its pages count as memory of the process, 0.9 GB of Stable Diffusion's.
 
 Knows /proc and madvise(2); where there is no Linux, nothing is given back and nothing else changes.
 """
@@ -24,6 +24,9 @@ def given_back(*folders: Path) -> Iterator[None]:
     While the body runs, which has the files of these folders mapped and reads them, and once more after it: so the
     body's highest memory does not hold all of the files. A page that is needed again is read from the disk again.
     """
+    if not folders:
+        yield
+        return
     done = threading.Event()
     watcher = threading.Thread(target=_until, args=(done, folders), name="pages", daemon=True)
     watcher.start()
