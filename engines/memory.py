@@ -23,7 +23,7 @@ from engines.errors import MemoryShort
 GB = 1_000_000_000
 SHARE = 0.8  # of what is free at the start may be used
 BASE = 350_000_000  # Python, numpy, the engine's library
-BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 1500, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
+BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
 UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk

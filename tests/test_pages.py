@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import re
@@ -15,9 +16,21 @@ import pytest
 
 from engines.backends import pages
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's"),
+    pytest.mark.usefixtures("on_disk"),
+]
 SIZE = 8 << 20
 BYTES = bytes(range(256)) * (SIZE // 256)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> None:
+    """A file in memory has nowhere to give pages back to."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    over = [(len(point), kind) for point, kind in mounts if tmp_path.is_relative_to(point)]
+    if max(over)[1] == "tmpfs":
+        pytest.skip(f"{tmp_path} is no disk")
 
 
 @contextmanager
@@ -45,6 +58,28 @@ def test_pages_are_given_back_and_read_again(tmp_path: Path) -> None:
             pass
         assert resident_kb(path) == 0
         assert region[:] == BYTES
+
+
+def cached(path: Path) -> float:
+    """How much of a file is in the system's cache, 0..1. (mincore(2))"""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as region:
+        here = (ctypes.c_ubyte * (SIZE // mmap.PAGESIZE))()
+        view = ctypes.c_char.from_buffer(region)
+        failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(SIZE), here)
+        del view
+        assert not failed
+    return sum(flag & 1 for flag in here) / len(here)
+
+
+def test_the_file_is_in_the_systems_cache_for_who_loads_it_next(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    with mapped(path):
+        with pages.given_back(tmp_path):
+            pass
+        deadline = time.monotonic() + 20
+        while cached(path) < 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert cached(path) == 1 and resident_kb(path) == 0
 
 
 def test_they_are_given_back_while_the_body_still_runs(tmp_path: Path) -> None:
