@@ -3,9 +3,9 @@ What a job takes of this machine's memory, foretold before anything is loaded: a
 other where that would be too much; the decoder in pieces where even that would. What cannot fit is refused with words.
 
 Weights are counted from the files. What a network needs beside them, and keeps until it is let go of, grows with the
-picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (768x768, benchmarks/large.py), and
-how they share them is a guess on the safe side. Pages of mapped files do not count: they are given back
-(backends/pages.py), or taken back by the system when it needs them.
+picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (512 to 1024 px, see
+benchmarks/large.py); how they share them is a guess on the safe side. Pages of mapped files do not count: they are
+given back (backends/pages.py), or taken back by the system when it needs them.
 """
 
 from __future__ import annotations
