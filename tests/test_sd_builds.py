@@ -143,8 +143,12 @@ def in_shards(base: Path, folder: Path, variant: str | None) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [None, "fp16"])
-def test_shards_are_built_like_one_file(base: Path, tmp_path: Path, variant: str | None) -> None:
+def test_shards_are_built_like_one_file(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str | None
+) -> None:
+    monkeypatch.setattr(build, "export", tiny.remembered)
     cut = in_shards(base, tmp_path / "cut", variant)
     bundle = build.build_portrait(cut, base / "about.toml", tmp_path / "made", "edge-fp32")
     other = build.build_portrait(base, base / "about.toml", tmp_path / "folder", "edge-fp32")
