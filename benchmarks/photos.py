@@ -96,15 +96,8 @@ def scene(portrait: Picture, seed: int) -> Scene:
 
 def _quality(title: str, scenes: list[Scene], scratch: Path) -> None:
     studio = Studio(Shelf((BUILT_IN,)), scratch / "state")
-    head(
-        f"{len(scenes)} photos, {title}, damaged at the middle level",
-        "settings",
-        "gain",
-        "lowest",
-        "seam",
-        "outside",
-        "faces",
-    )
+    title = f"{len(scenes)} photos, {title}, damaged at the middle level"
+    head(title, "settings", "gain", "lowest", "seam", "outside", "faces")
     for name, settings in SETTINGS.items():
         rows = [_measured(studio, one, settings, scratch) for one in scenes]
         gains, seams, outside, restored = zip(*rows, strict=True)

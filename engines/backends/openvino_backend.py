@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TYPES = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
 LARGE = 50_000_000  # bytes of weights: less is not worth reading from the disk again
+COMPILED = "openvino"  # folder of the bundle's cache
 Shapes = tuple[tuple[int, ...], ...]
 NARROW = {"avx512_bf16": "bf16", "amx_bf16": "bf16", "avx512_fp16": "f16", "asimdhp": "f16"}  # the first found counts
 
@@ -111,14 +112,16 @@ def _settings(bundle: Bundle, part: Part) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": "f32" if part.precision == "fp32" else narrow(),
     }
     if bundle.cache is not None and _writable(bundle.cache):
-        settings["CACHE_DIR"] = str(bundle.cache / "openvino")
+        settings["CACHE_DIR"] = str(bundle.cache / COMPILED)
     return settings
 
 
 def _mapped(bundle: Bundle, part: Part) -> tuple[Path, ...]:
+    """Where its weights lie, and what was compiled of them: others of the bundle may be in use by another engine."""
     if size_bytes(bundle.root / part.file) < LARGE:
         return ()
-    return tuple(folder.resolve() for folder in (bundle.root, bundle.cache) if folder is not None)
+    compiled = bundle.cache and bundle.cache / COMPILED
+    return tuple(folder.resolve() for folder in (_graph(bundle.root / part.file).parent, compiled) if folder)
 
 
 def _writable(folder: Path) -> bool:
