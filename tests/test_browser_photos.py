@@ -91,6 +91,18 @@ def test_a_photo_is_restored_and_compared(visit: Visit, home: Path, put: Any, ba
     assert visit.complaints == []
 
 
+def test_the_page_hangs_up_when_the_server_says_farewell(visit: Visit, put: Any) -> None:
+    """After an upload too, for whose progress Gradio opens another stream. The server waits (webui/handshake.py)."""
+    ends: list[str] = []
+    visit.page.on("requestfinished", lambda r: ends.append("server") if "/queue/data?" in r.url else None)
+    visit.page.on("requestfailed", lambda r: ends.append("page") if "/queue/data?" in r.url else None)
+    choose(visit, put("奶奶.png", encoded(people(), "PNG")))
+    advised(visit)
+    restore(visit)
+    visit.page.wait_for_timeout(500)
+    assert ends and set(ends) == {"page"} and visit.complaints == []
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("shape", ["wide", "tall"])
 def test_the_mark_of_each_face_lies_on_it(browser, base: str, home: Path, put: Any, width: int, shape: str) -> None:

@@ -21,6 +21,7 @@ from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import api, page
 from webui.guard import Guard
+from webui.handshake import Handshake
 
 UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 FIELD_BYTES = 10_000
@@ -57,6 +58,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     more_threads = partial(_more_threads, followers(blocks))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=more_threads)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
+    app.add_middleware(Handshake)
     api.install_errors(app)
     app.include_router(api.router(queue, settings))
     app.mount("/thumbnails", StaticFiles(directory=Path(presets.FOLDER) / "thumbnails"))
