@@ -178,3 +178,34 @@ def test_settings_that_are_used_again_leave_the_photo_out(rig: Rig) -> None:
         (message,) = [m for m in page.call(endpoint, [], {"job": list(rig.jobs())[-1]}) if "output" in m]
         ids = [page.elem_id(component) for component in endpoint["outputs"]]
     assert message["output"]["data"][ids.index("start-photo")] is None
+
+
+def sized(page: Session, photo: Any, size: str, bundle: str) -> Any:
+    """What becomes of the size when a photo has come in or gone."""
+    endpoint = page.endpoint("shape", "start-photo")
+    (message,) = [m for m in page.call(endpoint, [photo, size, bundle]) if "output" in m]
+    (update,) = message["output"]["data"]
+    return update
+
+
+def test_a_photo_brings_its_shape_where_there_is_a_choice(rig: Rig) -> None:
+    """Else somebody's tall portrait is cut to a square because nobody looked at the size."""
+    square = "64×64"
+    with rig.session() as page:
+        photo = page.upload(PHOTO, "a.png")
+        assert "value" not in sized(page, photo, "256×256", "portrait"), "there is one size only"
+        page.call(page.endpoint("change_bundle"), ["sketch"])
+        offered = sized(page, photo, square, "sketch")
+        assert offered["value"] == "photo" and [ZH("portrait_size_photo"), "photo"] in map(list, offered["choices"])
+        gone = sized(page, None, "photo", "sketch")
+        assert gone["value"] == square and "photo" not in str(gone["choices"])
+        assert "value" not in sized(page, None, square, "sketch"), "what was chosen is left alone"
+
+
+def test_as_the_photo_leaves_the_size_to_the_worker(rig: Rig) -> None:
+    with rig.session() as page:
+        data = page.sketching("x", size="photo", photo=page.upload(PHOTO, "a.png"))
+        sized(page, page.upload(PHOTO, "a.png"), "64×64", "sketch")
+        page.call(page.endpoint("generate"), data)
+    order = last(rig)
+    assert (order.width, order.height) == (None, None) and order.start

@@ -20,6 +20,7 @@ from webui.uploads import Upload
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
+AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's shape, which the worker sees
 PICK = """element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-preset]');
   if (!card) return;
@@ -153,7 +154,7 @@ class Handlers:
         request: gr.Request, *worn: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         say = spoken(request.headers.get("accept-language"))
-        width, height = map(int, size.split("×"))
+        width, height = (None, None) if size == AS_PHOTO else map(int, size.split("×"))
         values = {
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
@@ -161,7 +162,8 @@ class Handlers:
             **start_photo.fields(photo, strength, self.desk, say),
         }  # fmt: skip
         order = parsed(Generate, values, say)
-        scene = Scene(state="running", caption=prompt, ratio=width / height, status="stage_load")
+        ratio = width / height if width and height else 1.0
+        scene = Scene(state="running", caption=prompt, ratio=ratio, status="stage_load")
         yield from self.watch(order, scene, say)
 
     def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
@@ -205,6 +207,13 @@ class Handlers:
             r.steps or target.steps,
             gr.update(value=guidance, info=self.desk.i18n(guidance_hint(target))),
         ]
+
+    def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
+        """A photo came in: a bundle of several sizes draws the one of its shape. It went: as before."""
+        names, say = sizes(self.bundle(name)), spoken(request.headers.get("accept-language"))
+        if photo is not None and len(names) > 1:
+            return gr.update(choices=[(say("portrait_size_photo"), AS_PHOTO), *names], value=AS_PHOTO)
+        return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
 
     def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
         return self.desk.offer_backends(target, spoken(request.headers.get("accept-language")))
@@ -255,7 +264,9 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     words = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
     v.cards.pick(do.pick, [v.bundle], words, **QUICK)
     v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
-    v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK)
+    shape: dict[str, Any] = {"fn": do.shape, "inputs": [v.start.photo, v.size, v.bundle], "outputs": [v.size], **QUICK}
+    gr.on([v.start.photo.upload, v.start.photo.clear], **shape)
+    v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK).then(**shape)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     develop_on(v.stage.develop, v, do.desk)
