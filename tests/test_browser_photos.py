@@ -385,6 +385,23 @@ def test_a_batch_with_a_broken_file(browser, base: str, home: Path, put: Any, wi
     visit.close()
 
 
+COUNTED = """() => {
+  const box = document.querySelector('#batch-files'), seen = (window.counted = []);
+  new MutationObserver(() => seen.push(getComputedStyle(box, '::after').content)).observe(box, { attributes: true });
+}"""
+
+
+def test_uploads_are_counted_while_they_go(visit: Visit, put: Any) -> None:
+    """Gradio would show the first photo's name throughout, and in English."""
+    visit.tab(1)
+    visit.page.locator("#photo-tabs [role=tab]").nth(1).click()
+    visit.page.evaluate(COUNTED)
+    many(visit, [put(f"{k}.png", encoded(scene(60, 40), "PNG")) for k in range(3)])
+    seen = list(dict.fromkeys(visit.page.evaluate("window.counted")))
+    assert seen[:3] == [f'"正在上传 {k} / 3"' for k in (1, 2, 3)]
+    visit.page.wait_for_function("document.querySelector('#batch-files').dataset.count === ''")
+
+
 def test_every_photo_of_a_batch_is_made_smaller(visit: Visit, home: Path, put: Any) -> None:
     """And each is a request of its own: the limit of the server is one of photos, not of batches."""
     sizes: list[int] = []

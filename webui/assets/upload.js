@@ -9,16 +9,26 @@
     const url = String(resource?.url ?? resource);
     const files = options?.body instanceof FormData ? options.body.getAll("files") : [];
     if (!/\/gradio_api\/upload(\?|$)/.test(url) || !files.length) return send(resource, options);
-    const paths = [];
-    for (const file of files) {
-      const body = new FormData(), sent = await shrunk(file);
-      body.append("files", sent, sent.name);
-      const answer = await send(url, { ...options, body });
-      if (!answer.ok) return told(answer);
-      paths.push(...(await answer.json()));
+    try {
+      const paths = [];
+      for (const [k, file] of files.entries()) {
+        count(`${k + 1} / ${files.length}`);
+        const body = new FormData(), sent = await shrunk(file);
+        body.append("files", sent, sent.name);
+        const answer = await send(url, { ...options, body });
+        if (!answer.ok) return await told(answer);
+        paths.push(...(await answer.json()));
+      }
+      return new Response(JSON.stringify(paths), { headers: { "Content-Type": "application/json" } });
+    } finally {
+      count("");
     }
-    return new Response(JSON.stringify(paths), { headers: { "Content-Type": "application/json" } });
   };
+
+  // Shown by the style sheet.
+  function count(text) {
+    document.getElementById("batch-files")?.setAttribute("data-count", text);
+  }
 
   // The sentence alone, where the server answers with one.
   async function told(answer) {
