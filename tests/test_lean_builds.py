@@ -20,7 +20,8 @@ from engines.bundle import PROOF, Bundle
 from engines.cache import ArrayCache
 from engines.errors import EngineUnavailable
 from engines.kit import Kit
-from engines.toolchain import build, export
+from engines.networks.graphs import open_graph
+from engines.toolchain import build, export, large
 from engines.toolchain.draft import SCRATCH
 from engines.toolchain.recipe import Recipe
 from tests import tiny, tiny_sd
@@ -32,8 +33,14 @@ NETWORKS = ("unet", "transformer")
 NARROW = ("text_encoder", "denoiser", "decoder")
 
 
+@pytest.fixture(scope="module")
+def traced() -> list[Any]:
+    """Every network that was quantised as a large one."""
+    return []
+
+
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES])
-def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+def made(request: Any, tmp_path_factory: pytest.TempPathFactory, traced: list[Any]) -> tuple[Bundle, Path]:
     """As if everything were large: the bundle, and what it was made from."""
     recipe, save = FAMILIES[request.param]
     base = save(tmp_path_factory.mktemp("sources") / request.param)
@@ -42,6 +49,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle
         patch.setattr(export, "LARGE", 1100)  # numbers in a weight: the optimiser merges smaller ones
         patch.setattr(build, "export", tiny.remembered)
         patch.setattr(proof, "prove_apart", proof.prove)
+        patch.setattr(large, "open_graph", lambda *how: traced.append(opened := open_graph(*how)) or opened)
         out = tmp_path_factory.mktemp("models") / recipe
         how: dict[str, Any] = {"prompts": PROMPTS, "prove": True}
         return build.build_portrait(base, base / "about.toml", out, recipe, **how), base
@@ -58,6 +66,12 @@ def test_what_is_quantised_is_there_once_and_nothing_is_left_behind(made: tuple[
         assert not (bundle.root / role).exists() and not list((bundle.root / part.file).glob("*/"))
     held = {path.parent.name for path in bundle.root.rglob("*.safetensors")}
     assert held == {"preview_decoder", "encoder"}  # small, and not quantised
+
+
+def test_weights_are_let_go_after_each_part(made: tuple[Bundle, Path], traced: list[Any]) -> None:
+    """Torch remembers parameters that it has traced: of a network of gigabytes the next part would start with those."""
+    assert len(traced) >= 2
+    assert all(parameter.numel() == 0 for graph in traced for parameter in graph.parameters())
 
 
 def test_pytorch_cannot_run_it_and_says_so(made: tuple[Bundle, Path]) -> None:
@@ -106,7 +120,8 @@ def test_where_memory_is_short_the_reference_computes_in_bf16(
     source = build.sources.portrait(base, base / "about.toml")
     draft = build.Draft(source, Recipe.read("lean-int8"), tmp_path, "x")
     kits = {}
-    for free, wanted in ((memory.UNLIMITED, "fp32"), (1000, "bf16")):
+    bare = (memory.BASE + memory.numbers(draft.path("denoiser")) * 4 + 1) / memory.SHARE  # the file has no room beside
+    for free, wanted in ((memory.UNLIMITED, "fp32"), (bare, "bf16"), (1000, "bf16")):
         monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
         part = draft.origin("denoiser")
         assert part is not None and part.precision == wanted

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from engines import memory
-from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, digest
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, digest, size_bytes
 from engines.toolchain import halve, prune, verify
 from engines.toolchain.export import example
 from engines.toolchain.recipe import Recipe
@@ -40,11 +40,15 @@ class Draft:
         return self.work / f"{role}-{self.recipe.of(role).precision}"
 
     def origin(self, role: Role) -> Part | None:
-        """What PyTorch reads; None for what came as ONNX. Beyond what memory holds in float32 it computes in bf16."""
-        kind = self._format(role)
+        """
+        What PyTorch reads; None for what came as ONNX. Beyond what memory holds in float32, and of the file meanwhile,
+        it computes in bf16.
+        """
+        kind, path = self._format(role), self.path(role)
         if kind is None:
             return None
-        return Part(role, str(self.path(role)), kind, memory.fitting(self.path(role), memory.usable_bytes()), "", "")
+        precision = memory.fitting(path, memory.usable_bytes() - size_bytes(path))
+        return Part(role, str(path), kind, precision, "", "")
 
     def path(self, role: Role) -> Path:
         """What it is read from: as it is stored, or where it was found."""

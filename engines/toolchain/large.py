@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from torch import Tensor
+from torch import Tensor, nn
 
 from engines.backends import cores
 from engines.bundle import Bundle, Part
@@ -45,6 +45,12 @@ class Large:
     def quantize(self, target: Path, say: Say) -> Outcome:
         """Writes `target` and its weights beside it."""
         graph = open_graph(self.bundle, self.part, None)
+        try:
+            return self._quantized(graph, target, say)
+        finally:
+            _let_go(graph)
+
+    def _quantized(self, graph: nn.Module, target: Path, say: Say) -> Outcome:
         model = export_hollow(graph, self.part.role, self.example)
         weights = {name: parameter.data for name, parameter in graph.named_parameters()}
         chosen = [layer.weight for layer in streaming.layers(model, self.how.ops)]
@@ -84,3 +90,11 @@ class Large:
             return seen, [(one, next(iter(session.run(one).values()))) for one in checks]
         finally:
             session.close()
+
+
+def _let_go(graph: nn.Module) -> None:
+    """
+    Of its weights, which are gigabytes: torch remembers parameters that it has traced, long after their graph is gone.
+    """
+    for parameter in graph.parameters():
+        parameter.data = parameter.data.new_empty(0)
