@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
 FAREWELL = b'data: {"msg":"close_stream"'
-HANG_UP_S = 2.0  # how long a page may take: one that is asleep, or no page at all, must not hold others up
+HANG_UP_S = 2.0  # how long a page may take: programs may read on, and a page that sleeps would never be answered
 
 
 class Handshake:

@@ -20,8 +20,10 @@
     let farewell = false;
     return new ReadableStream({
       async pull(out) {
-        if (farewell) await new Promise((done) => setTimeout(done)); // what was read is acted on first
-        if (farewell) line.abort();
+        if (farewell) {
+          await new Promise((done) => setTimeout(done)); // what was read is acted on first
+          line.abort();
+        }
         const { done, value } = await reader.read().catch(ended(line));
         if (done) return out.close();
         farewell = text.decode(value, { stream: true }).includes(FAREWELL);

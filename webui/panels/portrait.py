@@ -262,10 +262,10 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     page.load(do.come_back, [v.job], _shown(v), **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
     words = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
-    v.cards.pick(do.pick, [v.bundle], words, **QUICK)
     v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
     shape: dict[str, Any] = {"fn": do.shape, "inputs": [v.start.photo, v.size, v.bundle], "outputs": [v.size], **QUICK}
     gr.on([v.start.photo.upload, v.start.photo.clear], **shape)
+    v.cards.pick(do.pick, [v.bundle], words, **QUICK).then(**shape)
     v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK).then(**shape)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
