@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,12 @@ from engines.bundle import BUILT_IN, Shelf
 T = TypeVar("T")
 Within = Callable[[float, Callable[[], T]], T]
 REPOSITORY = Path(engines.__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell's & makes what it starts ignore SIGINT, and children inherit that: those of tests that interrupt them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,6 @@ class Command:
         ours = {key: value for key, value in os.environ.items() if not key.startswith("STUDIO_")}
         command = [sys.executable, "-W", "ignore", "-m", "engines.toolchain", *arguments]
         self.log = (home / "log").open("w+")
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, which children inherit
         self.popen = subprocess.Popen(
             command,
             cwd=REPOSITORY,

@@ -62,7 +62,6 @@ class Command:
         # As the server's child has it, which sets HF_HUB_OFFLINE for itself; and a token that is nobody's business.
         ours |= {"STUDIO_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_of_somebody", **environment}
         command = [sys.executable, "-W", "error", "-m", "engines.catalogue", *arguments]
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, which children inherit
         self.popen = subprocess.Popen(
             command, cwd=REPOSITORY, env=ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
