@@ -69,7 +69,7 @@ def test_what_is_quantised_is_there_once_and_nothing_is_left_behind(made: tuple[
 
 
 def test_weights_are_let_go_after_each_part(made: tuple[Bundle, Path], traced: list[Any]) -> None:
-    """Torch remembers parameters that it has traced: of a network of gigabytes the next part would start with those."""
+    """What traced them may keep them: of a network of gigabytes the next part would start with those."""
     assert len(traced) >= 2
     assert all(parameter.numel() == 0 for graph in traced for parameter in graph.parameters())
 

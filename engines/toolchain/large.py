@@ -94,7 +94,8 @@ class Large:
 
 def _let_go(graph: nn.Module) -> None:
     """
-    Of its weights, which are gigabytes: torch remembers parameters that it has traced, long after their graph is gone.
+    Of its weights, which are gigabytes. Libraries that trace and optimise keep parameters in cycles and in their own
+    memory (collecting garbage and emptying the exporter's graph was tried): the file stayed mapped with the next part.
     """
     for parameter in graph.parameters():
         parameter.data = parameter.data.new_empty(0)
