@@ -348,7 +348,7 @@ def many(visit: Visit, paths: list[Path]) -> None:
     visit.tab(1)
     visit.page.locator("#photo-tabs [role=tab]").nth(1).click()
     visit.page.set_input_files("#batch-files input[type=file]", paths)
-    visit.page.wait_for_function(f"document.querySelector('#batch-files').innerText.split('\\n').length > {len(paths)}")
+    visit.page.wait_for_function(f"document.querySelectorAll('#batch-files tr.file').length == {len(paths)}")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -400,6 +400,26 @@ def test_uploads_are_counted_while_they_go(visit: Visit, put: Any) -> None:
     seen = list(dict.fromkeys(visit.page.evaluate("window.counted")))
     assert seen[:3] == [f'"正在上传 {k} / 3"' for k in (1, 2, 3)]
     visit.page.wait_for_function("document.querySelector('#batch-files').dataset.count === ''")
+
+
+def test_nothing_starts_before_its_photos_have_arrived(visit: Visit, put: Any) -> None:
+    """Pressed too early, the button would say that no photo was chosen."""
+    page, first = visit.page, []  # type: ignore[var-annotated]
+    visit.tab(1)
+    page.locator("#photo-tabs [role=tab]").nth(1).click()
+    page.route("**/gradio_api/upload?*", lambda route: route.continue_() if first else first.append(route))
+    page.set_input_files(
+        "#batch-files input[type=file]", [put(f"{k}.png", encoded(scene(60, 40), "PNG")) for k in range(2)]
+    )
+    page.wait_for_selector("#batch[inert]")
+    page.locator("#batch").press("Enter")  # a finger gets nowhere either, and a script is nobody's hand
+    visit.tab(0)
+    assert page.locator("#generate[inert]").count() == 0
+    visit.tab(1)
+    first[0].continue_()
+    page.click("#batch")  # as soon as that can be done
+    page.wait_for_selector("#batch-board .stage.is-done li:nth-child(2).is-failed")
+    assert page.locator("[data-testid=toast-body]").count() == 0
 
 
 def test_every_photo_of_a_batch_is_made_smaller(visit: Visit, home: Path, put: Any) -> None:

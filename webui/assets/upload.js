@@ -2,13 +2,16 @@
 // requests is a limit on photos. Gradio sends what was chosen, dropped or pasted through fetch: this stands in between.
 (() => {
   const LONGEST_PX = 2560, QUALITY = 0.92, SWITCH = "awportrait-prescale";
+  const TAKEN_MS = 150; // from the answer until Gradio has told its components
   const SHRINKABLE = ["image/jpeg", "image/png", "image/webp"]; // HEIC goes as it is: small already, and with its date
-  const send = window.fetch.bind(window);
+  const send = window.fetch.bind(window), held = new Set();
+  let uploads = 0;
 
   window.fetch = async (resource, options) => {
     const url = String(resource?.url ?? resource);
     const files = options?.body instanceof FormData ? options.body.getAll("files") : [];
     if (!/\/gradio_api\/upload(\?|$)/.test(url) || !files.length) return send(resource, options);
+    hold();
     try {
       const paths = [];
       for (const [k, file] of files.entries()) {
@@ -22,8 +25,22 @@
       return new Response(JSON.stringify(paths), { headers: { "Content-Type": "application/json" } });
     } finally {
       count("");
+      setTimeout(release, TAKEN_MS);
     }
   };
+
+  // What starts a job waits until its photos have arrived: pressed too early, it would say that none was chosen.
+  function hold() {
+    uploads++;
+    for (const button of document.querySelectorAll("button.primary")) if (button.checkVisibility()) held.add(button);
+    for (const button of held) button.inert = true;
+  }
+
+  function release() {
+    if (--uploads) return;
+    for (const button of held) button.inert = false;
+    held.clear();
+  }
 
   // Shown by the style sheet.
   function count(text) {
