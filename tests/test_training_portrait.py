@@ -22,10 +22,12 @@ from training.portrait import words
 from training.portrait.bars import flat_or_broken, judge_lines, prompts_for, spread
 from training.portrait.batches import Pool, make, pool_of
 from training.portrait.captions import Record, caption
-from training.portrait.denoiser import Grids, learn, new_run, straight
+from training.portrait.denoiser import Grids, is_half, learn, new_run, straight
 from training.portrait.export import pipeline
 from training.portrait.forward import core, denoise, positions
 from training.portrait.judge import labels
+from training.portrait.latents import encode as to_latents
+from training.portrait.latents import encode_all
 from training.portrait.models import Sizes, new_tiny, new_transformer, new_vae
 from training.portrait.pictures import Pictures, crops, psnr, shrunk, to_pictures, to_tensor
 from training.portrait.render import Order, as_record, draw_shard
@@ -261,6 +263,22 @@ def test_a_shipped_bundle_is_enough_to_train_further(builtin: Path, unpacked: Pa
     assert run.step == 0 and run.sizes.dim == run.model.transformer.config.dim > TINY.dim
     weights = load_file(bundle / "denoiser" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(run.model.transformer.state_dict()["cap_pad_token"], weights["cap_pad_token"].float())
+
+
+def test_pictures_at_half_their_size_are_a_share_of_the_steps() -> None:
+    chosen = [is_half(0.25, 3, step) for step in range(400)]
+    assert 70 < sum(chosen) < 130 and chosen == [is_half(0.25, 3, step) for step in range(400)]
+    assert not any(is_half(0.0, 3, step) for step in range(50)) and all(is_half(1.0, 3, step) for step in range(50))
+
+
+def test_latents_of_halves_are_those_of_smaller_pictures(shard: Path) -> None:
+    torch.manual_seed(0)
+    vae, pictures = new_vae(TINY).eval(), Pictures.open(shard, "valid")
+    device = torch.device("cpu")
+    halves = encode_all(vae, pictures, False, device, 2, half=True)
+    smaller = to_latents(vae, to_tensor([shrunk(pictures[i]) for i in range(len(pictures))]))
+    whole = encode_all(vae, pictures, False, device, 2)
+    assert halves.shape[-1] * 2 == whole.shape[-1] and (halves.float() - smaller).abs().max() < 2e-2
 
 
 def test_coarse_batches_have_a_quarter_of_the_tokens(tokenizer: Tokenizer) -> None:

@@ -91,6 +91,7 @@ def make(latents: Tensor, pool: Pool, count: int, coarse: bool, seed: tuple[int,
     picked = latents[pool.picture[chosen].to(latents.device), mirrored.to(latents.device)].float()
     if coarse:
         picked = F.interpolate(picked, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False)
-    noise = torch.randn(picked.shape, generator=generator).to(picked.device)
+    here = torch.Generator(picked.device).manual_seed(int(rng.integers(1 << 62)))
+    noise = torch.randn(picked.shape, generator=here, device=picked.device)
     sigma = noise_levels(count, 0.6 * SHIFT if coarse else 0.8 * SHIFT, generator)
     return Batch(picked, noise, sigma, ids, padding)

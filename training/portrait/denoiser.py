@@ -3,7 +3,8 @@ Trains denoiser and text encoder together: `python -m training.portrait.denoiser
 command.
 
 Flow matching on the raw output x0 - noise. First on pictures at half size (a quarter of the tokens, whose positions
-stand where the fine ones will be), then at full size. The rate is constant and falls only in the last `--decay`
+stand where the fine ones will be), then at full size; a `--half` of those steps on pictures that are half as large,
+for a model that draws both sizes. The rate is constant and falls only in the last `--decay`
 steps; the state before the fall is kept in NAME-stable.pt, so that a longer training can start from there.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from tokenizers import Tokenizer
@@ -138,6 +140,7 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     latents, records = load_latents(work).to(device if args.on_device else "cpu"), Pictures.open(work, "train").records
     pool = pool_of(records[: len(latents)], tokenizer, args.captions, args.seed)
+    halves = load_latents(work, half=True).to(latents.device) if args.half else latents
     state_file = work / f"{args.name}.pt"
     run = new_run(sizes_from(args), state_file, args.ema, args.seed, device, args.start)
     run.side = latents.shape[-1]
@@ -151,7 +154,8 @@ def train(args: argparse.Namespace) -> None:
             run.save(state_file.with_name(f"{state_file.stem}-stable.pt"))
         coarse = run.step < args.coarse
         size = (args.coarse_batch if coarse else args.batch) // world
-        batch = make(latents, pool, size, coarse, (args.seed, run.step, rank)).to(device)
+        chosen = halves if not coarse and is_half(args.half, args.seed, run.step) else latents
+        batch = make(chosen, pool, size, coarse, (args.seed, run.step, rank)).to(device)
         at = grids.of(batch, coarse)
         now = rate(run.step, args.steps, args.decay, args.rate)
         loss = learn(run, batch, at, straight(batch, at), forward, now)
@@ -160,6 +164,11 @@ def train(args: argparse.Namespace) -> None:
             start, first = time.time(), run.step
         if rank == 0:
             after_step(run, args, seen, start, first, state_file, vae, tokenizer)
+
+
+def is_half(share: float, seed: int, step: int) -> bool:
+    """Whether this step learns from the pictures at half their size; the same on every process."""
+    return bool(np.random.default_rng((seed, step, 2)).random() < share)
 
 
 def after_step(
@@ -220,6 +229,7 @@ def main() -> None:
     parser.add_argument("--decay", type=int, default=4000, help="last steps, in which the rate falls")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--coarse-batch", type=int, default=128)
+    parser.add_argument("--half", type=float, default=0.0, help="share of steps on DIR/latents-half")
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--ema", type=float, default=0.997)
     parser.add_argument("--seed", type=int, default=3)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from training.loop import Ema, keep_memory, load_checkpoint, pick_device
 from training.portrait.batches import Batch, make, pool_of
-from training.portrait.denoiser import Grids, Run, draw_sheet, learn
+from training.portrait.denoiser import Grids, Run, draw_sheet, is_half, learn
 from training.portrait.forward import Core, Positions, core, denoise, encode_text, positions
 from training.portrait.latents import load_latents
 from training.portrait.pictures import Pictures
@@ -67,6 +67,7 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     latents, records = load_latents(work).to(device if args.on_device else "cpu"), Pictures.open(work, "train").records
     pool, state_file = pool_of(records[: len(latents)], tokenizer, 12, args.seed), work / f"{args.name}.pt"
+    halves = load_latents(work, half=True).to(latents.device) if args.half else latents
     frozen, sizes = load_averaged(work / f"{args.teacher}.pt", device)
     run = student_of(frozen, sizes, state_file, args, device)
     run.side = latents.shape[-1]
@@ -75,7 +76,8 @@ def train(args: argparse.Namespace) -> None:
     teacher, grids = Teacher(frozen, args.guidance, forward), Grids(run.model.transformer, device)
     start, first, seen = time.time(), run.step, 0.0
     while run.step < args.steps:
-        batch = make(latents, pool, args.batch, False, (args.seed, run.step)).to(device)
+        chosen = halves if is_half(args.half, args.seed, run.step) else latents
+        batch = make(chosen, pool, args.batch, False, (args.seed, run.step)).to(device)
         at = grids.of(batch, False)
         now = args.rate * min(1.0, (run.step + 1) / 50) * max(0.02, 1 - run.step / args.steps)
         loss = learn(run, batch, at, teacher.answer(batch, at), forward, now)
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=1.2, help="as in the pipeline: 0 is off")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--half", type=float, default=0.0, help="share of steps on DIR/latents-half")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--seed", type=int, default=4)

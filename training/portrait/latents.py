@@ -2,7 +2,8 @@
 Encodes the pictures once: `python -m training.portrait.latents --work DIR` writes DIR/latents/*.npy.
 
 (pictures, 2, 16, h, w) in half precision, as the denoiser sees them: shifted and scaled. Second index: as drawn,
-mirrored. Works shard by shard and goes on where it stopped.
+mirrored. Works shard by shard and goes on where it stopped. `--half`: of the pictures at half their size, to
+DIR/latents-half.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from training.loop import keep_memory, pick_device
-from training.portrait.pictures import Pictures, to_tensor
+from training.portrait.pictures import Pictures, shrunk, to_tensor
 
 
 @torch.no_grad()
@@ -38,10 +39,13 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     return images
 
 
-def encode_all(vae: Any, pictures: Pictures, mirrored: bool, device: torch.device, batch: int) -> Tensor:
+def encode_all(
+    vae: Any, pictures: Pictures, mirrored: bool, device: torch.device, batch: int, half: bool = False
+) -> Tensor:
     parts = []
     for start in range(0, len(pictures), batch):
-        images = to_tensor([pictures[i] for i in range(start, min(start + batch, len(pictures)))]).to(device)
+        some = [pictures[i] for i in range(start, min(start + batch, len(pictures)))]
+        images = to_tensor([shrunk(picture) for picture in some] if half else some).to(device)
         parts.append(encode(vae, images.flip(3) if mirrored else images).half().cpu())
     return torch.cat(parts)
 
@@ -57,16 +61,17 @@ def main() -> None:
     parser.add_argument("--work", required=True)
     parser.add_argument("--vae", default="vae", help="folder in --work")
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--half", action="store_true", help="of the pictures at half their size")
     args = parser.parse_args()
     keep_memory()
     work, device = Path(args.work), pick_device()
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
-    pictures, folder, began = Pictures.open(work, "train"), work / "latents", time.time()
+    pictures, folder, began = Pictures.open(work, "train"), latents_folder(work, args.half), time.time()
     folder.mkdir(exist_ok=True)
     missing = [i for i in range(len(pictures.shards)) if not (folder / f"{i:04d}.npy").exists()]
     for done, index in enumerate(missing, 1):
         shard = shard_of(pictures, index)
-        both = [encode_all(vae, shard, mirrored, device, args.batch) for mirrored in (False, True)]
+        both = [encode_all(vae, shard, mirrored, device, args.batch, args.half) for mirrored in (False, True)]
         beside = folder / f"{index:04d}.part.npy"
         np.save(beside, torch.stack(both, 1).numpy())
         beside.replace(folder / f"{index:04d}.npy")
@@ -74,9 +79,13 @@ def main() -> None:
         print(f"latents {index}: {done}/{len(missing)}, {left_min:.0f} min left", flush=True)
 
 
-def load_latents(work: Path) -> Tensor:
+def latents_folder(work: Path, half: bool) -> Path:
+    return work / ("latents-half" if half else "latents")
+
+
+def load_latents(work: Path, half: bool = False) -> Tensor:
     """(pictures, 2, 16, h, w), half precision."""
-    parts = [np.load(file) for file in sorted((work / "latents").glob("[0-9]*[0-9].npy"))]
+    parts = [np.load(file) for file in sorted(latents_folder(work, half).glob("[0-9]*[0-9].npy"))]
     return torch.from_numpy(np.concatenate(parts))
 
 
