@@ -99,7 +99,7 @@ def test_the_page_hangs_up_when_the_server_says_farewell(visit: Visit, put: Any)
     choose(visit, put("奶奶.png", encoded(people(), "PNG")))
     advised(visit)
     restore(visit)
-    visit.page.wait_for_timeout(500)
+    visit.page.wait_for_timeout(1500)
     assert ends and set(ends) == {"page"} and visit.complaints == []
 
 
@@ -177,7 +177,7 @@ def test_advice_is_taken_and_settings_are_remembered(visit: Visit, home: Path, p
     assert not visit.page.locator("#restore-quality").is_visible(), "of PNG there is no quality to choose"
     visit.page.locator("#restore-format input[value=webp]").check()
     visit.page.wait_for_selector("#restore-quality")
-    visit.page.wait_for_timeout(600)
+    visit.page.wait_for_timeout(1500)  # until it is remembered
     visit.open()
     visit.tab(1)
     visit.page.wait_for_function(
@@ -223,7 +223,7 @@ def switch(visit: Visit, on: bool) -> None:
     visit.tab(1)
     visit.lift("restore-output", "#prescale")
     visit.page.locator("#prescale input").set_checked(on)
-    visit.page.wait_for_timeout(300)
+    visit.page.wait_for_function(f"localStorage.getItem('awportrait-prescale') === '{'on' if on else 'off'}'")
 
 
 def test_a_large_photo_is_made_smaller_before_it_leaves(visit: Visit, home: Path, put: Any) -> None:
