@@ -209,9 +209,10 @@ class Handlers:
         ]
 
     def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
-        """A photo came in: a bundle of several sizes draws the one of its shape. It went: as before."""
-        names, say = sizes(self.bundle(name)), spoken(request.headers.get("accept-language"))
-        if photo is not None and len(names) > 1:
+        """A photo came in: a bundle of several shapes draws the one that fits. It went: as before."""
+        bundle, say = self.bundle(name), spoken(request.headers.get("accept-language"))
+        names, shapes = sizes(bundle), {width / height for width, height in bundle.sizes}
+        if photo is not None and len(shapes) > 1:
             return gr.update(choices=[(say("portrait_size_photo"), AS_PHOTO), *names], value=AS_PHOTO)
         return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
 
