@@ -111,7 +111,7 @@ def test_the_edge_path_generates_and_restores_without_torch(builtin: Path, tmp_p
     with Image.open(tmp_path / "outputs" / drawn["images"][0]) as image:
         assert np.array(image).std() > 20
     with Image.open(tmp_path / "outputs" / restored["images"][0]) as image:
-        assert image.size == (256, 256)
+        assert image.size == (512, 512)
     assert [face["state"] for face in restored["faces"]] == ["restored"]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.rig",)
 ZH = words("zh")
 PHOTO = encoded(people(), "PNG")
-WAVES = encoded(Image.fromarray(waves(256, 256)), "PNG")
+WAVES = encoded(Image.fromarray(waves(512, 512)), "PNG")
 
 
 def draw(rig: Rig, content: bytes = PHOTO, **fields: str) -> httpx.Response:
@@ -51,7 +51,7 @@ def test_a_form_with_a_photo_starts_from_it(rig: Rig) -> None:
     wanted = Generate("a smiling woman", steps=4, seed=5, preview="off", start=str(kept), strength=0.5)
     assert order == Generate(**{**vars_of(wanted), "backend": order.backend})
     plain = rig.client.post("/generate", json={"prompt": "a smiling woman", "steps": 4, "seed": 5}).json()
-    found, other, shown = pixels(picture), pixels(base64.b64decode(plain["image_base64"])), waves(256, 256)
+    found, other, shown = pixels(picture), pixels(base64.b64decode(plain["image_base64"])), waves(512, 512)
     assert np.corrcoef(found.ravel(), shown.ravel())[0, 1] > 0.4 > np.corrcoef(other.ravel(), shown.ravel())[0, 1]
     again = draw(rig, WAVES, strength="0.5", preview="off").json()
     assert (pixels(base64.b64decode(again["image_base64"])) == found).all(), "one seed, one photo, one picture"
@@ -193,7 +193,7 @@ def test_a_photo_brings_its_shape_where_there_is_a_choice(rig: Rig) -> None:
     square = "64×64"
     with rig.session() as page:
         photo = page.upload(PHOTO, "a.png")
-        assert "value" not in sized(page, photo, "256×256", "portrait"), "there is one size only"
+        assert "value" not in sized(page, photo, "256×256", "portrait"), "its sizes are of one shape"
         page.call(page.endpoint("change_bundle"), ["sketch"])
         offered = sized(page, photo, square, "sketch")
         assert offered["value"] == "photo" and [ZH("portrait_size_photo"), "photo"] in map(list, offered["choices"])

@@ -238,8 +238,8 @@ def test_the_shipped_lora_softens_the_light(builtin: Path, unpacked: Path) -> No
     prompts = ["portrait of a man, short brown hair, dramatic side light, grey background"] * 4
 
     def unevenness() -> float:
-        drawn = np.stack(draw(parts, words, prompts, range(4), 256 // sizes.stride)).astype(np.float32).mean(3)
-        face = drawn[:, 80:160, 88:168]
+        drawn = np.stack(draw(parts, words, prompts, range(4), 512 // sizes.stride)).astype(np.float32).mean(3)
+        face = drawn[:, 160:320, 176:336]
         return float(np.abs(face.mean((0, 1)) - face.mean((0, 1))[::-1]).mean())
 
     plain = unevenness()
