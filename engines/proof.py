@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -175,12 +175,14 @@ def prove_apart(bundle: Bundle, candidate: Candidate, stopped: Callable[[], bool
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=log, cwd=PROJECT)
         try:
-            ended = _wait(child, stopped)
+            came = _wait(child, stopped)
         finally:  # whatever ends this, the child ends with it
             child.kill()
             child.wait()
-        if not ended:
-            return None if stopped() else verdict(candidate, failing=f"not done after {PATIENCE_S / 60:.0f} min")
+        if came == "stop":
+            return None
+        if came == "deadline":
+            return verdict(candidate, failing=f"not done after {PATIENCE_S / 60:.0f} min")
         if child.returncode:
             return verdict(candidate, failing=f"it stopped with {child.returncode}: {_last_line(log)[:200]}")
         try:
@@ -195,14 +197,16 @@ def _last_line(file: IO[bytes]) -> str:
     return "".join(file.read().decode(errors="replace").strip().splitlines()[-1:])
 
 
-def _wait(child: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> bool:
-    """Whether it ended by itself."""
+def _wait(child: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> Literal["end", "stop", "deadline"]:
+    """What came first. Asked for once: a job that waits now may be done in a moment, and a stop is no verdict."""
     deadline = time.monotonic() + PATIENCE_S
     while child.poll() is None:
-        if stopped() or time.monotonic() > deadline:
-            return False
+        if stopped():
+            return "stop"
+        if time.monotonic() > deadline:
+            return "deadline"
         time.sleep(LOOK_S)
-    return True
+    return "end"
 
 
 def main() -> None:

@@ -211,6 +211,13 @@ def test_a_trial_that_is_stopped_is_no_verdict_and_leaves_nobody_behind(
     assert not alive(told(tmp_path / "pid"))
 
 
+def test_a_moment_in_which_others_wait_is_no_verdict_either(portrait: Bundle, project: Project) -> None:
+    """Their job is done before anybody looks again: the engine has not failed, it has been interrupted."""
+    project("time.sleep(600)")
+    said = iter([True])
+    assert prove_apart(portrait, candidate(portrait), stopped=lambda: next(said, False)) is None
+
+
 def test_who_dies_while_a_trial_runs_ends_it_too(portrait: Bundle, project: Project, tmp_path: Path) -> None:
     """SIGTERM reaches a build as SystemExit: the trial that it waits for must not go on alone."""
     project(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")
