@@ -215,6 +215,14 @@ def test_the_engines_of_a_new_model_are_offered_with_their_times(idle: Rig) -> N
 DONE = Scene(state="done", status="stage_done_one", facts={"seconds": "1.0"}, seconds=1.004)
 
 
+def test_an_engine_that_is_offered_no_more_gives_way(idle: Rig) -> None:
+    """It was chosen, and failed its proof since: the page is told of what there is, and complains of nothing."""
+    with idle.session() as page:
+        for _ in range(2):  # the server has forgotten the old choices by the second time
+            _, a, b = page.answer(page.endpoint("offer", "compare-a"), ["portrait", "gone", "gone"])
+            assert (a["value"], b["value"]) == ("auto", b["choices"][-1][1])
+
+
 def test_a_failed_side_says_so_and_the_other_is_still_shown() -> None:
     drawn = replace(DONE, tiles=(Tile("outputs_1.png", "vae", finished=True, tiny_s=0.2, vae_s=0.9),))
     failed = Scene(state="failed", code="engine_failed", facts={"engine": "ort"})

@@ -70,8 +70,9 @@ def _controls(desk: Desk) -> dict[str, Any]:
     )
     seed = gr.Number(7, precision=0, label=t("portrait_seed"), elem_id="compare-seed")
     bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
-    a = gr.Dropdown(engines, value=engines[0], label=t("compare_a"), elem_id="compare-a")
-    b = gr.Dropdown(engines, value=engines[-1], label=t("compare_b"), elem_id="compare-b")
+    loose: Any = {"allow_custom_value": True}  # what was offered a moment ago may have failed its proof since
+    a = gr.Dropdown(engines, value=engines[0], label=t("compare_a"), elem_id="compare-a", **loose)
+    b = gr.Dropdown(engines, value=engines[-1], label=t("compare_b"), elem_id="compare-b", **loose)
     go = gr.Button(t("compare_go"), variant="primary", size="lg", elem_id="compare")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="compare-cancel")
     return {"prompt": prompt, "seed": seed, "bundle": bundle, "a": a, "b": b, "go": go, "cancel": cancel}
