@@ -377,10 +377,10 @@ def test_a_batch_with_a_broken_file(browser, base: str, home: Path, put: Any, wi
     with zipfile.ZipFile(download.value.path()) as pack:
         assert [name.partition("-")[2] for name in pack.namelist()] == ["一.png", "山.png"]
         assert all(pack.read(name) == (home / "outputs" / name).read_bytes() for name in pack.namelist())
-    page.locator("#batch-board li:nth-child(2) [data-again]").click()
-    page.wait_for_selector("#batch-board .stage.is-done li:nth-child(2).is-failed")
     size = page.locator("#batch-board [data-again]").first.bounding_box()
     assert size and size["height"] >= 40
+    page.locator("#batch-board li:nth-child(2) [data-again]").click()
+    page.wait_for_selector("#batch-board .stage.is-done li:nth-child(2).is-failed")
     assert [text for text in visit.complaints if "favicon" not in text] == []
     visit.close()
 
