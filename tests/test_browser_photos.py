@@ -412,7 +412,7 @@ def test_nothing_starts_before_its_photos_have_arrived(visit: Visit, put: Any) -
         "#batch-files input[type=file]", [put(f"{k}.png", encoded(scene(60, 40), "PNG")) for k in range(2)]
     )
     page.wait_for_selector("#batch[inert]")
-    page.locator("#batch").press("Enter")  # a finger gets nowhere either, and a script is nobody's hand
+    page.locator("#batch").press("Enter")  # no key reaches it, and no finger
     visit.tab(0)
     assert page.locator("#generate[inert]").count() == 0
     visit.tab(1)
