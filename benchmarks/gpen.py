@@ -22,12 +22,11 @@ from benchmarks.upstream_gpen import upstream
 from engines import backends
 from engines.backends import Session
 from engines.bundle import Bundle, Part, Precision
+from engines.bundle.signatures import Array
 from engines.networks.gpen import GPEN, Spec
 from engines.networks.restorer import RestorerGraph
-from engines.signatures import Array
-from engines.toolchain import calibrate
 from engines.toolchain.export import example, export
-from engines.toolchain.quantize import quantize
+from engines.toolchain.quantize import calibration, quantize
 from engines.toolchain.recipe import Treatment
 
 OFFICIAL = {256: (1, 0.5), 512: (2, 1.0)}  # channel multiplier, narrow
@@ -40,7 +39,7 @@ def main() -> None:
 
 
 def _compare(size_px: int) -> None:
-    network, faces = _network(size_px), calibrate.of_faces(list(calibrate.faces(None, size_px, 4)))
+    network, faces = _network(size_px), calibration.of_faces(list(calibration.faces(None, size_px, 4)))
     face = torch.from_numpy(faces[0]["face"])
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         bundle = _exported(network, size_px, faces, Path(folder))
@@ -69,7 +68,7 @@ def _network(size_px: int) -> GPEN:
     return network
 
 
-def _exported(network: GPEN, size_px: int, faces: list[calibrate.Feeds], folder: Path) -> Bundle:
+def _exported(network: GPEN, size_px: int, faces: list[calibration.Feeds], folder: Path) -> Bundle:
     """restorer/ in float32 and restorer-int8/."""
     feeds, how = example("restorer", {"N": size_px}), Treatment("static", ("Conv",))
     for name in ("restorer", "restorer-int8"):

@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines import memory
 from engines.bundle import Shelf
 from engines.messages import Failed, Final, Generate, Preview
-from engines.proof import peak_mb
+from engines.roles import memory
 from engines.studio import Studio
+from engines.studio.proof import peak_mb
 
 PROMPT = "portrait of a young woman, long brown hair, smiling, white blouse, grey studio background, soft studio light"
 

@@ -25,12 +25,12 @@ from benchmarks import jobs, true_size
 from benchmarks.timing import head, in_turn
 from engines import backends
 from engines.bundle import Bundle
-from engines.memory import GB
-from engines.proof import peak_mb
-from engines.signatures import Array
+from engines.bundle.signatures import Array
+from engines.roles.memory import GB
+from engines.studio.proof import peak_mb
 from engines.toolchain import build
 from engines.toolchain.sources import FOLDERS
-from engines.toolchain.stable_diffusion import PARTS
+from engines.toolchain.sources.stable_diffusion import PARTS
 
 HOME = Path(__file__).parents[1] / "data" / "bench"
 RECIPES = {"sd": "lean-int8", "zimage": "lean-int4"}

@@ -29,10 +29,10 @@ from benchmarks.timing import head
 from engines import faces, images
 from engines.bundle import BUILT_IN, Shelf
 from engines.faces import Picture
-from engines.likeness import psnr_db
+from engines.images.metrics import psnr_db
 from engines.messages import Enhance, Failed, Final
-from engines.proof import peak_mb
 from engines.studio import DETECTOR, Studio
+from engines.studio.proof import peak_mb
 from training.restorer import dataset, degrade
 
 REPOSITORY = Path(__file__).parents[1]

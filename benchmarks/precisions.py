@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.timing import head, in_turn
-from engines import backends, images, retouch
+from engines import backends, images
 from engines.bundle import BUILT_IN, Shelf
-from engines.kit import Kit
-from engines.likeness import Picture, psnr_db, ssim
-from engines.proof import Case, make
-from engines.signatures import Array
-from engines.toolchain import build, calibrate
+from engines.bundle.signatures import Array
+from engines.faces import retouch
+from engines.images.metrics import Picture, psnr_db, ssim
+from engines.roles.loaded import Kit
+from engines.studio.proof import Case, make
+from engines.toolchain import build
+from engines.toolchain.quantize import calibration
 from presets import load
 
 LIKENESS = ("recipe, engine", "PSNR lowest", "mean", "SSIM lowest", "mean")
@@ -46,7 +48,7 @@ def main() -> None:
 def _prompts() -> tuple[str, ...]:
     """All wordings of the presets, then enough others."""
     said = [preset.wording("attributes").prompt[language] for preset in load() for language in ("zh", "en")]
-    return tuple((said + list(calibrate.PROMPTS))[:PROMPTS])
+    return tuple((said + list(calibration.PROMPTS))[:PROMPTS])
 
 
 def _portraits(shelf: Shelf, scratch: Path) -> None:
@@ -73,7 +75,7 @@ def _likeness(name: str, made: list[Picture], wanted: list[Picture]) -> None:
 
 def _speed(kits: Mapping[str, Kit]) -> None:
     """Eight steps and the full decoder; the words are read already, and no preview is drawn."""
-    read = next(iter(kits.values())).text.encode(calibrate.PROMPTS[0])
+    read = next(iter(kits.values())).text.encode(calibration.PROMPTS[0])
     calls = {name: partial(_draw, kit, read) for name, kit in kits.items()}
     seconds = in_turn(calls, 9)
     head("8 steps and the full decoder", "", "seconds", "times faster than PyTorch")
@@ -82,7 +84,7 @@ def _speed(kits: Mapping[str, Kit]) -> None:
 
 
 def _draw(kit: Kit, words: Array) -> Picture:
-    return kit.decoder.decode(calibrate.trajectory(kit, words, 1))
+    return kit.decoder.decode(calibration.trajectory(kit, words, 1))
 
 
 def _restorer(shelf: Shelf) -> None:
@@ -91,7 +93,7 @@ def _restorer(shelf: Shelf) -> None:
     if not photos:
         print(f"\nno photographs at {folder} (STUDIO_TEST_SHARED): the restorer was not measured")
         return
-    faces = [calibrate.damaged(retouch.to_square(images.read(path), 256), i) for i, path in enumerate(photos)]
+    faces = [calibration.damaged(retouch.to_square(images.read(path), 256), i) for i, path in enumerate(photos)]
     exact = Kit(shelf.open("restorer-edge-bf16"), backends.engine("torch"))
     wanted = [exact.restorer.restore(face) for face in faces]
     head(f"{len(faces)} photographs against PyTorch fp32", *LIKENESS)

@@ -22,11 +22,12 @@ import torch
 from benchmarks.timing import head
 from engines import backends
 from engines.bundle import BUILT_IN, Bundle
-from engines.kit import Kit
-from engines.likeness import Picture
-from engines.networks.units import PRUNED
-from engines.toolchain import build, calibrate
-from engines.toolchain.distill import Course
+from engines.images.metrics import Picture
+from engines.networks.prunable import PRUNED
+from engines.roles.loaded import Kit
+from engines.toolchain import build
+from engines.toolchain.compress.distill import Course
+from engines.toolchain.quantize import calibration
 
 RATIO, STEPS, BATCH, CAPTIONS = 0.31, 200, 16, 300
 PICTURES = 240  # half of the prompts Chinese
@@ -91,5 +92,5 @@ def _line(name: str, whole: float, pruned: float) -> None:
 
 def _drawn(bundle: Bundle, prompts: Sequence[str]) -> list[Picture]:
     kit = Kit(bundle, backends.engine("ort"))
-    latents = [calibrate.trajectory(kit, kit.text.encode(p), FIRST_SEED + i) for i, p in enumerate(prompts)]
+    latents = [calibration.trajectory(kit, kit.text.encode(p), FIRST_SEED + i) for i, p in enumerate(prompts)]
     return [kit.decoder.decode(x) for x in latents]

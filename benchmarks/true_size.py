@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from engines.bundle import BUILT_IN
-from engines.toolchain.stable_diffusion import SD15
+from engines.toolchain.sources.stable_diffusion import SD15
 
 SHARD_BYTES = 2_000_000_000
 LIVELY = 4.0  # a decoder's last weights are this much larger: or its pictures are grey

@@ -52,7 +52,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """portrait/ and restorer/: what the toolchain builds bundles from."""
     for module in ("torch", "diffusers", "transformers"):
         pytest.importorskip(module, reason="builds bundles with the toolchain")
-    from tests import tiny
+    from tests.support import tiny
 
     folder = tmp_path_factory.mktemp("checkpoints")
     tiny.save_portrait(folder / "portrait")
@@ -65,7 +65,7 @@ def built(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two bundles of the true classes. Read only: copy what a test changes."""
     pytest.importorskip("onnxscript", reason="builds bundles with the toolchain")
     from engines.toolchain import build
-    from tests import tiny
+    from tests.support import tiny
 
     folder = tmp_path_factory.mktemp("built")
     portrait, restorer = checkpoints / "portrait", checkpoints / "restorer"

@@ -9,16 +9,17 @@ import socket
 import sys
 from functools import partial
 
-from engines import backends, memory
+from engines import backends
+from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
+from engines.bundle.loras import Loras
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.loras import Loras
+from engines.roles import memory
 from engines.settings import Settings, SettingsError
 from engines.studio import Studio
-from engines.verdicts import Verdicts
 from engines.worker import EmbeddedWorker
-from engines.workshop import Workshop
+from engines.worker.builds import Workshop
 from webui import uploads
 
 STOP_S = 20.0  # how long a stop waits for the picture that is being drawn

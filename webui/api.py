@@ -24,7 +24,8 @@ from engines.errors import Fact, OptionError, StudioError
 from engines.jobs import JobQueue
 from engines.messages import CREDIT, Enhance, Failed, Final, Generate, parse
 from engines.settings import Settings
-from webui import archive, batches, uploads
+from webui import archive, uploads
+from webui.boards import photos
 from webui.guard import is_form
 from webui.i18n import LANGUAGES, spoken, words
 
@@ -88,7 +89,7 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     @routes.get("/batch.zip")
     def batch(jobs: str = "") -> StreamingResponse:
         """`jobs`: names with "-" between, which only those know who gave the photos."""
-        names = [name for name in batches.results(queue, jobs.split("-")) if PICTURE_NAME.fullmatch(name)]
+        names = [name for name in photos.results(queue, jobs.split("-")) if PICTURE_NAME.fullmatch(name)]
         if not names:
             raise errors.NotFoundError("picture", "batch.zip")
         headers = {"Content-Disposition": time.strftime('attachment; filename="photos_%Y%m%d%H%M%S.zip"')}

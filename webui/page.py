@@ -12,20 +12,12 @@ from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
 from webui.i18n import words
-from webui.panels import (
-    Desk,
-    Updates,
-    batch,
-    compare,
-    engines,
-    history,
-    loras,
-    models,
-    photo_settings,
-    portrait,
-    restore,
-)
-from webui.panels import build as workshop
+from webui.panels import history, portrait
+from webui.panels.engines import build as workshop
+from webui.panels.engines import compare, models, overview
+from webui.panels.restore import batch, single
+from webui.widgets import loras, photo_settings
+from webui.widgets.panel_context import Desk, Updates
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = words("zh")("title")
@@ -61,7 +53,7 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
             with gr.Tab(t("tab_history"), id="history") as tab:
                 made = history.build(desk, page, tab)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
-                table = engines.build(desk, page, tab, chip)
+                table = overview.build(desk, page, tab, chip)
                 catalogue, fetched = models.build(desk, page, tab)
                 workbench, built = workshop.build(desk, page, tab)
                 duel = compare.build(desk, page, tab)
@@ -71,7 +63,7 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
         _connect_history(desk, made, studio, tabs)
         portrait.offer_on([*built, *fetched], studio, desk)  # with what is new, wherever it can be chosen
         photo_settings.offer_on(built, photos.controls, desk)
-        engines.look_on(built, table, desk)
+        overview.look_on(built, table, desk)
         compare.offer_on(built, duel, desk)
         workshop.offer_on(fetched, workbench, desk)
         workshop.fill_on(catalogue.board.build, workbench, desk)
@@ -79,19 +71,19 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
     return page
 
 
-def _photos(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[restore.View, batch.View]:
+def _photos(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[single.View, batch.View]:
     """One photo or many: two ways in, one set of settings, and beside them what has become of it."""
     t = desk.i18n
     with gr.Row(elem_classes="columns", elem_id="photo-columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
             with gr.Tabs(elem_id="photo-tabs"):
                 with gr.Tab(t("restore_one"), id="one") as one:
-                    single = restore.entrance(desk)
+                    entrance = single.entrance(desk)
                 with gr.Tab(t("restore_many"), id="many") as many:
                     several = batch.entrance(desk)
             controls = photo_settings.build(desk)
         with gr.Column(scale=6, min_width=320) as stage:
-            photos = restore.build(desk, page, single, controls)
+            photos = single.build(desk, page, entrance, controls)
         with gr.Column(scale=6, min_width=320, visible=False) as board:
             listed = batch.build(desk, page, several, controls)
     photo_settings.listen(controls, desk, page, tab)

@@ -20,8 +20,8 @@ import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import api, page
+from webui.gradio_patches import Handshake
 from webui.guard import Guard
-from webui.handshake import Handshake
 
 UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 FIELD_BYTES = 10_000

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from engines.errors import Fact
 from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Final, Note, Preview, Progress
-from webui import face_notes
+from webui import face_report
 from webui.i18n import Words
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
@@ -162,7 +162,7 @@ def scene_html(scene: Scene, say: Words) -> str:
     return (
         f'<figure class="stage is-{scene.state}" style="--ratio:{scene.ratio:.4f}">'
         f"{_frame(scene, say)}{_strip(scene)}<figcaption>{status_html(scene, say)}"
-        f"{face_notes.list_html(scene.faces, say)}{_facts(scene, say)}{_way_out(scene, say)}</figcaption></figure>"
+        f"{face_report.list_html(scene.faces, say)}{_facts(scene, say)}{_way_out(scene, say)}</figcaption></figure>"
     )
 
 
@@ -175,7 +175,7 @@ def _frame(scene: Scene, say: Words) -> str:
         return f'<div class="frame is-empty"><p>{escape(hint)}</p></div>'
     if scene.before:
         was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
-        return compare_html(was, now, say("restore_compare"), face_notes.marks_html(scene.faces), "fits")
+        return compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
     badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
     if not tile.finished:
         badge += " · " + say("stage_step", step=tile.step)

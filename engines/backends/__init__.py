@@ -21,12 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from engines import verdicts
+from engines.backends import verdicts
+from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import PRECISIONS, Bundle, Format, Part
+from engines.bundle.loras import LoraFile
+from engines.bundle.signatures import Array
 from engines.errors import EngineUnavailable, LoraError, OptionError
-from engines.loras import LoraFile
-from engines.signatures import Array
-from engines.verdicts import Verdict, Verdicts
 
 PREFERENCE = ("tensorrt", "openvino", "ort", "torch")  # among engines on equal devices; one not named here comes last
 GROUPS = {"pytorch": ("torch",), "edge": ("tensorrt", "openvino", "ort")}
@@ -45,7 +45,7 @@ class Probe:
 
 
 class Session(Protocol):
-    """One graph on one device. Names and shapes are those of engines/signatures.py, on every engine."""
+    """One graph on one device. Names and shapes are those of engines/bundle/signatures.py, on every engine."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
 

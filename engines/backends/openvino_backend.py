@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.backends import Probe, Session, cores, processor_flags, version
-from engines.backends.pages import given_back
+from engines.backends.page_cache import given_back
 from engines.bundle import Bundle, Format, Part, size_bytes
+from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
-from engines.signatures import Array, check_words
 
 if TYPE_CHECKING:
     import openvino

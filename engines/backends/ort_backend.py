@@ -19,10 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.backends import Probe, Session, cores, cuda, processor, version, vocabulary
+from engines.backends import Probe, Session, cores, device_buffers, processor, version, vocabulary
 from engines.bundle import Bundle, Format, Part, size_bytes
+from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
-from engines.signatures import Array, check_words
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -58,7 +58,7 @@ class OrtEngine:
             return Probe(False, "", "onnxruntime is not installed")
         runtime = version(GPU_PACKAGE) or version("onnxruntime")
         try:
-            gpu = cuda.gpu()
+            gpu = device_buffers.gpu()
         except EngineError:  # most machines have none, which needs no words
             return Probe(True, "CPU", f"{cores()} threads", runtime)
         if not built_for_gpus():

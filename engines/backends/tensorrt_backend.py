@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from engines.backends import Probe, Session, cuda, vocabulary
-from engines.backends.cuda import Desk, Driver
-from engines.backends.plans import Plan, Press, Said
+from engines.backends import Probe, Session, device_buffers, vocabulary
+from engines.backends.device_buffers import Desk, Driver
+from engines.backends.tensorrt_plans import Plan, Press, Said
 from engines.backends.tensorrt_types import Library
 from engines.bundle import Bundle, Format, Part
+from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
-from engines.signatures import Array, check_words
 
 TYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
@@ -106,7 +106,7 @@ class TensorRtSession:
 @cache
 def installed() -> Library:
     """The package. EngineError: why not."""
-    cuda.driver()  # without a GPU there is nothing to install, and no need to load hundreds of megabytes
+    device_buffers.driver()  # without a GPU there is nothing to install, and no need to load hundreds of megabytes
     if find_spec("tensorrt") is None:
         raise EngineError(MISSING, engine="tensorrt")
     try:
@@ -129,7 +129,7 @@ class TensorRtEngine:
     name: str = "tensorrt"
     formats: frozenset[Format] = frozenset({"tensorrt", "onnx"})
     library: Callable[[], Library] = installed
-    driver: Callable[[], Driver] = cuda.driver
+    driver: Callable[[], Driver] = device_buffers.driver
 
     def probe(self) -> Probe:
         try:

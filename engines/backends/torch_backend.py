@@ -11,8 +11,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from engines.backends import Probe, Session, cores, cuda, version, vocabulary
-from engines.backends.cuda import Gpu
+from engines.backends import Probe, Session, cores, device_buffers, version, vocabulary
+from engines.backends.device_buffers import Gpu
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
 
@@ -29,7 +29,7 @@ class TorchEngine:
         if missing:
             return Probe(False, "", f"not installed ({', '.join(missing)})")
         try:
-            gpu = cuda.gpu()
+            gpu = device_buffers.gpu()
         except EngineError:  # most machines have none, which needs no words
             return Probe(True, "CPU", f"{cores()} threads", version("torch"))
         if unfit := _unfit(gpu, built_for()):

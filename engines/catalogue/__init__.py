@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from engines.errors import NotFoundError
 from engines.messages import Mirror
-from engines.status import ModelStatus
+from engines.messages.status import ModelStatus
 
 LIST = Path(__file__).parent / "catalogue.toml"
 Becomes = Literal["portrait", "restorer", "preview_decoder", "lora"]

@@ -18,8 +18,8 @@ from engines.catalogue import Model, Places, find, statuses
 from engines.catalogue.fetch import Emit, Fetching
 from engines.errors import StudioError
 from engines.messages import Event, Failed, Final, Mirror, Note, Progress, pack
+from engines.messages.status import ModelStatus
 from engines.settings import Settings, SettingsError
-from engines.status import ModelStatus
 
 # Read by huggingface_hub when it is imported. Whoever asks for a model goes online for it, and for nothing else.
 ENVIRONMENT = {

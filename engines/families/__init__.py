@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from engines.bundle import Sampling
+from engines.bundle.signatures import Array
 from engines.families import sd, zimage
 from engines.sampler import Schedule
-from engines.signatures import Array
 
 
 class Family(Protocol):

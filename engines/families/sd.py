@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import Diffusion, Sampling, Scheduler
+from engines.bundle.signatures import Array
 from engines.errors import BundleError, OptionError
 from engines.sampler import Latents, Schedule
-from engines.signatures import Array
 
 size_multiple_cells = 2  # what graphs are exported for; the U-Net itself takes any size
 SIGMA_DATA = 0.5  # of LCM's boundary condition (Luo et al. 2023, section 4)

@@ -16,8 +16,8 @@ import numpy as np
 
 from engines import sampler
 from engines.bundle import Sampling
+from engines.bundle.signatures import Array
 from engines.sampler import FlowStep, Schedule
-from engines.signatures import Array
 
 size_multiple_cells = 2
 

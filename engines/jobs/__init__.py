@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engines.messages import Event, Failed, Final, Request
-from engines.status import Status
+from engines.messages.status import Status
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Lane = Literal["pictures", "builds"]  # what waits in one is never behind what waits in the other

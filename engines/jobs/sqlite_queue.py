@@ -19,7 +19,7 @@ from typing import Any, cast
 from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
 from engines.jobs import ENDED, Finished, Job, Lane, state_after
 from engines.messages import Event, Failed, Request, pack, unpack
-from engines.status import Status
+from engines.messages.status import Status
 
 POLL_S = 0.5
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time

@@ -17,7 +17,7 @@ from torch import nn
 
 from engines.bundle import Bundle, Part, Role
 from engines.errors import BundleError
-from engines.networks import units
+from engines.networks import prunable
 from engines.networks.autoencoder import DecoderGraph, EncoderGraph
 from engines.networks.clip import ClipGraph
 from engines.networks.gpen import GPEN, Spec
@@ -67,8 +67,8 @@ def _denoiser(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
 
     kinds = {"zimage": (ZImageGraph, ZImageTransformer2DModel), "sd": (UNetGraph, UNet2DConditionModel)}
     graph, kind = kinds[bundle.family]
-    if units.is_narrower(path):
-        return graph(units.load(kind, path, width))
+    if prunable.is_narrower(path):
+        return graph(prunable.load(kind, path, width))
     return graph(_complete(kind, path, torch_dtype=width))
 
 

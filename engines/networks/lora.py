@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from engines.bundle.loras import LoraFile
 from engines.errors import LoraError
-from engines.loras import LoraFile
 
 Shapes = Mapping[str, tuple[int, int]]  # of every Linear, by name: outputs, inputs
 Stamp = tuple[Path, int, int]

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from engines.bundle import Bundle, Part
+from engines.bundle.loras import LoraFile
+from engines.bundle.signatures import SIGNATURES, Array, Signature, check_words
 from engines.errors import EngineError, LoraError
-from engines.loras import LoraFile
 from engines.networks.graphs import open_graph
 from engines.networks.lora import Wardrobe
-from engines.signatures import SIGNATURES, Array, Signature, check_words
 
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 

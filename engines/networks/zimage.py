@@ -1,5 +1,5 @@
 """
-Z-Image's transformer with the denoiser's signature (engines/signatures.py), for running and for export.
+Z-Image's transformer with the denoiser's signature (engines/bundle/signatures.py), for running and for export.
 
 The same function as diffusers' ZImageTransformer2DModel for one picture and one caption, with two changes that
 exporters need: rotary embeddings in real numbers instead of complex64, and sequence lengths that may vary. Knows

@@ -21,8 +21,8 @@ from engines.errors import StudioError
 from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
 from engines.settings import Settings, SettingsError
 from engines.toolchain import build, recipe
-from engines.toolchain.distill import Course
-from engines.toolchain.merge_lora import Addition
+from engines.toolchain.compress.distill import Course
+from engines.toolchain.sources.merge_lora import Addition
 from engines.toolchain.steps import Emit
 
 MAKE: Mapping[str, Callable[..., Bundle]] = {

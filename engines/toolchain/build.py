@@ -17,25 +17,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engines import backends, memory
+from engines import backends
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest, size_bytes
 from engines.errors import EngineError, OptionError
-from engines.kit import Kit
+from engines.faces.retouch import Pixels
 from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
-from engines.proof import Case
-from engines.retouch import Pixels
-from engines.toolchain import calibrate, distill, draft, embed, halve, sources, steps, store, verify
-from engines.toolchain.distill import Course
-from engines.toolchain.draft import Draft
+from engines.roles import memory
+from engines.roles.loaded import Kit
+from engines.studio.proof import Case
+from engines.toolchain import manifest, prompt_embeddings, report, sources, steps
+from engines.toolchain.compress import distill
+from engines.toolchain.compress.distill import Course
 from engines.toolchain.export import export, parity
-from engines.toolchain.large import Large
-from engines.toolchain.merge_lora import Addition
-from engines.toolchain.quantize import quantize
+from engines.toolchain.export.shared_weights import share_weights
+from engines.toolchain.manifest import Draft
+from engines.toolchain.quantize import calibration, fp16, quantize
+from engines.toolchain.quantize.out_of_core import Large
 from engines.toolchain.recipe import Recipe
-from engines.toolchain.share import share_weights
-from engines.toolchain.sources import Source
+from engines.toolchain.sources import Source, weights
+from engines.toolchain.sources.merge_lora import Addition
 from engines.toolchain.steps import Emit, Say, Step
 
 PARITY = 1e-4  # of a part's largest output: how far a graph may be from its source
@@ -123,10 +125,10 @@ class Builder:
         records = steps.run(list(self._steps()), self.work, emit)
         bundle = self.draft.bundle()
         if self.wish.prove:
-            verify.write_report(bundle, records)
+            report.write_report(bundle, records)
         self.draft.write_manifest(bundle)
         self.draft.write_card(bundle, self.wish.prove)
-        for scratch in (steps.RECORDS, draft.SCRATCH):
+        for scratch in (steps.RECORDS, manifest.SCRATCH):
             shutil.rmtree(self.work / scratch, ignore_errors=True)
         shutil.rmtree(self.out, ignore_errors=True)
         self.work.rename(self.out)
@@ -168,7 +170,7 @@ class Builder:
     def _store(self, role: Role, say: Say) -> dict[str, Any]:
         """The weights in the recipe's width, in the layout their library reads."""
         if role == "text_encoder" and self.source.tokenizer is not None:
-            store.tokenizer(self.source.tokenizer, self.work / "tokenizer.json")
+            weights.tokenizer(self.source.tokenizer, self.work / "tokenizer.json")
         folder, source = self.draft.stored(role), self.source.parts[role]
         loras = self.wish.loras if role == "denoiser" else ()
         if self.recipe.alone(role) and source.is_dir() and not loras:
@@ -176,7 +178,7 @@ class Builder:
             return {}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        store.part(role, source, folder, self.recipe.stored, loras, say)
+        weights.part(role, source, folder, self.recipe.stored, loras, say)
         return {"bytes": size_bytes(folder)}
 
     def _export(self, role: Role, say: Say) -> dict[str, Any]:
@@ -208,7 +210,7 @@ class Builder:
             whole = self._whole(role, part, folder)
             outcome = quantize(whole, path, how, feeds, say)
             (folder / "float.onnx").unlink(missing_ok=True)
-        halved = {"halved": asdict(halve.halve(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
+        halved = {"halved": asdict(fp16.halve(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
         return {"role": role, "bytes": size_bytes(folder), **asdict(outcome), **halved}
 
     def _for_tensorrt(self, role: Role) -> bool:
@@ -217,7 +219,7 @@ class Builder:
     def _halve(self, role: Role, say: Say) -> dict[str, Any]:
         """Beside the graph in float32, whose weights it shares."""
         path = self.work / role / "model.onnx"
-        return asdict(halve.halve(path, path.with_name(halve.NAME), self._feeds(role, 1), say))
+        return asdict(fp16.halve(path, path.with_name(fp16.NAME), self._feeds(role, 1), say))
 
     def _whole(self, role: Role, part: Part | None, folder: Path) -> Path:
         """The graph in float32, its weights inside."""
@@ -238,36 +240,36 @@ class Builder:
     def _static(self, role: Role) -> bool:
         return self.recipe.of(role).quantize == "static"
 
-    def _feeds(self, role: Role, count: int = 8) -> list[calibrate.Feeds]:
+    def _feeds(self, role: Role, count: int = 8) -> list[calibration.Feeds]:
         if role == "restorer":
-            return calibrate.of_faces(list(calibrate.faces(self.wish.calibration, self._face_px)))
+            return calibration.of_faces(list(calibration.faces(self.wish.calibration, self._face_px)))
         kit = self._reference() if any(map(self.recipe.alone, self.source.parts)) else self._exact()
         try:
             return self._seen(role, kit, count)
         finally:
             kit.close()
 
-    def _seen(self, role: Role, kit: Kit, count: int) -> list[calibrate.Feeds]:
+    def _seen(self, role: Role, kit: Kit, count: int) -> list[calibration.Feeds]:
         """The larger a network, the less there is time for: weights without ranges are judged by two steps alone."""
         if role == "text_encoder":
-            return calibrate.words(self._some_prompts(count), kit)
+            return calibration.words(self._some_prompts(count), kit)
         large = self._large("denoiser")
         if large and not self._static(role):
-            return calibrate.trajectories(kit, self._some_prompts(1), most_steps=2)[role]
-        return calibrate.trajectories(kit, self._some_prompts(min(count, 3) if large else count))[role]
+            return calibration.trajectories(kit, self._some_prompts(1), most_steps=2)[role]
+        return calibration.trajectories(kit, self._some_prompts(min(count, 3) if large else count))[role]
 
     @property
     def _face_px(self) -> int:
         return self.draft.origins().need(self.source.face, "its face").size_px
 
     def _some_prompts(self, count: int) -> Sequence[str]:
-        prompts = self.wish.prompts or calibrate.PROMPTS
+        prompts = self.wish.prompts or calibration.PROMPTS
         return prompts[:: max(1, len(prompts) // count)][:count]
 
     def _embed(self, say: Say) -> dict[str, Any]:
         guided = self.source.sampling is not None and self.source.sampling.guidance > 0
         prompts = tuple(dict.fromkeys((*self.wish.prompts, *([""] if guided else []))))
-        embed.write(self._reference(), prompts, self.work / EMBEDDINGS)
+        prompt_embeddings.write(self._reference(), prompts, self.work / EMBEDDINGS)
         return {"prompts": len(prompts), "bytes": size_bytes(self.work / EMBEDDINGS)}
 
     def _reference(self) -> Kit:
@@ -285,20 +287,20 @@ class Builder:
         folder = self.work / PROOF
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        cases = verify.faces(folder, self._proof_faces()) if "restorer" in self.source.parts else self._proof_prompts()
-        return verify.write_proof(self._reference(), folder, cases, say)
+        cases = report.faces(folder, self._proof_faces()) if "restorer" in self.source.parts else self._proof_prompts()
+        return report.write_proof(self._reference(), folder, cases, say)
 
     def _proof_prompts(self) -> list[Case]:
-        return verify.prompts(self._some_prompts(2 if self._large("denoiser") else 4))
+        return report.prompts(self._some_prompts(2 if self._large("denoiser") else 4))
 
     def _proof_faces(self) -> list[Pixels]:
         """Drawn ones always: a photograph given for calibration is nobody's to pass on."""
-        return list(calibrate.faces(None, self._face_px, 4))
+        return list(calibration.faces(None, self._face_px, 4))
 
     def _prove(self, name: str, say: Say) -> dict[str, Any]:
         bundle = self.draft.bundle()
         self.draft.write_manifest(bundle)  # for the child that proves
         try:
-            return verify.prove(bundle, name, say)
+            return report.prove(bundle, name, say)
         finally:
             (self.work / "bundle.json").unlink()

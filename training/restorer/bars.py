@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import faces
-from engines.likeness import luma, psnr_db, ssim
+from engines.images.metrics import luma, psnr_db, ssim
 from training.restorer import dataset, degrade, sheet, weights
 
 Picture = NDArray[np.uint8]  # (N, N, 3) RGB

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engines.likeness import psnr_db
+from engines.images.metrics import psnr_db
 from engines.networks.gpen import Spec
 from training.loop import Ema, average_gradients, join, keep_memory, load_checkpoint, pick_device, save_checkpoint
 from training.muon import Muon

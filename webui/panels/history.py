@@ -12,8 +12,8 @@ import gradio as gr
 from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
 from webui.i18n import Words, spoken
-from webui.panels import Desk
 from webui.stream import Tile, actions_html, address
+from webui.widgets.panel_context import Desk
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
 REUSE = """element.addEventListener('click', (event) => {

@@ -11,12 +11,13 @@ import gradio as gr
 
 import presets
 from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
-from engines.status import BundleStatus
-from webui.following import follow, resume
+from engines.messages.status import BundleStatus
+from webui.follow import follow, resume
 from webui.i18n import Words, spoken
-from webui.panels import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, loras, parsed, start_photo
 from webui.stream import Scene, scene_html
 from webui.uploads import Upload
+from webui.widgets import init_image, loras
+from webui.widgets.panel_context import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
@@ -53,7 +54,7 @@ class View:
     preview: gr.Radio
     wardrobe: gr.Accordion
     loras: loras.View
-    start: start_photo.StartPhoto
+    start: init_image.StartPhoto
     stage: gr.HTML
     job: gr.BrowserState
     last_seed: gr.BrowserState
@@ -94,7 +95,7 @@ def _main_controls(desk: Desk) -> dict[str, Any]:
         names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
         quality = gr.Radio(names, value="standard", label=t("portrait_quality"), min_width=220, scale=2)
         count = gr.Slider(1, 8, 1, step=1, label=t("portrait_count"), min_width=140, elem_id="count")
-    start = start_photo.build(desk)
+    start = init_image.build(desk)
     go = gr.Button(t("portrait_go"), variant="primary", size="lg", elem_id="generate")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="cancel")
     backend = desk.backend_radio("backend")
@@ -159,7 +160,7 @@ class Handlers:
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
             "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(worn),
-            **start_photo.fields(photo, strength, self.desk, say),
+            **init_image.fields(photo, strength, self.desk, say),
         }  # fmt: skip
         order = parsed(Generate, values, say)
         ratio = width / height if width and height else 1.0

@@ -1,0 +1,311 @@
+"""
+What crosses a process boundary: requests go in, events come out, and a worker says how it is. Plain frozen data, JSON
+both ways; pictures travel as references, never as arrays. A request that exists has values in range; whether a bundle
+can draw it is the studio's to say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from engines.errors import Fact, OptionError, RequestError
+from engines.messages.status import BundleKind, Status
+from engines.messages.validation import allowed, one_of, within, writable
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+CREDIT = "webUI二次开发 by 科哥"
+MAX_SEED = 2**31 - 1
+MOST_LORAS = 8
+
+PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
+RestoreMode = Literal["natural", "strong", "detail"]
+PhotoFormat = Literal["png", "jpeg", "webp"]
+FaceState = Literal["restored", "softened", "skipped"]
+# A file each in engines/toolchain/recipes.
+Recipe = Literal[
+    "edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "lean-int8", "lean-int4", "trt-fp16", "trt-int8"
+]  # fmt: skip
+Stage = Literal[
+    "load", "encode", "denoise", "decode", "restore",  # pictures
+    "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
+    "fetch",  # models
+]  # fmt: skip
+Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
+DecoderKind = Literal["tiny", "vae"]
+BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str
+    strength: float = 0.8  # -2..2
+
+    def __post_init__(self) -> None:
+        within("loras.strength", self.strength, -2.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """
+    Draw portraits from words, and from a photo, if there is one: `start` is the path of a file that a front door has
+    stored. None means the bundle's own value; sizes are pixels; seed -1 is drawn by lot.
+    """
+
+    prompt: str
+    negative: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None  # 1..50
+    guidance: float | None = None  # 0 = none, as ZImagePipeline counts it
+    seed: int = -1
+    count: int = 1  # 1..8; picture k has seed + k
+    bundle: str = "portrait"
+    backend: str = "auto"
+    loras: tuple[Lora, ...] = ()
+    preset: str = ""
+    preview: PreviewMode = "live"
+    restore_faces: float = 0.0  # 0..1
+    start: str = ""
+    strength: float = 0.6  # 0..1: how much of the photo is drawn anew; at 1 nothing is left of it
+
+    def __post_init__(self) -> None:
+        within("steps", self.steps, 1, 50)
+        within("guidance", self.guidance, 0.0, 20.0)
+        within("seed", self.seed, -1, MAX_SEED)
+        within("count", self.count, 1, 8)
+        within("restore_faces", self.restore_faces, 0.0, 1.0)
+        within("strength", self.strength, 0.0, 1.0)
+        within("loras", len(self.loras), 0, MOST_LORAS)
+        one_of("preview", self.preview, get_args(PreviewMode))
+        for name, text in (("prompt", self.prompt), ("negative", self.negative)):
+            within(f"{name} length", len(text), 0, 4000)
+            writable(name, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Enhance:
+    """
+    Restore a photo. `image` is the path of a file that a front door has stored, `name` what its owner called it. The
+    faces are restored, and nothing else is touched unless a control says so. Strengths are 0..100.
+    """
+
+    image: str
+    strength: int = 70  # of the faces' restoration
+    mode: RestoreMode = "natural"
+    more_detail: bool = False
+    denoise: int = 0
+    sharpen: int = 0
+    contrast: int = 50  # 50 leaves it
+    brightness: int = 50  # 50 leaves it
+    fading: int = 0
+    scratches: int = 0
+    protect_skin: bool = True
+    only_center_face: bool = False
+    whole_picture: bool = False  # clean all of it, whether there are faces or not
+    min_face_px: int = 24
+    format: PhotoFormat = "png"
+    quality: int = 92  # 1..100, of JPEG and WEBP
+    keep_date: bool = False  # when the photo was taken; nothing else of its metadata is ever kept
+    name: str = ""
+    bundle: str = "restorer"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "denoise", "sharpen", "contrast", "brightness", "fading", "scratches"):
+            within(name, getattr(self, name), 0, 100)
+        within("min_face_px", self.min_face_px, 8, 1024)
+        within("quality", self.quality, 1, 100)
+        within("name length", len(self.name), 0, 255)
+        writable("name", self.name)
+        one_of("mode", self.mode, get_args(RestoreMode))
+        one_of("format", self.format, get_args(PhotoFormat))
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Look at a photo and say what would do it good. `image` as in Enhance."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Develop:
+    """Decode a kept latent with the full decoder. `image` is the name of a picture made with preview="only"."""
+
+    image: str
+    backend: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """
+    Make a bundle. `source` names one of the shelf's bundles, or what lies in the folder of checkpoints: never a path.
+    `prompts` are read once and their embeddings stored. `calibration` names a folder of photographs there. `loras` are
+    merged into the weights for good.
+    """
+
+    makes: BundleKind
+    source: str
+    recipe: Recipe
+    name: str
+    calibration: str = ""
+    prompts: tuple[str, ...] = ()
+    loras: tuple[Lora, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("makes", self.makes, get_args(BundleKind))
+        one_of("recipe", self.recipe, get_args(Recipe))
+        if not BUNDLE_NAME.fullmatch(self.name):
+            raise OptionError("name", self.name, "a-z 0-9 - _")
+        within("prompts", len(self.prompts), 0, 500)
+        within("prompts length", max(map(len, self.prompts), default=0), 0, 4000)
+        within("loras", len(self.loras), 0, MOST_LORAS)
+        if self.loras and self.makes != "portrait":
+            raise OptionError("loras", self.loras[0].name, "none with this model")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Download a model of the catalogue, by its id."""
+
+    model: str
+    mirror: Mirror = "hf"
+
+    def __post_init__(self) -> None:
+        one_of("mirror", self.mirror, get_args(Mirror))
+
+
+Request = Generate | Enhance | Inspect | Develop | Build | Fetch
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    stage: Stage
+    step: int
+    total: int
+    eta_s: float | None = None
+    picture: int = 1
+    pictures: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """
+    A picture to look at meanwhile; `seconds` counts from the start of the job. Step 0 of a restoration: the photo as it
+    was read, upright.
+    """
+
+    step: int
+    image: str
+    seconds: float = 0.0
+    decoder: DecoderKind = "tiny"
+    picture: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the log of a build, in the toolchain's own words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a look at a photo found, and values of Enhance that would do it good. `blur`, `noise`: 0 none, 1 severe."""
+
+    faces: int
+    width: int
+    height: int
+    blur: float
+    noise: float
+    settings: dict[str, Fact]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceReport:
+    """What became of a face. `box` is left, top, width, height as shares of the picture; `strength` what was taken."""
+
+    box: tuple[float, float, float, float]
+    state: FaceState
+    strength: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The end of a job that went well. `reason`: why this engine and not another; of a build, what became of it."""
+
+    images: tuple[str, ...]
+    seed: int
+    seconds: float
+    engine: str
+    reason: str = ""
+    decoder: DecoderKind = "vae"
+    faces: tuple[FaceReport, ...] = ()  # of a restored photo, from left to right
+    without: tuple[str, ...] = ()  # LoRAs that could not be loaded; `reason` says why
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of a job that did not. `code` is a StudioError's; `facts` fill a front door's sentence."""
+
+    code: str
+    detail: str
+    facts: dict[str, Fact] = field(default_factory=dict)
+
+
+Event = Progress | Preview | Note | Advice | Final | Failed
+
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        *(Generate, Enhance, Inspect, Develop, Build, Fetch),
+        *(Progress, Preview, Note, Advice, Final, Failed, Status),
+    )
+}
+
+
+def pack(message: Request | Event | Status) -> str:
+    """A message as JSON with its `kind`."""
+    return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}, ensure_ascii=False)
+
+
+def unpack(text: str) -> Any:
+    """The message that `pack` wrote. RequestError: not one."""
+    try:
+        values = json.loads(text)
+        kind = _KINDS[values.pop("kind")]
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:  # not JSON, not an object, of no known kind
+        raise RequestError("this is no message of ours") from exc
+    return parse(kind, values)
+
+
+def parse(kind: type[T], values: dict[str, Any]) -> T:
+    """Build a message from a stranger's values. OptionError names the first field that does not fit."""
+    if unknown := sorted(set(values) - {f.name for f in fields(kind)}):
+        raise OptionError(unknown[0], values[unknown[0]], "no such field")
+    try:
+        message: T = _adapter(kind).validate_python(values)
+        return message
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        given = "" if first["type"] == "missing" else first["input"]  # what is missing has no value
+        raise OptionError(where, given, allowed(first)) from exc
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)

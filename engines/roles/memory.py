@@ -1,0 +1,124 @@
+"""
+What a job takes of this machine's memory, foretold before anything is loaded: all parts together, or one after the
+other where that would be too much; the decoder in pieces where even that would. What cannot fit is refused with words.
+
+Weights are counted from the files. What a network needs beside them, and keeps until it is let go of, grows with the
+picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (512 to 1024 px, see
+benchmarks/large.py); how they share them is a guess on the safe side. Pages of mapped files do not count: they are
+given back (backends/pages.py), or taken back by the system when it needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.bundle import Bundle, Part, Precision, Role, size_bytes
+from engines.errors import MemoryShort
+from engines.roles import tiled_decode
+
+GB = 1_000_000_000
+SHARE = 0.8  # of what is free at the start may be used
+BASE = 350_000_000  # Python, numpy, the engine's library
+BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
+FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
+PACKED = 1.15  # integers take a little more in memory than in the file
+UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
+UNLIMITED = 2**62
+Sizes = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`turns`: each part is let go of before the next is loaded. `pieces`: the picture is decoded in pieces."""
+
+    turns: bool
+    pieces: bool
+    peak: int  # bytes
+
+    def __str__(self) -> str:
+        how = (", one part after the other" if self.turns else "") + (", decoded in pieces" if self.pieces else "")
+        return f"{self.peak / GB:.1f} GB of memory{how}"
+
+
+def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> Plan:
+    """For a picture of `size` (width, height) by these parts, one a role. MemoryShort: nothing would make it fit."""
+    cells = tiled_decode.SIDE * bundle.need(bundle.sampling, "sampling").latent_stride
+    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, math.prod(size)) for part in parts}
+    piecewise = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", math.prod(size) - cells**2)}
+    for turns, needs in ((False, whole), (True, whole), (True, piecewise)):
+        found = Plan(turns, needs is piecewise, _peak(needs, turns))
+        if found.peak <= budget:
+            return found
+    raise MemoryShort(bundle.name, found.peak / GB, budget / GB)
+
+
+def _peak(needs: Mapping[Role, int], turns: bool) -> int:
+    """Both encoders are loaded for a moment only, whatever happens; the tiny decoder stays beside the others."""
+    beside = needs.get("preview_decoder", 0)
+    fleeting = [needs.get(role, 0) for role in FLEETING]
+    stay = [need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder")]
+    return BASE + beside + max(*fleeting, max(stay) if turns else sum(stay))
+
+
+def fitting(path: Path, budget: int) -> Precision:
+    """What PyTorch computes in with these weights: bf16 takes half of the memory that float32 does, and more time."""
+    return "fp32" if BASE + numbers(path) * 4 <= budget else "bf16"
+
+
+def _weights(bundle: Bundle, part: Part, engine: str) -> int:
+    path = bundle.root / part.file
+    if part.precision in ("int8", "int4"):
+        return int(UNPACKED.get((engine, part.precision), PACKED) * size_bytes(path))
+    return numbers(path) * (2 if part.precision == "bf16" else 4)
+
+
+def _work(role: Role, pixels: int) -> int:
+    return BYTES_A_PIXEL.get(role, 0) * pixels
+
+
+def numbers(path: Path) -> int:
+    """How many are in a safetensors file, or in those of a folder; of other files every four bytes count as one."""
+    found = [file for file in path.rglob("*.safetensors")] if path.is_dir() else [path]
+    files = found or [file for file in path.iterdir() if file.is_file()]
+    return sum(_in_header(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in files)
+
+
+def _in_header(file: Path) -> int:
+    """8 bytes of length, then JSON. (safetensors' README, "Format")"""
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def usable_bytes() -> int:
+    """What models may take where nobody has said."""
+    return int(free_bytes() * SHARE)
+
+
+def free_bytes() -> int:
+    """What a process may still take: of the machine's memory, or of the container's if that is less."""
+    return min(_available(), _left_in_container())
+
+
+def _available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # no Linux: nobody says
+        return UNLIMITED
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _left_in_container() -> int:
+    """cgroup v2. Pages of files, which the system takes back when it needs them, do not count."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        most = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        told = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return UNLIMITED
+    return UNLIMITED if most == "max" else int(most) - used + int(told.get("file", 0))

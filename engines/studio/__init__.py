@@ -1,0 +1,132 @@
+"""
+From a request to a stream of events: which steps, in which order. Knows no queue, no page and no engine by name.
+
+Every run ends with Final or Failed; anything that is raised instead is a bug.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engines import backends, images
+from engines.bundle import BUILT_IN, Shelf
+from engines.bundle.loras import Loras
+from engines.errors import OptionError, StudioError
+from engines.images import kept_latents
+from engines.messages import (
+    Build,
+    Develop,
+    Enhance,
+    Event,
+    Failed,
+    Fetch,
+    Final,
+    Generate,
+    Inspect,
+    Progress,
+    Request,
+)
+from engines.roles import memory, seen
+from engines.roles.embedding_cache import ArrayCache
+from engines.roles.loaded import Kit, Kits, Select
+from engines.studio import init_image
+from engines.studio.generate import Drawing, Pace, Plan
+from engines.studio.restore import Restoration, advise
+from engines.studio.restore_cache import Remembered
+
+log = logging.getLogger(__name__)
+KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory
+PREVIEWS_LIVE_S = 86400.0
+DETECTOR = "detector"  # the bundle of that name
+KEPT_PHOTOS = 2000  # whose restorations are remembered
+SHIPPED = Loras((BUILT_IN / "loras",))
+Cancelled = Callable[[], bool]
+
+
+class Studio:
+    """
+    `shelf` holds the bundles, `loras` what they may wear; `state` is a folder for caches, `budget` the bytes of memory
+    that models may take.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        state: Path,
+        select: Select = backends.select,
+        loras: Loras = SHIPPED,
+        budget: int = memory.UNLIMITED,
+    ) -> None:
+        self.kits, self.loras = Kits(shelf, select, budget), loras
+        self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
+        self.photos = Remembered(state / "photos", KEPT_PHOTOS)
+        self.paces: defaultdict[tuple[str, str, int, int], Pace] = defaultdict(Pace)
+
+    def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
+        """Pictures go to `folder`, and events name them in it. `cancelled` is asked before every step."""
+        images.remove_old_previews(folder, PREVIEWS_LIVE_S)
+        try:
+            match request:
+                case Generate():
+                    yield from self._generate(request, folder, cancelled)
+                case Enhance():
+                    yield from self._enhance(request, folder, cancelled)
+                case Inspect():
+                    yield from self._inspect(request)
+                case Develop():
+                    yield from self._develop(request, folder)
+                case Build() | Fetch():  # the workshop's
+                    raise OptionError("kind", type(request).__name__.lower(), "generate, enhance, develop")
+        except StudioError as exc:
+            yield Failed(exc.code, str(exc), exc.facts)
+
+    def _generate(self, r: Generate, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
+        started = time.perf_counter()
+        yield Progress("load", 0, 1)
+        loras = self.loras.pick(r.loras)
+        kit, reason = self.kits.take(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
+        reason += "; a LoRA needs PyTorch" if loras else ""
+        photo = init_image.read(r, kit.bundle)
+        plan = Plan.of(r, kit.bundle, photo)
+        if photo is not None:
+            photo = init_image.fitted(photo, plan.width, plan.height, self._eye().detector.find(photo))
+        pace = self.paces[r.bundle, kit.engine.name, plan.width, plan.height]
+        needs = kit.memory_for((plan.width, plan.height))
+        log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
+        if needs.turns:
+            self.kits.leave(kit)
+        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, needs, photo, loras)
+        yield from drawing.events(self.embeddings)
+
+    def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
+        started = time.perf_counter()
+        yield Progress("load", 0, 1)
+        kit, reason = self.kits.take(r.bundle, r.backend)
+        if "restorer" not in kit.bundle.roles:
+            raise OptionError("bundle", r.bundle, "a bundle that restores faces")
+        eye = self._eye()
+        restoration = Restoration(r, kit, eye.detector, reason, folder, started, cancelled)
+        yield from self.photos.events(r, (kit, eye), folder, restoration)
+
+    def _inspect(self, r: Inspect) -> Iterator[Event]:
+        started = time.perf_counter()
+        yield Progress("load", 0, 1)
+        yield advise(r, self._eye().detector)
+        yield Final((), 0, round(time.perf_counter() - started, 3), "")
+
+    def _eye(self) -> Kit:
+        """The one graph for all engines: whichever serves a photo, the same faces are found."""
+        return self.kits.take(DETECTOR, "auto")[0]
+
+    def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
+        started = time.perf_counter()
+        yield Progress("load", 0, 1)
+        kept = kept_latents.read(folder, r.image)
+        kit, reason = self.kits.take(kept.bundle, r.backend)
+        yield Progress("decode", 0, 1)
+        name = images.write_output(folder, seen(kit.decoder.decode(kept.latents)), kept.text)
+        yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), kit.engine.name, reason)

@@ -1,0 +1,186 @@
+"""
+Restoring a photo: find the faces, restore each on its own crop, put the change back, then the controls for all of it.
+The order of things for one Enhance or Inspect request.
+
+Knows a kit with a restorer and one with a detector, and a folder; no queue, no page, no engine by name. The whole
+picture never goes through a network, and where nobody asked for a change, not a level changes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from engines import faces, images
+from engines.errors import JobCancelled, NoFaceError
+from engines.faces import Floats, Matrix, Picture, Points, identity, quality, retouch
+from engines.faces.detection import Face
+from engines.images import Photo, infotext
+from engines.messages import Advice, Enhance, Event, FaceReport, FaceState, Final, Inspect, Preview, Progress
+from engines.roles import Detector
+from engines.roles.loaded import Kit
+
+BEFORE_PX = 1600  # enough to compare on any screen
+LOOKED_AT = 4  # faces, for advice
+ADVICE_PX = 256  # the side of a face that is looked at
+DETAIL = 0.5  # what more_detail adds, of retouch.local_contrast
+CLEAN = (20, 15)  # denoise and sharpen, for a whole picture for which nobody chose
+MARGIN_PX = 16  # how far the controls look
+Report = tuple[FaceState, int, str]  # state, strength, why
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """`reason`: why this engine. `started`: time.perf_counter() of the job's start."""
+
+    request: Enhance
+    kit: Kit
+    detector: Detector
+    reason: str
+    folder: Path
+    started: float
+    cancelled: Callable[[], bool]
+
+    def events(self) -> Iterator[Event]:
+        """NoFaceError, ImageError, JobCancelled, EngineError, StorageError."""
+        photo = images.read_photo(Path(self.request.image))
+        yield self._shown(photo)
+        photo = replace(photo, pixels=self._mended(photo.pixels))
+        found = sorted(self.detector.find(photo.pixels), key=lambda face: face.box[0])
+        if not found and not self.request.whole_picture:
+            raise NoFaceError("no face was found in this picture")
+        shape, canvas, reports = photo.pixels.shape, photo.pixels.copy(), []
+        for k, face in enumerate(found):
+            yield Progress("restore", k, len(found), self._eta_s(k, len(found)))
+            self._go_on()
+            state, strength, why = self._face(canvas, face, k == most_central(found, shape), photo.grey)
+            reports.append(FaceReport(share(face, shape), state, strength, why))
+        self._go_on()
+        photo = replace(photo, pixels=self._controls(photo.pixels, canvas))
+        del canvas  # 150 MB of a photo of 50 megapixels, which writing it would come on top of
+        yield self._written(photo, tuple(reports))
+
+    def before(self) -> Preview:
+        """The photo as it came. ImageError, StorageError."""
+        return self._shown(images.read_photo(Path(self.request.image)))
+
+    def _shown(self, photo: Photo) -> Preview:
+        small = images.fit(photo.pixels, BEFORE_PX)
+        return Preview(0, images.write_preview(self.folder, small, photo.profile))
+
+    def _go_on(self) -> None:
+        if self.cancelled():
+            raise JobCancelled("cancelled while restoring")
+
+    def _eta_s(self, done: int, total: int) -> float | None:
+        passed = time.perf_counter() - self.started
+        return round(passed / done * (total - done), 1) if done else None
+
+    def _mended(self, pixels: Picture) -> Picture:
+        """Repairs come first: with a scratch across an eye no face can be restored."""
+        pixels = retouch.mend_scratches(pixels, self.request.scratches / 100)
+        return retouch.mend_fading(pixels, self.request.fading / 100)
+
+    def _face(self, canvas: Picture, face: Face, central: bool, grey: bool) -> Report:
+        if not self.request.strength:
+            return "skipped", 0, "strength is 0"
+        if self.request.only_center_face and not central:
+            return "skipped", 0, "not the face in the centre"
+        if face.size_px < self.request.min_face_px:
+            return "skipped", 0, f"smaller than {self.request.min_face_px} px"
+        size_px = self.kit.bundle.need(self.kit.bundle.face, "its face").size_px
+        matrix = faces.similarity(face.landmarks, size_px)
+        crop = faces.warp(canvas, matrix, size_px)
+        if quality.is_sharp(crop):
+            return "skipped", 0, "already sharp"
+        mask = faces.face_mask(faces.moved(face.landmarks, matrix), size_px)
+        change = self._change(crop, mask)
+        change = retouch.without_colour(change) if grey else change
+        blend = partial(blended, crop, change)
+        taken = identity.allowed(crop, blend, self.request.strength / 100, self._landmarks)
+        if not taken.strength:
+            return "skipped", 0, taken.why
+        self._put(canvas, np.asarray(change * taken.strength, dtype=np.float32), matrix, mask)
+        return "softened" if taken.why else "restored", round(100 * taken.strength), taken.why
+
+    def _change(self, crop: Picture, mask: Floats) -> Floats:
+        """In levels, at full strength."""
+        after = self.kit.restorer.restore(crop)
+        change = faces.without_seam(retouch.change_of(crop, after, self.request.mode), mask)
+        return change + retouch.local_contrast(after, DETAIL) if self.request.more_detail else change
+
+    def _put(self, canvas: Picture, change: Floats, matrix: Matrix, mask: Floats) -> None:
+        region = faces.region(matrix, mask.shape[0], canvas.shape)
+        was = canvas[region].copy() if self.request.protect_skin else None
+        faces.add(canvas, change, matrix, mask)
+        if was is not None:
+            retouch.hold_skin(was, canvas[region])
+
+    def _landmarks(self, crop: Picture) -> Points | None:
+        found = self.detector.find(crop)
+        return found[0].landmarks if found else None
+
+    def _controls(self, source: Picture, canvas: Picture) -> Picture:
+        """For all of the picture. Skin keeps the colour that it had before the faces were restored."""
+        r = self.request
+        chosen = (r.denoise, r.sharpen)
+        soften, sharpen = CLEAN if r.whole_picture and not any(chosen) else chosen
+        if not any((soften, sharpen, r.contrast != 50, r.brightness != 50)):
+            return canvas
+
+        def work(band: Picture) -> Picture:
+            band = retouch.sharpen(retouch.denoise(band, soften / 100), sharpen / 100)
+            return retouch.adjust(band, r.contrast / 100, r.brightness / 100)
+
+        result = retouch.in_bands(canvas, work, MARGIN_PX)
+        if r.protect_skin:
+            retouch.hold_skin(source, result)
+        return result
+
+    def _written(self, photo: Photo, reports: tuple[FaceReport, ...]) -> Final:
+        r, engine = self.request, self.kit.engine.name
+        kept = photo if r.keep_date else replace(photo, taken="")
+        text = infotext.describe_restoration(r, engine)
+        name = images.write_photo(self.folder, kept, text, r.format, r.quality, r.name)
+        seconds = round(time.perf_counter() - self.started, 3)
+        return Final((name,), 0, seconds, engine, self.reason, faces=reports)
+
+
+def blended(crop: Picture, change: Floats, strength: float) -> Picture:
+    return np.asarray(np.rint(crop + change * np.float32(strength)).clip(0, 255), dtype=np.uint8)
+
+
+def share(face: Face, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Left, top, width, height of a face as shares of the picture."""
+    left, top, right, bottom = face.box
+    height, width = shape[:2]
+    sides = (left / width, top / height, (right - left) / width, (bottom - top) / height)
+    return tuple(round(float(side), 4) for side in sides)  # type: ignore[return-value]
+
+
+def most_central(found: list[Face], shape: tuple[int, ...]) -> int:
+    """Which face is meant by the one in the centre: the nearest, though a larger one may lie somewhat further away."""
+    middle = np.array([shape[1] / 2, shape[0] / 2])
+
+    def away(face: Face) -> float:
+        return float(np.linalg.norm(face.landmarks.mean(0) - middle)) / max(math.sqrt(face.size_px), 1.0)
+
+    return min(range(len(found)), key=lambda k: away(found[k]))
+
+
+def advise(request: Inspect, detector: Detector) -> Advice:
+    """What a look at the photo says. ImageError, EngineError."""
+    pixels = images.read(Path(request.image))
+    found = detector.find(pixels)
+    largest = sorted(found, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
+    blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]
+    noisy, faded = quality.noise(images.fit(pixels, BEFORE_PX)), retouch.fading_of(pixels)
+    height, width = pixels.shape[:2]
+    settings = quality.suggestion(blurs, noisy, faded)
+    return Advice(len(found), width, height, round(max(blurs, default=0.0), 2), round(noisy, 2), settings)

@@ -1,0 +1,91 @@
+"""
+Photos that were restored before: the same file with the same settings and weights is answered at once, as long as its
+picture is still there. Losing the folder costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from engines.bundle import digest
+from engines.errors import StudioError
+from engines.messages import Enhance, Event, Final, Preview, pack, unpack
+from engines.roles.loaded import Kit
+
+AGAIN = "restored before"
+METHOD = 1  # of restoring: to be raised when the same photo would come out differently
+
+
+class Work(Protocol):
+    """What makes a picture of a photo."""
+
+    def before(self) -> Preview: ...
+    def events(self) -> Iterator[Event]: ...
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """`limit` restorations, the oldest leaving first."""
+
+    folder: Path
+    limit: int
+
+    def events(self, r: Enhance, kits: Sequence[Kit], outputs: Path, work: Work) -> Iterator[Event]:
+        """What was remembered, or what `work` yields, which is then remembered."""
+        started, path = time.perf_counter(), self.folder / f"{key(r, kits)}.jsonl"
+        if known := self._known(path, outputs):
+            for event in known:
+                if isinstance(event, Preview) and not (outputs / event.image).is_file():
+                    event = work.before()  # previews are tidied away sooner than pictures
+                took = round(time.perf_counter() - started, 3)
+                yield replace(event, seconds=took, reason=AGAIN) if isinstance(event, Final) else event
+            return
+        kept: list[Event] = []
+        for event in work.events():
+            if isinstance(event, Preview | Final):
+                kept.append(event)
+            yield event
+        self._keep(path, kept)
+
+    def _known(self, path: Path, outputs: Path) -> list[Event]:
+        """Empty if anything of it is gone or damaged."""
+        try:
+            events: list[Event] = [unpack(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError, StudioError):
+            return []
+        last = events[-1] if events else None
+        whole = isinstance(last, Final) and all((outputs / name).is_file() for name in last.images)
+        return events if whole else []
+
+    def _keep(self, path: Path, events: list[Event]) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not cost the picture
+            self.folder.mkdir(parents=True, exist_ok=True)
+            beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+            beside.write_text("\n".join(map(pack, events)), encoding="utf-8")
+            beside.replace(path)
+            kept = sorted(self.folder.glob("*.jsonl"), key=lambda p: p.stat().st_mtime, reverse=True)
+            for old in kept[self.limit :]:
+                old.unlink(missing_ok=True)
+
+
+def key(r: Enhance, kits: Sequence[Kit]) -> str:
+    """Of the photo's bytes, every setting, and the weights and arithmetic that engines would use."""
+    used = [(kit.engine.name, kit.bundle.part(role, kit.engine.formats)) for kit in kits for role in kit.bundle.roles]
+    parts = sorted((name, part.role, part.sha256, part.precision) for name, part in used)
+    told = [METHOD, _digest(Path(r.image)), asdict(replace(r, image="", backend="")), parts]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _digest(photo: Path) -> str:
+    """Empty for what cannot be read; who opens it says why."""
+    try:
+        return digest(photo)
+    except OSError:
+        return ""

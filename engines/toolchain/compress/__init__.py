@@ -1,0 +1,1 @@
+"""Smaller denoisers: structured pruning, and distillation that teaches the pruned one."""

@@ -1,0 +1,15 @@
+"""Embeddings of known prompts, stored in the bundle: for presets the text encoder is never loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engines.roles.loaded import Kit, stored_name
+
+
+def write(kit: Kit, prompts: Sequence[str], path: Path) -> None:
+    """One array (1, T, D) a prompt, as the kit's text encoder gives it, under kit.stored_name."""
+    np.savez(path, allow_pickle=False, **{stored_name(prompt): kit.text.encode(prompt) for prompt in prompts})

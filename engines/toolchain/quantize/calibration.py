@@ -1,0 +1,139 @@
+"""
+What a graph sees in use: feeds for calibration and for checking. For a denoiser the whole way from noise to picture,
+for decoders where it ends, for a restorer faces, half of them damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from engines import backends, images, sampler
+from engines.backends import Session
+from engines.bundle import BUILT_IN, Role, Shelf
+from engines.bundle.signatures import Array
+from engines.errors import BundleError, StudioError
+from engines.faces import retouch
+from engines.faces.retouch import Pixels
+from engines.messages import Generate
+from engines.roles import Denoiser, from_pixels
+from engines.roles.loaded import Kit
+from engines.studio.generate import Plan
+
+Feeds = dict[str, Array]
+FACES = 12  # enough for ranges: more moved nothing
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+# For bundles whose maker gave no prompts. In the words of the built-in drawings, which other models understand too.
+PROMPTS = (
+    "portrait of a young woman, long brown hair, smiling, white blouse, grey studio background, soft studio light",
+    "portrait of an old man, grey beard, glasses, dark suit, blue background, side light",
+    "一位年轻女性的肖像，黑色长发，红色连衣裙，绿色背景，柔和的光线",
+    "一位中年男性的肖像，短发，戴帽子，白色衬衫，灰色背景，写实风格",
+    "portrait of a girl with red curly hair, green sweater, golden hour, watercolour style",
+    "一位老年女性的肖像，白色短发，蓝色毛衣，油画风格",
+    "black and white portrait of a man with a moustache, hat, rim light",
+    "一位年轻男性的肖像，卷发，戴眼镜，黄色T恤，粉色背景",
+)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A session of which somebody sees what it is fed."""
+
+    session: Session
+    seen: Callable[[Feeds], None]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.seen(dict(feeds))
+        return self.session.run(feeds)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def trajectories(kit: Kit, prompts: Sequence[str], most_steps: int | None = None) -> dict[Role, list[Feeds]]:
+    """
+    Every noise level of every prompt for the denoiser, and the clean latents for the decoders; or what there is of both
+    after `most_steps`.
+    """
+    feeds: dict[Role, list[Feeds]] = {"denoiser": [], "decoder": [], "preview_decoder": []}
+    sampling = kit.sampling
+    for seed, prompt in enumerate(prompts):
+        x = trajectory(kit, kit.text.encode(prompt), seed, feeds["denoiser"].append, most_steps)
+        feeds["preview_decoder"].append({"latents": x})
+        scaled = x / np.float32(sampling.latent_scale) + np.float32(sampling.latent_shift)
+        feeds["decoder"].append({"latents": scaled})
+    return feeds
+
+
+def trajectory(
+    kit: Kit,
+    words: Array,
+    seed: int,
+    seen: Callable[[Feeds], None] = lambda feeds: None,
+    most_steps: int | None = None,
+) -> Array:
+    """
+    From noise to clean latents, or to the guess after `most_steps`, in the bundle's own size and steps. `seen` is shown
+    what the denoiser is fed.
+    """
+    sampling, plan = kit.sampling, Plan.of(Generate("p", seed=seed), kit.bundle)
+    cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
+    negative = kit.text.encode("") if plan.schedule.guidance else None
+    denoiser = Denoiser(Watched(kit.denoiser.session, seen), kit.denoiser.family)
+    x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
+    *_, (_, guess) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
+    return guess
+
+
+def words(prompts: Sequence[str], kit: Kit) -> list[Feeds]:
+    return [{"ids": kit.text.tokens.ids(prompt)} for prompt in prompts]
+
+
+def faces(folder: Path | None, size_px: int, count: int = FACES) -> Iterator[Pixels]:
+    """
+    Square faces, every other one damaged: from a folder of photographs, or drawn by the built-in portrait model, so
+    that nothing has to be found first. BundleError: the folder holds no picture that can be read.
+    """
+    found = list(_photographs(folder, count)) if folder else list(_drawn(count))
+    if not found:
+        raise BundleError(f"{folder}: no picture that can be read", bundle=str(folder and folder.name))
+    for i, picture in enumerate(found):
+        square = retouch.to_square(picture, size_px)
+        yield damaged(square, i) if i % 2 else square
+
+
+def _photographs(folder: Path, count: int) -> Iterator[Pixels]:
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES]
+    for path in paths[:: max(1, len(paths) // count)][:count]:
+        try:
+            yield images.read(path)
+        except StudioError:  # a broken file among many is no reason to stop
+            continue
+
+
+def _drawn(count: int) -> Iterator[Pixels]:
+    engine = backends.engine("ort")
+    kit = Kit(Shelf((BUILT_IN,)).open("portrait"), engine)
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
+    for feeds in trajectories(kit, prompts)["preview_decoder"]:
+        yield kit.decoder.decode(feeds["latents"])
+    kit.close()
+
+
+def damaged(face: Pixels, seed: int) -> Pixels:
+    """Smaller and back, blurred, with noise: about what GPEN was trained to undo."""
+    rng, side = np.random.default_rng(seed), face.shape[0]
+    small = cv2.resize(face, (side // 3, side // 3), interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), (0, 0), 1.2)
+    noisy = soft + rng.normal(0, 6, soft.shape)
+    return np.asarray(np.clip(np.rint(noisy), 0, 255), dtype=np.uint8)
+
+
+def of_faces(pictures: Sequence[Pixels]) -> list[Feeds]:
+    return [{"face": from_pixels(picture)} for picture in pictures]

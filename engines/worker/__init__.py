@@ -1,0 +1,171 @@
+"""Between the queue and the studio. One worker owns one device; the embedded one is a thread of the server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from engines.bundle import Shelf
+from engines.errors import StudioError
+from engines.jobs import Job, JobQueue
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Event, Failed, Final
+from engines.messages.status import Status
+from engines.studio import DETECTOR, Cancelled, Studio
+from engines.worker.builds import Workshop
+from engines.worker.inventory import Survey, cannot_build, sources, strays, survey
+
+log = logging.getLogger(__name__)
+DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
+WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
+QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
+
+
+class Runner(Protocol):
+    """What does a job: the studio, or the workshop."""
+
+    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]: ...
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A workshop whose new bundle is on the shelf of every page before the page hears that it is finished."""
+
+    workshop: Workshop
+    refresh: Callable[[], None]
+
+    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
+        for event in self.workshop.run(request, folder, cancelled):
+            if isinstance(event, Final):
+                self.refresh()
+            yield event
+
+
+@contextmanager
+def surviving(what: str, otherwise: Callable[[], object]) -> Iterator[None]:
+    """The one catch-all of the program: a bug must neither take the worker down nor be retried for ever."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s", what)
+        otherwise()
+
+
+def execute(job: Job, queue: JobQueue, studio: Runner) -> None:
+    """Run one job to its last event. The embedded loop and a remote task both end here."""
+    go_on = True
+
+    def cancelled() -> bool:
+        return not go_on
+
+    def give_up() -> None:
+        queue.publish(job, Failed("internal", "see the server's log"))
+
+    with surviving(f"job {job.id}", give_up):
+        for event in studio.run(job.request, queue.folder, cancelled):
+            go_on = queue.publish(job, event)
+
+
+class EmbeddedWorker:
+    """
+    Loads the default bundles, says how it is, and works until it is stopped. With a workshop, a second thread makes
+    bundles, and proves engines while nothing is to be drawn.
+    """
+
+    def __init__(
+        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: Workshop | None = None
+    ) -> None:
+        self.queue, self.studio, self.shelf, self.backend, self.workshop = queue, studio, shelf, backend, workshop
+        self.known: Survey = ((), ())
+        self._stopping, self._changed = threading.Event(), threading.Event()
+        self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
+        if workshop is not None:
+            self._threads.append(threading.Thread(target=self._make, name="workshop", daemon=True))
+
+    def start(self) -> None:
+        self.queue.recover()
+        self._look()
+        self._announce("loading")
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, wait_s: float) -> None:
+        """Take no further job; wait for the present one. What is not finished by then waits for the next start."""
+        self._stopping.set()
+        self.queue.retire()
+        if self.workshop is not None:
+            self.workshop.stop()
+        deadline = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        with surviving("loading the models", lambda: self._announce("failed", "see the server's log")):
+            self._warm_up()
+        while not self._stopping.is_set():
+            with surviving("the queue", lambda: self._stopping.wait(WAIT_S)):
+                if (job := self.queue.claim(WAIT_S)) is not None:
+                    execute(job, self.queue, self.studio)
+                elif self._changed.is_set():  # another engine serves now: load it before somebody waits for it
+                    self._changed.clear()
+                    self._warm_up()
+
+    def _make(self) -> None:
+        """The second thread: builds first; proofs when it has been quiet for a while."""
+        assert self.workshop is not None  # or the thread would not be
+        quiet_since, proving = time.monotonic(), True
+        while not self._stopping.is_set():
+            with surviving("the workshop", lambda: self._stopping.wait(QUIET_S)):
+                if (job := self.queue.claim(WAIT_S, "builds")) is not None:
+                    execute(job, self.queue, Announced(self.workshop, self._refresh))
+                    proving = True
+                if self._occupied():
+                    quiet_since = time.monotonic()
+                elif proving and time.monotonic() - quiet_since > QUIET_S:
+                    proving = self.workshop.prove_next(self._occupied)
+                    self._refresh()
+
+    def _occupied(self) -> bool:
+        return self.queue.status().state == "loading" or self.queue.busy()
+
+    def _warm_up(self) -> None:
+        try:
+            for name in DEFAULTS:
+                wanted = "auto" if name == DETECTOR else self.backend  # which any engine runs for all of them
+                kit, reason = self.studio.kits.take(name, wanted)
+                kit.load_all()
+                log.info("%s: %s", name, reason)
+        except StudioError as exc:
+            log.error("%s", exc)
+            self._announce("failed", str(exc))
+        else:
+            self._announce("ready")
+
+    def _look(self) -> None:
+        self.known = survey(self.shelf, self.backend, self.workshop.known if self.workshop else None)
+
+    def _refresh(self) -> None:
+        """The same state with what is here now."""
+        self._look()
+        self._changed.set()
+        status = self.queue.status()
+        self._announce(status.state, status.detail)
+
+    def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
+        status = Status(state, detail, *self.known, loras=self.studio.loras.names())
+        if self.workshop is not None:
+            buildable = tuple(sources(self.shelf, self.workshop.checkpoints))
+            status = replace(
+                status,
+                sources=buildable,
+                can_build=cannot_build(),
+                models=self.workshop.offered(),
+                strays=strays(self.workshop.models),
+            )
+        self.queue.announce(status)

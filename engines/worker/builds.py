@@ -1,0 +1,205 @@
+"""
+Makes bundles, fetches what they are made from and proves engines, in child processes: the toolchain needs PyTorch and
+gigabytes, a download goes online, and an engine that is on trial may crash. To the queue a build is a job like others:
+`run` has the shape of Studio.run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO
+
+from pydantic import TypeAdapter
+
+from engines import backends, catalogue
+from engines.backends.verdicts import Verdict, Verdicts
+from engines.bundle import BUILT_IN, Shelf
+from engines.bundle.loras import Loras
+from engines.errors import EngineError, JobCancelled, NotFoundError, OptionError, StudioError
+from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
+from engines.messages.status import ModelStatus
+from engines.studio import proof
+from engines.worker.inventory import readable, sources
+
+PULSE_S = 3.0  # a silent child says this often that it lives; a cancelled job is noticed then
+PROJECT = Path(__file__).parents[2]
+Cancelled = Callable[[], bool]
+
+
+class Workshop:
+    """
+    Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what they may wear; `known` are this
+    machine's verdicts, `endpoint` the address of a hub in the place of huggingface.co.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        models: Path,
+        checkpoints: Path,
+        known: Verdicts,
+        loras: Path | None = None,
+        endpoint: str = "",
+    ) -> None:
+        self.shelf, self.models, self.checkpoints, self.known = shelf, models, checkpoints, known
+        self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
+        self.loras = Loras((self.places.loras, BUILT_IN / "loras"))
+        self.endpoint = endpoint
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let go of what is being made; a build goes on at the next start, from the step it was in."""
+        self._stopped.set()
+
+    def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
+        """
+        The child's events, to Final or Failed; none of them after `stop`, and then the job is still to be done.
+        Cancelled, a build leaves nothing behind, and a download what it has, hidden, to go on from.
+        """
+        try:
+            match request:
+                case Build():
+                    yield from self._build(request, cancelled)
+                case Fetch():
+                    yield from self._fetch(request, cancelled)
+                case _:
+                    raise OptionError("kind", type(request).__name__.lower(), "build, fetch")
+        except StudioError as exc:
+            yield Failed(exc.code, str(exc), exc.facts)
+
+    def _build(self, r: Build, cancelled: Cancelled) -> Iterator[Event]:
+        if r.name in self.shelf.names() or (self.models / r.name).exists():
+            raise OptionError("name", r.name, "a name that is not taken")
+        with tempfile.TemporaryDirectory() as folder:
+            prompts = Path(folder) / "prompts.txt"
+            prompts.write_text("\n".join(text.replace("\n", " ") for text in r.prompts), encoding="utf-8")
+            try:
+                last = yield from self._through(self._command(r, prompts), "toolchain", cancelled)
+            except JobCancelled:
+                shutil.rmtree(self.models / f".{r.name}.building", ignore_errors=True)
+                raise
+        if isinstance(last, Final):
+            self._adopt(r.name)
+        if last is not None:
+            yield last
+
+    def _command(self, r: Build, prompts: Path) -> list[str]:
+        found = sources(self.shelf, self.checkpoints)
+        if (r.makes, r.source) not in found:
+            raise NotFoundError("checkpoint", r.source)
+        command = [sys.executable, "-W", "ignore", "-m", "engines.toolchain", r.makes, "--events"]
+        command += ["--base" if r.makes == "portrait" else "--weights", str(found[r.makes, r.source])]
+        command += ["--recipe", r.recipe, "--out", str(self.models / r.name)]
+        command += ["--prompts", str(prompts)] if r.prompts else []
+        command += [f"--lora={lora.path}:{lora.strength}" for lora in self.loras.pick(r.loras)]
+        return command + (["--calibration", str(self._photographs(r.calibration))] if r.calibration else [])
+
+    def _photographs(self, name: str) -> Path:
+        folders = {path.name: path for path in self.checkpoints.glob("[!.]*") if path.is_dir()}
+        if name not in folders:
+            raise NotFoundError("folder of photographs", name)
+        return folders[name]
+
+    def _fetch(self, r: Fetch, cancelled: Cancelled) -> Iterator[Event]:
+        model = catalogue.find(r.model)
+        command = [sys.executable, "-W", "ignore", "-m", "engines.catalogue", "get", model.id, "--events"]
+        command += ["--from", r.mirror, "--endpoint", self.endpoint]
+        command += ["--checkpoints", str(self.places.checkpoints), "--loras", str(self.places.loras)]
+        last = yield from self._through(command, "download", cancelled)
+        if last is not None:
+            yield last
+
+    def offered(self) -> tuple[ModelStatus, ...]:
+        return catalogue.statuses(self.places)
+
+    def _through(self, command: list[str], what: str, cancelled: Cancelled) -> Generator[Event, None, Event | None]:
+        """The events of a child and, returned, its last one: None if `stop` came before it. Nobody is left behind."""
+        with tempfile.TemporaryFile() as log:
+            child = _child(command, log)
+            try:
+                last = yield from self._relay(child, cancelled)
+            finally:
+                _end(child)
+            if last is None and not self._stopped.is_set():
+                raise EngineError(f"the {what} stopped: {_last_line(log)}", engine=what)
+        return last
+
+    def _relay(self, child: subprocess.Popen[bytes], cancelled: Cancelled) -> Generator[Event, None, Event | None]:
+        """Its events as they come, the last of which is returned; in silence the latest progress again."""
+        latest: Event = Progress("prepare", 0, 1)
+        for line in _lines(child):
+            if cancelled():
+                raise JobCancelled("while it was being made")
+            if self._stopped.is_set():
+                break
+            event: Event = unpack(line) if line else latest
+            if isinstance(event, Final | Failed):
+                return event
+            latest = event if isinstance(event, Progress) else latest
+            yield event
+        return None
+
+    def _adopt(self, name: str) -> None:
+        """What the toolchain proved a moment ago on this machine need not be proved again."""
+        bundle = self.shelf.open(name)
+        report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
+        told = TypeAdapter(tuple[Verdict, ...]).validate_python(report["verdicts"])
+        for verdict in told:
+            self.known.put(backends.candidate(bundle, backends.engine(verdict.engine)).key, verdict)
+
+    def prove_next(self, wait: Callable[[], bool]) -> bool:
+        """Prove one engine that was not proved yet, unless `wait` says that others need the machine. False: none is
+        left.
+        """
+        for bundle, candidate in proof.due(readable(self.shelf), self.known):
+            found = proof.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
+            if found is not None:
+                self.known.put(candidate.key, found)
+            return True
+        return False
+
+
+def _child(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Niced, so that pictures come first. It reads no settings: everything is in its command."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("STUDIO_")}
+    niced = ["nice", "-n", "5", *command]
+    return subprocess.Popen(niced, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=PROJECT, env=env)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Nobody is left behind, and a pipe is closed."""
+    if child.poll() is None:
+        child.terminate()
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What it writes, line by line; an empty one after every PULSE_S of silence."""
+    assert child.stdout is not None  # it was opened as a pipe
+    held = b""
+    while True:
+        ready, _, _ = select.select([child.stdout], [], [], PULSE_S)
+        chunk = os.read(child.stdout.fileno(), 1 << 16) if ready else b""
+        if not ready:
+            yield ""
+        elif not chunk:
+            return
+        *lines, held = (held + chunk).split(b"\n")
+        yield from (line.decode("utf-8", errors="replace") for line in lines if line)
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"

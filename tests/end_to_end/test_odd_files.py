@@ -1,0 +1,194 @@
+"""What people upload by mistake or on purpose: every file is answered once, soon, in our words, and nothing is left."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.bundle import Shelf
+from engines.messages import Advice, Enhance, Event, Failed, Final, Inspect
+from engines.studio import Studio
+from tests.support.fakes import FakeEngine, write_detector, write_restorer
+from tests.support.photo_files import display_p3, encoded, private_exif, scene
+
+LIMIT_S = 2.0
+REFUSALS = ("bad_image", "image_too_large")
+
+
+@cache
+def whole(kind: str) -> bytes:
+    return encoded(Image.fromarray(scene(120, 160)), kind, exif=private_exif(), icc_profile=display_p3())
+
+
+def cut(kind: str, share: float) -> Callable[[], bytes]:
+    return lambda: whole(kind)[: int(len(whole(kind)) * share)]
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    """The frame header alone says another size than there are pixels for."""
+    data = encoded(Image.fromarray(scene()), "JPEG")
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def webp_of_size(width: int, height: int) -> bytes:
+    canvas = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"VP8X" + struct.pack("<I", 10) + b"\x10\0\0\0" + canvas
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def saved(kind: str, **how: Any) -> Callable[[], bytes]:
+    return lambda: encoded(Image.fromarray(scene(64, 64)), kind, **how)
+
+
+def zipped() -> bytes:
+    with zipfile.ZipFile(data := io.BytesIO(), "w") as archive:
+        archive.writestr("photo.jpg", whole("JPEG"))
+    return data.getvalue()
+
+
+def noisy(kind: str) -> Callable[[], bytes]:
+    def made() -> bytes:
+        data = bytearray(whole(kind))
+        for at in np.random.default_rng(5).integers(200, len(data), 40):
+            data[at] ^= 0xFF
+        return bytes(data)
+
+    return made
+
+
+def moving(kind: str) -> Callable[[], bytes]:
+    more = [Image.fromarray(255 - scene(64, 64))]
+    return lambda: encoded(Image.fromarray(scene(64, 64)), kind, save_all=True, append_images=more)
+
+
+BOMB = zlib.compress(bytes(80_000_000), 9)
+CUTS = {f"{kind} cut at {share:.0%}": cut(kind, share)
+        for kind in ("JPEG", "PNG", "WEBP", "HEIF") for share in (0.01, 0.1, 0.35, 0.6, 0.9)}  # fmt: skip
+STRANGERS: dict[str, Callable[[], bytes]] = {
+    "nothing": lambda: b"",
+    "one byte": lambda: b"\xff",
+    "zeros": lambda: bytes(5000),
+    "text": lambda: "亲爱的奶奶".encode() * 50,
+    "svg": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+    "html": lambda: b"<!doctype html><script>alert(1)</script>",
+    "json": lambda: b'{"kind": "enhance"}',
+    "a program": lambda: b"\x7fELF" + bytes(400),
+    "mp4": lambda: b"\0\0\0\x18ftypmp42" + bytes(400),
+    "pdf": saved("PDF"),
+    "gif": saved("GIF"),
+    "bmp": saved("BMP"),
+    "tiff": saved("TIFF"),
+    "avif": saved("AVIF"),
+    "zip": zipped,
+    "gzip": lambda: gzip.compress(whole("JPEG")),
+    "jpeg's first bytes": lambda: b"\xff\xd8\xff\xe0",
+    "png's first bytes": lambda: b"\x89PNG\r\n\x1a\n",
+    "webp's first bytes": lambda: b"RIFF\xff\xff\xff\xffWEBPVP8 ",
+    "heic's first bytes": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "jpeg after rubbish": lambda: b"x" * 33 + whole("JPEG"),
+}
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "png of 10 gigapixels": lambda: png(100_000, 100_000),
+    "png of 51 megapixels": lambda: png(10_200, 5_000),
+    "png as wide as can be": lambda: png(2**31 - 1, 1),
+    "png without width": lambda: png(0, 100),
+    "jpeg of 4 gigapixels": lambda: jpeg_of_size(65_535, 65_535),
+    "jpeg of 12 megapixels without pixels": lambda: jpeg_of_size(4_000, 3_000),
+    "webp of 268 megapixels": lambda: webp_of_size(16_384, 16_384),
+    "webp as large as can be": lambda: webp_of_size(2**24, 2**24),
+    "png with 80 MB of text": lambda: png(4, 4, chunk(b"zTXt", b"Comment\0\0" + BOMB)),
+    "png with 80 MB of international text": lambda: png(4, 4, chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB)),
+    "png with 80 MB of profile": lambda: png(4, 4, chunk(b"iCCP", b"x\0\0" + BOMB)),
+    "png with more pixels than it says": lambda: png(4, 4, chunk(b"IDAT", BOMB)),
+}
+ODD_BUT_GOOD: dict[str, Callable[[], bytes]] = {
+    "one pixel": lambda: encoded(Image.new("RGB", (1, 1)), "PNG"),
+    "a strip": lambda: encoded(Image.new("RGB", (30_000, 2), "red"), "PNG"),
+    "a tower": lambda: encoded(Image.new("RGB", (2, 30_000), "red"), "JPEG"),
+    "cmyk": lambda: encoded(Image.fromarray(scene(64, 64)).convert("CMYK"), "JPEG"),
+    "16 bits": lambda: encoded(Image.fromarray(scene(64, 64)[..., 0].astype(np.uint16) * 257), "PNG"),
+    "one bit": lambda: encoded(Image.fromarray(scene(64, 64)[..., 0] > 99), "PNG"),
+    "palette": lambda: encoded(Image.fromarray(scene(64, 64)).quantize(16), "PNG"),
+    "all transparent": lambda: encoded(Image.new("RGBA", (40, 40)), "PNG"),
+    "progressive": saved("JPEG", progressive=True),
+    "several in one": moving("MPO"),
+    "moving png": moving("PNG"),
+    "moving webp": moving("WEBP"),
+    "a profile of nonsense": saved("JPEG", icc_profile=b"nonsense" * 40),
+    "rubbish after the end": lambda: whole("JPEG") + bytes(3000),
+}
+MAYBE: dict[str, Callable[[], bytes]] = {
+    f"{kind} with wrong bytes": noisy(kind) for kind in ("JPEG", "PNG", "WEBP", "HEIF")
+}
+ALL = {**CUTS, **STRANGERS, **BOMBS, **ODD_BUT_GOOD, **MAYBE}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    folder = tmp_path_factory.mktemp("odd")
+    write_restorer(folder / "shelf" / "restorer")
+    write_detector(folder / "shelf" / "detector")
+    return Studio(Shelf((folder / "shelf",)), folder / "state", FakeEngine().select)
+
+
+def answered(studio: Studio, request: Enhance | Inspect, folder: Path) -> list[Event]:
+    """Its events, of which the last ends the job and no other does. In time that this thread works: others may too."""
+    started = time.thread_time()
+    events = list(studio.run(request, folder))
+    assert time.thread_time() - started < LIMIT_S
+    assert [isinstance(event, Final | Failed) for event in events] == [False] * (len(events) - 1) + [True]
+    return events
+
+
+def test_there_are_sixty_of_them() -> None:
+    assert len(ALL) >= 60
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_file_is_answered(studio: Studio, tmp_path: Path, name: str) -> None:
+    (tmp_path / "photo.jpg").write_bytes(ALL[name]())
+    request = Enhance(str(tmp_path / "photo.jpg"), whole_picture=name not in BOMBS)
+    *_, last = answered(studio, request, tmp_path / "out")
+    if isinstance(last, Final):
+        assert name in {**ODD_BUT_GOOD, **MAYBE, **CUTS} and (tmp_path / "out" / last.images[0]).is_file()
+    elif isinstance(last, Failed) and last.code == "no_face":
+        assert name in BOMBS, "its pixels were read, whatever else is in it"
+        return
+    else:
+        assert isinstance(last, Failed) and last.code in REFUSALS and name not in ODD_BUT_GOOD
+        assert last.detail and str(tmp_path) not in last.detail and len(last.detail) < 300
+        assert not list((tmp_path / "out").glob("*")), "nothing is left of what failed"
+    looked = answered(studio, Inspect(str(tmp_path / "photo.jpg")), tmp_path / "out")
+    assert isinstance(looked[-1], type(last)), "whoever looks at it says the same"
+    assert any(isinstance(event, Advice) for event in looked) == isinstance(looked[-1], Final)
+
+
+@pytest.mark.parametrize("path", ["missing.jpg", ".", "x" * 300, "a\0b", "loop"])
+def test_what_is_no_file_is_answered(studio: Studio, tmp_path: Path, path: str) -> None:
+    os.symlink("loop", tmp_path / "loop")
+    for request in (Enhance(str(tmp_path / path)), Inspect(str(tmp_path / path))):
+        *_, last = answered(studio, request, tmp_path / "out")
+        assert isinstance(last, Failed) and last.code == "bad_image" and str(tmp_path) not in last.detail

@@ -1,0 +1,276 @@
+"""The composition root, `python -m webui`, as a process: how it starts, how it stops, what it finds afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Generate, pack
+from engines.settings import Settings
+from tests.conftest import REPOSITORY
+from tests.support.http import CJK, QUICK, SKETCH
+from webui import __main__ as root
+
+if TYPE_CHECKING:
+    from tests.support.server import Process, Start
+
+pytest_plugins = ("tests.support.server",)
+LONG = {"prompt": "slow", "steps": 30, "preview": "off"}  # a few seconds: three of them outlast a polite stop
+
+
+def jobs(home: Path) -> dict[str, tuple[str, int]]:
+    """State and attempts of every job, oldest first."""
+    with closing(sqlite3.connect(home / "state" / "jobs.db")) as db:
+        return {row[0]: (row[1], row[2]) for row in db.execute("SELECT id, state, attempts FROM job ORDER BY number")}
+
+
+def until(home: Path, number: int, *states: str, seconds: float = 120) -> None:
+    """The job with this number (from 0) is in one of these states."""
+    deadline = time.monotonic() + seconds
+    while len(jobs(home)) <= number or list(jobs(home).values())[number][0] not in states:
+        assert time.monotonic() < deadline, jobs(home)
+        time.sleep(0.02)
+
+
+def post(url: str, asked: dict[str, Any]) -> int:
+    """The status; 0 when the server went away meanwhile."""
+    try:
+        return httpx.post(f"{url}/generate", json=asked, timeout=60).status_code
+    except httpx.TransportError:
+        return 0
+
+
+PATIENCE_S = root.STOP_S + 25
+
+
+@dataclass(frozen=True)
+class Life:
+    """What happened to one STUDIO_HOME in two starts."""
+
+    home: Path
+    log: str  # of the first start
+    health: dict[str, Any]
+    content: bytes  # of a picture
+    exit_code: int | None
+    stopped_in_s: float
+    after_stop: list[tuple[str, int]]
+    in_the_end: list[tuple[str, int]]
+    interrupted: int | None  # the exit status of the second start after Ctrl+C
+    last_words: str  # of the second start
+    still_there: bytes  # of that picture after the second start
+
+
+@pytest.fixture(scope="module")
+def life(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """A picture; three long jobs and SIGTERM. A second start does what is left; three long jobs and Ctrl+C."""
+    home = tmp_path_factory.mktemp("life")
+    with ThreadPoolExecutor(6) as clients:
+        first = start(home)
+        first.until_ready()
+        health = httpx.get(f"{first.url}/healthz").json()
+        picture = httpx.post(f"{first.url}/generate", json={"prompt": "kept", **QUICK}, timeout=60).json()["images"][0]
+        content = httpx.get(first.url + picture).content
+        three_wait(clients, first, home)
+        begun = time.monotonic()
+        exit_code = first.stop(signal.SIGTERM, PATIENCE_S)
+        stopped_in_s, after_stop = time.monotonic() - begun, list(jobs(home).values())
+        second = start(home)
+        second.until_ready()
+        for k in range(4):
+            until(home, k, "done", "failed", "cancelled")
+        still_there, in_the_end = httpx.get(second.url + picture).content, list(jobs(home).values())
+        three_wait(clients, second, home)
+        interrupted = second.stop(signal.SIGINT, PATIENCE_S)
+    logs = [server.log.read_text(encoding="utf-8") for server in (first, second)]
+    return Life(
+        home,
+        logs[0],
+        health,
+        content,
+        exit_code,
+        stopped_in_s,
+        after_stop,
+        in_the_end,
+        interrupted,
+        logs[1],
+        still_there,
+    )
+
+
+def three_wait(clients: ThreadPoolExecutor, server: Process, home: Path) -> None:
+    """One job is running, two are behind it, and their clients wait."""
+    known = len(jobs(home))
+    for k, state in enumerate(("running", "queued", "queued")):
+        clients.submit(post, server.url, LONG)
+        until(home, known + k, state)
+
+
+def test_it_says_where_it_can_be_reached(life: Life) -> None:
+    port = re.search(r"Local:\s+http://localhost:(\d+)", life.log)
+    assert port, life.log
+    if address := root.lan_address():
+        assert re.search(rf"LAN:\s+http://{re.escape(address)}:{port[1]}\b", life.log)
+    assert "AWPortrait Edge · 人像工作室" in life.log and "Ctrl+C" in life.log
+
+
+def test_it_becomes_ready_with_the_engines_it_has(life: Life) -> None:
+    assert life.health["status"] == "ready"
+    assert life.health["bundles"].keys() >= {"portrait", "restorer"}
+
+
+def test_it_stops_in_time_when_told_to(life: Life) -> None:
+    """With a job running, others waiting and their clients still connected."""
+    assert life.exit_code is not None, "it had to be killed"
+    assert life.exit_code in (0, -signal.SIGTERM)
+    assert life.stopped_in_s < root.STOP_S + 10
+
+
+def test_ctrl_c_stops_it_too_without_a_story(life: Life) -> None:
+    assert life.interrupted is not None, "it had to be killed"
+    assert "KeyboardInterrupt" not in life.last_words
+
+
+def test_a_stop_lets_the_picture_that_is_being_drawn_be_finished(life: Life) -> None:
+    """It would take a few seconds more, and STOP_S is there for it."""
+    assert life.after_stop[1] == ("done", 1)
+
+
+def test_a_stop_leaves_no_job_half_done(life: Life) -> None:
+    """What could not be answered in time waits, untouched."""
+    assert life.after_stop[0] == ("done", 1)
+    assert len(life.after_stop) == 4 and set(life.after_stop[2:]) <= {("queued", 0), ("done", 1)}
+
+
+def test_what_was_left_is_done_after_the_next_start(life: Life) -> None:
+    assert [state for state, _ in life.in_the_end] == ["done"] * 4
+
+
+def done(home: Path) -> int:
+    return [state for state, _ in jobs(home).values()].count("done")
+
+
+def test_pictures_outlive_the_process(life: Life) -> None:
+    assert life.still_there == life.content
+    assert len(list((life.home / "outputs").glob("outputs_*.png"))) == done(life.home), "one of each job, none twice"
+    assert not list((life.home / "outputs").glob(".*")), "no half-written file"
+
+
+def test_what_it_keeps_of_uploads_is_private(life: Life) -> None:
+    assert (life.home / "tmp").stat().st_mode & 0o077 == 0
+
+
+def run(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
+    environment = {**kept, "STUDIO_HOME": str(home), "STUDIO_PORT": "0", "STUDIO_HOST": "127.0.0.1", **settings}
+    command = [sys.executable, "-m", "webui"]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def assert_refused_in_both_languages(done: subprocess.CompletedProcess[str], part: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert part in done.stderr
+    assert CJK.search(done.stderr) and re.search(r"[A-Za-z]+ [a-z]+", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2, "a sentence, not a story"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"STUDIO_HOEM": "x"}, {"STUDIO_PORT": "web"}, {"STUDIO_LOG": "loud"}, {"STUDIO_UPLOAD_MB": "0"}],
+    ids=str,
+)
+def test_a_wrong_setting_is_named_and_nothing_starts(tmp_path: Path, settings: dict[str, str]) -> None:
+    assert_refused_in_both_languages(run(tmp_path / "home", **settings), next(iter(settings)))
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_database_that_is_none_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    garbage = b"this is no database " * 500
+    (tmp_path / "state" / "jobs.db").write_bytes(garbage)
+    for _ in range(2):
+        assert_refused_in_both_languages(run(tmp_path), "jobs.db")
+    assert (tmp_path / "state" / "jobs.db").read_bytes() == garbage, "somebody may still rescue it"
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert_refused_in_both_languages(run(tmp_path / "file" / "home"), "file")
+
+
+def test_a_port_that_is_taken_is_named(process: Process, tmp_path: Path) -> None:
+    port = process.url.rpartition(":")[2]
+    done = run(tmp_path, STUDIO_PORT=port)
+    assert done.returncode not in (0, None)
+    assert port in done.stderr and CJK.search(done.stderr), "in words that say what to do"
+    assert "Traceback" not in done.stderr
+    assert "Local:" not in done.stdout, "an address is announced that is somebody else's"
+
+
+LEFT = {  # id -> request, state, attempts: what a crash, a newer version and a hole in a door can leave
+    "interrupted": (pack(Generate("drawn again", **QUICK)), "running", 1),
+    "of the future": ('{"kind": "of_the_future", "x": 1}', "running", 1),
+    "half": ('{"kind": "generate", "prompt": "x", "count": 2.5}', "queued", 0),
+    "torn": ('{"kind": "gener', "queued", 0),
+    "waiting": (pack(Generate("drawn at last", **QUICK)), "queued", 0),
+}
+
+
+def test_a_job_that_cannot_be_read_stops_nobody(start: Start, tmp_path: Path) -> None:
+    """It fails; what was running when the power went, what waited, and what comes new are done."""
+    SqliteQueue(tmp_path / "state" / "jobs.db", tmp_path / "outputs").close()
+    with closing(sqlite3.connect(tmp_path / "state" / "jobs.db")) as db:
+        rows = [(job_id, *values) for job_id, values in LEFT.items()]
+        db.executemany("INSERT INTO job(id, request, state, attempts) VALUES(?, ?, ?, ?)", rows)
+        db.commit()
+    server = start(tmp_path)
+    try:
+        server.until_ready()
+        assert post(server.url, {"prompt": "after them", **QUICK}) == 200
+        states = {job_id: state for job_id, (state, _) in jobs(tmp_path).items() if job_id in LEFT}
+    finally:
+        server.stop()
+    failed = dict.fromkeys(("of the future", "half", "torn"), "failed")
+    assert states == {"interrupted": "done", "waiting": "done", **failed}
+    assert jobs(tmp_path)["interrupted"][1] == 2, "the second attempt"
+
+
+def test_it_answers_to_its_own_name_and_to_those_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Studio-Box")
+    names = root.host_names(Settings.load({"STUDIO_NAMES": "portraits.lan, Other"}))
+    assert names == ("localhost", "studio-box", "studio-box.local", "portraits.lan", "other")
+
+
+def test_no_address_is_announced_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Offline:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> Offline:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def connect(self, _: object) -> None:
+            raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("socket.socket", Offline)
+    assert root.lan_address() == ""
+
+
+def test_everything_it_needs_lies_in_its_home(life: Life) -> None:
+    assert {path.name for path in life.home.iterdir() if not path.name.startswith("server-")} <= {
+        "outputs", "uploads", "models", "checkpoints", "loras", "state", "tmp",
+    }  # fmt: skip
+    assert SKETCH["bundle"] not in life.health["bundles"], "a bundle of another home"

@@ -1,0 +1,320 @@
+"""The contract of every queue: order, claims, fencing, cancelling, following, and what survives a stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.errors import NotFoundError, StorageError
+from engines.jobs import ENDED, Job, state_after
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress
+from engines.messages.status import EngineStatus, Status
+from tests.conftest import Within
+
+Queue = SqliteQueue  # the protocol plus what a worker needs: claim, recover, close
+QUEUES: dict[str, Callable[[Path], Queue]] = {"sqlite": lambda home: SqliteQueue(home / "queue.db", home / "outputs")}
+FINAL = Final(("a.png",), 7, 1.5, "ort", "why")
+
+
+@pytest.fixture(params=QUEUES)
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Queue]]:
+    """Opens the same queue again and again, as restarts and further processes do."""
+    opened: list[Queue] = []
+
+    def open_queue() -> Queue:
+        opened.append(QUEUES[request.param](tmp_path))
+        return opened[-1]
+
+    yield open_queue
+    for queue in opened:
+        queue.close()
+
+
+@pytest.fixture
+def queue(reopen: Callable[[], Queue]) -> Queue:
+    return reopen()
+
+
+def claimed(queue: Queue) -> Job:
+    job = queue.claim()
+    assert job is not None
+    return job
+
+
+def progress(i: int) -> Progress:
+    return Progress("denoise", i, 99)
+
+
+def test_a_job_goes_from_queued_to_done(queue: Queue) -> None:
+    request = Generate("一位女士", seed=3)
+    job_id = queue.submit(request)
+    assert queue.job(job_id) == Job(job_id, request, "queued", 0)
+    job = claimed(queue)
+    assert job == Job(job_id, request, "running", 1) == queue.job(job_id)
+    assert queue.publish(job, progress(1)) and queue.publish(job, FINAL)
+    assert queue.job(job_id).state == "done"
+    assert list(queue.follow(job_id)) == [progress(1), FINAL]
+
+
+def test_who_looks_now_and_then_sees_the_newest(queue: Queue) -> None:
+    job_id = queue.submit(Generate("p"))
+    assert queue.latest(job_id) is None and queue.latest("no such job") is None
+    other, job = queue.submit(Generate("q")), claimed(queue)
+    for i in (1, 2, 3):
+        queue.publish(job, progress(i))
+        assert queue.latest(job_id) == progress(i)
+    queue.publish(job, FINAL)
+    assert queue.latest(job_id) == FINAL and queue.latest(other) is None
+
+
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [
+        (FINAL, "done"),
+        (Failed("bad_size", ""), "failed"),
+        (Failed("cancelled", ""), "cancelled"),
+        (Preview(1, "a"), "running"),
+    ],
+)
+def test_the_last_event_decides_the_state(queue: Queue, event: Event, state: str) -> None:
+    job_id = queue.submit(Generate("p"))
+    queue.publish(claimed(queue), event)
+    assert queue.job(job_id).state == state == state_after(event)
+    assert (state in ENDED) == (state != "running")
+
+
+def test_first_come_first_served(queue: Queue) -> None:
+    ids = [queue.submit(Generate(str(i))) for i in range(5)]
+    assert len(set(ids)) == 5
+    assert [queue.ahead(job_id) for job_id in ids] == [0, 1, 2, 3, 4]
+    first = claimed(queue)
+    assert [queue.ahead(job_id) for job_id in ids] == [0, 1, 2, 3, 4]  # it still has to be finished
+    queue.publish(first, FINAL)
+    assert [queue.ahead(job_id) for job_id in ids] == [0, 0, 1, 2, 3]
+    assert [claimed(queue).id for _ in range(4)] == ids[1:]
+    assert queue.claim() is None
+
+
+def test_waiting_for_a_job_ends_when_one_comes(queue: Queue, within: Within[Job | None]) -> None:
+    timer = threading.Timer(0.05, lambda: queue.submit(Generate("p")))
+    timer.start()
+    assert within(5, lambda: queue.claim(wait_s=4)) is not None
+    timer.join()
+
+
+def test_what_is_not_there_is_not_found(queue: Queue) -> None:
+    for ask in (queue.job, queue.cancel, lambda name: list(queue.follow(name))):
+        with pytest.raises(NotFoundError):
+            ask("nothing")
+
+
+def test_followers_see_what_was_and_what_comes(queue: Queue, within: Within[list[Event]]) -> None:
+    job_id = queue.submit(Generate("p"))
+    job = claimed(queue)
+    events: list[Event] = [progress(1), Preview(1, "x.webp"), progress(2), FINAL]
+    for event in events[:2]:
+        queue.publish(job, event)
+    stream = queue.follow(job_id)
+    assert [next(stream), next(stream)] == events[:2]
+    for event in events[2:]:
+        queue.publish(job, event)
+    assert within(5, lambda: list(stream)) == events[2:]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_following_goes_on_after_what_was_seen(queue: Queue, within: Within[list[Event]], after: int) -> None:
+    """Who has seen everything of a job that has ended is told so, and does not wait for ever."""
+    job_id = queue.submit(Generate("p"))
+    job = claimed(queue)
+    events: list[Event] = [progress(1), progress(2), FINAL]
+    for event in events:
+        queue.publish(job, event)
+    assert within(5, lambda: list(queue.follow(job_id, after))) == events[after:]
+
+
+def test_a_job_that_waits_is_cancelled_at_once(queue: Queue, within: Within[list[Event]]) -> None:
+    job_id = queue.submit(Generate("p"))
+    queue.cancel(job_id)
+    assert queue.job(job_id).state == "cancelled"
+    assert queue.claim() is None
+    (event,) = within(5, lambda: list(queue.follow(job_id)))
+    assert isinstance(event, Failed) and event.code == "cancelled"
+    queue.cancel(job_id)  # twice is no harm
+    assert len(list(queue.follow(job_id))) == 1
+
+
+def test_a_job_that_runs_is_told_at_its_next_event(queue: Queue) -> None:
+    job_id = queue.submit(Generate("p"))
+    job = claimed(queue)
+    assert queue.publish(job, progress(1)) is True
+    queue.cancel(job_id)
+    assert queue.job(job_id).state == "running"
+    assert queue.publish(job, progress(2)) is False
+    queue.publish(job, Failed("cancelled", ""))
+    assert queue.job(job_id).state == "cancelled"
+    assert list(queue.follow(job_id))[-1] == Failed("cancelled", "")
+
+
+def test_cancelling_what_has_ended_changes_nothing(queue: Queue) -> None:
+    job_id = queue.submit(Generate("p"))
+    queue.publish(claimed(queue), FINAL)
+    queue.cancel(job_id)
+    assert queue.job(job_id).state == "done" and list(queue.follow(job_id)) == [FINAL]
+
+
+def test_only_the_latest_attempt_may_publish(queue: Queue, reopen: Callable[[], Queue]) -> None:
+    job_id = queue.submit(Generate("p"))
+    stale = claimed(queue)
+    queue.publish(stale, progress(1))
+    restarted = reopen()
+    restarted.recover()
+    fresh = claimed(restarted)
+    assert (fresh.id, fresh.attempts) == (job_id, 2)
+    assert queue.publish(stale, progress(66)) is False and queue.publish(stale, FINAL) is False
+    assert restarted.job(job_id).state == "running"
+    assert restarted.publish(fresh, FINAL) is True
+    assert restarted.publish(fresh, progress(3)) is False  # nothing comes after the end
+    assert list(restarted.follow(job_id)) == [progress(1), FINAL]
+
+
+def test_nothing_is_published_for_a_job_that_nobody_claimed(queue: Queue) -> None:
+    job_id = queue.submit(Generate("p"))
+    assert queue.publish(queue.job(job_id), FINAL) is False
+    assert queue.job(job_id).state == "queued"
+
+
+def test_what_was_running_when_the_program_stopped_is_tried_once_more(reopen: Callable[[], Queue]) -> None:
+    job_id = reopen().submit(Generate("p"))
+    for attempt in (1, 2):
+        queue = reopen()
+        queue.recover()
+        assert claimed(queue).attempts == attempt
+    queue = reopen()
+    queue.recover()
+    assert queue.claim() is None
+    assert queue.job(job_id).state == "failed"
+    last = list(queue.follow(job_id))[-1]
+    assert isinstance(last, Failed) and last.code == "interrupted"
+
+
+def test_recovering_keeps_the_order_and_leaves_the_others(reopen: Callable[[], Queue]) -> None:
+    queue = reopen()
+    ids = [queue.submit(Generate(str(i))) for i in range(4)]
+    queue.publish(claimed(queue), FINAL)
+    claimed(queue)
+    queue.cancel(ids[3])
+    restarted = reopen()
+    restarted.recover()
+    assert [restarted.job(job_id).state for job_id in ids] == ["done", "queued", "queued", "cancelled"]
+    assert [claimed(restarted).id for _ in range(2)] == ids[1:3]
+
+
+def test_a_job_that_was_cancelled_before_the_program_stopped_is_not_run_again(reopen: Callable[[], Queue]) -> None:
+    queue = reopen()
+    job_id = queue.submit(Generate("p"))
+    claimed(queue)
+    queue.cancel(job_id)
+    restarted = reopen()
+    restarted.recover()
+    job = restarted.claim()
+    assert job is None or restarted.publish(job, progress(1)) is False
+
+
+def test_everything_is_on_disk_before_anybody_hears_of_it(
+    reopen: Callable[[], Queue], within: Within[list[Event]]
+) -> None:
+    queue = reopen()
+    request = Enhance("照片.jpg", 40, "detail")
+    job_id = queue.submit(request)
+    job = claimed(queue)
+    queue.publish(job, progress(1))
+    other = reopen()  # another process, while the first still runs
+    assert other.job(job_id) == job and next(other.follow(job_id)) == progress(1)
+    queue.publish(job, FINAL)
+    assert within(5, lambda: list(other.follow(job_id, after=1))) == [FINAL]
+    assert other.finished(9)[0].job.request == request
+
+
+def test_finished_is_newest_first_and_holds_what_went_well(queue: Queue) -> None:
+    ends: list[Event] = [FINAL, Failed("bad_size", ""), FINAL, Failed("cancelled", ""), FINAL]
+    for i, end in enumerate(ends):
+        queue.submit(Generate(str(i)))
+        job = claimed(queue)
+        queue.publish(job, progress(1))
+        queue.publish(job, end)
+    queue.submit(Generate("waiting"))
+    done = queue.finished(10)
+    assert [item.job.request.prompt for item in done if isinstance(item.job.request, Generate)] == ["4", "2", "0"]
+    assert all(item.final == FINAL and item.job.state == "done" for item in done)
+    assert [item.ended for item in done] == sorted((item.ended for item in done), reverse=True)
+    assert [item.job.id for item in queue.finished(2)] == [item.job.id for item in done[:2]]
+    assert queue.finished(0) == []
+
+
+def test_two_workers_never_take_the_same_job(queue: Queue, reopen: Callable[[], Queue]) -> None:
+    """Four threads on two connections; 200 jobs; every job once, in order within a worker."""
+    ids = [queue.submit(Generate(str(i))) for i in range(200)]
+    other, taken = reopen(), {name: list[str]() for name in range(4)}
+
+    def work(name: int) -> None:
+        mine = (queue, other)[name % 2]
+        while (job := mine.claim()) is not None:
+            taken[name].append(job.id)
+
+    run_all([threading.Thread(target=work, args=(name,)) for name in taken])
+    assert sorted(sum(taken.values(), [])) == sorted(ids)
+    assert all(names == sorted(names, key=ids.index) for names in taken.values())
+
+
+def run_all(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_many_followers_see_all_events_in_order(queue: Queue, reopen: Callable[[], Queue]) -> None:
+    job_id = queue.submit(Generate("p"))
+    job, other = claimed(queue), reopen()
+    events: list[Event] = [*map(progress, range(60)), FINAL]
+    seen = {name: list[Event]() for name in range(8)}
+    started = threading.Barrier(len(seen) + 1)
+
+    def follow(name: int) -> None:
+        stream = (other if name == 0 else queue).follow(job_id)
+        started.wait(10)
+        seen[name].extend(stream)
+
+    def publish() -> None:
+        started.wait(10)
+        for event in events:
+            assert queue.publish(job, event)
+
+    run_all([threading.Thread(target=publish), *(threading.Thread(target=follow, args=(name,)) for name in seen)])
+    assert all(got == events for got in seen.values())
+
+
+def test_the_workers_status_reaches_everybody(queue: Queue) -> None:
+    assert queue.status() == Status("loading")
+    ready = Status("ready", "", (EngineStatus("ort", True, "CPU", "2 threads"),))
+    queue.announce(ready)
+    assert queue.status() == ready
+
+
+@pytest.mark.parametrize("content", [b"this is no database, and long enough to see it" * 30, None])
+def test_a_file_that_is_no_database_is_a_storage_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "queue.db"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(StorageError):
+        SqliteQueue(path, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError):
+        SqliteQueue(tmp_path / "file" / "queue.db", tmp_path)

@@ -1,0 +1,149 @@
+"""What a picture takes of memory: foretold from the files, made to fit where it can be, refused where it cannot."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from engines.bundle import Bundle, Part, Precision, Role, Sampling, Shelf
+from engines.errors import MemoryShort
+from engines.messages import Failed, Final, Generate, Preview, Progress
+from engines.roles import memory
+from engines.roles.embedding_cache import ArrayCache
+from engines.roles.loaded import Kit
+from engines.studio import Studio
+from engines.studio.generate import Drawing, Pace, Plan
+from tests.support.fakes import FakeEngine, write_portrait
+
+MB = 1_000_000
+WEIGHTS: Mapping[Role, int] = {"text_encoder": 900 * MB, "denoiser": 800 * MB, "decoder": 100 * MB}
+SIZE = (512, 512)
+
+
+def sparse(path: Path, size: int) -> None:
+    """A file of this many bytes, which takes none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def bundle(root: Path, precision: Precision = "int8") -> Bundle:
+    for role, size in WEIGHTS.items():
+        sparse(root / role / "model.onnx.data", size)
+    parts = tuple(Part(role, role, "onnx", precision, "", "") for role in WEIGHTS)
+    return Bundle("large", "sd", root, parts, Sampling(8, 1.0, 4, 8, 0.18, 0.0))
+
+
+def needs(made: Bundle, budget: int, size: tuple[int, int] = SIZE) -> memory.Plan:
+    return memory.plan(made, made.parts, "openvino", size, budget)
+
+
+def test_everything_stays_where_there_is_room(tmp_path: Path) -> None:
+    plan = needs(bundle(tmp_path), 8_000 * MB)
+    assert not plan.turns and not plan.pieces
+    stay = memory.PACKED * 900 * MB + sum(memory.BYTES_A_PIXEL[role] for role in ("denoiser", "decoder")) * 512 * 512
+    assert plan.peak == pytest.approx(memory.BASE + stay, rel=0.01)
+
+
+def test_parts_take_turns_and_then_the_picture_goes_to_pieces(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    together = needs(made, 8_000 * MB).peak
+    turns = needs(made, together - 1)
+    assert turns.turns and not turns.pieces and turns.peak < together
+    large = needs(made, 3_500 * MB, (1024, 1024))
+    assert large.turns and not large.pieces
+    pieces = needs(made, large.peak - 1, (1024, 1024))
+    assert pieces.pieces and pieces.peak < large.peak
+    assert "one part after the other, decoded in pieces" in str(pieces)
+
+
+def test_what_cannot_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    with pytest.raises(MemoryShort) as refusal:
+        needs(bundle(tmp_path), 1_000 * MB)
+    assert refusal.value.facts["budget_gb"] == 1.0
+    assert 1.0 < float(refusal.value.facts["needed_gb"]) < 2.0
+
+
+def test_a_larger_picture_needs_more(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    peaks = [needs(made, memory.UNLIMITED, (side, side)).peak for side in (256, 512, 1024)]
+    assert peaks == sorted(set(peaks))
+
+
+def test_an_engine_that_unpacks_integers_needs_more(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    packed, unpacked = (
+        memory.plan(made, made.parts, name, SIZE, memory.UNLIMITED).peak for name in ("openvino", "ort")
+    )
+    assert unpacked > 3 * packed
+
+
+def test_numbers_are_counted_from_the_headers(tmp_path: Path) -> None:
+    """Half-width weights are as many as wide ones; the shards of a folder are added up."""
+    for name, kind, shape, size in (("a", "F16", [1000, 30], 2), ("b", "F32", [500], 4)):
+        header = json.dumps(
+            {"__metadata__": {"format": "pt"}, "w": {"dtype": kind, "shape": shape, "data_offsets": [0, 0]}}
+        ).encode()
+        (tmp_path / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * size)
+    assert memory.numbers(tmp_path) == 30_500
+    assert memory.numbers(tmp_path / "b.safetensors") == 500
+    sparse(tmp_path / "only" / "model.onnx", 4000)
+    assert memory.numbers(tmp_path / "only") == 1000
+
+
+def test_this_machine_has_memory() -> None:
+    assert 10 * MB < memory.free_bytes() <= memory.UNLIMITED
+
+
+def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[object]]:
+    engine = FakeEngine()
+    kit = Kit(write_portrait(tmp_path / "portrait"), engine, budget)
+    plan = Plan.of(Generate("红发", seed=1, steps=2, count=count), kit.bundle)
+    (tmp_path / "out").mkdir()
+    drawing = Drawing(plan, kit, "why", tmp_path / "out", Pace(), 0.0, lambda: False, kit.memory_for((64, 64)))
+    return engine, list(drawing.events(ArrayCache(tmp_path / "cache", 8)))
+
+
+def peaks(tmp_path: Path) -> tuple[int, int]:
+    """Of the fake bundle: all together, and in turn."""
+    made = write_portrait(tmp_path / "measured")
+    together = memory.plan(made, made.parts, "fake", (64, 64), memory.UNLIMITED).peak
+    return together, memory.plan(made, made.parts, "fake", (64, 64), together - 1).peak
+
+
+def test_in_turn_the_denoiser_has_gone_when_the_decoder_comes(tmp_path: Path) -> None:
+    together, in_turn = peaks(tmp_path)
+    assert in_turn < together
+    engine, events = drawn(tmp_path, 3, in_turn)
+    assert engine.opened.count("denoiser") == engine.opened.count("decoder") == 1  # not once a picture
+    assert engine.closed == ["text_encoder", "denoiser", "decoder"]
+    assert [event.image for event in events if isinstance(event, Preview)][-1] == events[-1].images[-1]  # type: ignore[attr-defined]
+    assert isinstance(events[-1], Final) and len(events[-1].images) == 3
+
+
+def test_in_turn_the_pictures_are_the_same(tmp_path: Path) -> None:
+    together, in_turn = peaks(tmp_path)
+    for name, budget in (("a", together), ("b", in_turn)):
+        (tmp_path / name).mkdir()
+        drawn(tmp_path / name, 2, budget)
+    pictures = [sorted(path.read_bytes()[-4000:] for path in (tmp_path / n / "out").glob("*.png")) for n in "ab"]
+    assert pictures[0] == pictures[1] and len(pictures[0]) >= 2
+
+
+def test_together_nothing_is_let_go(tmp_path: Path) -> None:
+    engine, events = drawn(tmp_path, 2, memory.UNLIMITED)
+    assert engine.closed == ["text_encoder"]
+    assert any(isinstance(event, Progress) for event in events)
+
+
+def test_without_memory_nothing_is_loaded(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    write_portrait(tmp_path / "portrait")
+    studio = Studio(Shelf((tmp_path,)), tmp_path / "state", engine.select, budget=10 * MB)
+    (end,) = (event for event in studio.run(Generate("p", bundle="portrait"), tmp_path) if isinstance(event, Failed))
+    assert end.code == "memory_short" and end.facts["budget_gb"] == 0.0
+    assert engine.opened == []

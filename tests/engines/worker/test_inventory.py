@@ -1,0 +1,149 @@
+"""What a worker tells its doors: which engines serve which bundles, how each did, and what can be built from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engines import backends
+from engines.backends.verdicts import Verdict, Verdicts
+from engines.bundle import Bundle, Shelf
+from engines.messages.status import BundleStatus, Choice
+from engines.worker import inventory
+from tests.support.fakes import write_portrait, write_restorer
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    write_portrait(tmp_path / "shelf" / "portrait")
+    write_restorer(tmp_path / "shelf" / "restorer")
+    return Shelf((tmp_path / "shelf",))
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Verdicts:
+    return Verdicts(tmp_path / "verdicts")
+
+
+def put(known: Verdicts, bundle: Bundle, name: str, failing: str = "", finish_s: float = 2.0) -> None:
+    engine = backends.engine(name)
+    verdict = Verdict(name, "CPU", "v", "fp32", failing, 41.5, 0.991, 4, 0.4, finish_s, 321.0)
+    known.put(backends.candidate(bundle, engine).key, verdict)
+
+
+def told(shelf: Shelf, known: Verdicts | None, name: str = "portrait") -> BundleStatus:
+    _, bundles = inventory.survey(shelf, "auto", known)
+    (found,) = (bundle for bundle in bundles if bundle.name == name)
+    return found
+
+
+def choices(status: BundleStatus) -> dict[str, Choice]:
+    return {choice.engine: choice for choice in status.choices}
+
+
+def test_every_engine_is_a_choice_with_its_group(shelf: Shelf, known: Verdicts) -> None:
+    found = choices(told(shelf, known))
+    assert list(found) == backends.names()
+    assert found["torch"].group == "pytorch" and {found[name].group for name in found if name != "torch"} == {"edge"}
+
+
+def test_an_engine_that_cannot_is_unavailable_and_says_why(shelf: Shelf, known: Verdicts) -> None:
+    torch = choices(told(shelf, known))["torch"]  # the fakes' parts are ONNX
+    assert torch.state == "unavailable" and torch.reason
+    assert (torch.precision, torch.psnr_db, torch.finish_s) == ("", 0.0, 0.0), "nothing is made up"
+
+
+def test_before_its_proof_an_engine_is_unproven(shelf: Shelf, known: Verdicts) -> None:
+    ort = choices(told(shelf, known))["ort"]
+    assert (ort.state, ort.precision, ort.reason, ort.finish_s) == ("unproven", "fp32", "", 0.0)
+
+
+def test_a_verdict_is_shown_with_its_figures(shelf: Shelf, known: Verdicts) -> None:
+    put(known, shelf.open("portrait"), "ort")
+    ort = choices(told(shelf, known))["ort"]
+    assert ort == Choice("ort", "edge", "accepted", "fp32", "", 41.5, 0.991, 0.4, 2.0, 321.0)
+    assert choices(told(shelf, known, "restorer"))["ort"].state == "unproven", "of this bundle only"
+
+
+def test_a_failed_engine_is_shown_with_its_bar_and_another_serves(shelf: Shelf, known: Verdicts) -> None:
+    put(known, shelf.open("portrait"), "ort", "PSNR 31.0 dB < 40 dB")
+    status = told(shelf, known)
+    ort = choices(status)["ort"]
+    assert ort.state == "failed" and "PSNR 31.0 dB < 40 dB" in ort.reason and ort.psnr_db == 41.5
+    assert status.engine != "ort" and "ort: failed its proof, PSNR 31.0 dB < 40 dB" in status.reason
+
+
+def test_what_serves_is_what_select_takes(shelf: Shelf, known: Verdicts) -> None:
+    status = told(shelf, known)
+    engine, reason = backends.select(shelf.open("portrait"), "auto", known)
+    assert (status.engine, status.reason) == (engine.name, reason)
+
+
+def test_a_bundle_that_nothing_can_run_is_listed_with_the_reason(tmp_path: Path, known: Verdicts) -> None:
+    shelf = Shelf((tmp_path,))
+    bundle = write_restorer(tmp_path / "restorer")
+    able = [e.name for e in backends.engines() if e.probe().ok and "onnx" in e.formats]
+    for name in able:
+        put(known, bundle, name, "PSNR 1.0 dB < 40 dB")
+    status = told(shelf, known, "restorer")
+    assert status.engine == "" and all(f"{name}: failed its proof" in status.reason for name in able)
+
+
+def test_a_card_is_passed_on_but_not_without_end(shelf: Shelf) -> None:
+    root = shelf.open("portrait").root
+    assert told(shelf, None).card == ""
+    (root / "card.md").write_text("# 卡片\n" + "字" * 50_000, encoding="utf-8")
+    card = told(shelf, None).card
+    assert card.startswith("# 卡片\n") and len(card.encode()) <= inventory.CARD_BYTES + 3
+    (root / "card.md").write_bytes(b"caf\xe9")
+    assert told(shelf, None).card.startswith("caf"), "in another encoding: readable enough, and no crash"
+
+
+def test_the_size_is_that_of_the_files(shelf: Shelf) -> None:
+    root = shelf.open("portrait").root
+    (root / "more.bin").write_bytes(bytes(2_500_000))
+    assert told(shelf, None).size_mb == 2.5
+
+
+def test_sources_are_checkpoints_pipelines_and_bundles_that_carry_theirs(shelf: Shelf, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for name in ("GPEN 512.pth", "a.safetensors", "community.onnx", "UPPER.PTH", "note.txt", ".hidden.pth"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    for name in ("z-image/transformer", "of diffusers", "photographs", ".hidden/transformer", "folder.pth"):
+        (folder / name).mkdir(parents=True)
+    (folder / "of diffusers" / "model_index.json").touch()
+    (folder / "photographs" / "face.jpg").touch()
+    found = inventory.sources(shelf, folder)
+    assert set(found) == {
+        ("restorer", "GPEN 512.pth"),
+        ("restorer", "a.safetensors"),
+        ("restorer", "community.onnx"),
+        ("restorer", "UPPER.PTH"),
+        ("portrait", "z-image"),
+        ("portrait", "of diffusers"),
+    }, "the fakes' bundles carry no source"
+    assert found["restorer", "a.safetensors"] == folder / "a.safetensors"
+    assert inventory.sources(shelf, tmp_path / "nothing there") == {}
+
+
+def test_the_built_in_bundles_can_be_built_from(builtin: Path, tmp_path: Path) -> None:
+    found = inventory.sources(Shelf((builtin,)), tmp_path)
+    assert found == {("portrait", "portrait"): builtin / "portrait", ("restorer", "restorer"): builtin / "restorer"}
+
+
+def test_what_wears_a_lora_is_told(builtin: Path, shelf: Shelf) -> None:
+    shipped = {bundle.name: bundle for bundle in inventory.survey(Shelf((builtin,)), "auto")[1]}
+    assert {name: (b.family, b.takes_loras) for name, b in shipped.items() if name != "detector"} == {
+        "portrait": ("zimage", True),
+        "restorer": ("gpen", False),
+    }
+    assert not any(bundle.takes_loras for bundle in inventory.survey(shelf, "auto")[1]), "the fakes are compiled"
+
+
+def test_why_nothing_can_be_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "NEEDED_TO_BUILD", ("json", "no_such_library", "nor_this"))
+    assert inventory.cannot_build() == "not installed (no_such_library, nor_this)"
+    monkeypatch.setattr(inventory, "NEEDED_TO_BUILD", ("json",))
+    assert inventory.cannot_build() == ""

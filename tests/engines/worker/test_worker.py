@@ -1,0 +1,330 @@
+"""The worker: lives through bugs, says how it is, leaves broken bundles out, and stops when asked."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from engines import backends
+from engines.backends import Engine
+from engines.bundle import Bundle, Shelf, digest
+from engines.bundle.signatures import Array
+from engines.errors import EngineUnavailable, StorageError
+from engines.jobs import Job
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Event, Failed, Final, Generate, Progress, Request
+from engines.messages.status import Status
+from engines.studio import Studio
+from engines.worker import EmbeddedWorker, execute, survey
+from tests.conftest import Within
+from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
+
+LIMIT_S = 20.0
+
+
+class WatchedQueue(SqliteQueue):
+    """Remembers what was announced, and lets a test wait for the end of loading."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        super().__init__(path, folder)
+        self.announced: list[Status] = []
+        self.settled = threading.Event()
+
+    def announce(self, status: Status) -> None:
+        super().announce(status)
+        self.announced.append(status)
+        if status.state != "loading":
+            self.settled.set()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    write_portrait(tmp_path / "shelf" / "portrait")
+    write_restorer(tmp_path / "shelf" / "restorer")
+    write_detector(tmp_path / "shelf" / "detector")
+    return tmp_path
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def studio(home: Path, engine: FakeEngine) -> Studio:
+    return Studio(Shelf((home / "shelf",)), home / "state", engine.select)
+
+
+@pytest.fixture
+def queue(home: Path) -> Iterator[WatchedQueue]:
+    opened = WatchedQueue(home / "queue.db", home / "outputs")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def worker(queue: WatchedQueue, studio: Studio, home: Path) -> Iterator[EmbeddedWorker]:
+    made = EmbeddedWorker(queue, studio, Shelf((home / "shelf",)), "auto")
+    yield made
+    made.stop(LIMIT_S)
+
+
+def events_of(queue: SqliteQueue, job_id: str) -> list[Event]:
+    return list(queue.follow(job_id))
+
+
+def claimed(queue: SqliteQueue) -> Job:
+    job = queue.claim()
+    assert job is not None
+    return job
+
+
+def test_a_job_is_run_to_its_last_event(queue: WatchedQueue, studio: Studio, home: Path) -> None:
+    job_id = queue.submit(Generate("p", seed=4))
+    execute(claimed(queue), queue, studio)
+    *_, last = queue.follow(job_id)
+    assert isinstance(last, Final) and (home / "outputs" / last.images[0]).is_file()
+    assert queue.job(job_id).state == "done"
+
+
+def test_a_cancelled_job_stops_within_one_step(queue: WatchedQueue, studio: Studio, engine: FakeEngine) -> None:
+    job_id = queue.submit(Generate("p", steps=50, preview="off"))
+    stop_at = 5
+
+    def cancel(result: Array) -> Array:
+        if engine.calls.count("denoiser") == stop_at:
+            queue.cancel(job_id)
+        return result
+
+    engine.spoil = {"denoiser": cancel}
+    execute(claimed(queue), queue, studio)
+    assert engine.calls.count("denoiser") == stop_at
+    assert queue.job(job_id).state == "cancelled"
+
+
+class BuggyStudio(Studio):
+    """Raises what nobody expects, after its first event."""
+
+    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        yield Progress("load", 0, 1)
+        raise ZeroDivisionError("/home/somebody/secret.py")
+
+
+def test_a_bug_fails_the_job_and_tells_strangers_nothing(
+    queue: WatchedQueue, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = queue.submit(Generate("p"))
+    execute(claimed(queue), queue, BuggyStudio(Shelf(()), home / "state"))
+    *_, last = queue.follow(job_id)
+    assert isinstance(last, Failed) and last.code == "internal" and "secret" not in last.detail
+    assert queue.job(job_id).state == "failed"
+    assert "ZeroDivisionError" in caplog.text and job_id in caplog.text  # the log has it all
+
+
+def test_the_worker_lives_through_a_bug(
+    queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine, within: Within[list[Event]]
+) -> None:
+    def stumble(result: Array) -> Array:
+        raise ZeroDivisionError
+
+    worker.start()
+    assert queue.settled.wait(LIMIT_S)
+    engine.spoil = {"decoder": stumble}
+    job_id = queue.submit(Generate("p"))
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Failed)
+    engine.spoil = {}
+    job_id = queue.submit(Generate("p"))
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+
+
+class TiredQueue(WatchedQueue):
+    """Its disk refuses twice, then there is space again."""
+
+    refusals = 2
+
+    def claim(self, wait_s: float = 0.0) -> Job | None:
+        if self.settled.is_set() and self.refusals:
+            self.refusals -= 1
+            raise StorageError("database or disk is full", why="full")
+        return super().claim(wait_s)
+
+
+def test_the_worker_lives_through_a_full_disk(home: Path, studio: Studio, within: Within[list[Event]]) -> None:
+    queue = TiredQueue(home / "tired.db", home / "outputs")
+    worker = EmbeddedWorker(queue, studio, Shelf((home / "shelf",)), "auto")
+    worker.start()
+    job_id = queue.submit(Generate("p"))
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+    worker.stop(LIMIT_S)
+    queue.close()
+
+
+def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine) -> None:
+    worker.start()
+    assert queue.settled.wait(LIMIT_S)
+    assert [status.state for status in queue.announced] == ["loading", "ready"]
+    for status in queue.announced:
+        assert [told.name for told in status.engines] == backends.names()
+        assert [(told.name, told.kind) for told in status.bundles] == [
+            ("detector", "detector"),
+            ("portrait", "portrait"),
+            ("restorer", "restorer"),
+        ]
+    assert engine.calls == []  # loaded, not run
+
+
+def test_jobs_that_came_while_loading_are_served(
+    queue: WatchedQueue, worker: EmbeddedWorker, within: Within[list[Event]]
+) -> None:
+    ids = [queue.submit(Generate(str(i), preview="off")) for i in range(3)]
+    worker.start()
+    for job_id in ids:
+        assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+
+
+def test_what_the_last_program_left_running_is_finished(
+    queue: WatchedQueue, worker: EmbeddedWorker, within: Within[list[Event]]
+) -> None:
+    job_id = queue.submit(Generate("p"))
+    claimed(queue)
+    worker.start()
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+    assert queue.job(job_id).attempts == 2
+
+
+@pytest.mark.parametrize("missing", ["portrait", "restorer", "detector"])
+def test_without_a_default_bundle_the_status_says_so_and_the_others_are_served(
+    queue: WatchedQueue, worker: EmbeddedWorker, home: Path, within: Within[list[Event]], missing: str
+) -> None:
+    shutil.rmtree(home / "shelf" / missing)
+    write_portrait(home / "shelf" / "mine")
+    worker.start()
+    assert queue.settled.wait(LIMIT_S)
+    assert queue.status().state == "failed" and missing in queue.status().detail
+    job_id = queue.submit(Generate("p", bundle="mine"))
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # the assertion below says it better
+def test_a_default_bundle_that_breaks_in_an_unforeseen_way_does_not_load_for_ever(
+    queue: WatchedQueue, worker: EmbeddedWorker, home: Path
+) -> None:
+    """`tokenizers` raises plain Exception for a file that is no tokenizer; its checksum was right all the same."""
+    shutil.rmtree(home / "shelf" / "portrait")
+    bundle = write_portrait(home / "shelf" / "portrait")
+    (bundle.root / "tokenizer.json").write_text("{}")
+    manifest = bundle.root / "bundle.json"
+    text = bundle.need(bundle.text, "text")
+    manifest.write_text(
+        manifest.read_text(encoding="utf-8").replace(text.sha256, digest(bundle.root / "tokenizer.json"))
+    )
+    worker.start()
+    assert queue.settled.wait(5), "still loading"
+    assert queue.status().state == "failed"
+
+
+def test_a_broken_bundle_is_left_out_and_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "shelf" / "broken").mkdir()
+    (home / "shelf" / "broken" / "bundle.json").write_text("{")
+    with caplog.at_level(logging.ERROR):
+        _, bundles = survey(Shelf((home / "shelf",)), "auto")
+    assert [told.name for told in bundles] == ["detector", "portrait", "restorer"]
+    assert "broken" in caplog.text
+
+
+def test_a_survey_says_what_a_page_needs(home: Path) -> None:
+    engines, (detector, portrait, restorer) = survey(Shelf((home / "shelf",)), "auto")
+    assert {told.name: told.ok for told in engines} == {
+        name: backends.engine(name).probe().ok for name in backends.names()
+    }
+    assert (portrait.kind, portrait.sizes, portrait.steps, portrait.dialect) == (
+        "portrait",
+        ((64, 64), (96, 64)),
+        4,
+        "attributes",
+    )
+    assert portrait.title["en"] == "Fake" and portrait.engine and portrait.engine in portrait.reason
+    assert (restorer.kind, restorer.sizes, restorer.steps) == ("restorer", (), 0)
+    assert (detector.kind, detector.sizes, detector.steps) == ("detector", (), 0)
+
+
+def test_a_survey_says_why_nothing_can_run_a_bundle(home: Path) -> None:
+    _, (_, portrait, _) = survey(Shelf((home / "shelf",)), "pytorch")  # its parts are ONNX
+    assert portrait.engine == "" and "torch" in portrait.reason
+
+
+def held(engine: FakeEngine) -> tuple[threading.Event, threading.Event]:
+    """A job will say that it is in the middle of a step, and stay there until it is told to go on."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(result: Array) -> Array:
+        reached.set()
+        assert go_on.wait(LIMIT_S)
+        return result
+
+    engine.spoil = {"denoiser": hold}
+    return reached, go_on
+
+
+def test_stopping_waits_for_the_present_job(
+    queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine, within: Within[list[Event]]
+) -> None:
+    """The job is held in a step until stop() has been called."""
+    reached, go_on = held(engine)
+    worker.start()
+    first, second = queue.submit(Generate("p")), queue.submit(Generate("q"))
+    assert reached.wait(LIMIT_S)
+    stopping = threading.Thread(target=worker.stop, args=(LIMIT_S,))
+    stopping.start()
+    stopping.join(0.02)
+    assert stopping.is_alive()
+    go_on.set()
+    stopping.join(LIMIT_S)
+    assert queue.job(first).state == "done" and queue.job(second).state == "queued"
+
+
+def test_stopping_does_not_wait_for_ever(queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine) -> None:
+    reached, go_on = held(engine)
+    worker.start()
+    job_id = queue.submit(Generate("p"))
+    assert reached.wait(LIMIT_S)
+    worker.stop(0.02)
+    assert queue.job(job_id).state == "running"  # recover() finds it at the next start
+    go_on.set()
+
+
+def test_after_stopping_no_further_job_is_taken(queue: WatchedQueue, worker: EmbeddedWorker) -> None:
+    worker.start()
+    assert queue.settled.wait(LIMIT_S)
+    worker.stop(0)  # the idle worker still waits for a job
+    job_id = queue.submit(Generate("p"))
+    worker.stop(LIMIT_S)
+    assert queue.job(job_id).state == "queued"
+
+
+def test_an_engine_for_pictures_that_cannot_find_faces_is_no_reason_to_fail(
+    home: Path, queue: WatchedQueue, engine: FakeEngine
+) -> None:
+    """The detector is one ONNX graph: whoever wants PyTorch for pictures has it run on what there is."""
+
+    def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+        if bundle.has("face_detector") and wanted == "pytorch":
+            raise EngineUnavailable("no torch part")
+        return engine.select(bundle, wanted)
+
+    shelf = Shelf((home / "shelf",))
+    worker = EmbeddedWorker(queue, Studio(shelf, home / "state", select), shelf, "pytorch")
+    worker.start()
+    try:
+        assert queue.settled.wait(LIMIT_S)
+        assert queue.status().state == "ready", queue.status().detail
+    finally:
+        worker.stop(LIMIT_S)

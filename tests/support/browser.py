@@ -1,0 +1,47 @@
+"""
+Chromium and a server for it, as fixtures. A plugin: a test module asks for it with `pytest_plugins =
+("tests.support.browser",)`, and for the marks with `pytestmark = BROWSER`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser_window import CHROMIUM, Visit, serve, until_ready
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def base(home: Path) -> Iterator[str]:
+    server, url = serve(home)
+    try:
+        until_ready(url, server)
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: ./run.sh test")
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, base: str) -> Iterator[Visit]:
+    window = Visit(browser, base)
+    yield window
+    window.close()

@@ -1,0 +1,259 @@
+"""The panel of engines: what is shown of each engine and each model, and when the page looks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from tests.support.http import CJK, Tree, tree
+from webui.i18n import LANGUAGES, words
+from webui.panels.engines import overview
+from webui.widgets.panel_context import backend_label, fine_s
+
+if TYPE_CHECKING:
+    from tests.support.server import Rig
+
+pytest_plugins = ("tests.support.server",)
+ZH, EN = words("zh"), words("en")
+CHOICES = (
+    Choice("openvino", "edge", "accepted", "int8", "", 41.52, 0.9934, 0.31, 1.25, 512.4),
+    Choice("ort", "edge", "failed", "int4", "failed its proof, PSNR 24.1 dB < 26 dB", 24.1, 0.91, 0.4, 2.5, 610.0),
+    Choice("torch", "pytorch", "unproven", "fp32"),
+    Choice("tensorrt", "edge", "unavailable", reason="not installed (tensorrt)"),
+)
+MODEL = BundleStatus(
+    "mine", "portrait", {"zh": "我的", "en": "Mine"}, "natural", ((128, 96), (64, 64)), 8, 1.5, "openvino",
+    "openvino on CPU, int8, verified, 1.25 s", CHOICES, 12.34, "# Mine\n\nDraws *people*.\n",
+)  # fmt: skip
+HERE = Status("ready", "", (EngineStatus("openvino", True, "CPU", "2 threads"),), (MODEL,))
+
+
+def rows(html: str) -> dict[str, tuple[str, Tree]]:
+    """Of the table of choices: engine -> the state of its row, and the row."""
+    table = html.split('<table class="choices">')[1].split("</table>")[0]
+    found = [tree(row) for row in table.split("<tbody>")[1].split("<tr ")[1:]]
+    return {row.text[1]: (row.text[0].split('"')[1].removeprefix("is-"), row) for row in found}
+
+
+@pytest.fixture(params=LANGUAGES)
+def shown(request: pytest.FixtureRequest) -> tuple[Callable[..., str], str]:
+    say = words(request.param)
+    return say, overview.status_html(HERE, say)
+
+
+def test_every_engine_has_a_row_that_says_its_state_in_words(shown: tuple[Any, str]) -> None:
+    say, html = shown
+    found = rows(html)
+    assert {name: state for name, (state, _) in found.items()} == {c.engine: c.state for c in CHOICES}
+    for choice in CHOICES:
+        assert say(f"engines_{choice.state}") in found[choice.engine][1].text
+
+
+def test_what_was_measured_is_shown_and_what_was_not_is_a_dash(shown: tuple[Any, str]) -> None:
+    say, html = shown
+    found = rows(html)
+    seconds = [say("stage_after", seconds=text) for text in ("0.31", "1.25")]
+    figures = ["41.5 dB", "0.993", *seconds, "512 MB"]
+    text = found["openvino"][1].text
+    assert [cell for cell in text if cell in figures] == figures, "in the order of the headings"
+    assert found["torch"][1].text.count("—") == found["tensorrt"][1].text.count("—") - 1 == len(figures)
+
+
+def test_each_figure_bears_its_name_for_a_phone_that_shows_no_headings(shown: tuple[Any, str]) -> None:
+    say, html = shown
+    cells = [cell["data-name"] for cell in rows(html)["ort"][1].all("td") if cell.get("class") == "figure"]
+    assert cells == [say(f"engines_{key}") for key in overview.FIGURES]
+    headings = tree(html.split('<table class="choices">')[1].split("</thead>")[0]).text
+    assert headings[-len(cells) :] == cells
+
+
+def test_why_an_engine_does_not_serve_is_told(shown: tuple[Any, str]) -> None:
+    say, html = shown
+    for name, reason in (("ort", "failed its proof, PSNR 24.1 dB < 26 dB"), ("tensorrt", "not installed (tensorrt)")):
+        assert say.phrase(reason) in rows(html)[name][1].text
+    assert not rows(html)["openvino"][1].all("small"), "nothing to excuse"
+
+
+def test_only_the_engine_that_serves_is_marked(shown: tuple[Any, str]) -> None:
+    say, html = shown
+    assert [name for name, (_, row) in rows(html).items() if say("engines_serves") in row.text] == ["openvino"]
+    idle = replace(HERE, bundles=(replace(MODEL, engine="", reason="no driver"),))
+    lost = overview.status_html(idle, say)
+    assert say("engines_serves") not in lost and say("engines_none", reason="no driver") in lost
+
+
+def test_the_card_says_name_title_size_and_what_runs_it(shown: tuple[Any, str]) -> None:
+    say, html = shown
+    text = tree(html).text
+    assert {"zh": "我的", "en": "Mine"}[say.language] in " ".join(text)
+    assert "mine" in text and "12.3 MB" in text and say("engines_sizes", sizes="128×96, 64×64") in text
+    assert say("engines_chosen", reason=say.phrase(MODEL.reason)) in text
+
+
+def test_english_shows_no_chinese() -> None:
+    assert not CJK.search(overview.status_html(HERE, EN))
+
+
+def test_an_old_worker_that_tells_no_choices_is_shown_without_a_table() -> None:
+    bare = replace(HERE, bundles=(replace(MODEL, choices=(), card="", size_mb=0.0, sizes=()),))
+    parsed = tree(overview.status_html(bare, ZH))
+    assert len(parsed.all("article")) == 1 and len(parsed.all("table")) == 1
+    assert not parsed.all("details") and "0.0 MB" not in parsed.text
+
+
+# ---- the maker's words
+
+
+EVIL_CARDS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<div onclick=alert(1)>\n\n# x\n\n</div>",
+    "![a picture](https://evil.example/x.png)",
+    "[a link](javascript:alert(1))",
+    "[a link](https://evil.example)",
+    "[a link][1]\n\n[1]: https://evil.example",
+    "<https://evil.example>",
+    "https://evil.example www.evil.example a@evil.example",
+    "<style>*{display:none}</style>",
+    "<!-- a comment --> <?php x ?> <![CDATA[x]]>",
+    "| <img src=x> | [l](//evil) |\n|---|---|\n| ![i](//evil) | <b>b</b> |",
+    '```"><img/src=x/onerror=alert(1)>\ncode\n```',
+    "&lt;img src=x onerror=alert(1)&gt; &#60;script&#62;",
+    "</div></details></article><iframe src=//evil.example>",
+    "# <svg/onload=alert(1)>",
+)
+FORMS = {"p", "h5", "h6", "ul", "ol", "li", "em", "strong", "code", "pre", "blockquote", "hr", "br"}
+TABLES = {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.mark.parametrize("card", EVIL_CARDS)
+def test_a_card_is_words_and_can_neither_run_nor_lead_away_nor_fetch(card: str) -> None:
+    html = overview.card_html(card)
+    parsed = tree(html)
+    assert {tag for tag, _ in parsed.elements} <= FORMS | TABLES
+    assert {name for _, attributes in parsed.elements for name in attributes} <= {"class", "style", "start"}
+    whole = tree(overview.status_html(replace(HERE, bundles=(replace(MODEL, card=card),)), EN))
+    assert not any(whole.all(tag) for tag in ("a", "img", "script", "iframe", "style", "svg"))
+    assert len(whole.all("article")) == len(whole.all("details")) == 1
+
+
+def test_a_card_that_is_markdown_looks_like_it() -> None:
+    card = "# Title\n\nSome *words*.\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```\ncode\n```\n"
+    tags = [tag for tag, _ in tree(overview.card_html(card)).elements]
+    assert {"h5", "em", "li", "table", "pre"} <= set(tags)
+    assert not {"h1", "h2", "h3", "h4"} & set(tags), "below the headings of the panel"
+
+
+def test_a_card_is_folded_away_until_somebody_opens_it() -> None:
+    (details,) = tree(overview.status_html(HERE, EN)).all("details")
+    assert "open" not in details and details["data-card"] == "mine"
+    assert EN("engines_card") in tree(overview.status_html(HERE, EN)).text
+
+
+# ---- looking again
+
+
+def proven(*states: str) -> Status:
+    choices = tuple(replace(CHOICES[0], state=state) for state in states)
+    return replace(HERE, bundles=(replace(MODEL, choices=choices),))
+
+
+def test_while_the_models_load_the_page_looks_often() -> None:
+    timer = overview.next_look(replace(HERE, state="loading"), 60.0)
+    assert timer.active and timer.value == overview.LOADING_S
+
+
+def test_while_proofs_go_on_the_page_looks_ever_more_rarely() -> None:
+    waits, every_s = [], overview.LOADING_S
+    for _ in range(30):
+        timer = overview.next_look(proven("accepted", "unproven"), every_s)
+        assert timer.active
+        waits.append(every_s := timer.value)
+    assert waits == sorted(waits) and waits[0] == overview.PROVING_S and waits[-1] == overview.RARELY_S
+
+
+@pytest.mark.parametrize("states", [(), ("accepted",), ("accepted", "failed", "unavailable")])
+def test_when_nothing_is_unproven_the_page_stops_looking(states: tuple[str, ...]) -> None:
+    assert not overview.next_look(proven(*states), overview.PROVING_S).active
+
+
+@pytest.fixture
+def told(idle: Rig) -> Iterator[Rig]:
+    """A worker that tells HERE, as well as the bundles that the page was built with."""
+    before = idle.queue.status()
+    idle.queue.announce(replace(HERE, bundles=(*before.bundles, MODEL)))
+    yield idle
+    idle.queue.announce(before)
+
+
+@pytest.mark.parametrize(("language", "say"), [("zh-CN", ZH), ("en-US", EN), ("fr", EN)])
+def test_an_open_page_hears_of_a_new_model_in_its_own_language(told: Rig, language: str, say: Any) -> None:
+    with told.session(language) as page:
+        table, chip, timer = page.answer(page.endpoint("look"), [overview.PROVING_S])
+    assert {say("engines_failed"), say.phrase("failed its proof, PSNR 24.1 dB < 26 dB")} <= set(tree(table).text)
+    assert timer["active"] is True and timer["value"] > overview.PROVING_S
+    assert "engine-chip" in chip
+
+
+def test_an_open_page_is_told_to_stop_looking(told: Rig) -> None:
+    told.queue.announce(proven("accepted"))
+    with told.session() as page:
+        *_, timer = page.answer(page.endpoint("look"), [overview.PROVING_S])
+    assert timer["active"] is False
+
+
+# ---- times beside the backends
+
+
+@pytest.mark.parametrize(
+    ("backend", "zh", "en"),
+    [
+        ("auto", "自动 · 先看 0.31 秒 · 完成 1.25 秒", "Auto · look 0.31 s · finish 1.25 s"),
+        ("edge", "边缘(编译) · 先看 0.31 秒 · 完成 1.25 秒", "Edge (compiled) · look 0.31 s · finish 1.25 s"),
+        ("pytorch", "PyTorch", "PyTorch"),  # not proved: no promise
+        ("openvino", "openvino · 先看 0.31 秒 · 完成 1.25 秒", "openvino · look 0.31 s · finish 1.25 s"),
+        ("ort", "ort", "ort"),  # measured, but what it draws is wrong
+    ],
+)
+def test_a_backend_says_how_long_it_takes_here(backend: str, zh: str, en: str) -> None:
+    assert (backend_label(backend, MODEL, ZH), backend_label(backend, MODEL, EN)) == (zh, en)
+
+
+def test_a_group_is_as_fast_as_its_fastest_and_auto_as_the_one_that_serves() -> None:
+    slow, fast = replace(CHOICES[0], engine="ort", finish_s=3.0), replace(CHOICES[0], finish_s=0.5)
+    torch = replace(CHOICES[0], engine="torch", group="pytorch", finish_s=0.1)
+    model = replace(MODEL, engine="ort", choices=(slow, fast, torch))
+    assert "finish 0.50 s" in backend_label("edge", model, EN)
+    assert "finish 3.00 s" in backend_label("auto", model, EN)
+    assert "finish 0.10 s" in backend_label("pytorch", model, EN)
+
+
+def test_what_is_seen_when_it_is_finished_is_told_once() -> None:
+    restorer = replace(MODEL, choices=(replace(CHOICES[0], look_s=0.09, finish_s=0.09),))
+    assert backend_label("edge", restorer, ZH) == "边缘(编译) · 0.09 秒"
+    assert backend_label("edge", None, ZH) == "边缘(编译)", "no model at all"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.004, "0.004"), (0.0894, "0.09"), (9.994, "9.99"), (12.4, "12")])
+def test_seconds_are_as_precise_as_one_cares(seconds: float, text: str) -> None:
+    assert fine_s(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("about", "label"), [("backend", "先看 0.31 秒 · 完成 1.25 秒"), ("restore-backend", "0.09 秒")]
+)
+def test_the_radios_of_an_open_page_get_their_times(told: Rig, about: str, label: str) -> None:
+    restorer = replace(
+        MODEL, name="restorer", kind="restorer", choices=(replace(CHOICES[0], look_s=0.09, finish_s=0.09),)
+    )
+    told.queue.announce(replace(HERE, bundles=(MODEL, restorer)))
+    with told.session() as page:
+        offer = page.endpoint("offer", about)
+        bundle, *_, radio = page.answer(offer, page.values(offer))
+    assert [name for name, value in radio["choices"] if label in name and value == "edge"]
+    assert radio.get("value", "kept") == "kept", "what was chosen stays"
+    assert bundle["value"] in ("mine", "restorer"), "a model that has gone gives way to one that is here"

@@ -1,0 +1,284 @@
+"""The panel that restores one photo: advice, settings that are remembered, and what to do when there is no face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engines.errors import Fact
+from engines.messages import Advice, Enhance, FaceReport, Generate, Inspect, unpack
+from tests.support.http import Session, encoded, people, scene, succeeded, tree
+from webui import face_report
+from webui.i18n import words
+from webui.widgets import photo_settings
+from webui.widgets.panel_context import Desk
+from webui.widgets.photo_settings import NAMES, fields, sound
+
+if TYPE_CHECKING:
+    from tests.support.server import Rig
+
+pytest_plugins = ("tests.support.server",)
+ZH, EN = words("zh"), words("en")
+CHANGED: dict[str, Any] = {
+    "strength": 33, "mode": "detail", "more_detail": True, "faces": "center", "whole_picture": True, "min_face_px": 40,
+    "denoise": 11, "sharpen": 12, "contrast": 61, "brightness": 39, "protect_skin": False, "fading": 13,
+    "scratches": 14, "format": "webp", "quality": 55, "keep_date": True, "bundle": "restorer", "backend": "edge",
+}  # fmt: skip
+
+
+def restored(page: Session, photo: Any, **changes: Any) -> list[dict[str, Any]]:
+    endpoint = page.endpoint("restore")
+    values = dict(zip(NAMES, page.values(endpoint)[1:], strict=True))
+    return page.call(endpoint, [photo, *{**values, **changes}.values()])
+
+
+def requests(rig: Rig) -> list[Any]:
+    return [unpack(text) for text in rig.requests()]
+
+
+# ---- settings
+
+
+def test_every_setting_arrives(rig: Rig) -> None:
+    """And the name that the photo's owner gave it."""
+    assert set(CHANGED) == set(NAMES)
+    with rig.session() as page:
+        photo = page.upload(encoded(people(), "PNG"), "奶奶 1962.png")
+        messages = restored(page, photo, **CHANGED)
+    assert succeeded(messages)
+    order = requests(rig)[-1]
+    wanted = {name: value for name, value in CHANGED.items() if name != "faces"}
+    assert {name: getattr(order, name) for name in wanted} == wanted
+    assert order.only_center_face is True and order.name == "奶奶 1962.png"
+    assert rig.queue.finished(1)[0].final.images[0].endswith("-奶奶-1962.webp")
+
+
+def test_at_rest_the_page_asks_for_what_the_program_would_do_by_itself(rig: Rig) -> None:
+    with rig.session() as page:
+        assert succeeded(restored(page, page.upload(encoded(people(), "PNG"), "a.png")))
+    order = requests(rig)[-1]
+    assert order == Enhance(order.image, name="a.png", backend="edge")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("../../etc/passwd", "passwd"), ("C:\\photos\\me.jpg", "me.jpg"), ("x" * 300 + ".jpg", "x" * 251 + ".jpg")],
+)
+def test_a_name_is_no_path(rig: Rig, name: str, kept: str) -> None:
+    with rig.session() as page:
+        photo = {**page.upload(encoded(scene(), "PNG"), "a.png"), "orig_name": name}
+        restored(page, photo, whole_picture=True)
+    assert requests(rig)[-1].name == kept
+
+
+@pytest.fixture
+def desk(rig: Rig) -> Desk:
+    return Desk(rig.queue, rig.settings, None)
+
+
+def test_what_a_browser_remembers_is_taken_up(desk: Desk) -> None:
+    assert sound(CHANGED, desk) == CHANGED
+    assert sound({}, desk) == {}
+
+
+HOSTILE: Sequence[Any] = (None, "x", [1], 5, {"strength": 101}, {"strength": "many"}, {"mode": "x"}, {"mode": ["x"]},
+    {"faces": {}}, {"bundle": "gone"}, {"bundle": ["restorer"]}, {"backend": "rm"}, {"format": "x"}, {"image": "/x"},
+    {"quality": 0}, {"min_face_px": 1e9}, {"name": "x"}, {"prescale": True}, {"keep_date": None})  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", HOSTILE, ids=str)
+def test_what_cannot_be_chosen_is_forgotten(desk: Desk, kept: Any) -> None:
+    assert sound(kept, desk) == {}
+    if isinstance(kept, dict):
+        assert sound({**CHANGED, **kept}, desk).keys() == CHANGED.keys() - kept.keys(), "and nothing else with it"
+
+
+def test_a_page_is_given_the_settings_of_the_last_time(rig: Rig) -> None:
+    with rig.session() as page:
+        answer = page.answer(page.endpoint("recall"), [{"strength": 12, "mode": "x", "format": "jpeg"}])
+    values = dict(zip(NAMES, answer, strict=True))
+    assert (values["strength"], values["format"]) == (12, "jpeg")
+    assert all("__type__" in value for name, value in values.items() if name not in ("strength", "format"))
+
+
+def test_the_fields_of_values() -> None:
+    made = fields(list(CHANGED.values()))
+    assert made["only_center_face"] is True and "faces" not in made
+    assert fields(["x"]) == {"strength": "x", "only_center_face": False}
+
+
+# ---- advice
+
+
+def looked(page: Session, photo: Any) -> list[dict[str, Any]]:
+    return page.call(page.endpoint("advise"), [photo, None])
+
+
+def test_a_photo_is_looked_at_and_the_advice_can_be_taken(rig: Rig) -> None:
+    with rig.session() as page:
+        messages = looked(page, page.upload(encoded(people(2), "JPEG"), "a.jpg"))
+        line = messages[-1]["output"]["data"][0] or messages[-2]["output"]["data"][0]
+        adopted = page.answer(page.endpoint("adopt"), [None])
+    job = list(rig.jobs())[-1]
+    assert isinstance(rig.queue.job(job).request, Inspect)
+    (advice,) = [event for event in rig.queue.follow(job) if isinstance(event, Advice)]
+    assert advice.faces == 2
+    assert [b for b in tree(str(line)).all("button") if "data-adopt" in b]
+    assert face_report.advice_text(advice, ZH) in "".join(tree(str(line)).text)
+    values = dict(zip(NAMES, adopted, strict=True))
+    assert {name: values[name] for name in advice.settings} == advice.settings
+    assert all("__type__" in values[name] for name in set(NAMES) - set(advice.settings)), "the rest stays"
+
+
+def test_without_a_face_the_advice_is_another(rig: Rig) -> None:
+    with rig.session("en") as page:
+        messages = looked(page, page.upload(encoded(scene(), "PNG"), "a.png"))
+    shown = str(messages)
+    assert EN("advice_none") in shown and "data-whole" in shown and "data-adopt" not in shown
+
+
+def test_what_is_no_photo_is_said_before_anything_is_pressed(rig: Rig) -> None:
+    with rig.session("en") as page:
+        assert EN("error_bad_image") in str(looked(page, page.upload(b"hello", "a.png")))
+        assert "HEIC" in EN("error_bad_image") and "HEIC" in ZH("error_bad_image")
+
+
+def test_a_photo_that_was_taken_away_leaves_no_advice(rig: Rig) -> None:
+    before = rig.jobs()
+    with rig.session() as page:
+        assert succeeded(looked(page, None))
+    assert rig.jobs() == before
+
+
+def test_who_looks_at_the_photo_before_may_stop(rig: Rig) -> None:
+    """Two photos in a row while the worker is busy: the first one's advice would come late and over the second's."""
+    with rig.stuck(), rig.session() as page:
+        look = page.endpoint("advise")
+        for name in ("a.png", "b.png"):
+            page.begin(look, [page.upload(encoded(scene(), "PNG"), name), None])
+        states = list(rig.jobs().values())[-2:]
+    assert states == ["cancelled", "queued"]
+
+
+ADVICE = Advice(3, 4000, 3000, 0.7, 0.0, {"strength": 65, "mode": "natural", "denoise": 0, "sharpen": 18, "fading": 0})
+
+
+def test_the_line_of_the_advice() -> None:
+    assert face_report.advice_text(ADVICE, ZH) == "找到 3 张脸,比较模糊。建议:增强强度 65,自然,锐化 18。"
+    assert face_report.advice_text(ADVICE, EN) == "3 faces, blurred. Suggested: Strength 65, Natural, Sharpen 18."
+    noisy = replace(ADVICE, faces=1, blur=0.0, noise=0.9, settings={"strength": 40, "mode": "strong", "denoise": 45})
+    assert face_report.advice_text(noisy, ZH) == "找到 1 张脸,清晰,噪点较多。建议:增强强度 40,强力,降噪 45。"
+    assert face_report.advice_text(replace(ADVICE, blur=1.0), EN).startswith("3 faces, very blurred.")
+
+
+# ---- faces
+
+
+def report(state: Any, strength: int = 70, reason: str = "", box: Any = (0.1, 0.2, 0.3, 0.4)) -> FaceReport:
+    return FaceReport(box, state, strength, reason)
+
+
+REASONS: Sequence[tuple[FaceReport, str]] = (
+    (report("restored"), "已修复 70%"),
+    (report("softened", 35, "the features would change"), "已减弱到 35%:五官会改变"),
+    (report("softened", 35, "the features would move"), "已减弱到 35%:五官会移位"),
+    (report("skipped", 0, "smaller than 24 px"), "跳过:小于 24 px"),
+    (report("skipped", 0, "already sharp"), "跳过:已经清晰"),
+    (report("skipped", 0, "not the face in the centre"), "跳过:不是中间的那张脸"),
+    (report("skipped", 0, ""), "跳过:强度为 0"),
+)
+
+
+@pytest.mark.parametrize(("face", "chinese"), REASONS)
+def test_what_became_of_a_face_is_told_in_chinese(face: FaceReport, chinese: str) -> None:
+    assert face_report.told(face, ZH) == chinese
+
+
+def test_marks_lie_where_faces_are_and_never_beside_the_picture() -> None:
+    boxes = [(0.125, 0.25, 0.1, 0.1), (-0.2, 0.999, 0.5, 0.5)]
+    marks = tree(face_report.marks_html([report("restored", box=box) for box in boxes])).all("span")
+    assert [mark["style"] for mark in marks] == [
+        "left:max(12.50%,18px);top:max(25.00%,18px)",
+        "left:max(0.00%,18px);top:max(97.00%,18px)",
+    ]
+    assert all(mark["class"] == "face is-restored" for mark in marks)
+
+
+def test_many_faces_are_summed_up() -> None:
+    few = [report("restored"), report("skipped", 0, "already sharp")]
+    assert "<details>" not in face_report.list_html(few, ZH)
+    many = face_report.list_html(few * 4, ZH)
+    assert "<summary>8 张脸 · 已修复 4 · 跳过 4</summary>" in many
+    assert len(tree(many).all("li")) == 8
+
+
+# ---- no face
+
+
+def test_a_photo_without_a_face_can_be_cleaned_all_the_same(rig: Rig) -> None:
+    with rig.session() as page:
+        photo = page.upload(encoded(scene(), "PNG"), "山.png")
+        failed = restored(page, photo, strength=44, format="jpeg")
+        job = list(rig.jobs())[-1]
+        messages = page.call(page.endpoint("anyway"), [job])
+    assert ZH("error_no_face") in str(failed[-1]) and "data-anyway" in str(failed[-1])
+    assert rig.jobs()[job] == "failed"
+    assert succeeded(messages)
+    asked, order = rig.queue.job(job).request, requests(rig)[-1]
+    assert isinstance(asked, Enhance) and order == replace(asked, whole_picture=True)
+    assert (order.strength, order.format, order.name) == (44, "jpeg", "山.png")
+    assert rig.queue.finished(1)[0].job.request == order
+
+
+def test_the_advice_cleans_a_photo_that_was_not_restored_yet(rig: Rig) -> None:
+    with rig.session() as page:
+        endpoint = page.endpoint("whole")
+        values = page.values(endpoint)
+        assert succeeded(page.call(endpoint, [page.upload(encoded(scene(), "PNG"), "a.png"), *values[1:]]))
+    assert requests(rig)[-1].whole_picture is True
+
+
+def test_only_a_restoration_is_done_once_more(rig: Rig) -> None:
+    drawn = rig.queue.submit(Generate("x", bundle="sketch", width=64, height=64, steps=1))
+    list(rig.queue.follow(drawn))
+    before = rig.jobs()
+    with rig.session("en") as page:
+        page.call(page.endpoint("anyway"), [drawn])
+        assert EN.error("not_found", {"name": "f" * 32, "what": "job"}) in str(
+            page.call(page.endpoint("anyway"), ["f" * 32])
+        )
+    assert rig.jobs() == before
+
+
+def test_the_button_is_there_for_no_other_failure(rig: Rig) -> None:
+    with rig.session() as page:
+        assert "data-anyway" not in str(restored(page, page.upload(b"hello", "a.png"))[-1])
+
+
+def test_the_result_says_what_became_of_each_face(rig: Rig) -> None:
+    with rig.session() as page:
+        messages = restored(page, page.upload(encoded(people(2), "PNG"), "a.png"), min_face_px=8)
+    shown = str(messages[-1])
+    reports = rig.queue.finished(1)[0].final.faces
+    assert len(reports) == 2
+    for number, face in enumerate(reports, start=1):
+        assert face_report.told(face, ZH) in shown
+        assert f">{number}</span>" in shown
+    assert "compare fits" in shown
+
+
+def test_the_switch_and_the_words_speak_of_the_same_size() -> None:
+    from webui.page import ASSETS
+
+    assert "LONGEST_PX = 2560" in (ASSETS / "upload.js").read_text(encoding="utf-8")
+    assert all("2560" in say("restore_prescale_hint") for say in (ZH, EN))
+    assert "awportrait-prescale" in photo_settings.SHRINK and "awportrait-prescale" in photo_settings.SHRINKS
+
+
+def test_a_number_of_facts_is_no_advice() -> None:
+    """Only what is something is worth saying."""
+    settings: dict[str, Fact] = {"strength": 0, "mode": "natural", "denoise": 0}
+    assert face_report.advice_text(replace(ADVICE, settings=settings), EN) == "3 faces, blurred. Suggested: Natural."

@@ -1,0 +1,220 @@
+"""The REST door over a real server: what goes in, exactly what comes out, and many at once."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.messages import CREDIT, Generate
+from engines.messages.status import Status
+from tests.support.http import QUICK, SKETCH, X_CREDIT, pixels, post
+from webui.widgets.panel_context import FOLLOWERS
+
+if TYPE_CHECKING:
+    from tests.support.server import Rig
+
+pytest_plugins = ("tests.support.server",)
+WAITING = 130
+GENERATED = {"status", "image_base64", "seed", "without", "seconds", "engine", "reason", "images"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits(rig: Rig) -> None:
+    """A test that leaves a job behind would slow the next one down."""
+    assert set(rig.jobs().values()) <= {"done", "failed", "cancelled"}
+
+
+def draw(rig: Rig, **asked: Any) -> dict[str, Any]:
+    answer = rig.client.post("/generate", json={"prompt": "a young woman, smiling", **asked})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-credit"] == X_CREDIT
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def first(body: Mapping[str, Any]) -> bytes:
+    return base64.b64decode(body["image_base64"], validate=True)
+
+
+# ---- health
+
+
+def test_health_says_that_it_is_ready_and_what_with(rig: Rig) -> None:
+    answer = rig.client.get("/healthz")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    body = answer.json()
+    assert set(body) == {"status", "credit", "engines", "bundles"}
+    assert (body["status"], body["credit"]) == ("ready", CREDIT)
+    assert body["engines"]["ort"].startswith("CPU, ")
+    assert set(body["bundles"]) == {"portrait", "restorer", "detector", "sketch"}
+    assert body["bundles"]["portrait"].startswith("ort on CPU")
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "detail"), [("loading", 503, ""), ("failed", 503, "no model"), ("ready", 200, "")]
+)
+def test_health_follows_the_worker(rig: Rig, state: Any, status: int, detail: str) -> None:
+    known = rig.queue.status()
+    try:
+        rig.queue.announce(replace(known, state=state, detail=detail))
+        answer = rig.client.get("/healthz")
+        assert (answer.status_code, answer.json()["status"]) == (status, state)
+        assert answer.json().get("detail", "") == detail
+        rig.queue.announce(Status("loading"))
+        assert rig.client.get("/healthz").json() == {
+            "status": "loading",
+            "credit": CREDIT,
+            "engines": {},
+            "bundles": {},
+        }
+    finally:
+        rig.queue.announce(known)
+
+
+# ---- generate
+
+
+def test_a_portrait_of_the_native_size(rig: Rig) -> None:
+    body = draw(rig, seed=7)
+    assert set(body) == GENERATED
+    assert (body["status"], body["seed"], body["engine"]) == ("success", 7, "ort")
+    assert body["reason"].startswith("ort on CPU")
+    assert 0 < body["seconds"] < 60
+    with Image.open(io.BytesIO(first(body))) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        native = next(b.sizes[0] for b in rig.queue.status().bundles if b.name == "portrait")
+        assert image.size == native
+        assert len(image.getcolors(1 << 20) or []) > 500, "a picture, not a flat field"
+    (path,) = body["images"]
+    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?\.png", path)
+    stored = rig.client.get(path)
+    assert stored.content == first(body)
+    assert stored.headers["content-type"] == "image/png"
+    assert "immutable" in stored.headers["cache-control"]
+    assert (rig.settings.outputs / path.rpartition("/")[2]).read_bytes() == first(body)
+
+
+def test_the_same_seed_draws_the_same_picture_and_another_seed_another(rig: Rig) -> None:
+    one, same, other = (pixels(first(draw(rig, seed=seed, **QUICK))) for seed in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_a_seed_drawn_by_lot_is_told_and_draws_the_same_again(rig: Rig) -> None:
+    drawn = [draw(rig, **SKETCH) for _ in range(2)]
+    assert drawn[0]["seed"] != drawn[1]["seed"]
+    again = draw(rig, **SKETCH, seed=drawn[0]["seed"])
+    assert np.array_equal(pixels(first(again)), pixels(first(drawn[0])))
+
+
+def test_several_pictures_have_seeds_in_a_row(rig: Rig) -> None:
+    both = draw(rig, **SKETCH, seed=40, count=2)
+    assert both["seed"] == 40 and len(set(both["images"])) == 2
+    contents = [rig.client.get(path).content for path in both["images"]]
+    assert contents[0] == first(both)
+    assert np.array_equal(pixels(contents[1]), pixels(first(draw(rig, **SKETCH, seed=41))))
+
+
+@pytest.mark.parametrize(
+    "prompt", ["一位戴眼镜的年轻女性,微笑,蓝色背景", "a+b & c=d #e 100%", "🙂\n\"quoted\" 'and' <b>"]
+)
+def test_the_prompt_may_stand_in_the_address(rig: Rig, prompt: str) -> None:
+    """As JSON and as ?prompt=, the same words draw the same picture, and stand in the file as they were written."""
+    query = {name: str(value) for name, value in {**SKETCH, "prompt": prompt, "seed": 3}.items()}
+    by_query = rig.client.post("/generate", params=query)
+    assert by_query.status_code == 200, by_query.text
+    by_json = draw(rig, **SKETCH, prompt=prompt, seed=3)
+    assert np.array_equal(pixels(first(by_query.json())), pixels(first(by_json)))
+    with Image.open(io.BytesIO(first(by_json))) as image:
+        assert image.info["parameters"].startswith(f"{prompt}\nSteps: 1, ")
+
+
+def test_the_address_wins_over_the_body(rig: Rig) -> None:
+    answer = rig.client.post("/generate", params={"seed": "5"}, json={"prompt": "x", "seed": 4, **SKETCH})
+    assert answer.json()["seed"] == 5
+
+
+def test_who_names_no_backend_gets_the_servers(rig: Rig) -> None:
+    draw(rig, **SKETCH)
+    assert replace(rig.queue.finished(1)[0].job.request, prompt="") == Generate("", backend="edge", **SKETCH)
+
+
+def test_every_field_arrives(rig: Rig) -> None:
+    asked = Generate("p, 词", "n", 96, 64, 3, 1.5, 9, 2, "sketch", "ort", (), "hanfu", "live", 0.0)
+    answer = rig.client.post("/generate", json=asdict(asked))
+    assert answer.status_code == 200, answer.text
+    stored = rig.queue.job(list(rig.jobs())[-1]).request
+    assert stored == asked
+    assert pixels(first(answer.json())).shape == (64, 96, 3)
+    with Image.open(io.BytesIO(first(answer.json()))) as image:
+        text = image.info["parameters"]
+    for part in ("Negative prompt: n", "Steps: 3", "CFG scale: 1.5", "Seed: 9", "Size: 96x64", "Model: sketch", CREDIT):
+        assert part in text
+
+
+def test_only_a_preview_can_be_asked_for(rig: Rig) -> None:
+    tiny, full = (first(draw(rig, **{**SKETCH, "preview": mode}, seed=2)) for mode in ("only", "off"))
+    assert not np.array_equal(pixels(tiny), pixels(full)), "the decoders of the fakes differ"
+
+
+@pytest.mark.parametrize("backend", ["edge", "ort", "auto"])
+def test_the_backend_can_be_chosen(rig: Rig, backend: str) -> None:
+    assert draw(rig, **QUICK, backend=backend)["engine"] == "ort"
+
+
+# ---- many at once
+
+
+def test_twenty_at_once_each_get_their_own_picture(rig: Rig) -> None:
+    prompts = ["x" * 3 * k + "一" for k in range(20)]
+    expected = [pixels(first(draw(rig, **SKETCH, prompt=prompt, seed=1))) for prompt in prompts]
+    assert len({picture.tobytes() for picture in expected}) == 20, "the pictures can be told apart"
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda prompt: draw(rig, **SKETCH, prompt=prompt, seed=1), prompts))
+    for answer, picture in zip(answers, expected, strict=True):
+        assert np.array_equal(pixels(first(answer)), picture)
+    assert len({path for answer in answers for path in answer["images"]}) == 20
+
+
+def test_the_server_answers_while_many_wait(rig: Rig) -> None:
+    """More people than any pool has threads wait for one slow portrait. Health, the page and pictures do not."""
+    picture = draw(rig, **SKETCH)["images"][0]
+    with ThreadPoolExecutor(WAITING) as pool:
+        with rig.stuck():
+            waiting = [pool.submit(post, rig.url, {"prompt": f"waiting {k}", **SKETCH}) for k in range(WAITING)]
+            time.sleep(1)  # long enough for all of them to be let in, or refused
+            served = [answers_within(rig, path, 8.0) for path in ("/healthz", "/", picture)]
+        answers = [future.result(60) for future in waiting]
+    assert served == [True] * 3
+    assert {answer.status_code for answer in answers} <= {409, 429, 503}, "cancelled at the end, or not let in"
+
+
+def test_the_server_answers_while_many_pages_watch(rig: Rig) -> None:
+    """As many pages as may follow jobs at one time, of every kind."""
+    with rig.session() as page, rig.stuck():
+        drawing, running = page.sketching("watched"), list(rig.jobs())[-1]
+        for name in ("come_back", "come_back_1"):
+            for _ in range(FOLLOWERS):
+                assert page.join(page.endpoint(name), [running]).status_code == 200
+        for _ in range(FOLLOWERS):
+            assert page.join(page.endpoint("generate"), drawing).status_code == 200
+        time.sleep(1)
+        assert [answers_within(rig, path, 8.0) for path in ("/healthz", "/")] == [True] * 2
+
+
+def answers_within(rig: Rig, path: str, seconds: float) -> bool:
+    try:
+        return httpx.get(f"{rig.url}{path}", timeout=seconds).status_code == 200
+    except httpx.TimeoutException:
+        return False

@@ -1,0 +1,154 @@
+"""An event that joins while its page's stream is ending is heard of: it is answered when the page has hung up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from tests.support.http import succeeded
+from webui import gradio_patches
+from webui.gradio_patches import FAREWELL, HANG_UP_S, JOIN, STREAM, Handshake
+
+if TYPE_CHECKING:
+    from tests.support.server import Rig
+
+pytest_plugins = ("tests.support.server",)
+HELD_S = 0.8  # in the tests of the middleware alone
+LOOK = ("change_bundle", ["sketch"])  # any event that is soon over
+
+
+def farewell(stream: Any) -> Iterator[str]:
+    """Read up to the server's farewell. What is left has to be held: letting go of it hangs up."""
+    lines: Iterator[str] = stream.iter_lines()
+    while "close_stream" not in next(lines):
+        pass
+    return lines
+
+
+def test_gradio_says_farewell_as_is_expected_here(rig: Rig) -> None:
+    """What `FAREWELL` is compared with comes from Gradio: were it written otherwise, nothing would be held."""
+    with rig.session() as page:
+        page.join(page.endpoint(LOOK[0]), LOOK[1])
+        with page.client.stream("GET", STREAM, params={"session_hash": page.name}) as stream:
+            assert any(line.encode().startswith(FAREWELL) for line in stream.iter_lines())
+
+
+def test_an_event_between_farewell_and_hanging_up_is_answered_after_it(rig: Rig) -> None:
+    """The order a page relies on: its stream is closed, then the event is known, then it opens a stream for it."""
+    with rig.session() as page, ThreadPoolExecutor(1) as pool:
+        look = page.endpoint(LOOK[0])
+        page.join(look, LOOK[1])
+        with page.client.stream("GET", STREAM, params={"session_hash": page.name}) as stream:
+            _rest = farewell(stream)
+            late = pool.submit(page.join, look, LOOK[1])
+            time.sleep(HANG_UP_S / 4)
+            assert not late.done(), "answered while the page still believes in its stream"
+        started = time.monotonic()
+        assert late.result().status_code == 200
+        assert time.monotonic() - started < HANG_UP_S / 2, "hanging up is what it waited for"
+        assert succeeded(list(page.listen()))
+
+
+def test_other_pages_do_not_wait(rig: Rig) -> None:
+    with rig.session() as page, rig.session() as other:
+        page.join(page.endpoint(LOOK[0]), LOOK[1])
+        with page.client.stream("GET", STREAM, params={"session_hash": page.name}) as stream:
+            _rest = farewell(stream)
+            started = time.monotonic()
+            assert other.join(other.endpoint(LOOK[0]), LOOK[1]).status_code == 200
+            assert time.monotonic() - started < HANG_UP_S / 2
+
+
+def test_a_page_that_never_hangs_up_is_not_waited_for(rig: Rig) -> None:
+    with rig.session() as page:
+        page.join(page.endpoint(LOOK[0]), LOOK[1])
+        with page.client.stream("GET", STREAM, params={"session_hash": page.name}) as stream:
+            _rest = farewell(stream)
+            started = time.monotonic()
+            assert page.join(page.endpoint(LOOK[0]), LOOK[1]).status_code == 200
+            assert time.monotonic() - started < 2 * HANG_UP_S
+
+
+# ---- the middleware alone, with what no well-behaved Gradio sends
+
+
+async def nothing_more() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def sends(*bodies: bytes) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for k, body in enumerate(bodies, start=1):
+            await send({"type": "http.response.body", "body": body, "more_body": k < len(bodies)})
+
+    return app
+
+
+def scope(path: str, query: bytes = b"session_hash=s") -> dict[str, Any]:
+    return {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
+
+
+def run(app: Handshake, where: dict[str, Any], body: bytes = b"") -> tuple[float, list[Message]]:
+    """Seconds taken, and what was sent, where nobody hangs up."""
+    sent: list[Message] = []
+    coming = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return coming.pop() if coming else await nothing_more()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    started = time.monotonic()
+    asyncio.run(app(where, receive, send))
+    return time.monotonic() - started, sent
+
+
+@pytest.fixture(autouse=True)
+def soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "rig" not in request.fixturenames:
+        monkeypatch.setattr(gradio_patches, "HANG_UP_S", HELD_S)
+
+
+def test_only_a_stream_that_said_farewell_is_held() -> None:
+    said = json.dumps({"msg": "process_generating", "output": '"msg":"close_stream"'}).encode()
+    seconds, sent = run(Handshake(sends(b"data: " + said, b"")), scope(STREAM))
+    assert seconds < HELD_S and len(sent) == 3
+    app = Handshake(sends(FAREWELL + b"}\n\n", b""))
+    seconds, sent = run(app, scope(STREAM))
+    assert seconds >= HELD_S and len(sent) == 3 and sent[-1]["more_body"] is False
+    assert app.ending == {}, "nothing is remembered of a stream that is over"
+
+
+def test_a_second_stream_is_not_held_for_the_end_of_the_first() -> None:
+    """A page that lags opens one too many; holding the start of its answer would be holding its events."""
+    app = Handshake(sends(b"data: {}", b""))
+    first = app.ending["s"] = asyncio.Event()
+    seconds, sent = run(app, scope(STREAM))
+    assert seconds < HELD_S and len(sent) == 3
+    assert app.ending == {"s": first} and not first.is_set(), "and the first is still ending"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"session_hash": ["s"]}', b"\xff{", b'{"session_hash": "t"}'])
+def test_whatever_joins_is_passed_on(body: bytes) -> None:
+    app = Handshake(sends(b"{}"))
+    app.ending["s"] = asyncio.Event()
+    seconds, sent = run(app, scope(JOIN), body)
+    assert seconds < HELD_S and len(sent) == 2
+
+
+def test_whoever_joins_an_ending_stream_waits() -> None:
+    app = Handshake(sends(b"{}"))
+    app.ending["s"] = asyncio.Event()
+    seconds, sent = run(app, scope(JOIN), b'{"session_hash": "s"}')
+    assert seconds >= HELD_S and len(sent) == 2

@@ -1,0 +1,298 @@
+"""Who may ask for what: the guard alone, over every kind of Host, Origin, path and body."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.support.http import X_CREDIT, Answer, ask
+from webui import api
+from webui.guard import HEADERS, SMALL_BODY_BYTES, Guard
+
+if TYPE_CHECKING:
+    pass
+
+pytest_plugins = ("tests.support.server",)
+LAN = "192.168.1.5:7860"
+UPLOAD_BYTES = 10_000_000
+GOOD_HOSTS = (
+    "localhost", "localhost:7860", "LOCALHOST:7860", "Studio.Local.:7860", "studio.local", "127.0.0.1:7860",
+    "127.0.0.1", "127.8.8.8:1", "192.168.1.5:7860", "10.0.0.7", "172.31.255.1:80", "169.254.3.4", "[::1]",
+    "[::1]:7860", "[fe80::1]:7860", "[FD00::a]:7860",
+)  # fmt: skip
+BAD_HOSTS = (
+    "", "evil.example", "evil.example:7860", "localhost.evil.example", "studio.local.evil.example", "xstudio.local",
+    "8.8.8.8", "8.8.8.8:7860", "1.1.1.1.", "[2606:4700::1111]:7860", "127.0.0.1.evil.example", "2130706433",
+    "0x7f000001", "127.1", "localhost:7860@evil.example.", "127.0.0.1, evil.example", "[::1", "[evil.example]",
+    "user@192.168.1.5", "..", "192.168.1.5 ", "studio.local..", "\xe9.example",
+)  # fmt: skip
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application behind the guard: says how much it was sent, in its own clumsy headers."""
+    size = 0
+    while (message := await receive())["type"] == "http.request":
+        size += len(message["body"])
+        if not message["more_body"]:
+            break
+    headers = [(b"content-type", b"text/plain"), (b"x-frame-options", b"ALLOWALL"), (b"x-own", b"kept")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{message['type']} {size}".encode()})
+
+
+GUARD = Guard(echo, ("localhost", "studio.local"), api.PATHS, UPLOAD_BYTES)
+
+
+def through(method: str = "GET", path: str = "/", host: str = LAN, **headers: str) -> Answer:
+    named = [("host", host), *((name.replace("_", "-"), value) for name, value in headers.items())]
+    answer = ask(GUARD, method, path, named)
+    assert_dressed(answer)
+    return answer
+
+
+def assert_dressed(answer: Answer) -> None:
+    """The headers that every answer has, whatever it is."""
+    assert {name: answer.headers.get(name.lower()) for name in HEADERS} == HEADERS
+    assert answer.headers["x-credit"] == X_CREDIT
+
+
+def assert_refused(answer: Answer, status: int, code: str) -> None:
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert (body["status"], body["code"]) == ("error", code)
+    assert set(body) == {"status", "code", "message"} and body["message"]
+
+
+def test_the_headers_are_those_that_were_decided() -> None:
+    policy = dict(line.split(" ", 1) for line in HEADERS["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == "'self'"
+    assert policy["object-src"] == "'none'" and policy["frame-ancestors"] == "'self'"
+    assert not any(source in line for line in policy.values() for source in ("http:", "https:", "*"))
+    assert HEADERS["X-Content-Type-Options"] == "nosniff"
+    assert HEADERS["Referrer-Policy"] == "no-referrer"
+    assert HEADERS["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("host", GOOD_HOSTS)
+def test_it_answers_to_its_names_and_to_private_addresses(host: str) -> None:
+    assert through(host=host).status == 200
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_it_answers_to_no_other_name(host: str, method: str) -> None:
+    """Otherwise a name that an attacker lets resolve to this machine would be a door into it (DNS rebinding)."""
+    assert_refused(through(method, "/healthz", host), 400, "bad_host")
+
+
+def test_a_request_without_host_is_refused() -> None:
+    assert_refused(ask(GUARD, "GET", "/"), 400, "bad_host")
+
+
+HERE, EVIL = f"http://{LAN}", "https://evil.example"
+NAVIGATE = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+ALLOWED: tuple[tuple[str, dict[str, str]], ...] = (
+    ("GET", {}),
+    ("POST", {}),
+    ("POST", {"origin": HERE}),
+    ("POST", {"origin": HERE.upper().replace("HTTP", "http")}),
+    ("POST", {"origin": HERE, "sec_fetch_site": "same-origin"}),
+    ("POST", {"sec_fetch_site": "none"}),
+    ("GET", {"sec_fetch_site": "same-origin"}),
+    ("GET", {"sec_fetch_site": "none", **NAVIGATE}),
+    ("GET", {"sec_fetch_site": "cross-site", **NAVIGATE}),  # somebody follows a link
+    ("HEAD", {"sec_fetch_site": "same-site", **NAVIGATE}),
+    ("OPTIONS", {"origin": HERE}),
+)
+FOREIGN: tuple[tuple[str, dict[str, str]], ...] = (
+    ("POST", {"origin": EVIL}),
+    ("POST", {"origin": "null"}),
+    ("POST", {"origin": ""}),
+    ("POST", {"origin": "http://192.168.1.5"}),  # another port is another site
+    ("POST", {"origin": "http://192.168.1.5:7861"}),
+    ("POST", {"origin": "http://192.168.1.6:7860"}),
+    ("POST", {"origin": f"{HERE}.evil.example"}),
+    ("POST", {"origin": f"http://evil.example@{LAN}"}),
+    ("POST", {"origin": LAN}),
+    ("POST", {"origin": "file://"}),
+    ("POST", {"origin": "chrome-extension://abcdef"}),
+    ("POST", {"origin": f"{EVIL}, {HERE}"}),
+    ("POST", {"origin": "http://["}),  # nothing a browser sends; it must be refused, not break the guard
+    ("POST", {"origin": "http://[::1"}),
+    ("POST", {"origin": HERE, "sec_fetch_site": "cross-site"}),
+    ("POST", {"sec_fetch_site": "cross-site"}),
+    ("POST", {"sec_fetch_site": "same-site"}),
+    ("POST", {"sec_fetch_site": "cross-site", **NAVIGATE}),  # a form that posts by itself
+    ("PUT", {"origin": EVIL}),
+    ("DELETE", {"origin": EVIL}),
+    ("OPTIONS", {"origin": EVIL, "access_control_request_method": "POST"}),
+    ("GET", {"sec_fetch_site": "cross-site"}),
+    ("GET", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"}),
+    ("GET", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "cors", "sec_fetch_dest": "empty"}),
+    ("GET", {"sec_fetch_site": "same-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "script"}),
+    ("GET", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}),
+    ("HEAD", {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "empty"}),
+)
+
+
+@pytest.mark.parametrize(("method", "headers"), ALLOWED)
+def test_its_own_page_and_programs_may_ask(method: str, headers: dict[str, str]) -> None:
+    assert through(method, "/generate", **headers).status == 200
+
+
+@pytest.mark.parametrize(("method", "headers"), FOREIGN)
+@pytest.mark.parametrize("path", ["/generate", "/gradio_api/upload", "/gradio_api/queue/join"])
+def test_other_sites_may_not(method: str, headers: dict[str, str], path: str) -> None:
+    assert_refused(through(method, path, **headers), 403, "cross_site")
+
+
+@pytest.mark.parametrize("host", ["localhost:7860", "[::1]:7860", "Studio.local:7860"])
+def test_the_origin_is_compared_with_the_host_that_was_asked(host: str) -> None:
+    assert through("POST", "/generate", host, origin=f"http://{host.lower()}").status == 200
+    assert_refused(through("POST", "/generate", host, origin=HERE), 403, "cross_site")
+
+
+OPEN = (
+    "/", "/healthz", "/generate", "/enhance", "/outputs/x.png", "/favicon.ico", "/config", "/theme.css", "/static/x.js",
+    "/assets/x.js", "/svelte/x.js", "/gradio_api/info", "/gradio_api/upload", "/gradio_api/upload_progress",
+    "/gradio_api/file=/tmp/x.png", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/abc",
+    "/gradio_api/startup-events", "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/theme.css",
+)  # fmt: skip
+SHUT = (
+    "/pwa_icon", "/pwa_icon/12000", "/manifest.json", "/monitoring", "/monitoring/summary", "/gradio_api/runs",
+    "/gradio_api/run-history/records", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/file=http://127.0.0.1/",
+    "/gradio_api/file=https://example.com/x.png", "/gradio_api/file=HTTP://example.com", "/gradio_api/file=hTtPs:x",
+    "/gradio_api/call/generate", "/gradio_api/call/v2/generate", "/gradio_api/run/generate",
+    "/gradio_api/api/generate", "/gradio_api/component_server", "/gradio_api/stream/x", "/gradio_api/app_id",
+    "/gradio_api/token", "/gradio_api/user", "/gradio_api/dev/reload", "/gradio_api/deep_link",
+    "/gradio_api/openapi.json", "/gradio_api/file/x", "/gradio_api/custom_component/x/y/z/w",
+    "/gradio_api/login_check", "/login", "/logout", "/docs", "/redoc", "/openapi.json", "/robots.txt", "/config/",
+    "/healthz/", "/generate/x", "/enhance/x", "/outputs", "/file=/etc/passwd", "/gradio_api/uploads",
+    "/gradio_api/cancel/x", "//healthz", "/HEALTHZ", "", "/.env", "/../etc/passwd", "*",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_the_page_needs_is_open(path: str) -> None:
+    assert through(path=path).status == 200
+
+
+@pytest.mark.parametrize("path", SHUT)
+def test_everything_else_is_shut(path: str) -> None:
+    assert_refused(through(path=path), 404, "no_such_address")
+
+
+# ---- bodies
+
+
+def send(path: str, *chunks: bytes, length: str | None = None) -> Answer:
+    headers = [("host", LAN)] + ([("content-length", length)] if length is not None else [])
+    answer = ask(GUARD, "POST", path, headers, chunks)
+    assert_dressed(answer)
+    return answer
+
+
+SIZES = (("/generate", SMALL_BODY_BYTES), ("/gradio_api/queue/join", SMALL_BODY_BYTES), ("/healthz", SMALL_BODY_BYTES),
+         ("/enhance", UPLOAD_BYTES), ("/gradio_api/upload", UPLOAD_BYTES))  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "limit"), SIZES)
+def test_a_body_may_be_as_large_as_the_limit(path: str, limit: int) -> None:
+    whole = send(path, bytes(limit), length=str(limit))
+    assert (whole.status, whole.body) == (200, f"http.request {limit}".encode())
+    pieces = [bytes(limit // 10)] * 10
+    assert send(path, *pieces).body == f"http.request {limit}".encode()
+
+
+@pytest.mark.parametrize(("path", "limit"), SIZES)
+def test_a_larger_body_is_refused_before_it_is_read(path: str, limit: int) -> None:
+    assert_refused(send(path, b"", length=str(limit + 1)), 413, "body_too_large")
+
+
+@pytest.mark.parametrize(("path", "limit"), SIZES)
+def test_a_larger_body_that_does_not_say_so_is_cut_off(path: str, limit: int) -> None:
+    assert_refused(send(path, bytes(limit), b"x"), 413, "body_too_large")
+    assert_refused(send(path, *[bytes(limit // 10)] * 10, b"x"), 413, "body_too_large")
+
+
+@pytest.mark.parametrize(("path", "limit"), SIZES)
+def test_a_body_larger_than_it_says_is_cut_off(path: str, limit: int) -> None:
+    assert_refused(send(path, bytes(limit + 1), length="5"), 413, "body_too_large")
+
+
+@pytest.mark.parametrize("length", ["-1", "+5", "1e3", "0x10", "five", "", " ", "5, 5", "5.0", "9" * 5000, "²"])
+def test_a_length_that_is_no_number_is_refused(length: str) -> None:
+    assert_refused(send("/generate", b"hello", length=length), 413, "body_too_large")
+
+
+def test_a_form_may_carry_a_photo_where_anything_else_is_small() -> None:
+    for kind, status in (("multipart/form-data; boundary=x", 200), ("application/json", 413), ("", 413)):
+        for path in ("/generate", "/gradio_api/queue/join"):
+            headers = [("host", "localhost"), ("content-type", kind), ("content-length", str(SMALL_BODY_BYTES + 1))]
+            answer = ask(GUARD, "POST", path, headers, [bytes(SMALL_BODY_BYTES + 1)])
+            assert answer.status == (status if path == "/generate" else 413), (kind, path)
+
+
+def test_the_limit_is_named() -> None:
+    assert "10 MB" in send("/enhance", b"", length=str(UPLOAD_BYTES + 1)).json()["message"]
+
+
+def test_no_application_goes_on_with_half_a_body() -> None:
+    """It sees a disconnect, as if the sender had gone, and what it says to that is not sent."""
+    seen: list[str] = []
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend([(await receive())["type"] for _ in range(4)])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all is well"})
+
+    app = Guard(stubborn, ("localhost",), ("/generate",), 100)
+    answer = ask(app, "POST", "/generate", [("host", "localhost")], [bytes(SMALL_BODY_BYTES), b"x", b"y", b"z"])
+    assert_refused(answer, 413, "body_too_large")
+    assert seen == ["http.request", *["http.disconnect"] * 3]
+
+
+def test_an_application_that_answers_before_it_is_overfed_is_left_alone() -> None:
+    async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        while (await receive())["type"] == "http.request":
+            pass
+        await send({"type": "http.response.body", "body": b"done"})
+
+    app = Guard(hasty, ("localhost",), ("/generate",), 100)
+    answer = ask(app, "POST", "/generate", [("host", "localhost")], [bytes(SMALL_BODY_BYTES), b"x"])
+    assert (answer.status, answer.body) == (202, b"done")
+
+
+def test_an_applications_own_headers_stay_but_cannot_weaken_the_guards() -> None:
+    answer = through()
+    assert answer.headers["x-own"] == "kept"
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_an_error_of_the_application_is_not_hidden() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("a bug")
+
+    with pytest.raises(LookupError):
+        ask(Guard(broken, ("localhost",), ("/generate",), 100), "GET", "/generate", [("host", "localhost")])
+
+
+def test_a_web_socket_passes_the_same_gate() -> None:
+    """Browsers let every page open web sockets to anywhere: a gate for http alone has a hole beside it."""
+    reached: list[str] = []
+
+    async def listening(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(scope["type"])
+
+    async def nothing(*_: Any) -> Any:
+        return {"type": "websocket.connect"}
+
+    headers = [(b"host", b"evil.example"), (b"origin", EVIL.encode())]
+    scope = {"type": "websocket", "path": "/monitoring", "headers": headers, "method": "GET"}
+    asyncio.run(Guard(listening, ("localhost",), (), 100)(scope, nothing, nothing))
+    assert reached == []

@@ -1,0 +1,292 @@
+"""The words: the same keys and facts in every language, every key used and there, the right one for a browser."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Formatter
+from typing import get_args, get_type_hints
+
+import pytest
+
+import engines
+import webui
+from engines.errors import StudioError
+from engines.faces.quality import suggestion
+from engines.jobs import State
+from engines.messages import FaceState, PreviewMode, Recipe, RestoreMode, Stage
+from engines.messages.status import BundleKind, Choice
+from engines.messages.validation import EXPECTED
+from tests.support.http import CJK
+from webui.boards.downloads import NEXT
+from webui.i18n import LANGUAGES, spoken, words
+from webui.panels.engines.overview import FIGURES
+from webui.panels.portrait import QUALITIES
+from webui.widgets.photo_settings import FACES
+
+PRODUCT = "人像工作室"
+SAME_IN_ZH = {"backend_pytorch", "comma"}  # a name, which is not translated, and a sign
+# What stands in the braces of keys that the program puts together.
+EXPANSIONS: Mapping[str, tuple[str, ...]] = {
+    "stage_{}": get_args(Stage),
+    "portrait_{}": tuple(QUALITIES),
+    "portrait_preview_{}": get_args(PreviewMode),
+    "restore_{}": (
+        *(*get_args(RestoreMode), "denoise", "sharpen", "contrast", "brightness", "fading", "scratches"),
+        *(name for name in suggestion([1.0], 1.0, 1.0) if name != "mode"),
+    ),
+    "restore_faces_{}": FACES,
+    "face_{}": get_args(FaceState),
+    "faces_{}": get_args(FaceState),
+    "batch_{}": tuple(state for state in get_args(State) if state not in ("done", "failed")),
+    "backend_{}": ("auto", "pytorch", "edge"),
+    "engines_{}": (
+        *("name", "device", "state", "engine", "precision", "verdict", *FIGURES),
+        *get_args(get_type_hints(Choice)["state"]),
+    ),
+    "models_{}": tuple(NEXT.values()),
+    "build_{}": (*get_args(BundleKind), *get_args(Recipe)),
+}
+
+
+def placeholders(template: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(template) if name}
+
+
+def sources(package: Path) -> Iterator[ast.Module]:
+    for path in sorted(package.rglob("*.py")):
+        yield ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+WEB = [node for module in sources(Path(webui.__file__).parent) for node in ast.walk(module)]
+ENGINES = [node for module in sources(Path(engines.__file__).parent) for node in ast.walk(module)]
+
+
+def strings() -> set[str]:
+    return {node.value for node in WEB if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def assembled() -> set[str]:
+    """f"stage_{event.stage}" -> "stage_{}"; HTML and sentences left out."""
+    joined = (node for node in WEB if isinstance(node, ast.JoinedStr))
+    patterns = ("".join(p.value if isinstance(p, ast.Constant) else "{}" for p in node.values) for node in joined)
+    return {pattern for pattern in patterns if re.fullmatch(r"[a-z]+(_[a-z]+)*_\{\}", pattern)}
+
+
+def expected() -> set[str]:
+    """Every key the program can ask for, apart from errors'."""
+    built = {pattern.format(word) for pattern in assembled() - {"error_{}"} for word in EXPANSIONS[pattern]}
+    return built | {text for text in strings() if text in words("en").table}
+
+
+def tree(root: type[StudioError]) -> Iterator[type[StudioError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from tree(child)
+
+
+CODES = sorted({kind.code for kind in tree(StudioError)})
+
+
+def test_every_language_has_the_same_keys() -> None:
+    first, *others = (words(language).table for language in LANGUAGES)
+    assert len(first) > 100
+    for other in others:
+        assert set(first) ^ set(other) == set()
+
+
+@pytest.mark.parametrize("key", sorted(words("zh").table))
+def test_every_language_fills_in_the_same_facts(key: str) -> None:
+    templates = [words(language).table[key] for language in LANGUAGES]
+    assert all(template.strip() for template in templates)
+    assert len({frozenset(placeholders(template)) for template in templates}) == 1
+
+
+def test_english_has_no_chinese_but_the_product_name() -> None:
+    left = {key: CJK.findall(text.replace(PRODUCT, "")) for key, text in words("en").table.items()}
+    assert {key: found for key, found in left.items() if found} == {}
+
+
+def test_chinese_is_translated() -> None:
+    english = {key for key, text in words("zh").table.items() if not CJK.search(text)}
+    assert english <= SAME_IN_ZH
+
+
+def test_the_program_puts_keys_together_in_known_ways_only() -> None:
+    assert assembled() - set(EXPANSIONS) == {"error_{}"}
+
+
+def test_every_key_that_is_put_together_exists() -> None:
+    built = {pattern.format(word) for pattern, each in EXPANSIONS.items() if pattern in assembled() for word in each}
+    assert built - set(words("zh").table) == set()
+
+
+def literal_calls() -> Iterator[tuple[str, ast.Call]]:
+    """say("key", ...), t("key"), zh("key"), desk.i18n("key")"""
+    for node in WEB:
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            if name in ("say", "t", "zh", "en", "i18n") and isinstance(node.args[0].value, str):
+                yield node.args[0].value, node
+
+
+def test_every_key_the_program_asks_for_exists() -> None:
+    asked = {key for key, _ in literal_calls()}
+    assert len(asked) > 60
+    assert asked - set(words("zh").table) == set()
+
+
+def test_every_key_gets_the_facts_it_mentions() -> None:
+    wrong = {}
+    for key, call in literal_calls():
+        given = {keyword.arg for keyword in call.keywords}
+        if None not in given and given != placeholders(words("en").table.get(key, "")):
+            wrong[key] = given
+    assert wrong == {}
+
+
+def test_no_key_is_left_over() -> None:
+    table = {key for key in words("en").table if not key.startswith(("error_", "phrase_"))}
+    assert table - expected() == set()
+
+
+def constants(nodes: list[ast.AST]) -> list[str]:
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def test_no_phrase_is_left_over() -> None:
+    """Each is something that the program, or the system it runs on, really says."""
+    said = constants(ENGINES + WEB) + [os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EACCES)]
+    phrases = {text for key, text in words("en").table.items() if key.startswith("phrase_")}
+    assert {phrase for phrase in phrases if not any(phrase in text for text in said)} == set()
+
+
+def told() -> set[str]:
+    """What errors say is possible, or is missing, word for word."""
+    calls = [node for node in ENGINES + WEB if isinstance(node, ast.Call)]
+    position = {"OptionError": 2, "NotFoundError": 0}
+    named = [(call, getattr(call.func, "id", getattr(call.func, "attr", ""))) for call in calls]
+    return {text for call, name in named if name in position for text in constants([call.args[position[name]]])}
+
+
+def test_what_errors_tell_is_translated() -> None:
+    say = words("zh")
+    values = {
+        "live, off",
+        "0",
+        "a-z 0-9 - _",
+        "build, fetch",
+        "generate, enhance, develop",
+    }  # the same in every language
+    assert len(told()) > 8
+    for text in (told() | set(EXPECTED.values())) - values:
+        assert CJK.search(say.phrase(text)) and not re.search("[a-z]{2}", say.phrase(text)), text
+
+
+@pytest.mark.parametrize(
+    ("reason", "chinese"),
+    [
+        ("ort on CPU, 2 threads (torch: also ready)", "ort 在 CPU, 2 线程 (torch: 也可用)"),
+        ("torch: not installed (torch, diffusers)", "torch: 未安装 (torch, diffusers)"),
+        ("ort: cannot read this bundle's text_encoder", "ort: 读不了此模型包的 text_encoder"),
+        ("ort on CPU, fp32, verified, 0.13 s (x: not verified yet)", "ort 在 CPU, fp32, 已验证, 0.13 s (x: 尚未验证)"),
+        ("failed its proof, PSNR 28.1 dB < 30 dB", "未通过验证, PSNR 28.1 dB < 30 dB"),
+        ("failed its proof, a picture of another size", "未通过验证, 图像尺寸不同"),
+        ("restored before", "此前修复过,直接取用"),
+        ("smaller than 24 px", "小于 24 px"),
+    ],
+)
+def test_the_reason_of_a_choice_is_told_in_chinese(reason: str, chinese: str) -> None:
+    assert words("zh").phrase(reason) == chinese
+    assert words("en").phrase(reason) == reason
+
+
+def test_no_error_sentence_is_left_over() -> None:
+    sentences = {key.removeprefix("error_") for key in words("en").table if key.startswith("error_")}
+    assert sentences - set(CODES) - strings() == set()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_has_a_sentence_of_its_own(code: str, language: str) -> None:
+    say = words(language)
+    assert f"error_{code}" in say.table
+    sentence = say.error(code, {})
+    assert sentence.endswith((".", "。"))
+    if code != "cancelled":  # the one that asks nothing of anybody
+        assert len(re.findall(r"[.。:：;；,，]", sentence)) >= 2, "it says what happened and what to do"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("code", CODES)
+def test_an_error_sentence_with_facts_missing_still_comes(code: str, language: str) -> None:
+    template = words(language).table[f"error_{code}"]
+    bare = words(language).error(code, {})
+    assert "{" not in bare
+    assert bare.count("?") == len([1 for _, name, _, _ in Formatter().parse(template) if name]) + template.count("?")
+    full = words(language).error(code, dict.fromkeys(placeholders(template), "事实 fact"))
+    assert full.count("事实 fact") == bare.count("?") - template.count("?")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_unknown_code_gets_the_general_sentence(language: str) -> None:
+    assert words(language).error("of_a_newer_version", {}) == words(language).error("internal", {})
+
+
+def test_a_fact_cannot_be_a_template() -> None:
+    sentence = words("en").error("bad_option", {"field": "{value}", "value": "{0.__class__}", "allowed": "%s"})
+    assert "{value} cannot be {0.__class__} (possible: %s)" in sentence
+
+
+def raised() -> Iterator[tuple[str, set[str], str]]:
+    """(code, facts, where) of every error that is raised with its facts written out."""
+    kinds = {kind.__name__: kind for kind in tree(StudioError) if "__init__" not in vars(kind) or kind is StudioError}
+    for node in (*ENGINES, *WEB):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            func = node.exc.func
+            name = func.id if isinstance(func, ast.Name) else getattr(func, "attr", "")
+            if name in kinds:
+                facts = {keyword.arg for keyword in node.exc.keywords if keyword.arg}
+                yield kinds[name].code, facts, f"{name} at line {node.lineno}: {ast.unparse(node.exc)[:80]}"
+
+
+def test_whoever_raises_an_error_gives_the_facts_its_sentence_mentions() -> None:
+    found = list(raised())
+    assert len(found) > 15
+    missing = {where: placeholders(words("zh").table[f"error_{code}"]) - facts for code, facts, where in found}
+    assert {where: facts for where, facts in missing.items() if facts} == {}
+
+
+ACCEPT_LANGUAGES = [
+    (None, "zh"),
+    ("", "zh"),
+    ("zh", "zh"),
+    ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+    ("ZH-Hant-TW", "zh"),
+    ("zh-HK;q=1.0", "zh"),
+    ("en", "en"),
+    ("en-GB,en;q=0.9,zh-CN;q=0.8", "en"),
+    ("fr-FR,fr;q=0.9", "en"),
+    ("de,zh;q=0.5,en;q=0.3", "zh"),
+    ("zhx, enx", "en"),
+    (" en-US ;q=0.7 , zh;q=0.1", "en"),
+    ("en;q=0.2, zh-CN;q=0.9", "zh"),  # the weights decide, not the order (RFC 9110, 12.5.4)
+    ("zh;q=0, en", "en"),  # 0 means: not this one
+    (";;;,,,q=", "en"),
+]
+
+
+@pytest.mark.parametrize(("header", "language"), ACCEPT_LANGUAGES)
+def test_the_language_of_a_browser(header: str | None, language: str) -> None:
+    assert spoken(header).language == language
+
+
+def test_a_wrong_key_is_an_error_and_no_text() -> None:
+    with pytest.raises(KeyError):
+        words("en")("no_such_key")
+    with pytest.raises(KeyError):
+        words("en")("stage_waiting")  # without its fact

@@ -1,0 +1,1 @@
+"""Lists of jobs that live: the photos of a batch, and downloads."""

@@ -1,0 +1,1 @@
+"""The tab of engines: what serves, models to download, building, comparing."""

@@ -1,0 +1,210 @@
+"""
+The panel that holds two engines against each other: one prompt, one seed, two jobs, both pictures under one slider, and
+how long each took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from engines.errors import NotFoundError, OptionError, PromptError
+from engines.messages import MAX_SEED, Generate
+from engines.messages.status import BundleStatus
+from webui.follow import resume
+from webui.i18n import Words, spoken
+from webui.stream import Scene, compare_html, image_html, status_html
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    Desk,
+    Updates,
+    backend_label,
+    cancel_button,
+    cancel_pressed,
+    complaint,
+    fine_s,
+    parsed,
+)
+
+AUTO = "auto"
+SIDES = ("A", "B")
+WAITS = Scene(state="running", status="stage_waiting", facts={"ahead": 1})
+
+
+@dataclass(frozen=True)
+class View:
+    prompt: gr.Textbox
+    seed: gr.Number
+    bundle: gr.Dropdown
+    a: gr.Dropdown
+    b: gr.Dropdown
+    go: gr.Button
+    cancel: gr.Button
+    stage: gr.HTML
+    jobs: gr.BrowserState  # two names with a space between
+
+
+def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
+    with gr.Accordion(desk.i18n("compare_title"), open=False, elem_id="compare-panel"):
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+                parts = _controls(desk)
+            with gr.Column(scale=6, min_width=320):
+                stage = gr.HTML(elem_id="compare-stage")
+    jobs = gr.BrowserState("", storage_key="awportrait-compare-jobs", secret="awportrait", render=False)
+    view = View(**parts, stage=stage, jobs=jobs)
+    _listen(view, Handlers(view, desk), page, tab)
+    return view
+
+
+def _controls(desk: Desk) -> dict[str, Any]:
+    t, bundles = desk.i18n, desk.bundles("portrait")
+    names, engines = [bundle.name for bundle in bundles], choosable(bundles[0])
+    prompt = gr.Textbox(
+        "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=3, elem_id="compare-prompt"
+    )
+    seed = gr.Number(7, precision=0, label=t("portrait_seed"), elem_id="compare-seed")
+    bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
+    loose: Any = {"allow_custom_value": True}  # what was offered a moment ago may have failed its proof since
+    a = gr.Dropdown(engines, value=engines[0], label=t("compare_a"), elem_id="compare-a", **loose)
+    b = gr.Dropdown(engines, value=engines[-1], label=t("compare_b"), elem_id="compare-b", **loose)
+    go = gr.Button(t("compare_go"), variant="primary", size="lg", elem_id="compare")
+    cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="compare-cancel")
+    return {"prompt": prompt, "seed": seed, "bundle": bundle, "a": a, "b": b, "go": go, "cancel": cancel}
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+
+    view: View
+    desk: Desk
+
+    def show(self, sides: list[tuple[str, Scene]], say: Words) -> Updates:
+        busy = any(scene.state == "running" for _, scene in sides)
+        return {
+            self.view.stage: stage_html(sides, say),
+            self.view.go: gr.update(visible=not busy),
+            self.view.cancel: cancel_button(self.desk, busy),
+        }
+
+    def compare(
+        self, prompt: str, seed: int | None, bundle: str, a: str, b: str, request: gr.Request
+    ) -> Iterator[Updates]:
+        say = spoken(request.headers.get("accept-language"))
+        values = {"prompt": prompt, "seed": seed, "bundle": bundle}
+        orders = [parsed(Generate, {**values, "backend": backend}, say) for backend in (a, b)]
+        if orders[0].seed < 0:  # would be drawn by lot, twice
+            raise complaint(OptionError("seed", orders[0].seed, f"0 … {MAX_SEED}"), say)
+        if not orders[0].prompt.strip():
+            raise complaint(PromptError("the prompt is empty"), say)
+        jobs = " ".join([self.desk.queue.submit(order) for order in orders])
+        yield {self.view.jobs: jobs}
+        yield from self._watch(jobs, say)
+
+    def come_back(self, jobs: str, request: gr.Request) -> Iterator[Updates]:
+        """On load: what this browser's last comparison has come to."""
+        say = spoken(request.headers.get("accept-language"))
+        yield {self.view.stage: stage_html([], say)}
+        yield from self._watch(jobs, say)
+
+    def _watch(self, jobs: str, say: Words) -> Iterator[Updates]:
+        """One job after the other, as the queue does them."""
+        orders = self._orders(jobs)
+        sides = [(side_title(k, order.backend, say), WAITS) for k, order in enumerate(orders.values())]
+        for k, (job_id, order) in enumerate(orders.items()):
+            for scene in resume(self.desk.queue, job_id, Scene(caption=order.prompt)):
+                sides[k] = (sides[k][0], scene)
+                yield self.show(sides, say)
+
+    def _orders(self, jobs: str) -> dict[str, Generate]:
+        """What a browser remembers, if that is two portraits."""
+        try:
+            found = {job_id: self.desk.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
+        except NotFoundError:
+            return {}
+        portraits = {job_id: request for job_id, request in found.items() if isinstance(request, Generate)}
+        return portraits if len(portraits) == len(SIDES) else {}
+
+    def stop(self, jobs: str) -> Any:
+        pressed = [cancel_pressed(self.desk, job_id) for job_id in self._orders(jobs)]
+        return pressed[-1] if pressed else gr.skip()
+
+    def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
+        """The bundles that are here now, and the engines that can run the chosen one."""
+        say, bundle = spoken(request.headers.get("accept-language")), self.desk.find("portrait", name)
+        return [self.desk.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
+
+    def change_bundle(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
+        say = spoken(request.headers.get("accept-language"))
+        return self._engines(self.desk.find("portrait", name), a, b, say)
+
+    def _engines(self, bundle: BundleStatus | None, a: str, b: str, say: Words) -> list[Any]:
+        names = choosable(bundle)
+        choices = [(backend_label(name, bundle, say), name) for name in names]
+        chosen = [a if a in names else names[0], b if b in names else names[-1]]
+        return [gr.update(choices=choices, value=value) for value in chosen]
+
+
+def choosable(bundle: BundleStatus | None) -> list[str]:
+    """An engine that failed its proof draws nothing."""
+    choices = bundle.choices if bundle else ()
+    return [AUTO, *(choice.engine for choice in choices if choice.state in ("accepted", "unproven"))]
+
+
+def side_title(k: int, backend: str, say: Words) -> str:
+    return f"{SIDES[k]} · {say('backend_auto') if backend == AUTO else backend}"
+
+
+def stage_html(sides: list[tuple[str, Scene]], say: Words) -> str:
+    """`sides`: a title and what has become of its job, for both; empty before anything was asked."""
+    columns = "".join(_side(title, scene, say) for title, scene in sides)
+    busy = any(scene.state == "running" for _, scene in sides)
+    state = "running" if busy else "done" if sides else "idle"
+    drawn = sides and all(scene.state == "done" for _, scene in sides)
+    told = f'<p class="note">{escape(say("compare_loading"))}</p>' if drawn else ""
+    return f'<div class="stage is-{state}">{_pictures(sides, say)}<div class="sides">{columns}</div>{told}</div>'
+
+
+def _pictures(sides: list[tuple[str, Scene]], say: Words) -> str:
+    """The slider as soon as there are two; until then the one that is there."""
+    shown = [(scene.current.image, title) for title, scene in sides if scene.current]
+    if len(shown) == len(SIDES):
+        return compare_html(shown[0], shown[1], say("compare_drag"))
+    inside = image_html(*shown[0]) if shown else "" if sides else f"<p>{escape(say('compare_idle'))}</p>"
+    return f'<div class="frame{"" if shown else " is-empty"}">{inside}</div>'
+
+
+def _side(title: str, scene: Scene, say: Words) -> str:
+    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _took(scene, say))
+    told = f"<dl>{facts}</dl>" if scene.state == "done" else status_html(scene, say)
+    why = f'<p class="note">{escape(say.phrase(scene.reason))}</p>' if scene.reason else ""
+    return f'<section class="is-{scene.state}"><h4>{escape(title)}</h4>{told}{why}</section>'
+
+
+def _took(scene: Scene, say: Words) -> list[tuple[str, str]]:
+    """Until the first picture of any decoder, and until the end of the job."""
+    tile = scene.current
+    looks = [seconds for seconds in (tile.tiny_s, tile.vae_s) if seconds is not None] if tile else []
+    known = [("compare_look", min(looks, default=None)), ("compare_finish", scene.seconds)]
+    return [(say(key), say("stage_after", seconds=fine_s(value))) for key, value in known if value is not None]
+
+
+def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
+    shown = [v.stage, v.go, v.cancel, v.jobs]
+    v.go.click(do.compare, [v.prompt, v.seed, v.bundle, v.a, v.b], shown, **LONG)
+    page.load(do.come_back, [v.jobs], shown, **LONG)
+    v.cancel.click(do.stop, [v.jobs], [v.cancel], **LONG)
+    v.bundle.change(do.change_bundle, [v.bundle, v.a, v.b], [v.a, v.b], **QUICK)
+    offer_on([page.load, tab.select], v, do.desk)
+
+
+def offer_on(events: list[Any], v: View, desk: Desk) -> None:
+    """Bring the choices up to date."""
+    for event in events:
+        event(Handlers(v, desk).offer, [v.bundle, v.a, v.b], [v.bundle, v.a, v.b], **QUICK)

@@ -1,0 +1,110 @@
+"""
+The panel of models that are had elsewhere: a card each, its download, and the next step with what is here. Downloads
+are jobs in the queue; the browser remembers their names, so that a page that comes back finds them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from engines.errors import NotFoundError
+from engines.messages import Fetch
+from webui.boards import downloads
+from webui.boards.downloads import Download
+from webui.i18n import Words, spoken
+from webui.widgets.panel_context import QUICK, Desk, Updates, complaint, parsed
+
+LOOK_S = 1.0
+BOARD = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (!button) return;
+  const { fetch, mirror, stop, build, wear } = button.dataset;
+  if (fetch) trigger('fetch', { model: fetch, mirror });
+  if (stop) trigger('stop', { job: stop });
+  if (build) trigger('build', { model: build });
+  if (wear) trigger('wear', { model: wear });
+});"""
+
+
+@dataclass(frozen=True)
+class View:
+    frame: gr.Accordion
+    board: gr.HTML
+    jobs: gr.BrowserState  # names of downloads
+    seen: gr.State  # which there are, and how each is
+    timer: gr.Timer
+
+
+def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
+    """Also returns what can be waited for: events after which there may be one more model."""
+    with gr.Accordion(desk.i18n("models_title"), open=False, elem_id="models-panel") as frame:
+        board = gr.HTML(elem_id="models", js_on_load=BOARD)
+    jobs = gr.BrowserState([], storage_key="awportrait-downloads", secret="awportrait", render=False)
+    timer = gr.Timer(LOOK_S, active=False, render=False)
+    view = View(frame, board, jobs, gr.State(""), timer)
+    _listen(view, Handlers(view, desk), page, tab)
+    return view, [view.seen.change]
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+
+    view: View
+    desk: Desk
+
+    def show(self, found: list[Download], say: Words) -> Updates:
+        return {
+            self.view.board: downloads.board_html(self.desk.status, found, say),
+            self.view.seen: downloads.outline(found),
+            self.view.timer: gr.Timer(active=downloads.busy(found)),
+        }
+
+    def fetch(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
+        """One download of a model at a time; of several models one waits for the other."""
+        say, asked = spoken(request.headers.get("accept-language")), event._data
+        order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
+        if order.model not in {model.id for model in self.desk.status.models}:
+            raise complaint(NotFoundError("model", order.model), say)
+        known = downloads.read(self.desk.queue, jobs)
+        names = [download.job_id for download in known if download.model != order.model or download.busy]
+        if not any(download.busy and download.model == order.model for download in known):
+            names.append(self.desk.queue.submit(order))
+        return {self.view.jobs: names, **self.show(downloads.read(self.desk.queue, names), say)}
+
+    def stop(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
+        """A running one hears of it at its next event: say at once that the press was heard."""
+        for download in downloads.read(self.desk.queue, [event._data["job"]]):
+            self.desk.queue.cancel(download.job_id)
+        found = [
+            replace(download, stopping=download.job_id == event._data["job"])
+            for download in downloads.read(self.desk.queue, jobs)
+        ]
+        return self.show(found, spoken(request.headers.get("accept-language")))
+
+    def watch(self, jobs: Any, request: gr.Request) -> Updates:
+        found = downloads.read(self.desk.queue, jobs)
+        return self.show(found, spoken(request.headers.get("accept-language")))
+
+    def come_back(self, jobs: Any, request: gr.Request) -> Updates:
+        """On load: how this browser's downloads are; one that goes on is not left behind a closed lid."""
+        updates = self.watch(jobs, request)
+        goes_on = downloads.busy(downloads.read(self.desk.queue, jobs))
+        return {**updates, self.view.frame: gr.update(open=True)} if goes_on else updates
+
+
+def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
+    shown = [v.board, v.seen, v.timer]
+    v.board.fetch(do.fetch, [v.jobs], [v.jobs, *shown], **QUICK)
+    v.board.stop(do.stop, [v.jobs], shown, **QUICK)
+    gr.on([v.timer.tick, tab.select], do.watch, [v.jobs], shown, **QUICK)
+    page.load(do.come_back, [v.jobs], [*shown, v.frame], **QUICK)
+
+
+def look_on(events: list[Any], v: View, desk: Desk) -> None:
+    """Look again how everything is."""
+    for event in events:
+        event(Handlers(v, desk).watch, [v.jobs], [v.board, v.seen, v.timer], **QUICK)

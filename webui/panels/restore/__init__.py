@@ -1,0 +1,1 @@
+"""The tab that restores photos: one, or many."""

@@ -1,0 +1,180 @@
+"""
+The panel that restores one photo: what a look at it advises, before and after under one slider, and what became of each
+face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engines.errors import StudioError
+from engines.messages import Advice, Enhance, Failed, Inspect
+from webui import face_report, uploads
+from webui.follow import follow, resume
+from webui.i18n import Words, spoken
+from webui.stream import Scene, scene_html
+from webui.uploads import Upload
+from webui.widgets import photo_settings as settings
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    Desk,
+    Updates,
+    cancel_button,
+    cancel_pressed,
+    complaint,
+    kept,
+    parsed,
+)
+
+START = Scene(task="enhance", status="restore_empty")
+ADVICE = """element.addEventListener('click', (event) => {
+  if (event.target.closest('[data-adopt]')) trigger('adopt', {});
+  if (event.target.closest('[data-whole]')) trigger('whole', {});
+});"""
+STAGE = """element.addEventListener('click', (event) => {
+  if (event.target.closest('[data-anyway]')) trigger('anyway', {});
+});"""
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """Where a photo comes in."""
+
+    photo: gr.Image
+    advice: gr.HTML
+    go: gr.Button
+    cancel: gr.Button
+
+
+@dataclass(frozen=True)
+class View(Entrance):
+    controls: settings.Controls
+    stage: gr.HTML
+    job: gr.BrowserState
+    looked: gr.State  # the job of the last look
+
+
+def entrance(desk: Desk) -> Entrance:
+    t = desk.i18n
+    photo = gr.Image(
+        label=t("restore_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
+        sources=["upload", "clipboard"], height=260, buttons=[], elem_id="photo",
+    )  # fmt: skip
+    photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
+    advice = gr.HTML(js_on_load=ADVICE, elem_id="restore-advice")
+    go = gr.Button(t("restore_go"), variant="primary", size="lg", elem_id="restore")
+    cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="restore-cancel")
+    return Entrance(photo, advice, go, cancel)
+
+
+def build(desk: Desk, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
+    stage = gr.HTML(elem_id="restore-stage", js_on_load=STAGE)
+    job = gr.BrowserState("", storage_key="awportrait-restore-job", secret="awportrait", render=False)
+    view = View(**vars(entered), controls=controls, stage=stage, job=job, looked=gr.State(""))
+    _listen(view, Handlers(view, desk), page)
+    return view
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+
+    view: View
+    desk: Desk
+
+    def show(self, scene: Scene, say: Words) -> Updates:
+        busy = scene.state == "running"
+        return {
+            self.view.stage: scene_html(scene, say),
+            self.view.go: gr.update(visible=not busy),
+            self.view.cancel: cancel_button(self.desk, busy),
+        }
+
+    def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
+        say = spoken(request.headers.get("accept-language"))
+        yield from self._watch(self._order(photo, settings.fields(values), say), say)
+
+    def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
+        """A look found no face: the photo as a whole, then."""
+        say = spoken(request.headers.get("accept-language"))
+        yield from self._watch(self._order(photo, {**settings.fields(values), "whole_picture": True}, say), say)
+
+    def anyway(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+        """The same once more, faces or not."""
+        say = spoken(request.headers.get("accept-language"))
+        try:
+            order = self.desk.queue.job(job_id).request
+        except StudioError as exc:
+            raise complaint(exc, say) from exc
+        if isinstance(order, Enhance):
+            yield from self._watch(replace(order, whole_picture=True), say)
+
+    def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
+        if photo is None:
+            raise gr.Error(say("restore_empty"), print_exception=False)
+        return parsed(Enhance, {**fields, "image": kept(self.desk, photo, say), "name": photo.name}, say)
+
+    def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
+        job_id, scene = self.desk.queue.submit(order), Scene(task="enhance", state="running", status="stage_load")
+        yield {self.view.job: job_id, **self.show(scene, say)}
+        for now in follow(self.desk.queue, job_id, scene):
+            yield self.show(now, say)
+
+    def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
+        """A photo came in: what would do it good? Whoever looks at an earlier one may stop."""
+        say, v = spoken(request.headers.get("accept-language")), self.view
+        if looked:
+            self.desk.queue.cancel(looked)
+        if photo is None:
+            yield {v.advice: "", v.looked: ""}
+            return
+        job_id = self.desk.queue.submit(parsed(Inspect, {"image": kept(self.desk, photo, say)}, say))
+        yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
+        for event in self.desk.queue.follow(job_id):
+            match event:
+                case Advice():
+                    yield {v.advice: face_report.advice_html(event, say)}
+                case Failed(code="cancelled"):
+                    pass
+                case Failed():
+                    yield {v.advice: note_html(say.error(event.code, event.facts))}
+
+    def adopt(self, looked: str, request: gr.Request) -> list[Any]:
+        """The controls as the last look advises."""
+        advice = (event for event in self.desk.queue.follow(looked) if isinstance(event, Advice))
+        return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
+
+    def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+        """On load: what this browser's last job has come to."""
+        say = spoken(request.headers.get("accept-language"))
+        yield {self.view.stage: scene_html(START, say)}
+        for scene in resume(self.desk.queue, job_id, START):
+            yield self.show(scene, say)
+
+    def stop(self, job_id: str) -> Any:
+        return cancel_pressed(self.desk, job_id)
+
+
+def note_html(text: str) -> str:
+    return f'<p class="note" role="status">{escape(text)}</p>'
+
+
+def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
+    shown = [v.stage, v.go, v.cancel, v.job]
+    order = [v.photo, *v.controls.values]
+    looks: dict[str, Any] = {**LONG, "trigger_mode": "multiple"}  # the second photo does not wait for the first one's
+    v.go.click(do.restore, order, shown, **LONG)
+    v.advice.whole(do.whole, order, shown, **LONG)
+    v.stage.anyway(do.anyway, [v.job], shown, **LONG)
+    gr.on([v.photo.upload, v.photo.clear], do.advise, [v.photo, v.looked], [v.advice, v.looked], **looks)
+    v.advice.adopt(do.adopt, [v.looked], v.controls.values, **QUICK)
+    page.load(do.come_back, [v.job], shown, **LONG)
+    v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)

@@ -1,0 +1,53 @@
+"""
+The corner of the portrait panel where a photo comes in to start from, and how much of it is drawn anew.
+
+Knows components and the request's two fields; what the worker makes of them is its own affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui import uploads
+from webui.i18n import Words
+from webui.uploads import Upload
+from webui.widgets.panel_context import QUICK, Desk, kept
+
+
+@dataclass(frozen=True)
+class StartPhoto:
+    photo: gr.Image
+    strength: gr.Slider
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.photo, self.strength]
+
+
+def build(desk: Desk) -> StartPhoto:
+    t = desk.i18n
+    with gr.Accordion(t("start_photo"), open=False, elem_id="start-from"):
+        photo = gr.Image(
+            label=t("start_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
+            sources=["upload", "clipboard"], height=180, buttons=[], elem_id="start-photo",
+        )  # fmt: skip
+        photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
+        label, hint = t("start_strength"), t("start_strength_hint")
+        strength = gr.Slider(0.05, 1, 0.6, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength")
+    photo.change(shown, [photo], [strength], **QUICK)
+    return StartPhoto(photo, strength)
+
+
+def shown(photo: Upload | None) -> Any:
+    """The slider, where it has something to say."""
+    return gr.update(visible=photo is not None)
+
+
+def fields(photo: Upload | None, strength: float, desk: Desk, say: Words) -> dict[str, Any]:
+    """Of a Generate."""
+    return {} if photo is None else {"start": kept(desk, photo, say), "strength": strength}

@@ -1,0 +1,148 @@
+"""
+One panel of the page a file: its components first, then its handlers, then who listens to what. Panels do not know each
+other; page.py connects them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gradio as gr
+
+from engines.errors import StudioError
+from engines.jobs import JobQueue
+from engines.messages import parse
+from engines.messages.status import BundleKind, BundleStatus, Choice, ModelStatus, Status
+from engines.settings import Settings
+from webui import uploads
+from webui.i18n import Words
+from webui.uploads import Upload
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+Updates = dict[Any, Any]  # component -> its new value
+GROUPS = ("auto", "pytorch", "edge")  # backends that have words of their own; engines are called by their names
+FOLLOWERS = 16  # pages that may follow jobs at one time, for each listener that follows
+QUICK: dict[str, Any] = {"show_progress": "hidden"}  # how listeners are wired
+LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every panel is given: the queue, the settings, the words."""
+
+    queue: JobQueue
+    settings: Settings
+    i18n: gr.I18n
+
+    @property
+    def status(self) -> Status:
+        """How the worker is now: bundles and times come while pages are open."""
+        return self.queue.status()
+
+    def bundles(self, kind: BundleKind) -> list[BundleStatus]:
+        """The default one, which is called after its kind, stands first."""
+        return sorted((b for b in self.status.bundles if b.kind == kind), key=lambda bundle: bundle.name != kind)
+
+    def find(self, kind: BundleKind, name: str) -> BundleStatus | None:
+        """The bundle of that name, or else the default one: what a page shows may have gone meanwhile."""
+        bundles = self.bundles(kind)
+        return next((bundle for bundle in bundles if bundle.name == name), bundles[0] if bundles else None)
+
+    def model(self, name: object) -> ModelStatus | None:
+        """Of the catalogue."""
+        return next((model for model in self.status.models if model.id == name), None)
+
+    def torch_is_here(self) -> bool:
+        return any(engine.name == "torch" and engine.ok for engine in self.status.engines)
+
+    def backends(self) -> list[str]:
+        """Auto, then the two groups; then an engine, if STUDIO_BACKEND names one."""
+        groups = ["auto", "pytorch", "edge"] if self.torch_is_here() else ["auto", "edge"]
+        return groups if self.settings.backend in groups else [*groups, self.settings.backend]
+
+    def backend_radio(self, elem_id: str) -> gr.Radio:
+        """An installation without PyTorch says so and does not offer it. `offer` adds what was measured."""
+        t = self.i18n
+        choices = [(t(f"backend_{name}") if name in GROUPS else name, name) for name in self.backends()]
+        hint = t("backend_hint") if self.torch_is_here() else t("engines_no_torch")
+        return gr.Radio(choices, value=self.settings.backend, label=t("backend"), info=hint, elem_id=elem_id)
+
+    def offer_backends(self, bundle: BundleStatus | None, say: Words) -> Any:
+        """The radio's choices again, each with how long the bundle takes on this machine."""
+        return gr.update(choices=[(backend_label(name, bundle, say), name) for name in self.backends()])
+
+    def offer_bundles(self, kind: BundleKind, chosen: BundleStatus | None) -> Any:
+        names = [bundle.name for bundle in self.bundles(kind)]
+        return gr.update(choices=names, value=chosen.name, visible=len(names) > 1) if chosen else gr.skip()
+
+
+def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:
+    label = say(f"backend_{name}") if name in GROUPS else name
+    choice = measured(bundle, name) if bundle else None
+    return f"{label} · {times(choice, say)}" if choice else label
+
+
+def measured(bundle: BundleStatus, backend: str) -> Choice | None:
+    """What a backend comes to: of a group the fastest that passed its proof here. None: nothing was measured yet."""
+    accepted = [choice for choice in bundle.choices if choice.state == "accepted" and choice.finish_s]
+    wanted = bundle.engine if backend == "auto" else backend
+    return min((c for c in accepted if wanted in (c.engine, c.group)), key=lambda c: c.finish_s, default=None)
+
+
+def times(choice: Choice, say: Words) -> str:
+    """Until there is something to look at, and until it is finished; once, where that is the same moment."""
+    finish = fine_s(choice.finish_s)
+    if choice.look_s in (0.0, choice.finish_s):
+        return say("stage_after", seconds=finish)
+    return say("backend_times", look=fine_s(choice.look_s), finish=finish)
+
+
+def fine_s(seconds: float) -> str:
+    """Seconds as precisely as one cares: what takes a moment is told in hundredths."""
+    return f"{seconds:.{3 if seconds < 0.01 else 2 if seconds < 10 else 0}f}"
+
+
+def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
+    """A message of checked types out of what a browser, or somebody pretending to be one, sent."""
+    try:
+        return parse(kind, values)
+    except StudioError as exc:
+        raise complaint(exc, say) from exc
+
+
+def kept(desk: Desk, photo: Upload, say: Words) -> str:
+    """Where a photo lies that came through the page, for a worker to read when it comes to it."""
+    try:
+        with Path(photo.path).open("rb") as source:
+            return str(uploads.keep(source, desk.settings.uploads))
+    except StudioError as exc:
+        raise complaint(exc, say) from exc
+
+
+def complaint(exc: StudioError, say: Words) -> gr.Error:
+    """What Gradio shows in a corner of the page."""
+    return gr.Error(escape(say.error(exc.code, exc.facts)), print_exception=False)
+
+
+def scroll_to(elem_id: str) -> str:
+    """For the browser, after something has appeared elsewhere on the page."""
+    return f"() => document.getElementById('{elem_id}').scrollIntoView({{ behavior: 'smooth' }})"
+
+
+def cancel_button(desk: Desk, busy: bool, label: str = "portrait_cancel") -> Any:
+    """While a job goes on, only whether it is seen: a press has changed its words already (`cancel_pressed`)."""
+    if busy:
+        return gr.update(visible=True)
+    return gr.update(visible=False, interactive=True, value=desk.i18n(label))
+
+
+def cancel_pressed(desk: Desk, job_id: str) -> Any:
+    """A step of a large network takes seconds: say at once that the press was heard."""
+    desk.queue.cancel(job_id)
+    return gr.update(interactive=False, value=desk.i18n("stage_cancelling"))

@@ -1,0 +1,193 @@
+"""
+The settings of a restoration, shared by one photo and by many: the controls, what they come to as fields of Enhance,
+and what a browser remembers of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import gradio as gr
+
+from engines.errors import StudioError
+from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
+from webui.i18n import spoken
+from webui.widgets.panel_context import QUICK, Desk
+
+TOO_STRONG = 80
+FACES = ("all", "center")
+# In this order handlers are given them. All but `faces` are fields of Enhance.
+NAMES = (
+    "strength", "mode", "more_detail", "faces", "whole_picture", "min_face_px", "denoise", "sharpen", "contrast",
+    "brightness", "protect_skin", "fading", "scratches", "format", "quality", "keep_date", "bundle", "backend",
+)  # fmt: skip
+REMEMBER = f"(...values) => [Object.fromEntries({json.dumps(NAMES)}.map((name, k) => [name, values[k]]))]"
+# Whether photos are made smaller before they leave the browser is the browser's business alone (assets/upload.js).
+SHRINKS = "() => localStorage.getItem('awportrait-prescale') !== 'off'"
+SHRINK = "(on) => { localStorage.setItem('awportrait-prescale', on ? 'on' : 'off'); }"
+LATEST: dict[str, Any] = {**QUICK, "trigger_mode": "always_last"}  # of a slider that is being dragged
+
+
+@dataclass(frozen=True)
+class Controls:
+    strength: gr.Slider
+    warning: gr.Markdown
+    mode: gr.Radio
+    more_detail: gr.Checkbox
+    faces: gr.Radio
+    whole_picture: gr.Checkbox
+    min_face_px: gr.Slider
+    denoise: gr.Slider
+    sharpen: gr.Slider
+    contrast: gr.Slider
+    brightness: gr.Slider
+    protect_skin: gr.Checkbox
+    fading: gr.Slider
+    scratches: gr.Slider
+    format: gr.Radio
+    quality: gr.Slider
+    keep_date: gr.Checkbox
+    prescale: gr.Checkbox
+    bundle: gr.Dropdown
+    backend: gr.Radio
+    memory: gr.BrowserState
+
+    @property
+    def values(self) -> list[Any]:
+        """The components of NAMES."""
+        return [getattr(self, name) for name in NAMES]
+
+
+def build(desk: Desk) -> Controls:
+    """What most photos need is in sight; the rest waits behind lids."""
+    t = desk.i18n
+    gr.Markdown(t("restore_settings"), elem_classes="label")
+    parts = _essentials(desk)
+    with gr.Accordion(t("restore_more"), open=False, elem_id="restore-more"):
+        parts |= _adjustments(desk)
+    with gr.Accordion(t("restore_old"), open=False, elem_id="restore-old"):
+        parts |= {name: _slider(desk, name) for name in ("fading", "scratches")}
+    with gr.Accordion(t("restore_output"), open=False, elem_id="restore-output"):
+        parts |= _output(desk)
+    memory = gr.BrowserState({}, storage_key="awportrait-restore-settings", secret="awportrait", render=False)
+    return Controls(**parts, memory=memory)
+
+
+def _essentials(desk: Desk) -> dict[str, Any]:
+    t = desk.i18n
+    strength = gr.Slider(
+        0, 100, 70, step=1, label=t("restore_strength"), info=t("restore_strength_hint"), elem_id="restore-strength"
+    )
+    warning = gr.Markdown(t("restore_warning"), visible=False, elem_classes="note", elem_id="restore-warning")
+    modes = [(t(f"restore_{mode}"), mode) for mode in get_args(RestoreMode)]
+    mode = gr.Radio(modes, value="natural", label=t("restore_mode"), elem_id="restore-mode")
+    more_detail = gr.Checkbox(False, label=t("restore_more_detail"), elem_id="restore-more-detail")
+    return {"strength": strength, "warning": warning, "mode": mode, "more_detail": more_detail}
+
+
+def _adjustments(desk: Desk) -> dict[str, Any]:
+    t = desk.i18n
+    kinds = [(t(f"restore_faces_{kind}"), kind) for kind in FACES]
+    faces = gr.Radio(kinds, value="all", label=t("restore_faces"), elem_id="restore-faces")
+    hint = t("restore_min_face_hint")
+    small = gr.Slider(8, 256, 24, step=1, label=t("restore_min_face_px"), info=hint, elem_id="restore-min-face")
+    label, hint = t("restore_whole_picture"), t("restore_whole_hint")
+    whole = gr.Checkbox(False, label=label, info=hint, elem_id="restore-whole")
+    sliders = {
+        name: _slider(desk, name, neutral)
+        for name, neutral in (("denoise", 0), ("sharpen", 0), ("contrast", 50), ("brightness", 50))
+    }
+    skin = gr.Checkbox(True, label=t("restore_protect_skin"))
+    return {"faces": faces, "min_face_px": small, "whole_picture": whole, **sliders, "protect_skin": skin}
+
+
+def _output(desk: Desk) -> dict[str, Any]:
+    t, names = desk.i18n, [bundle.name for bundle in desk.bundles("restorer")] or ["restorer"]
+    formats = [(kind.upper(), kind) for kind in get_args(PhotoFormat)]
+    format_ = gr.Radio(formats, value="png", label=t("restore_format"), elem_id="restore-format")
+    quality = gr.Slider(1, 100, 92, step=1, label=t("restore_quality"), visible=False, elem_id="restore-quality")
+    date = gr.Checkbox(False, label=t("restore_keep_date"), info=t("restore_keep_date_hint"), elem_id="keep-date")
+    prescale = gr.Checkbox(True, label=t("restore_prescale"), info=t("restore_prescale_hint"), elem_id="prescale")
+    backend = desk.backend_radio("restore-backend")
+    bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
+    return {
+        "format": format_, "quality": quality, "keep_date": date, "prescale": prescale, "backend": backend,
+        "bundle": bundle,
+    }  # fmt: skip
+
+
+def _slider(desk: Desk, name: str, neutral: int = 0) -> gr.Slider:
+    return gr.Slider(0, 100, neutral, step=1, label=desk.i18n(f"restore_{name}"), elem_id=f"restore-{name}")
+
+
+# ---- what the values mean
+
+
+def fields(values: Sequence[Any]) -> dict[str, Any]:
+    """Of Enhance, but for the photo itself. Unchecked: whoever sends them may send anything."""
+    named = dict(zip(NAMES, values, strict=False))
+    only_center = named.pop("faces", FACES[0]) == "center"
+    return {**named, "only_center_face": only_center}
+
+
+def sound(kept: object, desk: Desk) -> dict[str, Any]:
+    """Of what a browser remembers, the values that can still be chosen: it may be old, or somebody's joke."""
+    offered: dict[str, Sequence[Any]] = {
+        "faces": FACES,
+        "bundle": [bundle.name for bundle in desk.bundles("restorer")],
+        "backend": desk.backends(),
+    }
+    remembered = kept if isinstance(kept, dict) else {}
+    chosen = {name: remembered[name] for name in offered if remembered.get(name) in offered[name]}
+    for name in set(NAMES) & set(remembered) - set(offered):
+        with suppress(StudioError):
+            chosen[name] = getattr(parse(Enhance, {"image": "", name: remembered[name]}), name)
+    return chosen
+
+
+def adopted(advice: Advice) -> list[Any]:
+    """What becomes of each control when the advice is taken."""
+    return [advice.settings.get(name, gr.skip()) for name in NAMES]
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+
+    desk: Desk
+
+    def recall(self, kept: Any) -> list[Any]:
+        """On load: the settings of the last time."""
+        known = sound(kept, self.desk)
+        return [known.get(name, gr.skip()) for name in NAMES]
+
+    def change_bundle(self, name: str, request: gr.Request) -> Any:
+        say = spoken(request.headers.get("accept-language"))
+        return self.desk.offer_backends(self.desk.find("restorer", name), say)
+
+    def offer(self, name: str, request: gr.Request) -> list[Any]:
+        """Bundles that were built and times that were measured since the page was loaded."""
+        say, target = spoken(request.headers.get("accept-language")), self.desk.find("restorer", name)
+        return [self.desk.offer_bundles("restorer", target), self.desk.offer_backends(target, say)]
+
+
+def listen(c: Controls, desk: Desk, page: gr.Blocks, tab: gr.Tab) -> None:
+    do = Handlers(desk)
+    recalled = page.load(do.recall, [c.memory], c.values, **QUICK)
+    gr.on([part.change for part in c.values], None, c.values, [c.memory], js=REMEMBER, **QUICK)
+    page.load(None, None, [c.prescale], js=SHRINKS, **QUICK)
+    c.prescale.change(None, [c.prescale], None, js=SHRINK, **QUICK)
+    c.strength.change(lambda value: gr.update(visible=value > TOO_STRONG), [c.strength], [c.warning], **LATEST)
+    c.format.change(lambda value: gr.update(visible=value != "png"), [c.format], [c.quality], **QUICK)
+    c.bundle.change(do.change_bundle, [c.bundle], [c.backend], **QUICK)
+    offer_on([recalled.then, tab.select], c, desk)
+
+
+def offer_on(events: list[Any], c: Controls, desk: Desk) -> None:
+    """Bring the choices up to date."""
+    for event in events:
+        event(Handlers(desk).offer, [c.bundle], [c.bundle, c.backend], **QUICK)
