@@ -18,7 +18,7 @@ from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.signatures import Array
 from engines.faces import retouch
 from engines.images.metrics import Picture, psnr_db, ssim
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio.proof import Case, make
 from engines.toolchain import build
 from engines.toolchain.quantize import calibration
@@ -53,17 +53,17 @@ def _prompts() -> tuple[str, ...]:
 
 def _portraits(shelf: Shelf, scratch: Path) -> None:
     cases = [Case("", prompt, 7000 + i) for i, prompt in enumerate(_prompts())]
-    exact = Kit(shelf.open("edge-bf16"), backends.engine("torch"))
+    exact = LoadedBundle(shelf.open("edge-bf16"), backends.engine("torch"))
     wanted = [make(exact, case, scratch).picture for case in cases]
-    kits = {
-        f"{recipe}, {name}": Kit(shelf.open(recipe), backends.engine(name))
+    loaded_bundles = {
+        f"{recipe}, {name}": LoadedBundle(shelf.open(recipe), backends.engine(name))
         for recipe in RECIPES
         for name in ("openvino", "ort")
     }
     head(f"{len(cases)} portraits against PyTorch fp32", *LIKENESS)
-    for name, kit in kits.items():
-        _likeness(name, [make(kit, case, scratch).picture for case in cases], wanted)
-    _speed({"PyTorch": exact, **kits})
+    for name, loaded in loaded_bundles.items():
+        _likeness(name, [make(loaded, case, scratch).picture for case in cases], wanted)
+    _speed({"PyTorch": exact, **loaded_bundles})
 
 
 def _likeness(name: str, made: list[Picture], wanted: list[Picture]) -> None:
@@ -73,18 +73,18 @@ def _likeness(name: str, made: list[Picture], wanted: list[Picture]) -> None:
     print(f"| {name} | {figures[0][0]:.1f} dB | {figures[0][1]:.1f} dB | {figures[1][0]:.3f} | {figures[1][1]:.3f} |")
 
 
-def _speed(kits: Mapping[str, Kit]) -> None:
+def _speed(loaded_bundles: Mapping[str, LoadedBundle]) -> None:
     """Eight steps and the full decoder; the words are read already, and no preview is drawn."""
-    read = next(iter(kits.values())).text.encode(calibration.PROMPTS[0])
-    calls = {name: partial(_draw, kit, read) for name, kit in kits.items()}
+    read = next(iter(loaded_bundles.values())).text.encode(calibration.PROMPTS[0])
+    calls = {name: partial(_draw, loaded, read) for name, loaded in loaded_bundles.items()}
     seconds = in_turn(calls, 9)
     head("8 steps and the full decoder", "", "seconds", "times faster than PyTorch")
     for name, taken in seconds.items():
         print(f"| {name} | {taken:.3f} | {seconds['PyTorch'] / taken:.2f} |")
 
 
-def _draw(kit: Kit, words: Array) -> Picture:
-    return kit.decoder.decode(calibration.trajectory(kit, words, 1))
+def _draw(loaded: LoadedBundle, words: Array) -> Picture:
+    return loaded.decoder.decode(calibration.trajectory(loaded, words, 1))
 
 
 def _restorer(shelf: Shelf) -> None:
@@ -94,17 +94,20 @@ def _restorer(shelf: Shelf) -> None:
         print(f"\nno photographs at {folder} (STUDIO_TEST_SHARED): the restorer was not measured")
         return
     faces = [calibration.damaged(retouch.to_square(images.read(path), 256), i) for i, path in enumerate(photos)]
-    exact = Kit(shelf.open("restorer-edge-bf16"), backends.engine("torch"))
+    exact = LoadedBundle(shelf.open("restorer-edge-bf16"), backends.engine("torch"))
     wanted = [exact.restorer.restore(face) for face in faces]
     head(f"{len(faces)} photographs against PyTorch fp32", *LIKENESS)
-    kits = {
-        f"{recipe}, {name}": Kit(shelf.open(f"restorer-{recipe}"), backends.engine(name))
+    loaded_bundles = {
+        f"{recipe}, {name}": LoadedBundle(shelf.open(f"restorer-{recipe}"), backends.engine(name))
         for recipe in RECIPES
         for name in ("openvino", "ort")
     }
-    for name, kit in kits.items():
-        _likeness(name, [kit.restorer.restore(face) for face in faces], wanted)
-    calls = {name: partial(kit.restorer.restore, faces[0]) for name, kit in {"PyTorch": exact, **kits}.items()}
+    for name, loaded in loaded_bundles.items():
+        _likeness(name, [loaded.restorer.restore(face) for face in faces], wanted)
+    calls = {
+        name: partial(loaded.restorer.restore, faces[0])
+        for name, loaded in {"PyTorch": exact, **loaded_bundles}.items()
+    }
     seconds = in_turn(calls, 15)
     head("one face", "", "seconds", "times faster than PyTorch")
     for name, taken in seconds.items():

@@ -24,9 +24,9 @@ from engines import backends
 from engines.bundle import BUILT_IN, Bundle
 from engines.images.metrics import Picture
 from engines.networks.prunable import PRUNED
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.toolchain import build
-from engines.toolchain.compress.distill import Course
+from engines.toolchain.compress.distill import DistillOptions
 from engines.toolchain.quantize import calibration
 
 RATIO, STEPS, BATCH, CAPTIONS = 0.31, 200, 16, 300
@@ -46,7 +46,7 @@ def main() -> None:
         print(NEEDED)
         return
     if not (work / "pruned" / "bundle.json").is_file():
-        course = Course(STEPS, captions(CAPTIONS), BATCH)
+        course = DistillOptions(STEPS, captions(CAPTIONS), BATCH)
         build.build_portrait(BUILT_IN / "portrait", None, work / "pruned", "edge-bf16", prune=RATIO, course=course)
     pruned = Bundle.open(work / "pruned")
     told = json.loads((pruned.root / "denoiser" / "config.json").read_text(encoding="utf-8"))[PRUNED]
@@ -91,6 +91,6 @@ def _line(name: str, whole: float, pruned: float) -> None:
 
 
 def _drawn(bundle: Bundle, prompts: Sequence[str]) -> list[Picture]:
-    kit = Kit(bundle, backends.engine("ort"))
-    latents = [calibration.trajectory(kit, kit.text.encode(p), FIRST_SEED + i) for i, p in enumerate(prompts)]
-    return [kit.decoder.decode(x) for x in latents]
+    loaded = LoadedBundle(bundle, backends.engine("ort"))
+    latents = [calibration.trajectory(loaded, loaded.text.encode(p), FIRST_SEED + i) for i, p in enumerate(prompts)]
+    return [loaded.decoder.decode(x) for x in latents]

@@ -19,7 +19,7 @@ from engines.roles import memory
 from engines.settings import Settings, SettingsError
 from engines.studio import Studio
 from engines.worker import EmbeddedWorker
-from engines.worker.builds import Workshop
+from engines.worker.builds import BackgroundJobs
 from webui import uploads
 
 STOP_S = 20.0  # how long a stop waits for the picture that is being drawn
@@ -57,7 +57,7 @@ def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
     known = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
     studio = Studio(shelf, settings.state, partial(backends.select, known=known), loras, _budget(settings))
-    workshop = Workshop(shelf, settings.models, settings.checkpoints, known, settings.loras, settings.hf_mirror)
+    workshop = BackgroundJobs(shelf, settings.models, settings.checkpoints, known, settings.loras, settings.hf_mirror)
     return EmbeddedWorker(queue, studio, shelf, settings.backend, workshop)
 
 

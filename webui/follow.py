@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from engines.errors import NotFoundError, StudioError
 from engines.jobs import ENDED, Job, JobQueue
-from webui.stream import Scene, advance, waiting
+from webui.stream import JobView, advance, waiting
 
 T = TypeVar("T")
 LOOK_S = 0.4
@@ -33,7 +33,7 @@ def jobs_of(queue: JobQueue, jobs: object, kind: type[T], limit: int) -> Iterato
                 yield job, job.request
 
 
-def follow(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:
+def follow(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
     """One scene per change, from the waiting line to the end."""
     while ahead := queue.ahead(job_id):
         scene = waiting(scene, ahead)
@@ -44,7 +44,7 @@ def follow(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:
         yield (scene := advance(scene, event))
 
 
-def resume(queue: JobQueue, job_id: str, scene: Scene) -> Iterator[Scene]:
+def resume(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
     """A page that comes back: a job that ended is shown as it ended, a running one is followed on. Unknown: nothing."""
     try:
         ended = queue.job(job_id).state in ENDED

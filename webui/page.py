@@ -17,7 +17,7 @@ from webui.panels.engines import build as workshop
 from webui.panels.engines import compare, models, overview
 from webui.panels.restore import batch, single
 from webui.widgets import loras, photo_settings
-from webui.widgets.panel_context import Desk, Updates
+from webui.widgets.panel_context import PanelContext, Updates
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = words("zh")("title")
@@ -40,75 +40,75 @@ def i18n() -> gr.I18n:
 
 
 def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
-    desk = Desk(queue, settings, i18n())
-    t = desk.i18n
+    context = PanelContext(queue, settings, i18n())
+    t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(header_html(), elem_id="header")
         chip = gr.HTML(elem_id="engine-chip")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(t("tab_portrait"), id="portrait") as tab:
-                studio = portrait.build(desk, page, tab)
+                studio = portrait.build(context, page, tab)
             with gr.Tab(t("tab_restore"), id="restore") as tab:
-                photos, many = _photos(desk, page, tab)
+                photos, many = _photos(context, page, tab)
             with gr.Tab(t("tab_history"), id="history") as tab:
-                made = history.build(desk, page, tab)
+                made = history.build(context, page, tab)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
-                table = overview.build(desk, page, tab, chip)
-                catalogue, fetched = models.build(desk, page, tab)
-                workbench, built = workshop.build(desk, page, tab)
-                duel = compare.build(desk, page, tab)
+                table = overview.build(context, page, tab, chip)
+                catalogue, fetched = models.build(context, page, tab)
+                workbench, built = workshop.build(context, page, tab)
+                duel = compare.build(context, page, tab)
         kept = [photos.job, photos.controls.memory, many.jobs, many.timer, workbench.job, duel.jobs]
         for hidden in (*kept, catalogue.jobs, catalogue.timer):
             hidden.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
-        _connect_history(desk, made, studio, tabs)
-        portrait.offer_on([*built, *fetched], studio, desk)  # with what is new, wherever it can be chosen
-        photo_settings.offer_on(built, photos.controls, desk)
-        overview.look_on(built, table, desk)
-        compare.offer_on(built, duel, desk)
-        workshop.offer_on(fetched, workbench, desk)
-        workshop.fill_on(catalogue.board.build, workbench, desk)
-        loras.wear_on(catalogue.board.wear, studio.loras, studio.wardrobe, tabs, desk)
+        _connect_history(context, made, studio, tabs)
+        portrait.offer_on([*built, *fetched], studio, context)  # with what is new, wherever it can be chosen
+        photo_settings.offer_on(built, photos.controls, context)
+        overview.look_on(built, table, context)
+        compare.offer_on(built, duel, context)
+        workshop.offer_on(fetched, workbench, context)
+        workshop.fill_on(catalogue.board.build, workbench, context)
+        loras.wear_on(catalogue.board.wear, studio.loras, studio.lora_accordion, tabs, context)
     return page
 
 
-def _photos(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[single.View, batch.View]:
+def _photos(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[single.View, batch.View]:
     """One photo or many: two ways in, one set of settings, and beside them what has become of it."""
-    t = desk.i18n
+    t = context.i18n
     with gr.Row(elem_classes="columns", elem_id="photo-columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
             with gr.Tabs(elem_id="photo-tabs"):
                 with gr.Tab(t("restore_one"), id="one") as one:
-                    entrance = single.entrance(desk)
+                    entrance = single.entrance(context)
                 with gr.Tab(t("restore_many"), id="many") as many:
-                    several = batch.entrance(desk)
-            controls = photo_settings.build(desk)
+                    several = batch.entrance(context)
+            controls = photo_settings.build(context)
         with gr.Column(scale=6, min_width=320) as stage:
-            photos = single.build(desk, page, entrance, controls)
+            photos = single.build(context, page, entrance, controls)
         with gr.Column(scale=6, min_width=320, visible=False) as board:
-            listed = batch.build(desk, page, several, controls)
-    photo_settings.listen(controls, desk, page, tab)
+            listed = batch.build(context, page, several, controls)
+    photo_settings.listen(controls, context, page, tab)
     for chosen, shown in ((one, stage), (many, board)):
         views = {side: gr.update(visible=side is shown) for side in (stage, board)}
         chosen.select(lambda views=views: views, None, [stage, board], show_progress="hidden")
     return photos, listed
 
 
-def _connect_history(desk: Desk, made: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
+def _connect_history(context: PanelContext, made: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
     """A picture of the history can be taken up again, or developed, where portraits are drawn."""
-    do, s = portrait.Handlers(studio, desk), studio
+    do, s = portrait.Handlers(studio, context), studio
 
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:
         job_id = str(event._data["job"])
-        order = desk.queue.job(job_id).request
-        *_, last = desk.queue.follow(job_id)
+        order = context.queue.job(job_id).request
+        *_, last = context.queue.follow(job_id)
         if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button
             return {tabs: gr.skip()}
         return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
 
     filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
-    made.grid.reuse(reuse, None, [*filled, s.wardrobe, *s.loras.rows, s.start.photo], show_progress="hidden")
+    made.grid.reuse(reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo], show_progress="hidden")
     made.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
-    portrait.develop_on(made.grid.develop, studio, desk)
+    portrait.develop_on(made.grid.develop, studio, context)
 
 
 def header_html() -> str:

@@ -1,7 +1,7 @@
 """
 Events -> what a page shows: pure functions, no Gradio, no queue.
 
-A `Scene` is what has become of one job so far; `advance` takes it one event further; `scene_html` draws it. Gradio's
+A `JobView` is what has become of one job so far; `advance` takes it one event further; `scene_html` draws it. Gradio's
 HTML component patches the page in place, so a changed <img src> swaps the picture without a flash. Everything that came
 from outside is escaped.
 """
@@ -37,7 +37,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Scene:
+class JobView:
     task: Literal["generate", "enhance", "develop", "build"] = "generate"
     state: Literal["idle", "running", "done", "failed"] = "idle"
     caption: str = ""  # the prompt, for those who cannot see the picture
@@ -62,13 +62,13 @@ class Scene:
         return (shown[0] if self.state == "done" else shown[-1]) if shown else None
 
 
-def waiting(scene: Scene, ahead: int) -> Scene:
+def waiting(scene: JobView, ahead: int) -> JobView:
     if ahead:
         return replace(scene, state="running", status="stage_waiting", facts={"ahead": ahead})
     return replace(scene, state="running", status="stage_prepare" if scene.task == "build" else "stage_load", facts={})
 
 
-def advance(scene: Scene, event: Event) -> Scene:
+def advance(scene: JobView, event: Event) -> JobView:
     match event:
         case Progress():
             return _progress(scene, event)
@@ -85,7 +85,7 @@ def advance(scene: Scene, event: Event) -> Scene:
             return replace(scene, state="failed", code=event.code, facts={**event.facts, "count": done}, eta_s=None)
 
 
-def _progress(scene: Scene, event: Progress) -> Scene:
+def _progress(scene: JobView, event: Progress) -> JobView:
     key = f"stage_{event.stage}"
     if event.stage == "denoise" and event.pictures > 1:
         key = "stage_denoise_many"
@@ -102,12 +102,12 @@ def _drawn(event: Progress) -> float:
     return (event.picture - 1 + drawn) / event.pictures
 
 
-def _built(scene: Scene, event: Progress) -> float:
+def _built(scene: JobView, event: Progress) -> float:
     """Steps count the whole build. A child process that starts knows of none yet: the bar never goes back."""
     return max(scene.fraction, event.step / max(event.total, 1))
 
 
-def _preview(scene: Scene, event: Preview) -> Scene:
+def _preview(scene: JobView, event: Preview) -> JobView:
     if event.step == 0:
         return replace(scene, before=event.image)
     tiles = list(scene.tiles) + [Tile()] * (event.picture - len(scene.tiles))
@@ -121,7 +121,7 @@ def _preview(scene: Scene, event: Preview) -> Scene:
     return replace(scene, tiles=tuple(tiles))
 
 
-def _final(scene: Scene, event: Final) -> Scene:
+def _final(scene: JobView, event: Final) -> JobView:
     tiles = tuple(
         replace(old, image=name, shown_by=event.decoder, finished=True)
         for old, name in zip((*scene.tiles, *[Tile()] * len(event.images)), event.images, strict=False)
@@ -158,7 +158,7 @@ def untouched(faces: tuple[FaceReport, ...]) -> bool:
 # ---- drawing
 
 
-def scene_html(scene: Scene, say: Words) -> str:
+def job_html(scene: JobView, say: Words) -> str:
     return (
         f'<figure class="stage is-{scene.state}" style="--ratio:{scene.ratio:.4f}">'
         f"{_frame(scene, say)}{_strip(scene)}<figcaption>{status_html(scene, say)}"
@@ -166,7 +166,7 @@ def scene_html(scene: Scene, say: Words) -> str:
     )
 
 
-def _frame(scene: Scene, say: Words) -> str:
+def _frame(scene: JobView, say: Words) -> str:
     tile = scene.current
     if tile is None and scene.before:
         return f'<div class="frame">{image_html(scene.before, say("restore_before"))}</div>'
@@ -194,7 +194,7 @@ def image_html(name: str, alt: str, kind: str = "") -> str:
     return f'<img src="{address(name)}" alt="{escape(alt)}" class="{kind}">'
 
 
-def _strip(scene: Scene) -> str:
+def _strip(scene: JobView) -> str:
     if len(scene.tiles) < 2:
         return ""
     buttons = "".join(
@@ -204,7 +204,7 @@ def _strip(scene: Scene) -> str:
     return f'<div class="strip">{buttons}</div>'
 
 
-def status_html(scene: Scene, say: Words) -> str:
+def status_html(scene: JobView, say: Words) -> str:
     if scene.state == "idle":
         return ""
     percent = round(100 * scene.fraction)
@@ -214,7 +214,7 @@ def status_html(scene: Scene, say: Words) -> str:
     return f'<p class="status" role="status">{escape(status_text(scene, say))}</p>{bar}'
 
 
-def status_text(scene: Scene, say: Words) -> str:
+def status_text(scene: JobView, say: Words) -> str:
     """One line, as the originals write it: what is going on, how far it is, how long it will take."""
     if scene.state == "failed":
         return _failure(scene, say)
@@ -234,7 +234,7 @@ def left_text(eta_s: float, say: Words) -> str:
     return say("stage_eta_minutes", minutes=round(eta_s / 60))
 
 
-def _of_a_build(scene: Scene, say: Words) -> str:
+def _of_a_build(scene: JobView, say: Words) -> str:
     """The number of its step, as the log counts them; in the end, what became of it."""
     if scene.state == "done":
         return f" {say.phrase(scene.reason)}".rstrip()
@@ -242,13 +242,13 @@ def _of_a_build(scene: Scene, say: Words) -> str:
     return f" · {min(int(scene.facts['step']) + 1, total)}/{total}" if total > 1 else ""
 
 
-def _failure(scene: Scene, say: Words) -> str:
+def _failure(scene: JobView, say: Words) -> str:
     sign = "" if scene.code == "cancelled" else "❌ "
     line = sign + say.error(scene.code, scene.facts)
     return f"{line} {say('stage_kept_pictures', **scene.facts)}" if scene.facts.get("count") else line
 
 
-def _facts(scene: Scene, say: Words) -> str:
+def _facts(scene: JobView, say: Words) -> str:
     tile = scene.current
     if tile is None:
         return ""
@@ -265,7 +265,7 @@ def _facts(scene: Scene, say: Words) -> str:
     return f'<p class="chips">{spans}</p>' + (actions_html(tile, say) if tile.finished else "")
 
 
-def _way_out(scene: Scene, say: Words) -> str:
+def _way_out(scene: JobView, say: Words) -> str:
     """What can be done with a photo in which no face was found."""
     if scene.state != "failed" or scene.code != "no_face":
         return ""

@@ -53,14 +53,14 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class Adaptable(Protocol):
+class AcceptsLoras(Protocol):
     """A session of a denoiser that can wear LoRAs: those of the last call and no others. Returns why some cannot be."""
 
-    def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]: ...
+    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]: ...
 
 
 @runtime_checkable
-class Picky(Protocol):
+class RefusesParts(Protocol):
     """An engine that cannot compute every part it can read."""
 
     def refuses(self, part: Part) -> str: ...
@@ -130,7 +130,7 @@ def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> 
     if missing:
         return Candidate(engine, probe, (), f"cannot read this bundle's {', '.join(missing)}")
     found = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
-    if why := "; ".join(filter(None, map(engine.refuses, found.parts))) if isinstance(engine, Picky) else "":
+    if why := "; ".join(filter(None, map(engine.refuses, found.parts))) if isinstance(engine, RefusesParts) else "":
         return replace(found, parts=(), refused=why)
     verdict = known.get(found.key) if known else None
     refused = f"failed its proof, {verdict.failing}" if verdict and verdict.failing else ""

@@ -101,7 +101,7 @@ def gpu() -> Gpu:
     return driver().gpu()
 
 
-class Desk:
+class DeviceBuffers:
     """A stream of work, and room on the device for named arrays, which grows with them and is used again."""
 
     def __init__(self, driver: Driver) -> None:

@@ -29,7 +29,7 @@ class Refused(EngineError):
 
 
 @dataclass(frozen=True)
-class Safe:
+class SignedFiles:
     """`key_file` is made when it is first needed."""
 
     key_file: Path

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from engines.backends import Probe, Session, device_buffers, vocabulary
-from engines.backends.device_buffers import Desk, Driver
-from engines.backends.tensorrt_plans import Plan, Press, Said
+from engines.backends.device_buffers import DeviceBuffers, Driver
+from engines.backends.tensorrt_plans import PlanCompiler, SerializedPlan, TensorRtLog
 from engines.backends.tensorrt_types import Library
 from engines.bundle import Bundle, Format, Part
 from engines.bundle.signatures import Array, check_words
@@ -38,7 +38,13 @@ QUANTISED = "is quantised for CPUs: build the model with the recipe trt-int8"
 
 class TensorRtSession:
     def __init__(
-        self, library: Library, said: Said, driver: Driver, plan: Plan, label: str, limits: Mapping[str, int]
+        self,
+        library: Library,
+        said: TensorRtLog,
+        driver: Driver,
+        plan: SerializedPlan,
+        label: str,
+        limits: Mapping[str, int],
     ) -> None:
         """EngineError: the plan is not one for this machine, or its arrays are not those of the house."""
         self.said, self.driver, self.label, self.limits = said, driver, label, limits
@@ -47,7 +53,7 @@ class TensorRtSession:
         context = engine.create_execution_context() if engine is not None else None
         if engine is None or context is None:
             raise self._failed("it cannot be loaded", said.why())
-        self.engine, self.context, self.desk = engine, context, Desk(driver)
+        self.engine, self.context, self.buffers = engine, context, DeviceBuffers(driver)
         self.inputs: dict[str, tuple[np.dtype[Any], int]] = {}
         self.outputs: dict[str, np.dtype[Any]] = {}
         for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
@@ -67,7 +73,7 @@ class TensorRtSession:
             try:
                 return self._run(held)
             finally:
-                self.desk.wait()
+                self.buffers.wait()
         except (EngineError, RuntimeError, ValueError) as exc:
             raise self._failed(str(exc), self.said.why()) from exc
 
@@ -75,14 +81,14 @@ class TensorRtSession:
         """The arrays are filled when the desk's work is done."""
         for name, array in feeds.items():
             self._agree(self.context.set_input_shape(name, array.shape), f"{name} {array.shape} is no size for it")
-            self.context.set_tensor_address(name, self.desk.put(name, array))
+            self.context.set_tensor_address(name, self.buffers.put(name, array))
         shapes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
         for name, shape in shapes.items():
             self._agree(min(shape, default=0) >= 0, f"no size follows for {name}")
             size = int(np.prod(shape)) * self.outputs[name].itemsize
-            self.context.set_tensor_address(name, self.desk.room(name, size))
-        self._agree(self.context.execute_async_v3(self.desk.stream.value or 0), "it cannot be run")
-        return {name: self.desk.take(name, shape, self.outputs[name]) for name, shape in shapes.items()}
+            self.context.set_tensor_address(name, self.buffers.room(name, size))
+        self._agree(self.context.execute_async_v3(self.buffers.stream.value or 0), "it cannot be run")
+        return {name: self.buffers.take(name, shape, self.outputs[name]) for name, shape in shapes.items()}
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
         """TensorRT would read other types as its own, and words beyond the table as something."""
@@ -99,8 +105,8 @@ class TensorRtSession:
         return EngineError(f"tensorrt: {self.label}: {what}: {why}", engine="tensorrt")
 
     def close(self) -> None:
-        self.desk.close()
-        del self.context, self.engine, self.runtime, self.desk
+        self.buffers.close()
+        del self.context, self.engine, self.runtime, self.buffers
 
 
 @cache
@@ -119,9 +125,9 @@ def installed() -> Library:
 
 
 @cache
-def _said(library: Library) -> Said:
+def _said(library: Library) -> TensorRtLog:
     """One for the process: TensorRT wants no second one."""
-    return Said(library)
+    return TensorRtLog(library)
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class TensorRtEngine:
         said = _said(library)
         driver.enter()
         try:
-            plan = Press(library, said, driver.gpu(), bundle, part).plan()
+            plan = PlanCompiler(library, said, driver.gpu(), bundle, part).plan()
         except (EngineError, RuntimeError, TypeError, ValueError) as exc:
             raise EngineError(f"tensorrt: {label}: {exc}", engine="tensorrt") from exc
         return TensorRtSession(library, said, driver, plan, label, vocabulary(bundle, part))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.backends.device_buffers import Gpu
-from engines.backends.signed_files import Refused, Safe
+from engines.backends.signed_files import Refused, SignedFiles
 from engines.backends.tensorrt_types import Builder, IBuilderConfig, INetworkDefinition, Library, OnnxParser
 from engines.bundle import Bundle, Part
 from engines.bundle.signatures import SIGNATURES
@@ -32,10 +32,10 @@ USUAL_TOKENS = 128  # of a prompt
 LEAST_CELLS, LEAST_PX = 2, 32  # what denoisers and detectors take at the least
 Range = tuple[int, int, int]  # least, usual, most
 Ranges = Mapping[str, Range]
-Plan = bytes | memoryview
+SerializedPlan = bytes | memoryview
 
 
-class Said:
+class TensorRtLog:
     """What TensorRT says: errors are kept for the exception, warnings go to the log."""
 
     def __init__(self, library: Library) -> None:
@@ -80,11 +80,11 @@ def ranges(bundle: Bundle) -> dict[str, Range]:
 
 
 @dataclass(frozen=True)
-class Press:
+class PlanCompiler:
     """Makes or finds the plan of one part."""
 
     library: Library
-    said: Said
+    said: TensorRtLog
     gpu: Gpu
     bundle: Bundle
     part: Part
@@ -101,12 +101,12 @@ class Press:
         gpu = re.sub("[^a-z0-9]+", "-", self.gpu.name.lower()).strip("-")
         return f"{gpu}-sm{self.gpu.capability}-trt{self.library.__version__}"
 
-    def plan(self) -> Plan:
+    def plan(self) -> SerializedPlan:
         """The kept one, or a new one, which is kept. EngineError: TensorRT refuses the graph."""
         if self.bundle.cache is None:
-            return self._compile(Safe(Path()), None)
+            return self._compile(SignedFiles(Path()), None)
         folder = self.bundle.cache.parent / OURS
-        safe, path = Safe(folder / "key"), self.bundle.cache / "tensorrt" / self.file_name
+        safe, path = SignedFiles(folder / "key"), self.bundle.cache / "tensorrt" / self.file_name
         try:
             return safe.read(path)
         except Refused as exc:
@@ -117,7 +117,7 @@ class Press:
         _keep(safe, path, plan)
         return plan
 
-    def _compile(self, safe: Safe, timing: Path | None) -> Plan:
+    def _compile(self, safe: SignedFiles, timing: Path | None) -> SerializedPlan:
         label, started = f"{self.bundle.name}/{self.part.file}", time.perf_counter()
         log.info("TensorRT compiles %s for %s: this takes minutes, once", label, self.gpu.name)
         builder: Builder = self.library.Builder(self.said.logger)
@@ -167,7 +167,7 @@ class Press:
             tuple(one[k] if side < 0 and one else side for side, one in zip(shape, told, strict=True)) for k in range(3)
         ]
 
-    def _remember_timings(self, config: IBuilderConfig, safe: Safe, path: Path) -> None:
+    def _remember_timings(self, config: IBuilderConfig, safe: SignedFiles, path: Path) -> None:
         try:
             known = safe.read(path)
         except Refused as exc:
@@ -187,7 +187,7 @@ def graph_of(bundle: Bundle, part: Part) -> Path:
     return own if own.is_file() else path / "model.onnx"
 
 
-def _keep(safe: Safe, path: Path, data: Plan) -> None:
+def _keep(safe: SignedFiles, path: Path, data: SerializedPlan) -> None:
     """A full or read-only disk costs minutes at the next start, nothing else."""
     with contextlib.suppress(OSError):
         safe.keep(path, data)

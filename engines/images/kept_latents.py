@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from engines import images
 from engines.errors import ImageError, NotFoundError
 
-NEGATIVE_SUFFIX = ".negative.npz"
+KEPT_SUFFIX = ".negative.npz"
 
 
 @dataclass(frozen=True)
-class Negative:
+class KeptLatents:
     """What is kept of a picture that only the tiny decoder has seen, so that the full one can draw it later."""
 
     latents: NDArray[np.float32]
@@ -30,24 +30,24 @@ class Negative:
     text: str
 
 
-def write(picture: Path, negative: Negative) -> None:
+def write(picture: Path, negative: KeptLatents) -> None:
     """Save it beside its picture, whole or not at all."""
     data = io.BytesIO()
     note = json.dumps([negative.bundle, negative.seed, negative.text])
     np.savez(data, allow_pickle=False, latents=negative.latents, note=np.array(note))
-    path = picture.with_suffix(NEGATIVE_SUFFIX)
+    path = picture.with_suffix(KEPT_SUFFIX)
     with images.mapped_storage(path.parent):
         images.write_beside(path.parent, data.getvalue(), durable=True).replace(path)
 
 
-def read(folder: Path, name: str) -> Negative:
+def read(folder: Path, name: str) -> KeptLatents:
     """NotFoundError: no such picture, or nothing was kept of it. ImageError: what was kept is damaged."""
     if not images.PICTURE_NAME.fullmatch(name):
         raise NotFoundError("kept latent", name)
     try:
-        data = (folder / name).with_suffix(NEGATIVE_SUFFIX).read_bytes()
+        data = (folder / name).with_suffix(KEPT_SUFFIX).read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            return Negative(kept["latents"], *json.loads(str(kept["note"])))
+            return KeptLatents(kept["latents"], *json.loads(str(kept["note"])))
     except OSError as exc:
         raise NotFoundError("kept latent", name) from exc
     except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as exc:

@@ -203,7 +203,7 @@ def stacked(loras: Iterable[tuple[Lora, float]]) -> dict[str, tuple[Tensor, Tens
     }
 
 
-class Wardrobe:
+class ActiveLoras:
     """
     What a network wears. A layer's output gets what its LoRAs add, beside its weight, which is never touched: when they
     are taken off, nothing is left of them. Files are read when they are first put on, and let go of with them.

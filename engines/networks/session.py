@@ -17,7 +17,7 @@ from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import SIGNATURES, Array, Signature, check_words
 from engines.errors import EngineError, LoraError
 from engines.networks.graphs import open_graph
-from engines.networks.lora import Wardrobe
+from engines.networks.lora import ActiveLoras
 
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
@@ -78,10 +78,10 @@ class TorchSession:
         return tensor.to(self.device, narrow)
 
     @cached_property
-    def wardrobe(self) -> Wardrobe:
-        return Wardrobe(self.graph.get_submodule("net"))  # a denoiser's: the others wear nothing
+    def wardrobe(self) -> ActiveLoras:
+        return ActiveLoras(self.graph.get_submodule("net"))  # a denoiser's: the others wear nothing
 
-    def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
         return self.wardrobe.wear(loras)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from engines import backends
-from engines.backends import Adaptable, Engine, Session
+from engines.backends import AcceptsLoras, Engine, Session
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import SIGNATURES, Array
@@ -34,7 +34,7 @@ NAMES: dict[Role, str] = {
 
 
 @dataclass(frozen=True)
-class Fleeting:
+class PerCallSession:
     """A session that is loaded for each call and closed after it: what is rarely used takes no memory meanwhile."""
 
     load: Callable[[], Session]
@@ -51,7 +51,7 @@ class Fleeting:
 
 
 @dataclass(frozen=True)
-class Kit:
+class LoadedBundle:
     """`budget`: bytes of memory that may be used."""
 
     bundle: Bundle
@@ -65,7 +65,7 @@ class Kit:
     @cached_property
     def text(self) -> TextEncoder:
         text = self.bundle.need(self.bundle.text, "its words")
-        return TextEncoder(Fleeting(lambda: self._load("text_encoder")), Tokens(self.bundle.root, text))
+        return TextEncoder(PerCallSession(lambda: self._load("text_encoder")), Tokens(self.bundle.root, text))
 
     @cached_property
     def denoiser(self) -> Denoiser:
@@ -77,7 +77,7 @@ class Kit:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(Fleeting(lambda: self._load("encoder")), self.sampling)
+        return Encoder(PerCallSession(lambda: self._load("encoder")), self.sampling)
 
     @cached_property
     def preview(self) -> PreviewDecoder:
@@ -105,14 +105,14 @@ class Kit:
         key = (part.sha256, part.precision, repr(text), prompt)
         return cache.get_or(key, lambda: self.text.encode(prompt))
 
-    def adapt(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
         """
         Let the denoiser wear these LoRAs from now on, and no others. Returns why some cannot be worn. OptionError: this
         engine has no place for any.
         """
         session = self.denoiser.session
-        if isinstance(session, Adaptable):
-            return session.adapt(loras)
+        if isinstance(session, AcceptsLoras):
+            return session.apply_loras(loras)
         if loras:
             raise OptionError("backend", self.engine.name, backends.FOR_LORAS)
         return ()
@@ -128,7 +128,7 @@ class Kit:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as exc:
             raise BundleError(f"{self.bundle.name}/{EMBEDDINGS}: {exc}", bundle=self.bundle.name) from exc
 
-    def memory_for(self, size: tuple[int, int]) -> memory.Plan:
+    def memory_for(self, size: tuple[int, int]) -> memory.MemoryPlan:
         """What drawing a picture of this size (width, height) takes. MemoryShort: more than there is."""
         parts = [self._part(role) for role in sorted(self.bundle.roles)]
         return memory.plan(self.bundle, parts, self.engine.name, size, self.budget)
@@ -162,28 +162,28 @@ def stored_name(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
-class Kits:
+class LoadedBundles:
     """Every kit in use, by bundle and engine. One engine a bundle: another one takes its place, and its memory."""
 
     def __init__(self, shelf: Shelf, select: Select = backends.select, budget: int = memory.UNLIMITED) -> None:
         self.shelf, self.select, self.budget = shelf, select, budget
-        self.loaded: dict[tuple[str, str], Kit] = {}
+        self.loaded: dict[tuple[str, str], LoadedBundle] = {}
 
-    def take(self, name: str, backend: str) -> tuple[Kit, str]:
+    def take(self, name: str, backend: str) -> tuple[LoadedBundle, str]:
         """The kit, and why this engine. NotFoundError, BundleError (its files are checked once), EngineUnavailable."""
         bundle = self.shelf.open(name)
         engine, reason = self.select(bundle, backend)
-        kit = self.loaded.get((name, engine.name))
-        if kit is None or kit.bundle.parts != bundle.parts:  # new here, or made anew meanwhile
+        loaded = self.loaded.get((name, engine.name))
+        if loaded is None or loaded.bundle.parts != bundle.parts:  # new here, or made anew meanwhile
             bundle.verify()
             self.drop(name)
-            kit = self.loaded[name, engine.name] = Kit(bundle, engine, self.budget)
-        return kit, reason
+            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, self.budget)
+        return loaded, reason
 
-    def leave(self, kit: Kit) -> None:
+    def leave(self, loaded: LoadedBundle) -> None:
         """Nothing but this kit stays in memory."""
         for other in self.loaded.values():
-            if other is not kit:
+            if other is not loaded:
                 other.close()
 
     def drop(self, name: str) -> None:

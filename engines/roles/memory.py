@@ -32,7 +32,7 @@ Sizes = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """`turns`: each part is let go of before the next is loaded. `pieces`: the picture is decoded in pieces."""
 
     turns: bool
@@ -44,13 +44,13 @@ class Plan:
         return f"{self.peak / GB:.1f} GB of memory{how}"
 
 
-def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> Plan:
+def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> MemoryPlan:
     """For a picture of `size` (width, height) by these parts, one a role. MemoryShort: nothing would make it fit."""
     cells = tiled_decode.SIDE * bundle.need(bundle.sampling, "sampling").latent_stride
     whole = {part.role: _weights(bundle, part, engine) + _work(part.role, math.prod(size)) for part in parts}
     piecewise = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", math.prod(size) - cells**2)}
     for turns, needs in ((False, whole), (True, whole), (True, piecewise)):
-        found = Plan(turns, needs is piecewise, _peak(needs, turns))
+        found = MemoryPlan(turns, needs is piecewise, _peak(needs, turns))
         if found.peak <= budget:
             return found
     raise MemoryShort(bundle.name, found.peak / GB, budget / GB)

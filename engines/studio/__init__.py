@@ -32,11 +32,11 @@ from engines.messages import (
 )
 from engines.roles import memory, seen
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit, Kits, Select
+from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
 from engines.studio import init_image
-from engines.studio.generate import Drawing, Pace, Plan
+from engines.studio.generate import Generation, GenerationPlan, Timings
 from engines.studio.restore import Restoration, advise
-from engines.studio.restore_cache import Remembered
+from engines.studio.restore_cache import RestoreCache
 
 log = logging.getLogger(__name__)
 KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory
@@ -61,10 +61,10 @@ class Studio:
         loras: Loras = SHIPPED,
         budget: int = memory.UNLIMITED,
     ) -> None:
-        self.kits, self.loras = Kits(shelf, select, budget), loras
+        self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget), loras
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
-        self.photos = Remembered(state / "photos", KEPT_PHOTOS)
-        self.paces: defaultdict[tuple[str, str, int, int], Pace] = defaultdict(Pace)
+        self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
+        self.paces: defaultdict[tuple[str, str, int, int], Timings] = defaultdict(Timings)
 
     def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
         """Pictures go to `folder`, and events name them in it. `cancelled` is asked before every step."""
@@ -88,29 +88,29 @@ class Studio:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         loras = self.loras.pick(r.loras)
-        kit, reason = self.kits.take(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
+        loaded, reason = self.loaded_bundles.take(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
         reason += "; a LoRA needs PyTorch" if loras else ""
-        photo = init_image.read(r, kit.bundle)
-        plan = Plan.of(r, kit.bundle, photo)
+        photo = init_image.read(r, loaded.bundle)
+        plan = GenerationPlan.of(r, loaded.bundle, photo)
         if photo is not None:
             photo = init_image.fitted(photo, plan.width, plan.height, self._eye().detector.find(photo))
-        pace = self.paces[r.bundle, kit.engine.name, plan.width, plan.height]
-        needs = kit.memory_for((plan.width, plan.height))
+        pace = self.paces[r.bundle, loaded.engine.name, plan.width, plan.height]
+        needs = loaded.memory_for((plan.width, plan.height))
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
         if needs.turns:
-            self.kits.leave(kit)
-        drawing = Drawing(plan, kit, f"{reason}; {needs}", folder, pace, started, cancelled, needs, photo, loras)
+            self.loaded_bundles.leave(loaded)
+        drawing = Generation(plan, loaded, f"{reason}; {needs}", folder, pace, started, cancelled, needs, photo, loras)
         yield from drawing.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        kit, reason = self.kits.take(r.bundle, r.backend)
-        if "restorer" not in kit.bundle.roles:
+        loaded, reason = self.loaded_bundles.take(r.bundle, r.backend)
+        if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
         eye = self._eye()
-        restoration = Restoration(r, kit, eye.detector, reason, folder, started, cancelled)
-        yield from self.photos.events(r, (kit, eye), folder, restoration)
+        restoration = Restoration(r, loaded, eye.detector, reason, folder, started, cancelled)
+        yield from self.photos.events(r, (loaded, eye), folder, restoration)
 
     def _inspect(self, r: Inspect) -> Iterator[Event]:
         started = time.perf_counter()
@@ -118,15 +118,15 @@ class Studio:
         yield advise(r, self._eye().detector)
         yield Final((), 0, round(time.perf_counter() - started, 3), "")
 
-    def _eye(self) -> Kit:
+    def _eye(self) -> LoadedBundle:
         """The one graph for all engines: whichever serves a photo, the same faces are found."""
-        return self.kits.take(DETECTOR, "auto")[0]
+        return self.loaded_bundles.take(DETECTOR, "auto")[0]
 
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         kept = kept_latents.read(folder, r.image)
-        kit, reason = self.kits.take(kept.bundle, r.backend)
+        loaded, reason = self.loaded_bundles.take(kept.bundle, r.backend)
         yield Progress("decode", 0, 1)
-        name = images.write_output(folder, seen(kit.decoder.decode(kept.latents)), kept.text)
-        yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), kit.engine.name, reason)
+        name = images.write_output(folder, seen(loaded.decoder.decode(kept.latents)), kept.text)
+        yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

@@ -23,7 +23,7 @@ from engines.images import Pixels, infotext, kept_latents
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
 from engines.roles import memory, seen
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.sampler import Schedule
 from engines.studio import init_image
 
@@ -32,7 +32,7 @@ SIZE_RANGE_PX = (64, 2048)
 
 
 @dataclass(frozen=True)
-class Plan:
+class GenerationPlan:
     """A Generate with nothing left open. `steps` are of the whole schedule, of which a photo leaves some out."""
 
     request: Generate
@@ -44,7 +44,7 @@ class Plan:
     schedule: Schedule
 
     @classmethod
-    def of(cls, r: Generate, bundle: Bundle, photo: Pixels | None = None) -> Plan:
+    def of(cls, r: Generate, bundle: Bundle, photo: Pixels | None = None) -> GenerationPlan:
         """`photo`: what the request begins with. RequestError: this bundle cannot draw that."""
         if "denoiser" not in bundle.roles:
             raise OptionError("bundle", bundle.name, "a bundle that draws portraits")
@@ -87,7 +87,7 @@ def _check_size(width: int, height: int, multiple: int) -> None:
 
 
 @dataclass
-class Pace:
+class Timings:
     """What each thing last cost, in seconds; 0 = not yet known. Remembered between jobs, for honest estimates."""
 
     step_s: float = 0.0
@@ -102,20 +102,20 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Generation:
     """
     One request being drawn. `photo` is what it begins with, at the picture's size. `loras` are to be worn, `without`
     names those that cannot be.
     """
 
-    plan: Plan
-    kit: Kit
+    plan: GenerationPlan
+    loaded: LoadedBundle
     reason: str
     folder: Path
-    pace: Pace
+    pace: Timings
     started: float
     cancelled: Callable[[], bool]
-    memory: memory.Plan
+    memory: memory.MemoryPlan
     photo: Pixels | None = None
     loras: tuple[LoraFile, ...] = ()
     without: tuple[str, ...] = ()
@@ -124,14 +124,14 @@ class Drawing:
         plan, r = self.plan, self.plan.request
         self._let_go("denoiser", "decoder")  # of a job that was stopped
         yield Progress("encode", 0, plan.todo, self.pace.eta_s(plan.todo * r.count, r.count), 1, r.count)
-        prompt = self.kit.embedding(r.prompt, embeddings)
-        negative = self.kit.embedding(r.negative, embeddings) if plan.schedule.guidance else None
-        photo = None if self.photo is None or not plan.schedule.kept else self.kit.encoder.encode(self.photo)
+        prompt = self.loaded.embedding(r.prompt, embeddings)
+        negative = self.loaded.embedding(r.negative, embeddings) if plan.schedule.guidance else None
+        photo = None if self.photo is None or not plan.schedule.kept else self.loaded.encoder.encode(self.photo)
         yield from self._adapted()._pictures(prompt, negative, photo)
 
-    def _adapted(self) -> Drawing:
+    def _adapted(self) -> Generation:
         """With the LoRAs that can be worn. The others cost no picture: the end names them."""
-        refused = self.kit.adapt(self.loras)
+        refused = self.loaded.apply_loras(self.loras)
         without = tuple(str(error.facts["lora"]) for error in refused)
         kept = tuple(lora for lora in self.plan.request.loras if lora.name not in without)
         plan = replace(self.plan, request=replace(self.plan.request, loras=kept))
@@ -151,13 +151,13 @@ class Drawing:
         self._let_go("decoder")
         decoder: DecoderKind = "tiny" if r.preview == "only" else "vae"
         yield Final(
-            tuple(names), plan.seed, self.seconds(), self.kit.engine.name, self.reason, decoder, without=self.without
+            tuple(names), plan.seed, self.seconds(), self.loaded.engine.name, self.reason, decoder, without=self.without
         )
 
     def _let_go(self, *roles: Role) -> None:
         """Where parts take turns."""
         for role in roles if self.memory.turns else ():
-            self.kit.let_go(role)
+            self.loaded.let_go(role)
 
     def seconds(self) -> float:
         return round(time.perf_counter() - self.started, 3)
@@ -170,11 +170,11 @@ class Drawing:
         self, k: int, prompt: Array, negative: Array | None, photo: Array | None
     ) -> Generator[Event, None, Array]:
         """Picture k from noise, over the photo's latents if there are any, to clean latents. (1, C, h, w)"""
-        plan, sampling, count = self.plan, self.kit.sampling, self.plan.request.count
+        plan, sampling, count = self.plan, self.loaded.sampling, self.plan.request.count
         cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
         noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
         x = plan.schedule.begin(noise, photo)
-        denoised = self.kit.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
+        denoised = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
         for i in range(1, plan.todo + 1):
             self._check()
             begun = time.perf_counter()
@@ -188,9 +188,9 @@ class Drawing:
         return x
 
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
-        if "preview_decoder" not in self.kit.bundle.roles:
+        if "preview_decoder" not in self.loaded.bundle.roles:
             return
-        decoder = self.kit.preview  # loaded now, the first time: that is no part of what a preview costs
+        decoder = self.loaded.preview  # loaded now, the first time: that is no part of what a preview costs
         begun = time.perf_counter()
         name = images.write_preview(self.folder, decoder.decode(latents))
         self.pace.preview_s = time.perf_counter() - begun
@@ -208,16 +208,16 @@ class Drawing:
         name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
-            kept = kept_latents.Negative(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
+            kept = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
             kept_latents.write(self.folder / name, kept)
         yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1)
         return name
 
     def _pixels(self, latents: Array, only: bool) -> Array:
-        return self.kit.preview.decode(latents) if only else self.kit.decoder.decode(latents, self.memory.pieces)
+        return self.loaded.preview.decode(latents) if only else self.loaded.decoder.decode(latents, self.memory.pieces)
 
     def _text(self, k: int) -> str:
         plan = self.plan
         size = (plan.width, plan.height)
-        engine, others = self.kit.engine.name, plan.schedule.words
+        engine, others = self.loaded.engine.name, plan.schedule.words
         return infotext.describe(plan.request, plan.seed_of(k), size, plan.steps, plan.guidance, engine, others)

@@ -32,8 +32,8 @@ from engines.errors import BundleError, StudioError
 from engines.images.metrics import Picture, psnr_db, ssim
 from engines.messages import Final, Generate, Preview
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
-from engines.studio.generate import Drawing, Pace, Plan
+from engines.roles.loaded import LoadedBundle
+from engines.studio.generate import Generation, GenerationPlan, Timings
 
 # The lowest PSNR in dB and SSIM that a picture may have against the reference, by the coarsest arithmetic in use.
 BARS: dict[Precision, tuple[float, float]] = {
@@ -82,14 +82,14 @@ class Made:
     finish_s: float
 
 
-def make(kit: Kit, case: Case, folder: Path) -> Made:
+def make(loaded: LoadedBundle, case: Case, folder: Path) -> Made:
     """Do the case as a job would, files included. StudioError: the engine cannot."""
     if case.face:
-        return _restore(kit, images.read(kit.bundle.root / PROOF / case.face))
+        return _restore(loaded, images.read(loaded.bundle.root / PROOF / case.face))
     started, looked = time.perf_counter(), 0.0
-    plan = Plan.of(Generate(case.prompt, seed=case.seed), kit.bundle)
-    needs = kit.memory_for((plan.width, plan.height))
-    drawing = Drawing(plan, kit, "", folder, Pace(), started, lambda: False, needs)
+    plan = GenerationPlan.of(Generate(case.prompt, seed=case.seed), loaded.bundle)
+    needs = loaded.memory_for((plan.width, plan.height))
+    drawing = Generation(plan, loaded, "", folder, Timings(), started, lambda: False, needs)
     for event in drawing.events(ArrayCache(folder / "embeddings", 8)):
         if isinstance(event, Preview) and not looked:
             looked = time.perf_counter() - started
@@ -97,9 +97,9 @@ def make(kit: Kit, case: Case, folder: Path) -> Made:
     return Made(images.read(folder / event.images[0]), looked, time.perf_counter() - started)
 
 
-def _restore(kit: Kit, face: Picture) -> Made:
+def _restore(loaded: LoadedBundle, face: Picture) -> Made:
     started = time.perf_counter()
-    picture = kit.restorer.restore(face)
+    picture = loaded.restorer.restore(face)
     seconds = time.perf_counter() - started
     return Made(picture, seconds, seconds)
 
@@ -107,15 +107,15 @@ def _restore(kit: Kit, face: Picture) -> Made:
 def prove(bundle: Bundle, candidate: Candidate) -> Verdict:
     """Every case, after one to warm up. What the engine raises is a verdict too. BundleError: there is no proof."""
     cases = Proof.read(bundle).cases
-    kit = Kit(bundle, candidate.engine)
+    loaded = LoadedBundle(bundle, candidate.engine)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            make(kit, cases[0], Path(folder))
-            made = [make(kit, case, Path(folder)) for case in cases]
+            make(loaded, cases[0], Path(folder))
+            made = [make(loaded, case, Path(folder)) for case in cases]
         except StudioError as exc:
             return verdict(candidate, failing=f"{exc.code}: {exc}")
         finally:
-            kit.close()
+            loaded.close()
     wanted = [images.read(bundle.root / PROOF / case.want) for case in cases]
     return judge(candidate, made, wanted)
 

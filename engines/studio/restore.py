@@ -24,7 +24,7 @@ from engines.faces.detection import Face
 from engines.images import Photo, infotext
 from engines.messages import Advice, Enhance, Event, FaceReport, FaceState, Final, Inspect, Preview, Progress
 from engines.roles import Detector
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 
 BEFORE_PX = 1600  # enough to compare on any screen
 LOOKED_AT = 4  # faces, for advice
@@ -40,7 +40,7 @@ class Restoration:
     """`reason`: why this engine. `started`: time.perf_counter() of the job's start."""
 
     request: Enhance
-    kit: Kit
+    loaded: LoadedBundle
     detector: Detector
     reason: str
     folder: Path
@@ -94,7 +94,7 @@ class Restoration:
             return "skipped", 0, "not the face in the centre"
         if face.size_px < self.request.min_face_px:
             return "skipped", 0, f"smaller than {self.request.min_face_px} px"
-        size_px = self.kit.bundle.need(self.kit.bundle.face, "its face").size_px
+        size_px = self.loaded.bundle.need(self.loaded.bundle.face, "its face").size_px
         matrix = faces.similarity(face.landmarks, size_px)
         crop = faces.warp(canvas, matrix, size_px)
         if quality.is_sharp(crop):
@@ -111,7 +111,7 @@ class Restoration:
 
     def _change(self, crop: Picture, mask: Floats) -> Floats:
         """In levels, at full strength."""
-        after = self.kit.restorer.restore(crop)
+        after = self.loaded.restorer.restore(crop)
         change = faces.without_seam(retouch.change_of(crop, after, self.request.mode), mask)
         return change + retouch.local_contrast(after, DETAIL) if self.request.more_detail else change
 
@@ -144,7 +144,7 @@ class Restoration:
         return result
 
     def _written(self, photo: Photo, reports: tuple[FaceReport, ...]) -> Final:
-        r, engine = self.request, self.kit.engine.name
+        r, engine = self.request, self.loaded.engine.name
         kept = photo if r.keep_date else replace(photo, taken="")
         text = infotext.describe_restoration(r, engine)
         name = images.write_photo(self.folder, kept, text, r.format, r.quality, r.name)

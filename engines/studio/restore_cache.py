@@ -17,7 +17,7 @@ from typing import Protocol
 from engines.bundle import digest
 from engines.errors import StudioError
 from engines.messages import Enhance, Event, Final, Preview, pack, unpack
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 
 AGAIN = "restored before"
 METHOD = 1  # of restoring: to be raised when the same photo would come out differently
@@ -31,15 +31,15 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Remembered:
+class RestoreCache:
     """`limit` restorations, the oldest leaving first."""
 
     folder: Path
     limit: int
 
-    def events(self, r: Enhance, kits: Sequence[Kit], outputs: Path, work: Work) -> Iterator[Event]:
+    def events(self, r: Enhance, loaded_bundles: Sequence[LoadedBundle], outputs: Path, work: Work) -> Iterator[Event]:
         """What was remembered, or what `work` yields, which is then remembered."""
-        started, path = time.perf_counter(), self.folder / f"{key(r, kits)}.jsonl"
+        started, path = time.perf_counter(), self.folder / f"{key(r, loaded_bundles)}.jsonl"
         if known := self._known(path, outputs):
             for event in known:
                 if isinstance(event, Preview) and not (outputs / event.image).is_file():
@@ -75,9 +75,13 @@ class Remembered:
                 old.unlink(missing_ok=True)
 
 
-def key(r: Enhance, kits: Sequence[Kit]) -> str:
+def key(r: Enhance, loaded_bundles: Sequence[LoadedBundle]) -> str:
     """Of the photo's bytes, every setting, and the weights and arithmetic that engines would use."""
-    used = [(kit.engine.name, kit.bundle.part(role, kit.engine.formats)) for kit in kits for role in kit.bundle.roles]
+    used = [
+        (loaded.engine.name, loaded.bundle.part(role, loaded.engine.formats))
+        for loaded in loaded_bundles
+        for role in loaded.bundle.roles
+    ]
     parts = sorted((name, part.role, part.sha256, part.precision) for name, part in used)
     told = [METHOD, _digest(Path(r.image)), asdict(replace(r, image="", backend="")), parts]
     return hashlib.sha256(repr(told).encode()).hexdigest()

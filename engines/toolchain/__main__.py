@@ -21,7 +21,7 @@ from engines.errors import StudioError
 from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
 from engines.settings import Settings, SettingsError
 from engines.toolchain import build, recipe
-from engines.toolchain.compress.distill import Course
+from engines.toolchain.compress.distill import DistillOptions
 from engines.toolchain.sources.merge_lora import Addition
 from engines.toolchain.steps import Emit
 
@@ -72,14 +72,14 @@ def _make(args: argparse.Namespace, emit: Emit) -> Path:
     return out
 
 
-def _course(args: argparse.Namespace) -> Course | None:
+def _course(args: argparse.Namespace) -> DistillOptions | None:
     """SettingsError: it says half of what it takes."""
     if not args.distil and not args.captions:
         return None
     if not (args.prune and args.distil and args.captions):
         raise SettingsError("--distil STEPS goes with --prune SHARE and --captions FILE")
     lines = args.captions.read_text(encoding="utf-8").splitlines()
-    return Course(args.distil, tuple(line for line in lines if line.strip()), args.batch)
+    return DistillOptions(args.distil, tuple(line for line in lines if line.strip()), args.batch)
 
 
 def _arguments() -> argparse.Namespace:

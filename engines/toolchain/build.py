@@ -25,16 +25,16 @@ from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.roles import memory
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio.proof import Case
 from engines.toolchain import manifest, prompt_embeddings, report, sources, steps
 from engines.toolchain.compress import distill
-from engines.toolchain.compress.distill import Course
+from engines.toolchain.compress.distill import DistillOptions
 from engines.toolchain.export import export, parity
 from engines.toolchain.export.shared_weights import share_weights
 from engines.toolchain.manifest import Draft
 from engines.toolchain.quantize import calibration, fp16, quantize
-from engines.toolchain.quantize.out_of_core import Large
+from engines.toolchain.quantize.out_of_core import OutOfCore
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import Source, weights
 from engines.toolchain.sources.merge_lora import Addition
@@ -61,16 +61,18 @@ def build_portrait(
     """
     `base` is a folder as ZImagePipeline or StableDiffusionPipeline writes it, or a .safetensors of Stable Diffusion 1,
     with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`; or a bundle. `more` are fields of
-    Wish. BundleError: it is something else, or a graph is not its source's.
+    BuildOptions. BundleError: it is something else, or a graph is not its source's.
     """
-    return Builder(sources.portrait(base, about_file, checkpoints), _recipe(recipe), out, Wish(**more)).build(emit)
+    return Builder(sources.portrait(base, about_file, checkpoints), _recipe(recipe), out, BuildOptions(**more)).build(
+        emit
+    )
 
 
 def build_restorer(
     weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
 ) -> Bundle:
     """`weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx), or a bundle. BundleError."""
-    return Builder(sources.restorer(weights, about_file), _recipe(recipe), out, Wish(**more)).build(emit)
+    return Builder(sources.restorer(weights, about_file), _recipe(recipe), out, BuildOptions(**more)).build(emit)
 
 
 def build_detector(
@@ -78,7 +80,7 @@ def build_detector(
 ) -> Bundle:
     """`weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's graph. BundleError."""
     source = sources.detector(weights, about_file)
-    return Builder(source, _recipe(recipe), out, Wish(**{**more, "prove": False})).build(emit)
+    return Builder(source, _recipe(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
 
 
 def _recipe(name: str) -> Recipe:
@@ -87,7 +89,7 @@ def _recipe(name: str) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Wish:
+class BuildOptions:
     """
     `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser,
     which then loses the share `prune` and is taught again by `course`; `prove`: with proof and report.
@@ -97,7 +99,7 @@ class Wish:
     calibration: Path | None = None
     loras: tuple[Addition, ...] = ()
     prune: float = 0.0
-    course: Course | None = None
+    course: DistillOptions | None = None
     prove: bool = False
 
 
@@ -106,7 +108,7 @@ class Builder:
     source: Source
     recipe: Recipe
     out: Path
-    wish: Wish
+    wish: BuildOptions
 
     @property
     def work(self) -> Path:
@@ -205,7 +207,7 @@ class Builder:
         folder.mkdir()
         feeds, path = self._feeds(role), folder / "model.onnx"
         if part is not None and self._streamed(role):
-            outcome = Large(self.draft.origins(), part, how, self.draft.example(role), feeds).quantize(path, say)
+            outcome = OutOfCore(self.draft.origins(), part, how, self.draft.example(role), feeds).quantize(path, say)
         else:
             whole = self._whole(role, part, folder)
             outcome = quantize(whole, path, how, feeds, say)
@@ -243,20 +245,20 @@ class Builder:
     def _feeds(self, role: Role, count: int = 8) -> list[calibration.Feeds]:
         if role == "restorer":
             return calibration.of_faces(list(calibration.faces(self.wish.calibration, self._face_px)))
-        kit = self._reference() if any(map(self.recipe.alone, self.source.parts)) else self._exact()
+        loaded = self._reference() if any(map(self.recipe.alone, self.source.parts)) else self._exact()
         try:
-            return self._seen(role, kit, count)
+            return self._seen(role, loaded, count)
         finally:
-            kit.close()
+            loaded.close()
 
-    def _seen(self, role: Role, kit: Kit, count: int) -> list[calibration.Feeds]:
+    def _seen(self, role: Role, loaded: LoadedBundle, count: int) -> list[calibration.Feeds]:
         """The larger a network, the less there is time for: weights without ranges are judged by two steps alone."""
         if role == "text_encoder":
-            return calibration.words(self._some_prompts(count), kit)
+            return calibration.words(self._some_prompts(count), loaded)
         large = self._large("denoiser")
         if large and not self._static(role):
-            return calibration.trajectories(kit, self._some_prompts(1), most_steps=2)[role]
-        return calibration.trajectories(kit, self._some_prompts(min(count, 3) if large else count))[role]
+            return calibration.trajectories(loaded, self._some_prompts(1), most_steps=2)[role]
+        return calibration.trajectories(loaded, self._some_prompts(min(count, 3) if large else count))[role]
 
     @property
     def _face_px(self) -> int:
@@ -272,16 +274,16 @@ class Builder:
         prompt_embeddings.write(self._reference(), prompts, self.work / EMBEDDINGS)
         return {"prompts": len(prompts), "bytes": size_bytes(self.work / EMBEDDINGS)}
 
-    def _reference(self) -> Kit:
+    def _reference(self) -> LoadedBundle:
         """PyTorch, where there is a source; else ONNX Runtime on the graph that was given."""
         if all(map(self.draft.origin, self.source.parts)):
-            return Kit(self.draft.origins(), backends.engine("torch"))
+            return LoadedBundle(self.draft.origins(), backends.engine("torch"))
         return self._exact()
 
-    def _exact(self) -> Kit:
+    def _exact(self) -> LoadedBundle:
         bundle = self.draft.bundle()
         parts = tuple(part for part in bundle.parts if part.precision == "fp32")
-        return Kit(replace(bundle, parts=parts), backends.engine("ort"))
+        return LoadedBundle(replace(bundle, parts=parts), backends.engine("ort"))
 
     def _draw_proof(self, say: Say) -> dict[str, Any]:
         folder = self.work / PROOF

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.roles.loaded import Kit, stored_name
+from engines.roles.loaded import LoadedBundle, stored_name
 
 
-def write(kit: Kit, prompts: Sequence[str], path: Path) -> None:
+def write(loaded: LoadedBundle, prompts: Sequence[str], path: Path) -> None:
     """One array (1, T, D) a prompt, as the kit's text encoder gives it, under kit.stored_name."""
-    np.savez(path, allow_pickle=False, **{stored_name(prompt): kit.text.encode(prompt) for prompt in prompts})
+    np.savez(path, allow_pickle=False, **{stored_name(prompt): loaded.text.encode(prompt) for prompt in prompts})

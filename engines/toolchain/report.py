@@ -17,7 +17,7 @@ from engines import backends, images
 from engines.bundle import Bundle
 from engines.faces.retouch import Pixels
 from engines.messages import CREDIT
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.studio.proof import Case, Proof
 from engines.toolchain.steps import Say
@@ -25,16 +25,16 @@ from engines.toolchain.steps import Say
 SEED = 4100  # of the proof's first picture
 
 
-def write_proof(kit: Kit, folder: Path, cases: Sequence[Case], say: Say) -> dict[str, Any]:
+def write_proof(loaded: LoadedBundle, folder: Path, cases: Sequence[Case], say: Say) -> dict[str, Any]:
     """What the reference, a kit that rounds nothing, makes of each case."""
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases:
             source = replace(case, face=str((folder / case.face).resolve())) if case.face else case
-            images.write_png(folder / case.want, proof.make(kit, source, Path(scratch)).picture)
+            images.write_png(folder / case.want, proof.make(loaded, source, Path(scratch)).picture)
             say(case.prompt or case.face)
-    kit.close()
-    widths = {part.precision for part in kit.bundle.parts}
-    told = asdict(Proof(f"{kit.engine.probe().runtime} {' '.join(sorted(widths))}", tuple(cases)))
+    loaded.close()
+    widths = {part.precision for part in loaded.bundle.parts}
+    told = asdict(Proof(f"{loaded.engine.probe().runtime} {' '.join(sorted(widths))}", tuple(cases)))
     (folder / "proof.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"reference": told["reference"], "cases": len(cases)}
 

@@ -18,8 +18,8 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final
 from engines.messages.status import Status
 from engines.studio import DETECTOR, Cancelled, Studio
-from engines.worker.builds import Workshop
-from engines.worker.inventory import Survey, cannot_build, sources, strays, survey
+from engines.worker.builds import BackgroundJobs
+from engines.worker.inventory import Inventory, cannot_build, sources, strays, survey
 
 log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
@@ -37,7 +37,7 @@ class Runner(Protocol):
 class Announced:
     """A workshop whose new bundle is on the shelf of every page before the page hears that it is finished."""
 
-    workshop: Workshop
+    workshop: BackgroundJobs
     refresh: Callable[[], None]
 
     def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
@@ -79,10 +79,10 @@ class EmbeddedWorker:
     """
 
     def __init__(
-        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: Workshop | None = None
+        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: BackgroundJobs | None = None
     ) -> None:
         self.queue, self.studio, self.shelf, self.backend, self.workshop = queue, studio, shelf, backend, workshop
-        self.known: Survey = ((), ())
+        self.known: Inventory = ((), ())
         self._stopping, self._changed = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if workshop is not None:
@@ -138,8 +138,8 @@ class EmbeddedWorker:
         try:
             for name in DEFAULTS:
                 wanted = "auto" if name == DETECTOR else self.backend  # which any engine runs for all of them
-                kit, reason = self.studio.kits.take(name, wanted)
-                kit.load_all()
+                loaded, reason = self.studio.loaded_bundles.take(name, wanted)
+                loaded.load_all()
                 log.info("%s: %s", name, reason)
         except StudioError as exc:
             log.error("%s", exc)

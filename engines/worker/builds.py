@@ -35,7 +35,7 @@ PROJECT = Path(__file__).parents[2]
 Cancelled = Callable[[], bool]
 
 
-class Workshop:
+class BackgroundJobs:
     """
     Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what they may wear; `known` are this
     machine's verdicts, `endpoint` the address of a hub in the place of huggingface.co.

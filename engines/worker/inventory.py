@@ -16,7 +16,7 @@ from engines.errors import StudioError
 from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus
 
 log = logging.getLogger(__name__)
-Survey = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
+Inventory = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
 UNET, HEADER_BYTES = b'"model.diffusion_model.', 2_000_000  # a name in the header of Stable Diffusion's files
 NEEDED_TO_BUILD = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_dtypes")
 CHECKPOINTS = (".pth", ".safetensors", ".onnx")
@@ -24,7 +24,7 @@ CARD_BYTES = 20_000
 KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detector"}
 
 
-def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Survey:
+def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Inventory:
     probes = [(engine.name, engine.probe()) for engine in backends.engines()]
     engines = tuple(EngineStatus(name, probe.ok, probe.device, probe.reason) for name, probe in probes)
     return engines, tuple(_bundle_status(bundle, backend, known) for bundle in readable(shelf))

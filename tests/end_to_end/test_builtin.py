@@ -126,20 +126,20 @@ def test_the_encoder_is_the_decoders_way_back(
     studio: Studio, builtin: Path, name: str, picture: str, least_db: float
 ) -> None:
     """What the decoder has drawn comes back; the last was blurred and made noisy meanwhile."""
-    kit, _ = studio.kits.take("portrait", name)
+    loaded, _ = studio.loaded_bundles.take("portrait", name)
     before = images.read(builtin / picture)
-    latents = kit.encoder.encode(before)
+    latents = loaded.encoder.encode(before)
     assert latents.shape == (1, 16, before.shape[0] // 16, before.shape[1] // 16) and latents.dtype == np.float32
-    assert psnr_db(kit.decoder.decode(latents).astype(float), before) >= least_db
+    assert psnr_db(loaded.decoder.decode(latents).astype(float), before) >= least_db
 
 
 @pytest.mark.parametrize("i", [0, 7])
 def test_a_photograph_goes_through_the_autoencoder(studio: Studio, shared: Path, i: int) -> None:
     """It has never seen one: 27.0 dB on average of the 48, 24.2 at least."""
-    kit, _ = studio.kits.take("portrait", "ort")
+    loaded, _ = studio.loaded_bundles.take("portrait", "ort")
     photo = images.read(photo_of(shared, i))
     before = init_image.fitted(photo, 256, 256, [])
-    assert psnr_db(kit.decoder.decode(kit.encoder.encode(before)).astype(float), before) >= 24
+    assert psnr_db(loaded.decoder.decode(loaded.encoder.encode(before)).astype(float), before) >= 24
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.6, 0.9])
@@ -196,8 +196,8 @@ def test_one_seed_is_one_picture_on_every_engine(studio: Studio, tmp_path: Path,
         pytest.skip(f"only {', '.join(engines_present())} is here")
     pictures = {}
     for name in engines_present():
-        alone = Studio(studio.kits.shelf, tmp_path / name)
-        alone.kits.loaded = studio.kits.loaded  # weights are loaded once
+        alone = Studio(studio.loaded_bundles.shelf, tmp_path / name)
+        alone.loaded_bundles.loaded = studio.loaded_bundles.loaded  # weights are loaded once
         _, pictures[name] = result(alone, Generate(prompt, seed=11, backend=name, preview="off"), tmp_path)
     reference = pictures.pop("ort")
     for name, picture in pictures.items():

@@ -70,8 +70,8 @@ def restored(studio: Studio, folder: Path, picture: Pixels, **controls: Any) -> 
 
 
 def everybody(studio: Studio, picture: Pixels) -> list[NDArray[np.float64]]:
-    kit, _ = studio.kits.take(DETECTOR, "auto")
-    return [face.landmarks for face in kit.detector.find(picture)]
+    loaded, _ = studio.loaded_bundles.take(DETECTOR, "auto")
+    return [face.landmarks for face in loaded.detector.find(picture)]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from engines import images
 from engines.backends import Engine, Probe, Session, engine
 from engines.bundle import PROOF, Bundle, Face, Format, Part, Role, Sampling, Text, digest
 from engines.bundle.signatures import SIGNATURES, Array
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio.proof import Case, Proof, make
 
 STRIDE = 8
@@ -200,10 +200,10 @@ def add_proof(bundle: Bundle, cases: Sequence[Case], reference: Engine | None = 
     """The bundle with what the reference makes of each case as its proof. A case's face must lie in proof/ already."""
     folder = bundle.root / PROOF
     folder.mkdir(exist_ok=True)
-    kit = Kit(bundle, reference or FakeEngine())
+    loaded = LoadedBundle(bundle, reference or FakeEngine())
     for case in cases:
         with tempfile.TemporaryDirectory() as scratch:
-            images.write_png(folder / case.want, make(kit, case, Path(scratch)).picture)
+            images.write_png(folder / case.want, make(loaded, case, Path(scratch)).picture)
     (folder / "proof.json").write_text(json.dumps(asdict(Proof("fake 1.0 fp32", tuple(cases)))), encoding="utf-8")
     manifest = json.loads((bundle.root / "bundle.json").read_text(encoding="utf-8"))
     return write_manifest(bundle.root, {**manifest, "extras": {PROOF: digest(folder)}})

@@ -109,7 +109,7 @@ def gpen() -> GPEN:
     return net
 
 
-class Remembered:
+class RestoreCache:
     """
     The toolchain's export, which takes seconds, done once in a run for the same weights under the same treatment. What
     it is given back is a copy of the file that it wrote then.
@@ -130,7 +130,7 @@ class Remembered:
             self.kept[told.hexdigest()] = path.read_bytes()
 
 
-remembered = Remembered()
+remembered = RestoreCache()
 LOADED_FROM = "/home/somebody/checkpoints"  # diffusers notes it down in config.json
 CARD = "# A tiny model\n"
 

@@ -19,7 +19,7 @@ from tests.support.http import SKETCH
 from webui import follow as following
 from webui.follow import follow, resume
 from webui.i18n import words
-from webui.stream import Scene
+from webui.stream import JobView
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
@@ -57,14 +57,14 @@ def work_off(queue: SqliteQueue, *events: Event) -> None:
         queue.publish(job, event)
 
 
-def statuses(scenes: Iterator[Scene]) -> list[str]:
+def statuses(scenes: Iterator[JobView]) -> list[str]:
     return [scene.status for scene in scenes]
 
 
 def test_a_waiting_job_counts_down_to_its_turn(queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "LOOK_S", 0.0)
     jobs = [queue.submit(ASKED) for _ in range(3)]
-    scenes = follow(queue, jobs[2], Scene(caption="a woman"))
+    scenes = follow(queue, jobs[2], JobView(caption="a woman"))
     ahead = []
     for _ in range(2):
         scene = next(scenes)
@@ -79,18 +79,18 @@ def test_a_running_job_is_ahead_of_a_waiting_one(queue: SqliteQueue) -> None:
     queue.submit(ASKED)
     second = queue.submit(ASKED)
     claim(queue)
-    assert next(follow(queue, second, Scene())).facts == {"ahead": 1}
+    assert next(follow(queue, second, JobView())).facts == {"ahead": 1}
 
 
 def test_a_job_that_is_first_in_line_does_not_wait(queue: SqliteQueue) -> None:
-    assert next(follow(queue, queue.submit(ASKED), Scene())).status == "stage_load"
+    assert next(follow(queue, queue.submit(ASKED), JobView())).status == "stage_load"
 
 
-def test_every_event_is_a_scene_and_the_last_one_ends_it(queue: SqliteQueue, within: Within[list[Scene]]) -> None:
+def test_every_event_is_a_scene_and_the_last_one_ends_it(queue: SqliteQueue, within: Within[list[JobView]]) -> None:
     job_id = queue.submit(ASKED)
     worker = threading.Thread(target=work_off, args=(queue, *EVENTS))
     worker.start()
-    scenes = within(20, lambda: list(follow(queue, job_id, Scene())))
+    scenes = within(20, lambda: list(follow(queue, job_id, JobView())))
     worker.join()
     assert len(scenes) == 1 + len(EVENTS)
     assert [scene.status for scene in scenes[1:]] == ["stage_load", *["stage_denoise"] * 3, "stage_done_one"]
@@ -98,10 +98,10 @@ def test_every_event_is_a_scene_and_the_last_one_ends_it(queue: SqliteQueue, wit
     assert scenes[-1].current and scenes[-1].current.image == "outputs_1.png"
 
 
-def test_scenes_come_when_events_do_and_not_at_the_end(queue: SqliteQueue, within: Within[Scene]) -> None:
+def test_scenes_come_when_events_do_and_not_at_the_end(queue: SqliteQueue, within: Within[JobView]) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
-    scenes = follow(queue, job_id, Scene())
+    scenes = follow(queue, job_id, JobView())
     next(scenes)
     for event, status in ((EVENTS[0], "stage_load"), (EVENTS[1], "stage_denoise")):
         queue.publish(job, event)
@@ -112,7 +112,7 @@ def test_a_job_cancelled_while_it_waits_ends_the_line(queue: SqliteQueue, monkey
     monkeypatch.setattr(following, "LOOK_S", 0.0)
     queue.submit(ASKED)
     second = queue.submit(ASKED)
-    scenes = follow(queue, second, Scene())
+    scenes = follow(queue, second, JobView())
     assert next(scenes).status == "stage_waiting"
     queue.cancel(second)
     *_, last = scenes
@@ -121,13 +121,13 @@ def test_a_job_cancelled_while_it_waits_ends_the_line(queue: SqliteQueue, monkey
 
 def test_an_unknown_job_cannot_be_followed(queue: SqliteQueue) -> None:
     with pytest.raises(NotFoundError):
-        list(follow(queue, "0" * 32, Scene()))
+        list(follow(queue, "0" * 32, JobView()))
 
 
 def test_a_page_that_comes_back_is_shown_the_end_at_once(queue: SqliteQueue) -> None:
     job_id = queue.submit(ASKED)
     work_off(queue, *EVENTS)
-    (only,) = resume(queue, job_id, Scene())
+    (only,) = resume(queue, job_id, JobView())
     assert (only.state, only.status, only.seed) == ("done", "stage_done_one", 3)
     assert only.current and only.current.image == "outputs_1.png"
     assert only.tiles[0].tiny_s == 0.2, "what it went through is known too"
@@ -137,7 +137,7 @@ def test_a_page_that_comes_back_is_shown_the_end_at_once(queue: SqliteQueue) -> 
 def test_a_page_that_comes_back_is_shown_how_it_failed(queue: SqliteQueue, failed: Failed) -> None:
     job_id = queue.submit(ASKED)
     work_off(queue, *EVENTS[:3], failed)
-    (only,) = resume(queue, job_id, Scene())
+    (only,) = resume(queue, job_id, JobView())
     assert (only.state, only.code) == ("failed", failed.code)
 
 
@@ -148,7 +148,7 @@ def test_a_page_that_comes_back_to_a_running_job_catches_up_and_goes_on(
     job = claim(queue)
     for event in EVENTS[:3]:
         queue.publish(job, event)
-    scenes = resume(queue, job_id, Scene())
+    scenes = resume(queue, job_id, JobView())
     assert statuses(itertools.islice(scenes, 4)) == ["stage_load", "stage_load", "stage_denoise", "stage_denoise"]
     for event in EVENTS[3:]:
         queue.publish(job, event)
@@ -157,20 +157,20 @@ def test_a_page_that_comes_back_to_a_running_job_catches_up_and_goes_on(
 
 def test_a_page_that_comes_back_to_a_waiting_job_waits_on(queue: SqliteQueue) -> None:
     queue.submit(ASKED)
-    assert next(resume(queue, queue.submit(ASKED), Scene())).facts == {"ahead": 1}
+    assert next(resume(queue, queue.submit(ASKED), JobView())).facts == {"ahead": 1}
 
 
 @pytest.mark.parametrize("job_id", ["", "0" * 32, "'; DROP TABLE job; --", "x" * 100_000])
 def test_a_page_that_comes_back_to_nothing_sees_nothing(queue: SqliteQueue, job_id: str) -> None:
     kept = queue.submit(ASKED)
-    assert list(resume(queue, job_id, Scene())) == []
+    assert list(resume(queue, job_id, JobView())) == []
     assert queue.job(kept).state == "queued"
 
 
 def test_a_page_that_goes_away_does_not_stop_the_job(queue: SqliteQueue) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
-    scenes = follow(queue, job_id, Scene())
+    scenes = follow(queue, job_id, JobView())
     next(scenes)
     queue.publish(job, EVENTS[0])
     next(scenes)

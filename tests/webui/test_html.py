@@ -21,7 +21,7 @@ from webui.panels import history
 from webui.panels.engines import build, compare, overview
 from webui.panels.portrait import cards_html
 from webui.panels.restore import single
-from webui.stream import Scene, scene_html
+from webui.stream import JobView, job_html
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -43,18 +43,18 @@ TAME = "words"
 def everywhere(text: str, say: Callable[..., str]) -> list[str]:
     """Every piece of HTML that is made of words, with these words in every place that a stranger or a file can fill."""
     scenes = (
-        play(*ONE[:-1], replace_reason(text), scene=Scene(state="running", caption=text)),
-        play(Preview(1, text, 0.4), Preview(1, text, 0.4, "tiny", 2), scene=Scene(caption=text)),
-        play(Preview(0, text), Final((text,), 0, 1.0, text, text), scene=Scene(task="enhance")),
-        play(Preview(0, text), Final((text,), 0, 1.0, text, text, faces=faces(text)), scene=Scene(task="enhance")),
-        play(Preview(0, text), Failed("no_face", text), scene=Scene(task="enhance")),
+        play(*ONE[:-1], replace_reason(text), scene=JobView(state="running", caption=text)),
+        play(Preview(1, text, 0.4), Preview(1, text, 0.4, "tiny", 2), scene=JobView(caption=text)),
+        play(Preview(0, text), Final((text,), 0, 1.0, text, text), scene=JobView(task="enhance")),
+        play(Preview(0, text), Final((text,), 0, 1.0, text, text, faces=faces(text)), scene=JobView(task="enhance")),
+        play(Preview(0, text), Failed("no_face", text), scene=JobView(task="enhance")),
         play(Preview(1, text), Final((text, text), 1, 1.0, text, text, "tiny")),
         play(Failed("engine_failed", text, {"engine": text})),
         play(Failed("bad_option", text, {"field": text, "value": text, "allowed": text})),
         play(Failed("not_found", text, {"name": text, "what": text})),
         play(Failed(text, text, {"engine": text})),
     )
-    drawn = [scene_html(scene, say) for scene in scenes]
+    drawn = [job_html(scene, say) for scene in scenes]
     return drawn + panels(text, say) + workbench(text, say) + photographs(text, say)
 
 
@@ -84,7 +84,7 @@ def workbench(text: str, say: Callable[..., str]) -> list[str]:
     """What is shown of a build and of a comparison."""
     built = play(Note("x"), Final((), 0, 1.0, text, text), scene=build.START)
     failed = play(Failed("not_found", text, {"name": text, "what": text}), scene=build.START)
-    drawn = play(*ONE[:-1], replace_reason(text), scene=Scene(state="running", caption=text))
+    drawn = play(*ONE[:-1], replace_reason(text), scene=JobView(state="running", caption=text))
     kept = play(Preview(1, text, 0.4), Final((text,), 1, 1.0, text, text, "tiny"))
     sides = [(compare.side_title(k, text, say), scene) for k, scene in enumerate((drawn, kept))]
     return [

@@ -20,14 +20,16 @@ from engines.messages import (
 )
 from tests.support.http import tree
 from webui.i18n import LANGUAGES, words
-from webui.stream import LOG_LINES, Scene, Tile, advance, scene_html, status_text, waiting
+from webui.stream import LOG_LINES, JobView, Tile, advance, job_html, status_text, waiting
 
 ZH, EN = words("zh"), words("en")
 PICTURE = "outputs_20260102030405.png"
 
 
-def play(*events: Event, scene: Scene | None = None) -> Scene:
-    return reduce(advance, events, scene or Scene(state="running", caption="a woman", ratio=2 / 3, status="stage_load"))
+def play(*events: Event, scene: JobView | None = None) -> JobView:
+    return reduce(
+        advance, events, scene or JobView(state="running", caption="a woman", ratio=2 / 3, status="stage_load")
+    )
 
 
 def denoise(step: int, total: int = 4, eta_s: float | None = None, picture: int = 1, pictures: int = 1) -> Progress:
@@ -75,7 +77,7 @@ def test_each_decoder_is_named_with_the_time_it_first_showed_something() -> None
     done = play(*ONE)
     assert done.tiles == (Tile(PICTURE, "vae", 4, tiny_s=0.4, vae_s=1.9, finished=True),)
     assert (done.seed, done.reason) == (77, "ort on CPU")
-    html = scene_html(done, EN)
+    html = job_html(done, EN)
     assert "TAESD preview · 0.4 s" in html and "Full VAE · 1.9 s" in html
     assert "seed 77" in html and "Engine: ort on CPU" in html
 
@@ -84,8 +86,8 @@ def test_each_decoder_is_named_with_the_time_it_first_showed_something() -> None
     ("say", "preview", "full"), [(ZH, "TAESD 预览", "完整 VAE"), (EN, "TAESD preview", "Full VAE")]
 )
 def test_the_page_says_which_decoder_drew_what_it_shows(say: Callable[..., str], preview: str, full: str) -> None:
-    def badge(scene: Scene) -> str:
-        return scene_html(scene, say).split('class="badge')[1].split(">")[1].split("<")[0]
+    def badge(scene: JobView) -> str:
+        return job_html(scene, say).split('class="badge')[1].split(">")[1].split("<")[0]
 
     assert badge(play(*ONE[:4])).startswith(preview) and badge(play(*ONE[:10])).startswith(preview)
     assert badge(play(*ONE[:11])) == badge(play(*ONE)) == full
@@ -122,30 +124,30 @@ def test_the_line_of_four_names_the_picture(say: Callable[..., str], line: str) 
 
 
 def test_a_strip_shows_every_picture_and_lets_each_be_chosen() -> None:
-    strip = tree(scene_html(play(*many()), EN)).all("button")
+    strip = tree(job_html(play(*many()), EN)).all("button")
     assert [button["data-show"] for button in strip if "data-show" in button] == [
         f"outputs_{k}.png" for k in range(1, 5)
     ]
     assert all(button["aria-label"] and button["type"] == "button" for button in strip if "data-show" in button)
-    assert not [b for b in tree(scene_html(play(*ONE), EN)).all("button") if "data-show" in b], "one needs no strip"
+    assert not [b for b in tree(job_html(play(*ONE), EN)).all("button") if "data-show" in b], "one needs no strip"
 
 
 def test_preview_only_offers_to_develop() -> None:
     only = (*ONE[:10], Preview(4, PICTURE, 1.4, "tiny"), Final((PICTURE,), 77, 1.5, "ort", "", "tiny"))
     done = play(*only)
     assert (done.status, done.tiles[0].shown_by, done.tiles[0].vae_s) == ("stage_kept", "tiny", None)
-    develop = [button for button in tree(scene_html(done, ZH)).all("button") if "data-develop" in button]
+    develop = [button for button in tree(job_html(done, ZH)).all("button") if "data-develop" in button]
     assert [button["data-develop"] for button in develop] == [PICTURE]
-    assert "TAESD" in scene_html(done, ZH) and "完整 VAE</span>" not in scene_html(done, ZH)
-    assert "data-develop" not in scene_html(play(*ONE), ZH), "what the full decoder drew is developed"
+    assert "TAESD" in job_html(done, ZH) and "完整 VAE</span>" not in job_html(done, ZH)
+    assert "data-develop" not in job_html(play(*ONE), ZH), "what the full decoder drew is developed"
 
 
 def test_a_developed_picture() -> None:
     events = (Progress("load", 0, 1), Progress("decode", 0, 1), Final((PICTURE,), 9, 0.81, "ort", "why"))
-    done = play(*events, scene=Scene(task="develop", state="running"))
+    done = play(*events, scene=JobView(task="develop", state="running"))
     assert (done.state, done.status, done.tiles[0].image) == ("done", "stage_developed", PICTURE)
     assert status_text(done, EN) == "✅ Developed in 0.8 s"
-    assert "data-develop" not in scene_html(done, EN)
+    assert "data-develop" not in job_html(done, EN)
 
 
 RESTORATION: tuple[Event, ...] = (
@@ -157,27 +159,27 @@ RESTORATION: tuple[Event, ...] = (
 
 
 def test_a_restoration_shows_the_photo_at_once_and_then_both() -> None:
-    start = Scene(task="enhance", state="running", status="stage_load")
+    start = JobView(task="enhance", state="running", status="stage_load")
     meanwhile, done = play(*RESTORATION[:3], scene=start), play(*RESTORATION, scene=start)
-    assert [image["src"] for image in tree(scene_html(meanwhile, EN)).all("img")] == ["/outputs/preview_before.webp"]
-    assert 'type="range"' not in scene_html(meanwhile, EN)
-    assert [image["src"] for image in tree(scene_html(done, EN)).all("img")] == [
+    assert [image["src"] for image in tree(job_html(meanwhile, EN)).all("img")] == ["/outputs/preview_before.webp"]
+    assert 'type="range"' not in job_html(meanwhile, EN)
+    assert [image["src"] for image in tree(job_html(done, EN)).all("img")] == [
         "/outputs/preview_before.webp", f"/outputs/{PICTURE}",
     ]  # fmt: skip
     assert status_text(done, ZH) == ZH("stage_restored", seconds="1.3")
-    assert "seed" not in scene_html(done, EN), "a restoration has none"
+    assert "seed" not in job_html(done, EN), "a restoration has none"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_before_and_after_are_compared_by_a_labelled_range(language: str) -> None:
     """A range input can be moved by keyboard, and its label is read out."""
     say = words(language)
-    done = play(*RESTORATION, scene=Scene(task="enhance"))
-    (slider,) = tree(scene_html(done, say)).all("input")
+    done = play(*RESTORATION, scene=JobView(task="enhance"))
+    (slider,) = tree(job_html(done, say)).all("input")
     assert slider["type"] == "range"
     assert (slider["min"], slider["max"], slider["value"]) == ("0", "100", "50")
     assert slider["aria-label"] == say("restore_compare")
-    assert {image["alt"] for image in tree(scene_html(done, say)).all("img")} == {
+    assert {image["alt"] for image in tree(job_html(done, say)).all("img")} == {
         say("restore_before"),
         say("restore_after"),
     }
@@ -213,20 +215,20 @@ def test_a_failure_in_the_middle_says_what_to_do_and_keeps_the_picture_so_far(
     failed = play(*ONE[:6], Failed(code, "/secret/detail", facts))
     line = status_text(failed, ZH)
     assert line.startswith("❌ ") and part in line
-    html = scene_html(failed, ZH)
+    html = job_html(failed, ZH)
     assert "/secret/detail" not in html, "details are for the log"
     assert "preview_2.webp" in html and "is-failed" in html
     assert failed.eta_s is None and "<progress" not in html
 
 
 def test_a_failure_before_anything_was_drawn_leaves_an_empty_frame() -> None:
-    html = scene_html(play(ONE[0], Failed("empty_prompt", "")), EN)
+    html = job_html(play(ONE[0], Failed("empty_prompt", "")), EN)
     assert not tree(html).all("img")
     assert EN("error_empty_prompt") in html
 
 
 def test_the_waiting_line_and_its_end() -> None:
-    scene = waiting(Scene(caption="x"), 3)
+    scene = waiting(JobView(caption="x"), 3)
     assert status_text(scene, EN) == "Waiting: 3 jobs ahead"
     assert (scene.state, waiting(scene, 0).status, waiting(scene, 0).facts) == ("running", "stage_load", {})
 
@@ -246,7 +248,7 @@ def test_percent_and_time_left_are_in_the_line(eta_s: float, zh: str, en: str) -
     scene = play(ONE[0], denoise(3, 8, eta_s))
     assert status_text(scene, ZH).endswith(f"3/8 · 34% · {zh}")
     assert status_text(scene, EN).endswith(f"3/8 · 34% · {en}")
-    (bar,) = tree(scene_html(scene, EN)).all("progress")
+    (bar,) = tree(job_html(scene, EN)).all("progress")
     assert (bar["max"], bar["value"]) == ("100", "34")
 
 
@@ -255,23 +257,23 @@ def test_an_unknown_time_left_is_not_invented() -> None:
 
 
 def test_an_idle_stage_says_how_to_begin() -> None:
-    assert EN("stage_empty") in scene_html(Scene(), EN)
-    assert EN("restore_empty") in scene_html(Scene(task="enhance", status="restore_empty"), EN)
+    assert EN("stage_empty") in job_html(JobView(), EN)
+    assert EN("restore_empty") in job_html(JobView(task="enhance", status="restore_empty"), EN)
 
 
 def test_the_status_is_announced_and_the_picture_described() -> None:
-    parsed = tree(scene_html(play(*ONE), EN))
+    parsed = tree(job_html(play(*ONE), EN))
     assert [p for p in parsed.all("p") if p.get("role") == "status"]
     assert parsed.all("img")[0]["alt"] == "a woman"
 
 
 def test_the_finished_picture_can_be_downloaded_under_its_name() -> None:
-    link = next(a for a in tree(scene_html(play(*ONE), EN)).all("a") if "download" in a)
+    link = next(a for a in tree(job_html(play(*ONE), EN)).all("a") if "download" in a)
     assert (link["href"], link["download"]) == (f"/outputs/{PICTURE}", PICTURE)
-    assert "download" not in scene_html(play(*ONE[:9]), EN), "a preview is no result"
+    assert "download" not in job_html(play(*ONE[:9]), EN), "a preview is no result"
 
 
-BUILD = Scene(task="build")
+BUILD = JobView(task="build")
 
 
 def test_a_build_from_first_to_last() -> None:
@@ -322,16 +324,16 @@ def test_a_build_that_waits_or_begins_does_not_speak_of_pictures() -> None:
 
 def test_an_end_without_pictures_draws_none() -> None:
     for task in ("build", "generate", "enhance", "develop"):
-        done = play(Final((), 0, 1.0, "x", "why"), scene=Scene(task=task, state="running"))
+        done = play(Final((), 0, 1.0, "x", "why"), scene=JobView(task=task, state="running"))
         assert done.state == "done" and done.current is None
-        assert not tree(scene_html(done, EN)).all("img")
+        assert not tree(job_html(done, EN)).all("img")
 
 
 def restoring(step: int, total: int) -> Progress:
     return Progress("restore", step, total, 3.0 if step else None)
 
 
-ENHANCE = Scene(task="enhance", state="running")
+ENHANCE = JobView(task="enhance", state="running")
 
 
 def test_the_face_that_is_being_restored_is_named() -> None:
@@ -344,7 +346,7 @@ def test_the_face_that_is_being_restored_is_named() -> None:
     assert shown == sorted(shown) and shown[-1] < 1
 
 
-def finished(*states: str) -> Scene:
+def finished(*states: str) -> JobView:
     faces = tuple(FaceReport((0.1, 0.2, 0.3, 0.4), state, 70, "already sharp") for state in states)  # type: ignore[arg-type]
     final = Final(("outputs_1-奶奶.jpg",), 0, 1.0, "ort", faces=faces)
     return play(Preview(0, "preview_1.webp"), final, scene=ENHANCE)
@@ -358,28 +360,28 @@ def test_a_photo_whose_faces_were_left_alone_is_not_called_restored() -> None:
 
 
 def test_each_face_has_a_mark_on_the_picture_and_a_line_beneath() -> None:
-    parsed = tree(scene_html(finished("restored", "skipped"), EN))
+    parsed = tree(job_html(finished("restored", "skipped"), EN))
     marks = [span["class"] for span in parsed.all("span") if span.get("style")]
     assert marks == ["face is-restored", "face is-skipped"] and len(parsed.all("li")) == 2
     (box,) = [div["class"] for div in parsed.all("div") if div.get("class", "").startswith("compare")]
     assert box == "compare fits", "as large as its pictures, or the marks would lie elsewhere"
-    assert not [span for span in tree(scene_html(play(*ONE), EN)).all("span") if span.get("style")]
+    assert not [span for span in tree(job_html(play(*ONE), EN)).all("span") if span.get("style")]
 
 
 def test_a_name_in_any_script_is_an_address() -> None:
-    links = {a["href"]: a.get("download") for a in tree(scene_html(finished("restored"), EN)).all("a")}
+    links = {a["href"]: a.get("download") for a in tree(job_html(finished("restored"), EN)).all("a")}
     assert links == {"/outputs/outputs_1-%E5%A5%B6%E5%A5%B6.jpg": None} or "outputs_1-奶奶.jpg" in links.values()
     assert all(href.isascii() for href in links)
 
 
 def test_only_a_photo_without_a_face_offers_a_way_out() -> None:
     for code, there in (("no_face", True), ("bad_image", False), ("cancelled", False)):
-        buttons = tree(scene_html(play(Failed(code, ""), scene=ENHANCE), EN)).all("button")
+        buttons = tree(job_html(play(Failed(code, ""), scene=ENHANCE), EN)).all("button")
         assert any("data-anyway" in button for button in buttons) is there
 
 
 def test_a_lora_that_could_not_be_loaded_is_told_beside_the_picture() -> None:
     final = Final(("outputs_1.png",), 7, 2.0, "torch", "torch on CPU", without=("glow", "<b>"))
-    html = scene_html(play(final), ZH)
+    html = job_html(play(final), ZH)
     assert "LoRA 加载失败" in html and "glow" in html and "<b>" not in html
     assert "outputs_1.png" in html

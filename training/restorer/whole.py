@@ -49,9 +49,9 @@ def _large(picture: Picture) -> Picture:
 
 def through_the_network(studio: Studio, photo: Picture) -> Picture:
     """Resize to 256 and back."""
-    kit, _ = studio.kits.take("restorer", "auto")
+    loaded, _ = studio.loaded_bundles.take("restorer", "auto")
     small = cv2.resize(photo, (NETWORK_PX, NETWORK_PX), interpolation=cv2.INTER_AREA)
-    after = kit.restorer.restore(np.asarray(small, dtype=np.uint8))
+    after = loaded.restorer.restore(np.asarray(small, dtype=np.uint8))
     return np.asarray(cv2.resize(after, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 

@@ -13,7 +13,7 @@ from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
 from webui.i18n import Words, spoken
 from webui.stream import Tile, actions_html, address
-from webui.widgets.panel_context import Desk
+from webui.widgets.panel_context import PanelContext
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
 REUSE = """element.addEventListener('click', (event) => {
@@ -30,12 +30,12 @@ class View:
     tab: gr.Tab
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
-    gr.Markdown(desk.i18n("history_title"), elem_classes="label")
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
+    gr.Markdown(context.i18n("history_title"), elem_classes="label")
     grid = gr.HTML(elem_id="history", js_on_load=REUSE)
 
     def refresh(request: gr.Request) -> str:
-        made = (job for job in desk.queue.finished(LOOKED_AT) if _shows_something(job, desk.queue.folder))
+        made = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
         return grid_html(list(islice(made, SHOWN)), spoken(request.headers.get("accept-language")))
 
     tab.select(refresh, None, [grid], show_progress="hidden")

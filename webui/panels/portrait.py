@@ -14,10 +14,10 @@ from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
 from engines.messages.status import BundleStatus
 from webui.follow import follow, resume
 from webui.i18n import Words, spoken
-from webui.stream import Scene, scene_html
+from webui.stream import JobView, job_html
 from webui.uploads import Upload
 from webui.widgets import init_image, loras
-from webui.widgets.panel_context import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed
+from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, cancel_pressed, parsed
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
@@ -52,7 +52,7 @@ class View:
     any_seed: gr.Button
     same_seed: gr.Button
     preview: gr.Radio
-    wardrobe: gr.Accordion
+    lora_accordion: gr.Accordion
     loras: loras.View
     start: init_image.StartPhoto
     stage: gr.HTML
@@ -61,31 +61,31 @@ class View:
     picked: gr.State
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-            parts = _main_controls(desk)
-            with gr.Accordion(desk.i18n("portrait_more"), open=False):
-                parts |= _more_controls(desk)
-            with gr.Accordion(desk.i18n("loras_title"), open=False, elem_id="wardrobe") as wardrobe:
-                worn = loras.build(desk, "loras_choose", "loras_choose_hint", "loras")
+            parts = _main_controls(context)
+            with gr.Accordion(context.i18n("portrait_more"), open=False):
+                parts |= _more_controls(context)
+            with gr.Accordion(context.i18n("loras_title"), open=False, elem_id="wardrobe") as lora_accordion:
+                worn = loras.build(context, "loras_choose", "loras_choose_hint", "loras")
         with gr.Column(scale=6, min_width=320):
             stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
     view = View(
         **parts,
-        wardrobe=wardrobe,
+        lora_accordion=lora_accordion,
         loras=worn,
         stage=stage,
         job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
         picked=gr.State(""),  # the preset whose words were taken
     )
-    _listen(view, Handlers(view, desk), page, tab)
+    _listen(view, Handlers(view, context), page, tab)
     return view
 
 
-def _main_controls(desk: Desk) -> dict[str, Any]:
-    t = desk.i18n
+def _main_controls(context: PanelContext) -> dict[str, Any]:
+    t = context.i18n
     gr.Markdown(t("portrait_presets"), elem_classes="label")
     cards = gr.HTML(cards_html(), js_on_load=PICK, elem_id="presets")
     prompt = gr.Textbox(
@@ -95,18 +95,18 @@ def _main_controls(desk: Desk) -> dict[str, Any]:
         names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
         quality = gr.Radio(names, value="standard", label=t("portrait_quality"), min_width=220, scale=2)
         count = gr.Slider(1, 8, 1, step=1, label=t("portrait_count"), min_width=140, elem_id="count")
-    start = init_image.build(desk)
+    start = init_image.build(context)
     go = gr.Button(t("portrait_go"), variant="primary", size="lg", elem_id="generate")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="cancel")
-    backend = desk.backend_radio("backend")
+    backend = context.backend_radio("backend")
     return {
         "cards": cards, "prompt": prompt, "quality": quality, "count": count, "go": go, "cancel": cancel,
         "backend": backend, "start": start,
     }  # fmt: skip
 
 
-def _more_controls(desk: Desk) -> dict[str, Any]:
-    t, bundles = desk.i18n, desk.bundles("portrait")
+def _more_controls(context: PanelContext) -> dict[str, Any]:
+    t, bundles = context.i18n, context.bundles("portrait")
     first, names = bundles[0], [bundle.name for bundle in bundles]
     negative = gr.Textbox("", label=t("portrait_negative"), info=t("portrait_negative_hint"), lines=2)
     bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1, elem_id="bundle")
@@ -132,21 +132,21 @@ class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
-    desk: Desk
+    context: PanelContext
 
-    def show(self, scene: Scene, say: Words) -> Updates:
+    def show(self, scene: JobView, say: Words) -> Updates:
         busy = scene.state == "running"
         updates: Updates = {
-            self.view.stage: scene_html(scene, say),
+            self.view.stage: job_html(scene, say),
             self.view.go: gr.update(visible=not busy),
-            self.view.cancel: cancel_button(self.desk, busy),
+            self.view.cancel: cancel_button(self.context, busy),
         }
         return updates if scene.seed is None else {**updates, self.view.last_seed: scene.seed}
 
-    def watch(self, order: Generate | Develop, scene: Scene, say: Words) -> Iterator[Updates]:
-        job_id = self.desk.queue.submit(order)
+    def watch(self, order: Generate | Develop, scene: JobView, say: Words) -> Iterator[Updates]:
+        job_id = self.context.queue.submit(order)
         yield {self.view.job: job_id, **self.show(scene, say)}
-        for now in follow(self.desk.queue, job_id, scene):
+        for now in follow(self.context.queue, job_id, scene):
             yield self.show(now, say)
 
     def generate(
@@ -160,28 +160,28 @@ class Handlers:
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
             "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(worn),
-            **init_image.fields(photo, strength, self.desk, say),
+            **init_image.fields(photo, strength, self.context, say),
         }  # fmt: skip
         order = parsed(Generate, values, say)
         ratio = width / height if width and height else 1.0
-        scene = Scene(state="running", caption=prompt, ratio=ratio, status="stage_load")
+        scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
         yield from self.watch(order, scene, say)
 
     def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
         say = spoken(request.headers.get("accept-language"))
-        scene = Scene(task="develop", state="running", status="stage_load")
+        scene = JobView(task="develop", state="running", status="stage_load")
         order = parsed(Develop, {"image": event._data["name"], "backend": backend}, say)
         yield from self.watch(order, scene, say)
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
         say = spoken(request.headers.get("accept-language"))
-        yield {self.view.stage: scene_html(Scene(), say)}
-        for scene in resume(self.desk.queue, job_id, Scene()):
+        yield {self.view.stage: job_html(JobView(), say)}
+        for scene in resume(self.context.queue, job_id, JobView()):
             yield self.show(scene, say)
 
     def stop(self, job_id: str) -> Any:
-        return cancel_pressed(self.desk, job_id)
+        return cancel_pressed(self.context, job_id)
 
     def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
         language = spoken(request.headers.get("accept-language")).language
@@ -206,7 +206,7 @@ class Handlers:
         return [
             gr.update(choices=list(dict.fromkeys([*sizes(target), size])), value=size),
             r.steps or target.steps,
-            gr.update(value=guidance, info=self.desk.i18n(guidance_hint(target))),
+            gr.update(value=guidance, info=self.context.i18n(guidance_hint(target))),
         ]
 
     def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
@@ -218,41 +218,41 @@ class Handlers:
         return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
 
     def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
-        return self.desk.offer_backends(target, spoken(request.headers.get("accept-language")))
+        return self.context.offer_backends(target, spoken(request.headers.get("accept-language")))
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
-        target = self.desk.find("portrait", name)
+        target = self.context.find("portrait", name)
         suited = self._suited(target) if target and target.name != name else [gr.skip()] * 3
-        return [self.desk.offer_bundles("portrait", target), *suited, self._backends(target, request)]
+        return [self.context.offer_bundles("portrait", target), *suited, self._backends(target, request)]
 
     def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
         """The settings of a picture, to draw it again. What is no longer here is said."""
-        v, say, bundles = self.view, spoken(request.headers.get("accept-language")), self.desk.bundles("portrait")
+        v, say, bundles = self.view, spoken(request.headers.get("accept-language")), self.context.bundles("portrait")
         target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
-        worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.desk)
+        worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.context)
         lost = [lora.name for lora in r.loras if lora not in worn] + [r.bundle] * (target.name != r.bundle)
         if lost:
             gr.Warning(escape(say("history_gone", names=", ".join(lost))))
         suited = zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)
         return {
-            v.wardrobe: gr.update(open=True) if worn else gr.skip(),
+            v.lora_accordion: gr.update(open=True) if worn else gr.skip(),
             v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
-            v.bundle: self.desk.offer_bundles("portrait", target), v.backend: self._backends(target, request),
+            v.bundle: self.context.offer_bundles("portrait", target), v.backend: self._backends(target, request),
             v.start.photo: None,
             **dict(suited),
-            **dict(zip(v.loras.rows, loras.put_on([asdict(lora) for lora in worn], self.desk), strict=True)),
+            **dict(zip(v.loras.rows, loras.put_on([asdict(lora) for lora in worn], self.context), strict=True)),
         }  # fmt: skip
 
     def obstacle(self, name: str | None) -> str:
         """Why this bundle wears no LoRA."""
-        target = self.desk.find("portrait", name or "")
+        target = self.context.find("portrait", name or "")
         if target is None or not target.takes_loras:
             return "loras_compiled"
-        return "" if self.desk.torch_is_here() else "loras_no_torch"
+        return "" if self.context.torch_is_here() else "loras_no_torch"
 
     def bundle(self, name: str) -> BundleStatus:
-        return next(bundle for bundle in self.desk.bundles("portrait") if bundle.name == name)
+        return next(bundle for bundle in self.context.bundles("portrait") if bundle.name == name)
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
@@ -271,22 +271,22 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK).then(**shape)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
-    develop_on(v.stage.develop, v, do.desk)
-    offer_on([page.load, tab.select, drawn.then], v, do.desk)
-    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.obstacle, do.desk)
+    develop_on(v.stage.develop, v, do.context)
+    offer_on([page.load, tab.select, drawn.then], v, do.context)
+    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.obstacle, do.context)
 
 
-def develop_on(event: Any, v: View, desk: Desk) -> None:
+def develop_on(event: Any, v: View, context: PanelContext) -> None:
     """Develop the kept picture that the event names, here on the stage."""
-    event(Handlers(v, desk).develop, [v.backend], _shown(v), **LONG)
+    event(Handlers(v, context).develop, [v.backend], _shown(v), **LONG)
 
 
-def offer_on(events: list[Any], v: View, desk: Desk) -> None:
+def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
-    do = Handlers(v, desk)
+    do = Handlers(v, context)
     for event in events:
         event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **QUICK)
-    loras.offer_on(events, v.loras, v.bundle, do.obstacle, desk)
+    loras.offer_on(events, v.loras, v.bundle, do.obstacle, context)
 
 
 def _shown(v: View) -> list[Any]:

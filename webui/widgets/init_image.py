@@ -16,7 +16,7 @@ import gradio as gr
 from webui import uploads
 from webui.i18n import Words
 from webui.uploads import Upload
-from webui.widgets.panel_context import QUICK, Desk, kept
+from webui.widgets.panel_context import QUICK, PanelContext, kept
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class StartPhoto:
         return [self.photo, self.strength]
 
 
-def build(desk: Desk) -> StartPhoto:
-    t = desk.i18n
+def build(context: PanelContext) -> StartPhoto:
+    t = context.i18n
     with gr.Accordion(t("start_photo"), open=False, elem_id="start-from"):
         photo = gr.Image(
             label=t("start_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
@@ -48,6 +48,6 @@ def shown(photo: Upload | None) -> Any:
     return gr.update(visible=photo is not None)
 
 
-def fields(photo: Upload | None, strength: float, desk: Desk, say: Words) -> dict[str, Any]:
+def fields(photo: Upload | None, strength: float, context: PanelContext, say: Words) -> dict[str, Any]:
     """Of a Generate."""
-    return {} if photo is None else {"start": kept(desk, photo, say), "strength": strength}
+    return {} if photo is None else {"start": kept(context, photo, say), "strength": strength}

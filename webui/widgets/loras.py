@@ -16,7 +16,7 @@ import gradio as gr
 
 from engines.messages import MOST_LORAS, Lora
 from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, Desk, scroll_to
+from webui.widgets.panel_context import QUICK, PanelContext, scroll_to
 
 USUAL, STRONGEST, STEP = 0.8, 2.0, 0.05
 Obstacle = Callable[[str | None], str]  # chosen model or source -> why it takes none, as a key of the locales; or ""
@@ -41,8 +41,8 @@ class View:
         return [self.files, self.worn, *self.strengths]
 
 
-def build(desk: Desk, label: str, hint: str, elem_id: str) -> View:
-    t, names = desk.i18n, list(desk.status.loras)
+def build(context: PanelContext, label: str, hint: str, elem_id: str) -> View:
+    t, names = context.i18n, list(context.status.loras)
     hurdle = gr.HTML(visible=False)
     files = gr.Dropdown(
         names, value=[], multiselect=True, max_choices=MOST_LORAS, label=t(label), info=t(hint), elem_id=elem_id
@@ -82,30 +82,30 @@ def arrange(*values: Any) -> list[Any]:
     return rows(fields(values), usual)
 
 
-def here(wanted: Sequence[Lora], desk: Desk) -> list[Lora]:
+def here(wanted: Sequence[Lora], context: PanelContext) -> list[Lora]:
     """A file may have gone since it was worn."""
-    return [lora for lora in wanted if lora.name in desk.status.loras]
+    return [lora for lora in wanted if lora.name in context.status.loras]
 
 
-def put_on(wanted: Sequence[dict[str, Any]], desk: Desk, usual: float = USUAL) -> list[Any]:
+def put_on(wanted: Sequence[dict[str, Any]], context: PanelContext, usual: float = USUAL) -> list[Any]:
     """What becomes of View.rows."""
     names = [one["name"] for one in wanted]
-    return [gr.update(choices=list(desk.status.loras), value=names), *rows(wanted, usual)]
+    return [gr.update(choices=list(context.status.loras), value=names), *rows(wanted, usual)]
 
 
-def with_one_more(values: Sequence[Any], file: str, desk: Desk) -> list[Any]:
+def with_one_more(values: Sequence[Any], file: str, context: PanelContext) -> list[Any]:
     """What becomes of View.rows when this file is put on as well, if it is here and there is room."""
     wanted, name, usual = fields(values), Path(file).stem, values[2]
-    if name in desk.status.loras and name not in [one["name"] for one in wanted]:
+    if name in context.status.loras and name not in [one["name"] for one in wanted]:
         wanted.append({"name": name, "strength": usual})
-    return put_on(wanted[:MOST_LORAS], desk, usual)
+    return put_on(wanted[:MOST_LORAS], context, usual)
 
 
-def offer_on(events: list[Any], v: View, chosen: Any, obstacle: Obstacle, desk: Desk) -> None:
+def offer_on(events: list[Any], v: View, chosen: Any, obstacle: Obstacle, context: PanelContext) -> None:
     """Bring the choices up to date: files that came or went, and whether what is `chosen` takes any."""
 
     def offer_loras(name: str | None, request: gr.Request, *values: Any) -> list[Any]:
-        say, why, names = spoken(request.headers.get("accept-language")), obstacle(name), list(desk.status.loras)
+        say, why, names = spoken(request.headers.get("accept-language")), obstacle(name), list(context.status.loras)
         worn = fields(values)
         kept = [one for one in worn if one["name"] in names and not why]
         files = {"choices": names, "visible": not why}
@@ -118,15 +118,15 @@ def offer_on(events: list[Any], v: View, chosen: Any, obstacle: Obstacle, desk: 
         event(offer_loras, [chosen, *v.values], [v.hurdle, *v.rows], **QUICK)
 
 
-def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, desk: Desk) -> None:
+def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, context: PanelContext) -> None:
     """Show the chooser of the portraits with the LoRA of the catalogue that the event names put on."""
     shown = [tabs, lid, *v.rows]
 
     def wear(asked: gr.EventData, *values: Any) -> list[Any]:
-        model = desk.model(asked._data["model"])
+        model = context.model(asked._data["model"])
         if model is None or model.becomes != "lora":
             return [gr.skip()] * len(shown)
-        return [gr.Tabs(selected="portrait"), gr.update(open=True), *with_one_more(values, model.file, desk)]
+        return [gr.Tabs(selected="portrait"), gr.update(open=True), *with_one_more(values, model.file, context)]
 
     event(wear, v.values, shown, **QUICK).then(None, None, None, js=scroll_to(str(lid.elem_id)))
 

@@ -33,7 +33,7 @@ LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
 
 
 @dataclass(frozen=True)
-class Desk:
+class PanelContext:
     """What every panel is given: the queue, the settings, the words."""
 
     queue: JobQueue
@@ -116,11 +116,11 @@ def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
         raise complaint(exc, say) from exc
 
 
-def kept(desk: Desk, photo: Upload, say: Words) -> str:
+def kept(context: PanelContext, photo: Upload, say: Words) -> str:
     """Where a photo lies that came through the page, for a worker to read when it comes to it."""
     try:
         with Path(photo.path).open("rb") as source:
-            return str(uploads.keep(source, desk.settings.uploads))
+            return str(uploads.keep(source, context.settings.uploads))
     except StudioError as exc:
         raise complaint(exc, say) from exc
 
@@ -135,14 +135,14 @@ def scroll_to(elem_id: str) -> str:
     return f"() => document.getElementById('{elem_id}').scrollIntoView({{ behavior: 'smooth' }})"
 
 
-def cancel_button(desk: Desk, busy: bool, label: str = "portrait_cancel") -> Any:
+def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_cancel") -> Any:
     """While a job goes on, only whether it is seen: a press has changed its words already (`cancel_pressed`)."""
     if busy:
         return gr.update(visible=True)
-    return gr.update(visible=False, interactive=True, value=desk.i18n(label))
+    return gr.update(visible=False, interactive=True, value=context.i18n(label))
 
 
-def cancel_pressed(desk: Desk, job_id: str) -> Any:
+def cancel_pressed(context: PanelContext, job_id: str) -> Any:
     """A step of a large network takes seconds: say at once that the press was heard."""
-    desk.queue.cancel(job_id)
-    return gr.update(interactive=False, value=desk.i18n("stage_cancelling"))
+    context.queue.cancel(job_id)
+    return gr.update(interactive=False, value=context.i18n("stage_cancelling"))

@@ -16,7 +16,7 @@ import gradio as gr
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
 from webui.i18n import spoken
-from webui.widgets.panel_context import QUICK, Desk
+from webui.widgets.panel_context import QUICK, PanelContext
 
 TOO_STRONG = 80
 FACES = ("all", "center")
@@ -62,23 +62,23 @@ class Controls:
         return [getattr(self, name) for name in NAMES]
 
 
-def build(desk: Desk) -> Controls:
+def build(context: PanelContext) -> Controls:
     """What most photos need is in sight; the rest waits behind lids."""
-    t = desk.i18n
+    t = context.i18n
     gr.Markdown(t("restore_settings"), elem_classes="label")
-    parts = _essentials(desk)
+    parts = _essentials(context)
     with gr.Accordion(t("restore_more"), open=False, elem_id="restore-more"):
-        parts |= _adjustments(desk)
+        parts |= _adjustments(context)
     with gr.Accordion(t("restore_old"), open=False, elem_id="restore-old"):
-        parts |= {name: _slider(desk, name) for name in ("fading", "scratches")}
+        parts |= {name: _slider(context, name) for name in ("fading", "scratches")}
     with gr.Accordion(t("restore_output"), open=False, elem_id="restore-output"):
-        parts |= _output(desk)
+        parts |= _output(context)
     memory = gr.BrowserState({}, storage_key="awportrait-restore-settings", secret="awportrait", render=False)
     return Controls(**parts, memory=memory)
 
 
-def _essentials(desk: Desk) -> dict[str, Any]:
-    t = desk.i18n
+def _essentials(context: PanelContext) -> dict[str, Any]:
+    t = context.i18n
     strength = gr.Slider(
         0, 100, 70, step=1, label=t("restore_strength"), info=t("restore_strength_hint"), elem_id="restore-strength"
     )
@@ -89,8 +89,8 @@ def _essentials(desk: Desk) -> dict[str, Any]:
     return {"strength": strength, "warning": warning, "mode": mode, "more_detail": more_detail}
 
 
-def _adjustments(desk: Desk) -> dict[str, Any]:
-    t = desk.i18n
+def _adjustments(context: PanelContext) -> dict[str, Any]:
+    t = context.i18n
     kinds = [(t(f"restore_faces_{kind}"), kind) for kind in FACES]
     faces = gr.Radio(kinds, value="all", label=t("restore_faces"), elem_id="restore-faces")
     hint = t("restore_min_face_hint")
@@ -98,21 +98,21 @@ def _adjustments(desk: Desk) -> dict[str, Any]:
     label, hint = t("restore_whole_picture"), t("restore_whole_hint")
     whole = gr.Checkbox(False, label=label, info=hint, elem_id="restore-whole")
     sliders = {
-        name: _slider(desk, name, neutral)
+        name: _slider(context, name, neutral)
         for name, neutral in (("denoise", 0), ("sharpen", 0), ("contrast", 50), ("brightness", 50))
     }
     skin = gr.Checkbox(True, label=t("restore_protect_skin"))
     return {"faces": faces, "min_face_px": small, "whole_picture": whole, **sliders, "protect_skin": skin}
 
 
-def _output(desk: Desk) -> dict[str, Any]:
-    t, names = desk.i18n, [bundle.name for bundle in desk.bundles("restorer")] or ["restorer"]
+def _output(context: PanelContext) -> dict[str, Any]:
+    t, names = context.i18n, [bundle.name for bundle in context.bundles("restorer")] or ["restorer"]
     formats = [(kind.upper(), kind) for kind in get_args(PhotoFormat)]
     format_ = gr.Radio(formats, value="png", label=t("restore_format"), elem_id="restore-format")
     quality = gr.Slider(1, 100, 92, step=1, label=t("restore_quality"), visible=False, elem_id="restore-quality")
     date = gr.Checkbox(False, label=t("restore_keep_date"), info=t("restore_keep_date_hint"), elem_id="keep-date")
     prescale = gr.Checkbox(True, label=t("restore_prescale"), info=t("restore_prescale_hint"), elem_id="prescale")
-    backend = desk.backend_radio("restore-backend")
+    backend = context.backend_radio("restore-backend")
     bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
     return {
         "format": format_, "quality": quality, "keep_date": date, "prescale": prescale, "backend": backend,
@@ -120,8 +120,8 @@ def _output(desk: Desk) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _slider(desk: Desk, name: str, neutral: int = 0) -> gr.Slider:
-    return gr.Slider(0, 100, neutral, step=1, label=desk.i18n(f"restore_{name}"), elem_id=f"restore-{name}")
+def _slider(context: PanelContext, name: str, neutral: int = 0) -> gr.Slider:
+    return gr.Slider(0, 100, neutral, step=1, label=context.i18n(f"restore_{name}"), elem_id=f"restore-{name}")
 
 
 # ---- what the values mean
@@ -134,12 +134,12 @@ def fields(values: Sequence[Any]) -> dict[str, Any]:
     return {**named, "only_center_face": only_center}
 
 
-def sound(kept: object, desk: Desk) -> dict[str, Any]:
+def sound(kept: object, context: PanelContext) -> dict[str, Any]:
     """Of what a browser remembers, the values that can still be chosen: it may be old, or somebody's joke."""
     offered: dict[str, Sequence[Any]] = {
         "faces": FACES,
-        "bundle": [bundle.name for bundle in desk.bundles("restorer")],
-        "backend": desk.backends(),
+        "bundle": [bundle.name for bundle in context.bundles("restorer")],
+        "backend": context.backends(),
     }
     remembered = kept if isinstance(kept, dict) else {}
     chosen = {name: remembered[name] for name in offered if remembered.get(name) in offered[name]}
@@ -158,25 +158,25 @@ def adopted(advice: Advice) -> list[Any]:
 class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
-    desk: Desk
+    context: PanelContext
 
     def recall(self, kept: Any) -> list[Any]:
         """On load: the settings of the last time."""
-        known = sound(kept, self.desk)
+        known = sound(kept, self.context)
         return [known.get(name, gr.skip()) for name in NAMES]
 
     def change_bundle(self, name: str, request: gr.Request) -> Any:
         say = spoken(request.headers.get("accept-language"))
-        return self.desk.offer_backends(self.desk.find("restorer", name), say)
+        return self.context.offer_backends(self.context.find("restorer", name), say)
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
-        say, target = spoken(request.headers.get("accept-language")), self.desk.find("restorer", name)
-        return [self.desk.offer_bundles("restorer", target), self.desk.offer_backends(target, say)]
+        say, target = spoken(request.headers.get("accept-language")), self.context.find("restorer", name)
+        return [self.context.offer_bundles("restorer", target), self.context.offer_backends(target, say)]
 
 
-def listen(c: Controls, desk: Desk, page: gr.Blocks, tab: gr.Tab) -> None:
-    do = Handlers(desk)
+def listen(c: Controls, context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> None:
+    do = Handlers(context)
     recalled = page.load(do.recall, [c.memory], c.values, **QUICK)
     gr.on([part.change for part in c.values], None, c.values, [c.memory], js=REMEMBER, **QUICK)
     page.load(None, None, [c.prescale], js=SHRINKS, **QUICK)
@@ -184,10 +184,10 @@ def listen(c: Controls, desk: Desk, page: gr.Blocks, tab: gr.Tab) -> None:
     c.strength.change(lambda value: gr.update(visible=value > TOO_STRONG), [c.strength], [c.warning], **LATEST)
     c.format.change(lambda value: gr.update(visible=value != "png"), [c.format], [c.quality], **QUICK)
     c.bundle.change(do.change_bundle, [c.bundle], [c.backend], **QUICK)
-    offer_on([recalled.then, tab.select], c, desk)
+    offer_on([recalled.then, tab.select], c, context)
 
 
-def offer_on(events: list[Any], c: Controls, desk: Desk) -> None:
+def offer_on(events: list[Any], c: Controls, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(desk).offer, [c.bundle], [c.bundle, c.backend], **QUICK)
+        event(Handlers(context).offer, [c.bundle], [c.bundle, c.backend], **QUICK)

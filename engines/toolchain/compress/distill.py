@@ -20,7 +20,7 @@ from engines.bundle import Bundle
 from engines.errors import OptionError
 from engines.networks.graphs import open_graph
 from engines.toolchain.compress import prune
-from engines.toolchain.compress.distill_data import Feeds, Lessons, told
+from engines.toolchain.compress.distill_data import DistillData, Feeds, told
 from engines.toolchain.compress.prune import WEIGHTS, pruned, tell, whole
 from engines.toolchain.steps import RECORDS, Say, Step
 
@@ -34,7 +34,7 @@ BLOCKS = {"zimage": ("noise_refiner", "context_refiner", "layers"), "sd": ("down
 
 
 @dataclass(frozen=True)
-class Course:
+class DistillOptions:
     """`captions` are what the teacher draws; one in HELD_OUT is for checking."""
 
     steps: int
@@ -43,7 +43,9 @@ class Course:
     seed: int = 0
 
 
-def plan(ratio: float, course: Course | None, prompts: Sequence[str], bundle: Callable[[], Bundle]) -> Iterator[Step]:
+def plan(
+    ratio: float, course: DistillOptions | None, prompts: Sequence[str], bundle: Callable[[], Bundle]
+) -> Iterator[Step]:
     """The steps of a build that make its denoiser smaller, none for a ratio of 0. `bundle`: as far as it has come."""
     if ratio:
         title = f"prune denoiser by {ratio:.0%}"
@@ -52,7 +54,7 @@ def plan(ratio: float, course: Course | None, prompts: Sequence[str], bundle: Ca
         yield Step("prepare", "distil denoiser", 2.0 * course.steps, lambda say: denoiser(bundle(), course, say))
 
 
-def denoiser(bundle: Bundle, course: Course, say: Say) -> dict[str, Any]:
+def denoiser(bundle: Bundle, course: DistillOptions, say: Say) -> dict[str, Any]:
     """
     Of a bundle being built, in its folder, where prune.py has been. Returns what the report will say; an error is the
     share of the teacher's output that the student misses, squared, on held-out captions. OptionError: fewer than two
@@ -64,9 +66,9 @@ def denoiser(bundle: Bundle, course: Course, say: Say) -> dict[str, Any]:
     teacher = open_graph(bundle, whole()).to(device)
     student = open_graph(bundle, pruned()).to(device).requires_grad_(True)
     folder, taught = bundle.root / RECORDS, [c for i, c in enumerate(course.captions) if i % HELD_OUT]
-    lessons = Lessons.of(bundle, taught, teacher, folder / "taught.pt", say)
-    checks = Lessons.of(bundle, course.captions[::HELD_OUT], teacher, folder / "checks.pt", say)
-    classroom = Classroom(teacher, student, BLOCKS[bundle.family])
+    lessons = DistillData.of(bundle, taught, teacher, folder / "taught.pt", say)
+    checks = DistillData.of(bundle, course.captions[::HELD_OUT], teacher, folder / "checks.pt", say)
+    classroom = DistillLoss(teacher, student, BLOCKS[bundle.family])
     run = Run(student, course.steps)
     run.load(folder / "distil.pt")
     before = run.before = run.before or classroom.error(checks, course)
@@ -92,7 +94,7 @@ def _store(net: nn.Module, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Classroom:
+class DistillLoss:
     """`blocks` are the parts of both networks whose outputs are compared."""
 
     teacher: nn.Module
@@ -107,7 +109,7 @@ class Classroom:
         output, *handed_on = (_missed(mine, theirs) for mine, theirs in zip(reached, wanted, strict=True))
         return output + torch.stack(handed_on).mean()
 
-    def error(self, checks: Lessons, course: Course) -> float:
+    def error(self, checks: DistillData, course: DistillOptions) -> float:
         """On batches that no lesson has the seed of."""
         batches = [checks.lesson(course.batch, (course.seed, i, 1)) for i in range(CHECKS)]
         with torch.no_grad():

@@ -20,7 +20,7 @@ from engines.bundle.signatures import Array
 from engines.families import FAMILIES, sd
 from engines.messages import Generate
 from engines.roles import Denoiser, TextEncoder
-from engines.studio.generate import Plan
+from engines.studio.generate import GenerationPlan
 from engines.tokens import Tokens
 from engines.toolchain.steps import Say
 
@@ -69,7 +69,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class DistillData:
     """`wordless`: the embedding of no words (1, T, D), for a network that is guided."""
 
     bundle: Bundle
@@ -77,7 +77,7 @@ class Lessons:
     wordless: Array | None
 
     @classmethod
-    def of(cls, bundle: Bundle, captions: Sequence[str], teacher: nn.Module, path: Path, say: Say) -> Lessons:
+    def of(cls, bundle: Bundle, captions: Sequence[str], teacher: nn.Module, path: Path, say: Say) -> DistillData:
         """The teacher draws, unless `path` holds what it drew."""
         if not path.is_file():
             read, wordless = _read(bundle, captions)
@@ -113,9 +113,9 @@ class Lessons:
         return {name: torch.from_numpy(np.concatenate([one[name] for one in each])) for name in each[0]}
 
 
-def _plan(bundle: Bundle) -> Plan:
+def _plan(bundle: Bundle) -> GenerationPlan:
     """At the bundle's own size, steps and guidance."""
-    return Plan.of(Generate("p", seed=0), bundle)
+    return GenerationPlan.of(Generate("p", seed=0), bundle)
 
 
 def _levels(schedule: Sequence[float], count: int, rng: np.random.Generator) -> list[float]:

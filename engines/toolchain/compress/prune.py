@@ -30,7 +30,7 @@ from engines.messages.validation import within
 from engines.networks import prunable
 from engines.networks.graphs import open_graph
 from engines.networks.prunable import PRUNED, Group
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.toolchain.quantize import calibration
 from engines.toolchain.steps import RECORDS, Say
 
@@ -112,9 +112,9 @@ def story(folder: Path) -> tuple[str, ...]:
 def _on_the_way(bundle: Bundle, prompts: Sequence[str]) -> list[calibration.Feeds]:
     """PROBES feeds of the unpruned denoiser, from noise to picture."""
     others = (part for part in bundle.parts if part.role != "denoiser")
-    kit = Kit(replace(bundle, parts=(*others, whole())), backends.engine("torch"))
-    feeds = calibration.trajectories(kit, prompts)["denoiser"]
-    kit.close()
+    loaded = LoadedBundle(replace(bundle, parts=(*others, whole())), backends.engine("torch"))
+    feeds = calibration.trajectories(loaded, prompts)["denoiser"]
+    loaded.close()
     return [feeds[i * len(feeds) // PROBES] for i in range(PROBES)]
 
 

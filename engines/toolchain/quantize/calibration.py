@@ -22,8 +22,8 @@ from engines.faces import retouch
 from engines.faces.retouch import Pixels
 from engines.messages import Generate
 from engines.roles import Denoiser, from_pixels
-from engines.roles.loaded import Kit
-from engines.studio.generate import Plan
+from engines.roles.loaded import LoadedBundle
+from engines.studio.generate import GenerationPlan
 
 Feeds = dict[str, Array]
 FACES = 12  # enough for ranges: more moved nothing
@@ -56,15 +56,17 @@ class Watched:
         self.session.close()
 
 
-def trajectories(kit: Kit, prompts: Sequence[str], most_steps: int | None = None) -> dict[Role, list[Feeds]]:
+def trajectories(
+    loaded: LoadedBundle, prompts: Sequence[str], most_steps: int | None = None
+) -> dict[Role, list[Feeds]]:
     """
     Every noise level of every prompt for the denoiser, and the clean latents for the decoders; or what there is of both
     after `most_steps`.
     """
     feeds: dict[Role, list[Feeds]] = {"denoiser": [], "decoder": [], "preview_decoder": []}
-    sampling = kit.sampling
+    sampling = loaded.sampling
     for seed, prompt in enumerate(prompts):
-        x = trajectory(kit, kit.text.encode(prompt), seed, feeds["denoiser"].append, most_steps)
+        x = trajectory(loaded, loaded.text.encode(prompt), seed, feeds["denoiser"].append, most_steps)
         feeds["preview_decoder"].append({"latents": x})
         scaled = x / np.float32(sampling.latent_scale) + np.float32(sampling.latent_shift)
         feeds["decoder"].append({"latents": scaled})
@@ -72,7 +74,7 @@ def trajectories(kit: Kit, prompts: Sequence[str], most_steps: int | None = None
 
 
 def trajectory(
-    kit: Kit,
+    loaded: LoadedBundle,
     words: Array,
     seed: int,
     seen: Callable[[Feeds], None] = lambda feeds: None,
@@ -82,17 +84,17 @@ def trajectory(
     From noise to clean latents, or to the guess after `most_steps`, in the bundle's own size and steps. `seen` is shown
     what the denoiser is fed.
     """
-    sampling, plan = kit.sampling, Plan.of(Generate("p", seed=seed), kit.bundle)
+    sampling, plan = loaded.sampling, GenerationPlan.of(Generate("p", seed=seed), loaded.bundle)
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
-    negative = kit.text.encode("") if plan.schedule.guidance else None
-    denoiser = Denoiser(Watched(kit.denoiser.session, seen), kit.denoiser.family)
+    negative = loaded.text.encode("") if plan.schedule.guidance else None
+    denoiser = Denoiser(Watched(loaded.denoiser.session, seen), loaded.denoiser.family)
     x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
     *_, (_, guess) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
     return guess
 
 
-def words(prompts: Sequence[str], kit: Kit) -> list[Feeds]:
-    return [{"ids": kit.text.tokens.ids(prompt)} for prompt in prompts]
+def words(prompts: Sequence[str], loaded: LoadedBundle) -> list[Feeds]:
+    return [{"ids": loaded.text.tokens.ids(prompt)} for prompt in prompts]
 
 
 def faces(folder: Path | None, size_px: int, count: int = FACES) -> Iterator[Pixels]:
@@ -119,11 +121,11 @@ def _photographs(folder: Path, count: int) -> Iterator[Pixels]:
 
 def _drawn(count: int) -> Iterator[Pixels]:
     engine = backends.engine("ort")
-    kit = Kit(Shelf((BUILT_IN,)).open("portrait"), engine)
+    loaded = LoadedBundle(Shelf((BUILT_IN,)).open("portrait"), engine)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
-    for feeds in trajectories(kit, prompts)["preview_decoder"]:
-        yield kit.decoder.decode(feeds["latents"])
-    kit.close()
+    for feeds in trajectories(loaded, prompts)["preview_decoder"]:
+        yield loaded.decoder.decode(feeds["latents"])
+    loaded.close()
 
 
 def damaged(face: Pixels, seed: int) -> Pixels:

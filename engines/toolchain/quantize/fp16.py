@@ -42,7 +42,7 @@ FULL, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
 @dataclass(frozen=True)
-class Halved:
+class Fp16Report:
     """
     For the report: nodes that compute in half, products that had to stay in float32, and the largest difference: on a
     CPU, where ONNX Runtime leaves out some of the rounding that a GPU does.
@@ -53,14 +53,14 @@ class Halved:
     difference: float
 
 
-def halve(source: Path, target: Path, feeds: Sequence[Feeds], say: Callable[[str], None] = print) -> Halved:
+def halve(source: Path, target: Path, feeds: Sequence[Feeds], say: Callable[[str], None] = print) -> Fp16Report:
     """
     Both in one folder; they may be the same. The difference is the last of the feeds', as a share of the largest output
     (of 1 at least). EngineError: what comes out is not a number.
     """
     wanted = output_of(opened(source, PLAIN), feeds[-1])
     model = onnx.load(source, load_external_data=False)
-    halving = Halving(model, peaks(source, feeds))
+    halving = Fp16Converter(model, peaks(source, feeds))
     halving.run()
     onnx.save(model, target)
     onnx.checker.check_model(target, full_check=True)
@@ -70,7 +70,7 @@ def halve(source: Path, target: Path, feeds: Sequence[Feeds], say: Callable[[str
     difference = float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
     kept = len(halving.too_large)
     say(f"half precision: {halving.count} nodes, {kept} too large for it; differs by {difference:.1e} at least")
-    return Halved(halving.count, tuple(halving.too_large), difference)
+    return Fp16Report(halving.count, tuple(halving.too_large), difference)
 
 
 def peaks(source: Path, feeds: Sequence[Feeds]) -> dict[str, float]:
@@ -96,7 +96,7 @@ def peaks(source: Path, feeds: Sequence[Feeds]) -> dict[str, float]:
     return {name: max(map(float, each)) for name, each in zip(names, zip(*measured, strict=True), strict=True)}
 
 
-class Halving:
+class Fp16Converter:
     """
     Of one model, which it changes. A value keeps its name in float32; its half is called `name`.half. `there` is what
     the new graph has so far.

@@ -29,7 +29,7 @@ Known = Mapping[str, activation_ranges.Range]
 
 
 @dataclass(frozen=True)
-class Large:
+class OutOfCore:
     """
     `part` is what PyTorch reads of the `bundle`, in the width it computes in. `example` are feeds to trace with,
     `feeds` those to calibrate with, of which the last quarter (one at least) is held out.

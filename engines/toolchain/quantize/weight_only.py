@@ -52,7 +52,7 @@ def _narrow(
 
 
 @dataclass(frozen=True)
-class Narrow:
+class QuantizedWeight:
     """`scale` goes along `axis`; with blocks, `axis` is the one they divide."""
 
     integers: NDArray[Any]
@@ -65,7 +65,7 @@ class Narrow:
         return helper.make_node("DequantizeLinear", [integers, scale], [name], name=f"{name}.unpack", **settings)
 
 
-def narrowed(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> Narrow:
+def narrowed(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> QuantizedWeight:
     """The weight of a node, which is overwritten. Four bits go to matrices whose inputs the block divides, or one scale
     a channel does.
     """
@@ -76,7 +76,7 @@ def narrowed(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> Narr
     spread = np.repeat(scale, block, axis) if blocked else _along(scale, axis, array.ndim)
     np.rint(np.divide(array, spread, out=array), out=array)
     integers = array.clip(-LEVELS[bits], LEVELS[bits], out=array).astype(KINDS[bits])
-    return Narrow(integers, scale, axis, block if blocked else 0)
+    return QuantizedWeight(integers, scale, axis, block if blocked else 0)
 
 
 def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:

@@ -22,8 +22,8 @@ import pytest
 
 from engines import backends
 from engines.backends import device_buffers, tensorrt_backend, tensorrt_types
-from engines.backends.device_buffers import Desk, Driver
-from engines.backends.signed_files import Refused, Safe
+from engines.backends.device_buffers import DeviceBuffers, Driver
+from engines.backends.signed_files import Refused, SignedFiles
 from engines.backends.tensorrt_backend import MISSING, TensorRtEngine
 from engines.backends.tensorrt_plans import OURS, graph_of, ranges
 from engines.bundle import Bundle, Part, Role, Shelf
@@ -160,12 +160,12 @@ def test_closing_gives_everything_back(machine: Machine) -> None:
 
 
 def test_room_grows_with_what_is_put_there_and_is_used_again(machine: Machine) -> None:
-    desk, live = Desk(machine.driver), fake_tensorrt.counter(machine.driver, "live")
-    first, count = desk.room("x", 100), live.value
-    assert desk.room("x", 60) == first and live.value == count
-    desk.room("x", 1000)
+    buffers, live = DeviceBuffers(machine.driver), fake_tensorrt.counter(machine.driver, "live")
+    first, count = buffers.room("x", 100), live.value
+    assert buffers.room("x", 60) == first and live.value == count
+    buffers.room("x", 1000)
     assert live.value == count, "the smaller one was given back"
-    desk.close()
+    buffers.close()
 
 
 def test_a_full_gpu_is_an_engine_error(machine: Machine) -> None:
@@ -315,13 +315,13 @@ def test_the_key_is_random_and_its_owners_alone(machine: Machine, tmp_path: Path
     machine.load()
     key = machine.cache / OURS / "key"
     assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_bytes()) == 32
-    Safe(tmp_path / "other" / "key").keep(tmp_path / "x", b"x")
+    SignedFiles(tmp_path / "other" / "key").keep(tmp_path / "x", b"x")
     assert (tmp_path / "other" / "key").read_bytes() != key.read_bytes()
 
 
 @pytest.mark.parametrize("spoil", [lambda key: key.chmod(0o644), lambda key: key.write_bytes(b"short")])
 def test_a_key_that_others_may_know_is_worth_nothing(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    safe, path = Safe(tmp_path / "key"), tmp_path / "x.plan"
+    safe, path = SignedFiles(tmp_path / "key"), tmp_path / "x.plan"
     safe.keep(path, b"plan")
     known = safe.key_file.read_bytes()
     spoil(safe.key_file)
@@ -333,7 +333,7 @@ def test_a_key_that_others_may_know_is_worth_nothing(tmp_path: Path, spoil: Call
 
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
-    safe = Safe(tmp_path / "key")
+    safe = SignedFiles(tmp_path / "key")
     threads = [threading.Thread(target=safe.keep, args=(tmp_path / f"{i}.plan", b"plan")) for i in range(8)]
     for thread in threads:
         thread.start()

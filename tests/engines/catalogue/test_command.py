@@ -19,7 +19,7 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Fetch, Final, Note, Progress, unpack
 from engines.studio import Studio
 from engines.worker import EmbeddedWorker, execute
-from engines.worker.builds import Workshop
+from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import strays
 from tests.conftest import REPOSITORY, Within
 from tests.support.fakes import FakeEngine, write_portrait, write_restorer
@@ -174,10 +174,10 @@ def queue(home: Path) -> Iterator[SqliteQueue]:
     opened.close()
 
 
-def workshop(home: Path, hub: Hub) -> Workshop:
+def workshop(home: Path, hub: Hub) -> BackgroundJobs:
     models = home / "models"
     models.mkdir(parents=True, exist_ok=True)
-    return Workshop(Shelf((models,)), models, home / "checkpoints", Verdicts(home / "verdicts"), endpoint=hub.url)
+    return BackgroundJobs(Shelf((models,)), models, home / "checkpoints", Verdicts(home / "verdicts"), endpoint=hub.url)
 
 
 def test_a_download_through_the_queue_is_told_to_every_page(

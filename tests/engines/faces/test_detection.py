@@ -18,7 +18,7 @@ from engines.bundle import Shelf
 from engines.faces import detection
 from engines.faces.detection import CELL_PX, SCORE, STRIDES, Face
 from engines.roles import Detector
-from engines.roles.loaded import Kits
+from engines.roles.loaded import LoadedBundles
 from tests.support.fakes import candidates
 from tests.support.not_people import KINDS, nobody
 
@@ -228,7 +228,7 @@ def test_no_face_lies_beyond_the_edge_of_the_picture() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_built_in_detector_sees_nobody_where_nobody_is(builtin: Any, kind: str) -> None:
-    kit, _ = Kits(Shelf((builtin,))).take("detector", "ort")
+    loaded, _ = LoadedBundles(Shelf((builtin,))).take("detector", "ort")
     for seed in range(2):
-        assert kit.detector.find(nobody(kind, seed)) == []
-    kit.close()
+        assert loaded.detector.find(nobody(kind, seed)) == []
+    loaded.close()

@@ -213,7 +213,7 @@ def test_bands_give_the_same_picture_as_all_at_once() -> None:
 STRIP = """
     import resource
     import numpy as np
-    from engines import retouch
+    from engines.faces import retouch
     picture = np.zeros((8, 30_000, 3), np.uint8)
     resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, resource.RLIM_INFINITY))
     assert not retouch.to_square(picture, 256).any()

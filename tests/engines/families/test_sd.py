@@ -256,9 +256,9 @@ def test_finished_latents_are_kept_and_developed(studio: Studio, tmp_path: Path,
     assert isinstance(final, Final)
     latents = kept_latents.read(tmp_path, final.images[0]).latents
     assert latents.shape == (1, 4, 32, 32) and latents.dtype == np.float32
-    kit, _ = studio.kits.take(kind, "ort")
+    loaded, _ = studio.loaded_bundles.take(kind, "ort")
     full = ours(studio, Generate("a man", seed=5, steps=2, bundle=kind, backend="ort"), tmp_path)
-    assert (kit.decoder.decode(latents) == full).all()
+    assert (loaded.decoder.decode(latents) == full).all()
 
 
 def test_the_text_in_a_picture_names_the_sampler_as_others_do(studio: Studio, tmp_path: Path) -> None:

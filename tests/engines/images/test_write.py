@@ -19,7 +19,7 @@ from PIL import Image
 from engines import images
 from engines.errors import NotFoundError, StorageError, StudioError
 from engines.images import infotext, kept_latents
-from engines.images.kept_latents import Negative
+from engines.images.kept_latents import KeptLatents
 from engines.messages import CREDIT, Enhance, Generate
 from tests.conftest import REPOSITORY
 
@@ -86,7 +86,7 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / name).is_file()
 
 
-NEGATIVE = Negative(
+NEGATIVE = KeptLatents(
     np.random.default_rng(1).standard_normal((1, 4, 8, 8), dtype=np.float32), "portrait", 7, "提示词\nSeed: 7"
 )
 
@@ -106,7 +106,8 @@ FULL_DISK = """
     import resource, sys
     from pathlib import Path
     import numpy as np
-    from engines import images, negatives
+    from engines import images
+    from engines.images import kept_latents as negatives
     from engines.errors import StorageError
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     kept = negatives.Negative(np.zeros((1, 16, 64, 64), np.float32), "b", 1, "t")
@@ -197,7 +198,7 @@ def test_the_name_of_a_negative_is_never_a_path(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("damage", ["empty", "junk", "short", "zip"])
 def test_a_damaged_negative_is_one_of_our_errors(tmp_path: Path, damage: str) -> None:
     kept_latents.write(tmp_path / "x.png", NEGATIVE)
-    path = tmp_path / f"x{kept_latents.NEGATIVE_SUFFIX}"
+    path = tmp_path / f"x{kept_latents.KEPT_SUFFIX}"
     whole = path.read_bytes()
     path.write_bytes(
         {"empty": b"", "junk": b"junk", "short": whole[: len(whole) // 2], "zip": whole[:4] + bytes(200)}[damage]

@@ -13,77 +13,77 @@ from engines.bundle import EMBEDDINGS, Bundle, Shelf, digest
 from engines.bundle.signatures import Array
 from engines.errors import BundleError, EngineError, EngineUnavailable, NotFoundError
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit, Kits, stored_name
+from engines.roles.loaded import LoadedBundle, LoadedBundles, stored_name
 from tests.support.fakes import PORTRAIT_ROLES, FakeEngine, write_portrait, write_restorer
 
 
 @pytest.fixture
-def kits(tmp_path: Path) -> Kits:
+def loaded_bundles(tmp_path: Path) -> LoadedBundles:
     write_portrait(tmp_path / "shelf" / "portrait")
     write_restorer(tmp_path / "shelf" / "restorer")
-    return Kits(Shelf((tmp_path / "shelf",)), FakeEngine().select)
+    return LoadedBundles(Shelf((tmp_path / "shelf",)), FakeEngine().select)
 
 
-def test_a_kit_is_kept(kits: Kits) -> None:
-    kit, reason = kits.take("portrait", "edge")
+def test_a_kit_is_kept(loaded_bundles: LoadedBundles) -> None:
+    loaded, reason = loaded_bundles.take("portrait", "edge")
     assert reason == "fake, asked for edge"
-    again, _ = kits.take("portrait", "auto")
-    assert again is kit and again.denoiser is kit.denoiser
-    assert kits.take("restorer", "auto")[0] is not kit
+    again, _ = loaded_bundles.take("portrait", "auto")
+    assert again is loaded and again.denoiser is loaded.denoiser
+    assert loaded_bundles.take("restorer", "auto")[0] is not loaded
 
 
-def test_files_are_checked_before_they_are_used(kits: Kits, tmp_path: Path) -> None:
+def test_files_are_checked_before_they_are_used(loaded_bundles: LoadedBundles, tmp_path: Path) -> None:
     (tmp_path / "shelf" / "portrait" / "denoiser.onnx").write_text("other weights")
     for _ in range(2):
         with pytest.raises(BundleError, match="denoiser"):
-            kits.take("portrait", "auto")
-    kits.take("restorer", "auto")
+            loaded_bundles.take("portrait", "auto")
+    loaded_bundles.take("restorer", "auto")
 
 
-def test_a_bundle_that_is_not_there_is_not_found(kits: Kits) -> None:
+def test_a_bundle_that_is_not_there_is_not_found(loaded_bundles: LoadedBundles) -> None:
     with pytest.raises(NotFoundError):
-        kits.take("landscape", "auto")
+        loaded_bundles.take("landscape", "auto")
 
 
 def test_nobody_who_can_run_it_is_said(tmp_path: Path) -> None:
     write_portrait(tmp_path / "portrait")
     with pytest.raises(EngineUnavailable):
-        Kits(Shelf((tmp_path,))).take("portrait", "torch")  # its parts are ONNX
+        LoadedBundles(Shelf((tmp_path,))).take("portrait", "torch")  # its parts are ONNX
 
 
 def test_load_all_loads_every_part_and_runs_none(tmp_path: Path) -> None:
     for bundle in (write_portrait(tmp_path / "p"), write_restorer(tmp_path / "r")):
         engine = FakeEngine()
-        kit = Kit(bundle, engine)
-        kit.load_all()
-        assert len(vars(kit)) == 3 + len(bundle.roles) and engine.calls == []
+        loaded = LoadedBundle(bundle, engine)
+        loaded.load_all()
+        assert len(vars(loaded)) == 3 + len(bundle.roles) and engine.calls == []
 
 
 def test_load_all_knows_every_role_that_a_manifest_may_have(tmp_path: Path) -> None:
     """A manifest may name a face detector: loading must work, or refuse it as a BundleError, not stop the worker."""
     bundle = write_portrait(tmp_path / "p", (*PORTRAIT_ROLES, "face_detector"))
     try:
-        Kit(bundle, FakeEngine()).load_all()
+        LoadedBundle(bundle, FakeEngine()).load_all()
     except BundleError:
         pass
 
 
-def test_a_caption_is_read_once(kits: Kits, tmp_path: Path) -> None:
-    kit, _ = kits.take("portrait", "auto")
-    assert isinstance(kit.engine, FakeEngine)
+def test_a_caption_is_read_once(loaded_bundles: LoadedBundles, tmp_path: Path) -> None:
+    loaded, _ = loaded_bundles.take("portrait", "auto")
+    assert isinstance(loaded.engine, FakeEngine)
     cache = ArrayCache(tmp_path / "cache", 8)
-    first = kit.embedding("红发", cache)
+    first = loaded.embedding("红发", cache)
     assert first.shape == (1, 2 + len("红发".encode()), 4) and first.dtype == np.float32
-    assert (kit.embedding("红发", ArrayCache(tmp_path / "cache", 8)) == first).all()
-    assert kit.engine.calls == ["text_encoder"]
-    assert (kit.embedding("黑发", cache) != first).any()
+    assert (loaded.embedding("红发", ArrayCache(tmp_path / "cache", 8)) == first).all()
+    assert loaded.engine.calls == ["text_encoder"]
+    assert (loaded.embedding("黑发", cache) != first).any()
 
 
 @pytest.mark.parametrize("change", ["template", "max_tokens", "tokenizer", "weights"])
 def test_what_changes_a_caption_is_part_of_its_key(tmp_path: Path, change: str) -> None:
     """Two bundles that read words differently never take each other's."""
     bundle, cache = write_portrait(tmp_path / "p"), ArrayCache(tmp_path / "cache", 8)
-    Kit(bundle, FakeEngine()).embedding("long red hair", cache)
+    LoadedBundle(bundle, FakeEngine()).embedding("long red hair", cache)
     text = bundle.need(bundle.text, "text")
     changed = {
         "template": dataclasses.replace(
@@ -96,7 +96,7 @@ def test_what_changes_a_caption_is_part_of_its_key(tmp_path: Path, change: str) 
         ),
     }[change]
     engine = FakeEngine()
-    Kit(changed, engine).embedding("long red hair", cache)
+    LoadedBundle(changed, engine).embedding("long red hair", cache)
     assert engine.calls == ["text_encoder"]
 
 
@@ -113,10 +113,10 @@ def with_stored(bundle: Bundle, prompts: tuple[str, ...] = STORED) -> Bundle:
 def test_stored_words_need_no_text_encoder(tmp_path: Path) -> None:
     """Neither loaded nor run, and nothing is put into the cache for them."""
     engine, cache = FakeEngine(), ArrayCache(tmp_path / "cache", 8)
-    kit = Kit(with_stored(write_portrait(tmp_path / "p")), engine)
-    kit.load_all()
+    loaded = LoadedBundle(with_stored(write_portrait(tmp_path / "p")), engine)
+    loaded.load_all()
     for i, prompt in enumerate(STORED):
-        stored = kit.embedding(prompt, cache)
+        stored = loaded.embedding(prompt, cache)
         assert stored.dtype == np.float32 and (stored == i + 10).all()
     assert "text_encoder" not in engine.opened and engine.calls == []
     assert not (tmp_path / "cache").exists()
@@ -125,14 +125,14 @@ def test_stored_words_need_no_text_encoder(tmp_path: Path) -> None:
 def test_other_words_are_read_by_the_text_encoder_which_is_let_go_of(tmp_path: Path) -> None:
     """The largest part of a large model is in memory for a moment only."""
     engine, cache = FakeEngine(), ArrayCache(tmp_path / "cache", 8)
-    kit = Kit(with_stored(write_portrait(tmp_path / "p")), engine)
-    kit.load_all()
-    first = kit.embedding("a man with a hat ", cache)
+    loaded = LoadedBundle(with_stored(write_portrait(tmp_path / "p")), engine)
+    loaded.load_all()
+    first = loaded.embedding("a man with a hat ", cache)
     assert first.shape[2] == 4 and (first < 10).all(), "one space more: other words"
     assert engine.opened.count("text_encoder") == engine.closed.count("text_encoder") == 1
-    kit.embedding("a man with a hat ", cache)
+    loaded.embedding("a man with a hat ", cache)
     assert engine.opened.count("text_encoder") == 1, "from the cache"
-    kit.embedding("another text", cache)
+    loaded.embedding("another text", cache)
     assert engine.opened.count("text_encoder") == engine.closed.count("text_encoder") == 2
 
 
@@ -141,9 +141,9 @@ def test_a_text_encoder_that_fails_is_let_go_of_too(tmp_path: Path) -> None:
         raise EngineError("no memory", engine="fake")
 
     engine = FakeEngine(spoil={"text_encoder": refuse})
-    kit = Kit(write_portrait(tmp_path / "p"), engine)
+    loaded = LoadedBundle(write_portrait(tmp_path / "p"), engine)
     with pytest.raises(EngineError):
-        kit.embedding("p", ArrayCache(tmp_path / "cache", 8))
+        loaded.embedding("p", ArrayCache(tmp_path / "cache", 8))
     assert engine.opened == engine.closed == ["text_encoder"]
 
 
@@ -153,7 +153,7 @@ def test_damaged_embeddings_are_a_bundle_error(tmp_path: Path, content: bytes) -
     bundle.verify()
     (bundle.root / EMBEDDINGS).write_bytes(content)
     with pytest.raises(BundleError, match=EMBEDDINGS):
-        Kit(bundle, FakeEngine()).embedding(STORED[0], ArrayCache(tmp_path / "cache", 8))
+        LoadedBundle(bundle, FakeEngine()).embedding(STORED[0], ArrayCache(tmp_path / "cache", 8))
     with pytest.raises(BundleError, match=EMBEDDINGS):
         bundle.verify()
 
@@ -164,35 +164,35 @@ def test_one_changed_byte_of_an_embedding_is_noticed(tmp_path: Path) -> None:
     data[data.index(np.float32(10).tobytes())] ^= 1
     (bundle.root / EMBEDDINGS).write_bytes(data)
     with pytest.raises(BundleError, match=EMBEDDINGS):
-        Kit(bundle, FakeEngine()).embedding(STORED[0], ArrayCache(tmp_path / "cache", 8))
+        LoadedBundle(bundle, FakeEngine()).embedding(STORED[0], ArrayCache(tmp_path / "cache", 8))
 
 
 def test_a_kit_that_is_closed_lets_go_of_everything_and_works_again(tmp_path: Path) -> None:
     engine = FakeEngine()
-    kit = Kit(write_portrait(tmp_path / "p"), engine)
-    kit.load_all()
-    kit.close()
+    loaded = LoadedBundle(write_portrait(tmp_path / "p"), engine)
+    loaded.load_all()
+    loaded.close()
     assert sorted(engine.opened) == sorted(engine.closed) == ["decoder", "denoiser", "preview_decoder"]
-    kit.close()  # twice is no harm
-    assert kit.denoiser is not None and engine.opened.count("denoiser") == 2
+    loaded.close()  # twice is no harm
+    assert loaded.denoiser is not None and engine.opened.count("denoiser") == 2
 
 
 def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
     """Two copies of a large model do not fit."""
     write_portrait(tmp_path / "portrait")
     engines = {name: FakeEngine(name) for name in ("one", "two")}
-    kits = Kits(Shelf((tmp_path,)), lambda bundle, wanted: (engines[wanted], "why"))
-    kits.take("portrait", "one")[0].load_all()
-    kits.take("portrait", "two")[0].load_all()
+    loaded_bundles = LoadedBundles(Shelf((tmp_path,)), lambda bundle, wanted: (engines[wanted], "why"))
+    loaded_bundles.take("portrait", "one")[0].load_all()
+    loaded_bundles.take("portrait", "two")[0].load_all()
     assert sorted(engines["one"].closed) == sorted(engines["one"].opened) and not engines["two"].closed
 
 
-def test_a_bundle_that_was_made_anew_is_loaded_anew(kits: Kits, tmp_path: Path) -> None:
-    kit, _ = kits.take("restorer", "auto")
+def test_a_bundle_that_was_made_anew_is_loaded_anew(loaded_bundles: LoadedBundles, tmp_path: Path) -> None:
+    loaded, _ = loaded_bundles.take("restorer", "auto")
     shutil.rmtree(tmp_path / "shelf" / "restorer")
     bundle = write_restorer(tmp_path / "shelf" / "restorer")
     (bundle.root / "restorer.onnx").write_text("better weights")
     old = bundle.parts[0].sha256
     text = (bundle.root / "bundle.json").read_text().replace(old, digest(bundle.root / "restorer.onnx"))
     (bundle.root / "bundle.json").write_text(text)
-    assert kits.take("restorer", "auto")[0] is not kit
+    assert loaded_bundles.take("restorer", "auto")[0] is not loaded

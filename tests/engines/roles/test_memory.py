@@ -14,9 +14,9 @@ from engines.errors import MemoryShort
 from engines.messages import Failed, Final, Generate, Preview, Progress
 from engines.roles import memory
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio import Studio
-from engines.studio.generate import Drawing, Pace, Plan
+from engines.studio.generate import Generation, GenerationPlan, Timings
 from tests.support.fakes import FakeEngine, write_portrait
 
 MB = 1_000_000
@@ -38,7 +38,7 @@ def bundle(root: Path, precision: Precision = "int8") -> Bundle:
     return Bundle("large", "sd", root, parts, Sampling(8, 1.0, 4, 8, 0.18, 0.0))
 
 
-def needs(made: Bundle, budget: int, size: tuple[int, int] = SIZE) -> memory.Plan:
+def needs(made: Bundle, budget: int, size: tuple[int, int] = SIZE) -> memory.GenerationPlan:
     return memory.plan(made, made.parts, "openvino", size, budget)
 
 
@@ -101,10 +101,12 @@ def test_this_machine_has_memory() -> None:
 
 def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[object]]:
     engine = FakeEngine()
-    kit = Kit(write_portrait(tmp_path / "portrait"), engine, budget)
-    plan = Plan.of(Generate("红发", seed=1, steps=2, count=count), kit.bundle)
+    loaded = LoadedBundle(write_portrait(tmp_path / "portrait"), engine, budget)
+    plan = GenerationPlan.of(Generate("红发", seed=1, steps=2, count=count), loaded.bundle)
     (tmp_path / "out").mkdir()
-    drawing = Drawing(plan, kit, "why", tmp_path / "out", Pace(), 0.0, lambda: False, kit.memory_for((64, 64)))
+    drawing = Generation(
+        plan, loaded, "why", tmp_path / "out", Timings(), 0.0, lambda: False, loaded.memory_for((64, 64))
+    )
     return engine, list(drawing.events(ArrayCache(tmp_path / "cache", 8)))
 
 

@@ -17,7 +17,7 @@ from engines.images import kept_latents
 from engines.messages import MAX_SEED, Event, Final, Generate, Lora, Preview, Progress
 from engines.roles import to_pixels
 from engines.studio import Studio
-from engines.studio.generate import Pace, Plan
+from engines.studio.generate import GenerationPlan, Timings
 from tests.support.fakes import PORTRAIT_ROLES, STRIDE, FakeEngine, target, write_portrait
 
 
@@ -48,12 +48,15 @@ def pixels(folder: Path, name: str) -> Any:
 
 
 def test_a_plan_leaves_nothing_open(bundle: Bundle) -> None:
-    plan = Plan.of(Generate("p"), bundle)
+    plan = GenerationPlan.of(Generate("p"), bundle)
     assert (plan.width, plan.height, plan.steps, plan.guidance) == (64, 64, 4, 0.0)
     assert 0 <= plan.seed <= MAX_SEED
-    plan = Plan.of(Generate("p", "", 96, 128, 9, 2.5, 7), bundle)
+    plan = GenerationPlan.of(Generate("p", "", 96, 128, 9, 2.5, 7), bundle)
     assert (plan.width, plan.height, plan.steps, plan.guidance, plan.seed) == (96, 128, 9, 2.5, 7)
-    assert (Plan.of(Generate("p", width=96), bundle).width, Plan.of(Generate("p", width=96), bundle).height) == (96, 64)
+    assert (
+        GenerationPlan.of(Generate("p", width=96), bundle).width,
+        GenerationPlan.of(Generate("p", width=96), bundle).height,
+    ) == (96, 64)
 
 
 def test_guidance_may_be_switched_off(tmp_path: Path) -> None:
@@ -66,19 +69,19 @@ def test_guidance_may_be_switched_off(tmp_path: Path) -> None:
         "latent_shift": 0,
     }
     bundle = write_portrait(tmp_path / "g", sampling={**sampling, "guidance": 1.5})
-    assert Plan.of(Generate("p"), bundle).guidance == 1.5
-    assert Plan.of(Generate("p", guidance=0.0), bundle).guidance == 0.0
+    assert GenerationPlan.of(Generate("p"), bundle).guidance == 1.5
+    assert GenerationPlan.of(Generate("p", guidance=0.0), bundle).guidance == 0.0
 
 
 def test_seeds_are_drawn_by_lot_and_follow_each_other(bundle: Bundle) -> None:
-    assert len({Plan.of(Generate("p"), bundle).seed for _ in range(20)}) > 15
-    plan = Plan.of(Generate("p", seed=MAX_SEED, count=3), bundle)
+    assert len({GenerationPlan.of(Generate("p"), bundle).seed for _ in range(20)}) > 15
+    plan = GenerationPlan.of(Generate("p", seed=MAX_SEED, count=3), bundle)
     assert [plan.seed_of(k) for k in range(3)] == [MAX_SEED, 0, 1]
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (64, 2048), (2048, 64), (80, 112)])
 def test_sizes_that_a_bundle_draws(bundle: Bundle, width: int, height: int) -> None:
-    plan = Plan.of(Generate("p", width=width, height=height), bundle)
+    plan = GenerationPlan.of(Generate("p", width=width, height=height), bundle)
     assert (plan.width, plan.height) == (width, height)
 
 
@@ -88,7 +91,7 @@ def test_sizes_that_a_bundle_draws(bundle: Bundle, width: int, height: int) -> N
 def test_sizes_that_it_does_not(bundle: Bundle, width: int, height: int) -> None:
     """Two latent cells of 8 px: multiples of 16. No side is 0 by accident: None means the bundle's own."""
     with pytest.raises(RequestError) as caught:
-        Plan.of(Generate("p", width=width, height=height), bundle)
+        GenerationPlan.of(Generate("p", width=width, height=height), bundle)
     if isinstance(caught.value, SizeError):
         assert caught.value.facts == {"width": width, "height": height, "multiple": 16, "low": 64, "high": 2048}
 
@@ -104,20 +107,20 @@ def test_sizes_that_it_does_not(bundle: Bundle, width: int, height: int) -> None
 )
 def test_what_cannot_be_drawn_is_refused(bundle: Bundle, request_: Generate, error: type[RequestError]) -> None:
     with pytest.raises(error):
-        Plan.of(request_, bundle)
+        GenerationPlan.of(request_, bundle)
 
 
 def test_preview_only_needs_a_preview_decoder(tmp_path: Path) -> None:
     bundle = write_portrait(tmp_path / "no-preview", PORTRAIT_ROLES[:3])
     with pytest.raises(OptionError):
-        Plan.of(Generate("p", preview="only"), bundle)
-    Plan.of(Generate("p", preview="live"), bundle)
+        GenerationPlan.of(Generate("p", preview="only"), bundle)
+    GenerationPlan.of(Generate("p", preview="live"), bundle)
 
 
 @pytest.mark.parametrize("change", [{"sampling": None}, {"sizes": []}, {"family": "unheard-of"}])
 def test_a_bundle_that_does_not_say_how_to_draw_is_a_bundle_error(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(BundleError):
-        Plan.of(Generate("p"), write_portrait(tmp_path / "odd", **change))
+        GenerationPlan.of(Generate("p"), write_portrait(tmp_path / "odd", **change))
 
 
 @pytest.mark.parametrize(
@@ -125,21 +128,21 @@ def test_a_bundle_that_does_not_say_how_to_draw_is_a_bundle_error(tmp_path: Path
     [(0.0, 9.0, 1), (1.0, 0.0, 1), (1.0, 0.1, 1), (1.0, 0.101, 2), (1.0, 0.2, 2), (1.0, 1.0, 10), (0.1, 1.0, 100)],
 )
 def test_looking_takes_a_tenth_of_the_time_at_most(step_s: float, preview_s: float, every: int) -> None:
-    assert Pace(step_s, 0.0, preview_s).preview_every() == every
+    assert Timings(step_s, 0.0, preview_s).preview_every() == every
 
 
 def test_the_time_left_is_that_of_steps_and_decodes() -> None:
-    assert Pace().eta_s(8, 1) is None
-    assert Pace(step_s=0.5, decode_s=2.0).eta_s(8, 1) == 6.0
-    assert Pace(step_s=0.5, decode_s=2.0).eta_s(0, 0) == 0.0
+    assert Timings().eta_s(8, 1) is None
+    assert Timings(step_s=0.5, decode_s=2.0).eta_s(8, 1) == 6.0
+    assert Timings(step_s=0.5, decode_s=2.0).eta_s(0, 0) == 0.0
 
 
-class EveryThird(Pace):
+class EveryThird(Timings):
     def preview_every(self) -> int:
         return 3
 
 
-class EveryOne(Pace):
+class EveryOne(Timings):
     def preview_every(self) -> int:
         return 1
 
@@ -153,7 +156,7 @@ def preview_steps(events: list[Event]) -> list[int]:
     [(EveryOne, 5, [1, 2, 3, 4, 5]), (EveryThird, 8, [1, 4, 7, 8]), (EveryThird, 7, [1, 4, 7]), (EveryThird, 1, [1])],
 )
 def test_previews_keep_their_pace(
-    studio: Studio, tmp_path: Path, pace: type[Pace], steps: int, expected: list[int]
+    studio: Studio, tmp_path: Path, pace: type[Timings], steps: int, expected: list[int]
 ) -> None:
     """The first step and the last are always shown."""
     studio.paces = defaultdict(pace)
@@ -162,7 +165,7 @@ def test_previews_keep_their_pace(
 
 def test_dear_previews_are_made_less_often(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
     engine.slow_s = {"preview_decoder": 0.02, "denoiser": 0.004}
-    studio.kits.take("portrait", "auto")[0].load_all()
+    studio.loaded_bundles.take("portrait", "auto")[0].load_all()
     for _ in range(2):
         assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=9, seed=1))) == [1, 9]
 
@@ -171,7 +174,7 @@ def test_previews_show_what_the_picture_will_be_not_the_noise(studio: Studio, tm
     """The fake network pulls nine tenths of the way at once: its clean guess shows the slope from the first step on."""
     studio.paces = defaultdict(EveryOne)
     events = draw(studio, tmp_path, Generate("p", steps=6, seed=3))
-    prompt = studio.kits.take("portrait", "auto")[0].embedding("p", studio.embeddings)
+    prompt = studio.loaded_bundles.take("portrait", "auto")[0].embedding("p", studio.embeddings)
     slope = np.repeat(
         np.repeat(-target((1, 4, 8, 8), prompt)[:, :3], STRIDE, 2), STRIDE, 3
     )  # the tiny decoder turns it
@@ -186,8 +189,8 @@ def test_the_loop_is_the_samplers(studio: Studio, tmp_path: Path) -> None:
     """Written out once more, in this test's own words."""
     final = draw(studio, tmp_path, Generate("a man", "dark", 96, 64, 5, 2.0, 17, preview="only"))[-1]
     assert isinstance(final, Final)
-    kit, _ = studio.kits.take("portrait", "auto")
-    words, others = (kit.embedding(text, studio.embeddings) for text in ("a man", "dark"))
+    loaded, _ = studio.loaded_bundles.take("portrait", "auto")
+    words, others = (loaded.embedding(text, studio.embeddings) for text in ("a man", "dark"))
     x = np.random.default_rng(17).standard_normal((1, 4, 8, 12), dtype=np.float32)
     levels = sampler.sigmas(5, 3.0)
     for now, after in zip(levels[:-1], levels[1:], strict=True):

@@ -18,7 +18,7 @@ from engines.images.metrics import psnr_db
 from engines.messages import Event, Failed, Final, Generate, Progress
 from engines.roles import Decoder, Encoder
 from engines.studio import Studio, init_image
-from engines.studio.generate import Plan
+from engines.studio.generate import GenerationPlan
 from tests.support.fakes import PORTRAIT_ROLES, STRIDE, FakeEngine, waves, write_detector, write_portrait
 from tests.support.http import encoded, people, private_photo
 
@@ -109,17 +109,19 @@ def test_a_photo_comes_upright_in_srgb_and_without_its_secrets(bundle: Bundle, t
 def test_the_size_is_the_nearest_to_the_photos_shape(
     bundle: Bundle, shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    plan = Plan.of(Generate("p", start="x"), bundle, waves(*shape))
+    plan = GenerationPlan.of(Generate("p", start="x"), bundle, waves(*shape))
     assert (plan.width, plan.height) == size
-    plan = Plan.of(Generate("p", start="x", width=128, height=64), bundle, waves(*shape))
+    plan = GenerationPlan.of(Generate("p", start="x", width=128, height=64), bundle, waves(*shape))
     assert (plan.width, plan.height) == (128, 64), "who asks for a size gets it"
 
 
 def test_a_photo_leaves_steps_out(bundle: Bundle) -> None:
     for strength, todo in ((0.0, 1), (0.25, 2), (0.5, 4), (1.0, 8)):
-        plan = Plan.of(Generate("p", steps=8, start="x", strength=strength), bundle, waves(64, 64))
+        plan = GenerationPlan.of(Generate("p", steps=8, start="x", strength=strength), bundle, waves(64, 64))
         assert (plan.steps, plan.todo) == (8, todo)
-    assert Plan.of(Generate("p", steps=8, strength=0.25), bundle).todo == 8, "without a photo strength says nothing"
+    assert GenerationPlan.of(Generate("p", steps=8, strength=0.25), bundle).todo == 8, (
+        "without a photo strength says nothing"
+    )
 
 
 def test_a_bundle_without_an_encoder_refuses_with_a_sentence(studio: Studio, tmp_path: Path) -> None:
@@ -174,13 +176,13 @@ def test_the_less_strength_the_nearer_the_photo(studio: Studio, engine: FakeEngi
 def test_a_perfect_network_gives_the_photo_back(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
     """It tells the way from the noise to the photo, whatever the level is: every strength ends at the photo's cells."""
     start = photo(tmp_path, 64, 64)
-    kit, _ = studio.kits.take("portrait", "auto")
-    clean = kit.encoder.encode(waves(64, 64))
+    loaded, _ = studio.loaded_bundles.take("portrait", "auto")
+    clean = loaded.encoder.encode(waves(64, 64))
     noise = np.random.default_rng(3).standard_normal(clean.shape, dtype=np.float32)
     engine.spoil = {"denoiser": lambda told: clean - noise}
     for strength in (0.1, 0.5, 0.9):
         _, picture = draw(studio, tmp_path, Generate("p", seed=3, steps=8, start=start, strength=strength))
-        assert psnr_db(picture, kit.decoder.decode(clean)) > 50
+        assert psnr_db(picture, loaded.decoder.decode(clean)) > 50
 
 
 def test_every_picture_of_a_job_starts_from_the_photo(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
@@ -196,7 +198,7 @@ def test_every_picture_of_a_job_starts_from_the_photo(studio: Studio, engine: Fa
 
 def test_the_encoder_is_let_go_of(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
     """It is used for a moment, and by few."""
-    studio.kits.take("portrait", "auto")[0].load_all()
+    studio.loaded_bundles.take("portrait", "auto")[0].load_all()
     assert "encoder" not in engine.opened
     draw(studio, tmp_path, Generate("p", start=photo(tmp_path)))
     assert engine.opened.count("encoder") == engine.closed.count("encoder") == 1
@@ -216,9 +218,9 @@ def test_the_picture_says_how_much_was_drawn_anew(studio: Studio, tmp_path: Path
 
 
 def test_the_encoder_undoes_the_decoders_scaling(bundle: Bundle) -> None:
-    kit = studio_kit(bundle)
+    loaded = studio_kit(bundle)
     latents = np.linspace(-0.3, 0.3, 4 * 64, dtype=np.float32).reshape(1, 4, 8, 8)
-    again = kit[0].encode(kit[1].decode(latents))
+    again = loaded[0].encode(loaded[1].decode(latents))
     assert np.abs(again[:, :3] - latents[:, :3]).max() <= 0.5 / 127.5 * 0.5 + 1e-6
 
 

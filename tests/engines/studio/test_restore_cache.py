@@ -14,7 +14,7 @@ import pytest
 from engines.bundle import digest
 from engines.messages import Event, FaceReport, Final, Preview
 from engines.studio import Studio
-from engines.studio.restore_cache import AGAIN, Remembered
+from engines.studio.restore_cache import AGAIN, RestoreCache
 from tests.support.fakes import FakeEngine, write_detector, write_restorer
 from tests.support.restoration import Darkroom, noisy, person, scene, seeing
 
@@ -128,7 +128,7 @@ def test_what_failed_or_was_cancelled_is_not_remembered(room: Darkroom) -> None:
 
 
 def test_only_so_many_are_remembered(room: Darkroom) -> None:
-    room.studio.photos = Remembered(room.folder / "few", 3)
+    room.studio.photos = RestoreCache(room.folder / "few", 3)
     for strength in range(10, 60, 10):
         room.final(scene(), strength=strength)
         for note in (room.folder / "few").iterdir():  # a clock that ticks in seconds must not mix them up
@@ -140,6 +140,6 @@ def test_only_so_many_are_remembered(room: Darkroom) -> None:
 
 
 def test_a_disk_that_refuses_costs_no_picture(room: Darkroom) -> None:
-    room.studio.photos = Remembered(room.folder / "photo.png" / "below", 3)
+    room.studio.photos = RestoreCache(room.folder / "photo.png" / "below", 3)
     events: list[Event] = room.events(scene())
     assert isinstance(events[-1], Final) and isinstance(room.studio, Studio)

@@ -21,7 +21,7 @@ from engines.errors import EngineUnavailable
 from engines.networks.graphs import open_graph
 from engines.roles import memory
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.toolchain import build, export
 from engines.toolchain.manifest import SCRATCH
@@ -105,7 +105,7 @@ def test_activations_of_a_static_recipe_are_rounded_where_they_enter_layers(made
 
 def test_every_engine_draws_other_sizes(made: tuple[Bundle, Path], tmp_path: Path) -> None:
     bundle, _ = made
-    words = Kit(bundle, backends.engine("ort")).embedding(PROMPTS[0], ArrayCache(tmp_path, 1))
+    words = LoadedBundle(bundle, backends.engine("ort")).embedding(PROMPTS[0], ArrayCache(tmp_path, 1))
     channels = bundle.need(bundle.sampling, "sampling").latent_channels
     for engine in (e for e in backends.engines() if not backends.candidate(bundle, e).refused):
         session = engine.load(bundle, bundle.part("denoiser", engine.formats))
@@ -122,20 +122,20 @@ def test_where_memory_is_short_the_reference_computes_in_bf16(
     bundle, base = made
     source = build.sources.portrait(base, base / "about.toml")
     draft = build.Draft(source, Recipe.read("lean-int8"), tmp_path, "x")
-    kits = {}
+    loaded_bundles = {}
     bare = (memory.BASE + memory.numbers(draft.path("denoiser")) * 4 + 1) / memory.SHARE  # the file has no room beside
     for free, wanted in ((memory.UNLIMITED, "fp32"), (bare, "bf16"), (1000, "bf16")):
         monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
         part = draft.origin("denoiser")
         assert part is not None and part.precision == wanted
-        kits[wanted] = backends.engine("torch").load(bundle, part)
+        loaded_bundles[wanted] = backends.engine("torch").load(bundle, part)
     channels = bundle.need(bundle.sampling, "sampling").latent_channels
     feeds = {
         "latents": np.random.default_rng(1).standard_normal((1, channels, 16, 16), dtype=np.float32),
         "time": np.array([0.25], np.float32),
         "prompt": np.random.default_rng(2).standard_normal((1, 9, _width(base)), dtype=np.float32),
     }
-    exact, rough = (kits[name].run(feeds)["velocity"] for name in ("fp32", "bf16"))
+    exact, rough = (loaded_bundles[name].run(feeds)["velocity"] for name in ("fp32", "bf16"))
     assert rough.dtype == np.float32 and 0 < np.abs(exact - rough).mean() < 0.05 * exact.std()
 
 

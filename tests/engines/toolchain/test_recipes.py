@@ -23,7 +23,7 @@ from engines.bundle import EMBEDDINGS, PROOF, Bundle, Role
 from engines.errors import BundleError, EngineError, OptionError
 from engines.messages import CREDIT, Event, Note, Progress
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.toolchain import build, recipe
 from engines.toolchain.quantize import calibration
@@ -230,10 +230,10 @@ def test_the_plan_comes_first_and_progress_counts_to_the_end(make: Make, kind: s
 def test_known_prompts_are_stored_as_the_text_encoder_reads_them(make: Make, tmp_path: Path, name: str) -> None:
     bundle, _ = make("portrait", name)
     assert EMBEDDINGS in bundle.extras
-    kit = Kit(bundle, backends.engine("torch"))
+    loaded = LoadedBundle(bundle, backends.engine("torch"))
     for prompt in PROMPTS:
-        stored = kit.embedding(prompt, ArrayCache(tmp_path, 1))
-        assert stored.dtype == np.float32 and np.abs(stored - kit.text.encode(prompt)).max() <= 1e-5
+        stored = loaded.embedding(prompt, ArrayCache(tmp_path, 1))
+        assert stored.dtype == np.float32 and np.abs(stored - loaded.text.encode(prompt)).max() <= 1e-5
     assert not list(tmp_path.iterdir())
 
 

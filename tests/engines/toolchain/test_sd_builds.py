@@ -24,7 +24,7 @@ from engines import backends
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Shelf
 from engines.errors import BundleError
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.toolchain import build, sources
 from engines.toolchain.quantize import calibration
@@ -118,17 +118,17 @@ def test_stored_words_hold_the_empty_negative_too(made: Any, tmp_path: Path) -> 
     """With guidance every picture reads it: the text encoder is loaded for neither."""
     bundle = made("edge-fp32")
     assert EMBEDDINGS in bundle.extras
-    kit = Kit(bundle, backends.engine("torch"))
+    loaded = LoadedBundle(bundle, backends.engine("torch"))
     for prompt in (*PROMPTS, ""):
-        stored = kit.embedding(prompt, ArrayCache(tmp_path, 1))
-        assert stored.shape == (1, 77, tiny_sd.WIDTH) and np.abs(stored - kit.text.encode(prompt)).max() <= 1e-5
+        stored = loaded.embedding(prompt, ArrayCache(tmp_path, 1))
+        assert stored.shape == (1, 77, tiny_sd.WIDTH) and np.abs(stored - loaded.text.encode(prompt)).max() <= 1e-5
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_calibration_sees_both_captions_at_every_level(made: Any) -> None:
     bundle = made("edge-fp32")
-    feeds = calibration.trajectories(Kit(bundle, backends.engine("ort")), PROMPTS)
+    feeds = calibration.trajectories(LoadedBundle(bundle, backends.engine("ort")), PROMPTS)
     assert len(feeds["denoiser"]) == 2 * 3 * len(PROMPTS) and len(feeds["decoder"]) == len(PROMPTS)
     assert len({feed["time"][0] for feed in feeds["denoiser"]}) == 3
 

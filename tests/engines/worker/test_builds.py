@@ -17,7 +17,7 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Lora, Note, Progress
 from engines.studio import Studio, proof
 from engines.worker import builds, execute
-from engines.worker.builds import Workshop
+from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import cannot_build
 from tests.conftest import Within
 from tests.support.fakes import builtin_with_proof, write_restorer
@@ -37,9 +37,9 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opened(home: Path) -> Workshop:
+def opened(home: Path) -> BackgroundJobs:
     models = home / "models"
-    return Workshop(Shelf((models,)), models, home / "checkpoints", Verdicts(home / "verdicts"))
+    return BackgroundJobs(Shelf((models,)), models, home / "checkpoints", Verdicts(home / "verdicts"))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def progress(step):
     return write
 
 
-def run(shop: Workshop, request: Build = MINE, cancelled: Callable[[], bool] = lambda: False) -> list[Event]:
+def run(shop: BackgroundJobs, request: Build = MINE, cancelled: Callable[[], bool] = lambda: False) -> list[Event]:
     return list(shop.run(request, Path(), cancelled))
 
 
@@ -253,7 +253,9 @@ def test_what_is_there_is_not_replaced(home: Path, project: Project, taken: str)
 
 
 def test_a_name_of_the_built_in_shelf_is_taken_too(home: Path, builtin: Path) -> None:
-    shop = Workshop(Shelf((home / "models", builtin)), home / "models", home / "checkpoints", Verdicts(home / "v"))
+    shop = BackgroundJobs(
+        Shelf((home / "models", builtin)), home / "models", home / "checkpoints", Verdicts(home / "v")
+    )
     (event,) = run(shop, Build("restorer", "mine.onnx", "edge-fp32", "portrait"))
     assert isinstance(event, Failed) and event.code == "bad_option"
 
@@ -300,13 +302,13 @@ def test_a_true_build_that_fails_says_why(home: Path) -> None:
 
 
 @pytest.fixture
-def proving(home: Path, builtin: Path) -> Workshop:
+def proving(home: Path, builtin: Path) -> BackgroundJobs:
     """One bundle that true engines can be proved with."""
     builtin_with_proof(builtin, home / "models" / "restorer")
     return opened(home)
 
 
-def test_engines_are_proved_one_by_one_until_none_is_left(proving: Workshop, within: Within[bool]) -> None:
+def test_engines_are_proved_one_by_one_until_none_is_left(proving: BackgroundJobs, within: Within[bool]) -> None:
     bundle = proving.shelf.open("restorer")
     due = [c.engine.name for _, c in proof.due([bundle], proving.known)]
     for _ in due:
@@ -318,7 +320,7 @@ def test_engines_are_proved_one_by_one_until_none_is_left(proving: Workshop, wit
     assert ort is not None and ort.accepted and ort.finish_s > 0
 
 
-def test_a_proof_gives_way_to_pictures_and_is_made_later(proving: Workshop, home: Path) -> None:
+def test_a_proof_gives_way_to_pictures_and_is_made_later(proving: BackgroundJobs, home: Path) -> None:
     started = time.monotonic()
     assert proving.prove_next(lambda: True) is True, "there still is something to prove"
     assert time.monotonic() - started < 10 and nobody_works_in(home)
@@ -326,7 +328,7 @@ def test_a_proof_gives_way_to_pictures_and_is_made_later(proving: Workshop, home
 
 
 def test_an_engine_that_crashed_is_not_tried_again(
-    proving: Workshop, home: Path, monkeypatch: pytest.MonkeyPatch
+    proving: BackgroundJobs, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when it is the trusted one: until something changes, it will crash again."""
     (home / "p" / "engines" / "studio").mkdir(parents=True)

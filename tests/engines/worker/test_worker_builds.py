@@ -18,7 +18,7 @@ from engines.messages import Build, Event, Failed, Final, Generate, Note, Progre
 from engines.messages.status import Status
 from engines.studio import Studio
 from engines.worker import EmbeddedWorker
-from engines.worker.builds import Workshop
+from engines.worker.builds import BackgroundJobs
 from tests.conftest import Within
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
@@ -27,7 +27,7 @@ BUILD = Build("restorer", "mine.pth", "edge-int8", "mine")
 Open = Callable[[int], "FakeWorkshop"]
 
 
-class FakeWorkshop(Workshop):
+class FakeWorkshop(BackgroundJobs):
     """A build that lasts until it is let go of, and then puts a bundle on the shelf; `due` engines to prove."""
 
     def __init__(self, home: Path, due: int = 0) -> None:

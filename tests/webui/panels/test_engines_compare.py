@@ -13,7 +13,7 @@ from engines.messages.status import BundleStatus, Choice
 from tests.support.http import SKETCH, Session, pixels, succeeded, tree
 from webui.i18n import words
 from webui.panels.engines.compare import choosable, side_title, stage_html
-from webui.stream import Scene, Tile
+from webui.stream import JobView, Tile
 from webui.widgets.panel_context import fine_s
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def test_the_engines_of_a_new_model_are_offered_with_their_times(idle: Rig) -> N
     assert (a["value"], b["value"]) == ("auto", "ort"), "one that cannot be chosen gives way"
 
 
-DONE = Scene(state="done", status="stage_done_one", facts={"seconds": "1.0"}, seconds=1.004)
+DONE = JobView(state="done", status="stage_done_one", facts={"seconds": "1.0"}, seconds=1.004)
 
 
 def test_an_engine_that_is_offered_no_more_gives_way(idle: Rig) -> None:
@@ -225,7 +225,7 @@ def test_an_engine_that_is_offered_no_more_gives_way(idle: Rig) -> None:
 
 def test_a_failed_side_says_so_and_the_other_is_still_shown() -> None:
     drawn = replace(DONE, tiles=(Tile("outputs_1.png", "vae", finished=True, tiny_s=0.2, vae_s=0.9),))
-    failed = Scene(state="failed", code="engine_failed", facts={"engine": "ort"})
+    failed = JobView(state="failed", code="engine_failed", facts={"engine": "ort"})
     html = stage_html([(side_title(0, "auto", EN), drawn), (side_title(1, "ort", EN), failed)], EN)
     parsed = tree(html)
     assert [image["src"] for image in parsed.all("img")] == ["/outputs/outputs_1.png"] and not parsed.all("input")

@@ -14,7 +14,7 @@ from tests.support.http import Session, encoded, people, scene, succeeded, tree
 from webui import face_report
 from webui.i18n import words
 from webui.widgets import photo_settings
-from webui.widgets.panel_context import Desk
+from webui.widgets.panel_context import PanelContext
 from webui.widgets.photo_settings import NAMES, fields, sound
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ def test_a_name_is_no_path(rig: Rig, name: str, kept: str) -> None:
 
 
 @pytest.fixture
-def desk(rig: Rig) -> Desk:
-    return Desk(rig.queue, rig.settings, None)
+def context(rig: Rig) -> PanelContext:
+    return PanelContext(rig.queue, rig.settings, None)
 
 
-def test_what_a_browser_remembers_is_taken_up(desk: Desk) -> None:
-    assert sound(CHANGED, desk) == CHANGED
-    assert sound({}, desk) == {}
+def test_what_a_browser_remembers_is_taken_up(context: PanelContext) -> None:
+    assert sound(CHANGED, context) == CHANGED
+    assert sound({}, context) == {}
 
 
 HOSTILE: Sequence[Any] = (None, "x", [1], 5, {"strength": 101}, {"strength": "many"}, {"mode": "x"}, {"mode": ["x"]},
@@ -90,10 +90,10 @@ HOSTILE: Sequence[Any] = (None, "x", [1], 5, {"strength": 101}, {"strength": "ma
 
 
 @pytest.mark.parametrize("kept", HOSTILE, ids=str)
-def test_what_cannot_be_chosen_is_forgotten(desk: Desk, kept: Any) -> None:
-    assert sound(kept, desk) == {}
+def test_what_cannot_be_chosen_is_forgotten(context: PanelContext, kept: Any) -> None:
+    assert sound(kept, context) == {}
     if isinstance(kept, dict):
-        assert sound({**CHANGED, **kept}, desk).keys() == CHANGED.keys() - kept.keys(), "and nothing else with it"
+        assert sound({**CHANGED, **kept}, context).keys() == CHANGED.keys() - kept.keys(), "and nothing else with it"
 
 
 def test_a_page_is_given_the_settings_of_the_last_time(rig: Rig) -> None:

@@ -17,11 +17,20 @@ from engines.messages import BUNDLE_NAME, Build, Recipe
 from engines.messages.status import Status
 from webui.follow import follow, resume
 from webui.i18n import Words, spoken
-from webui.stream import Scene, status_html
+from webui.stream import JobView, status_html
 from webui.widgets import loras
-from webui.widgets.panel_context import LONG, QUICK, Desk, Updates, cancel_button, cancel_pressed, parsed, scroll_to
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    PanelContext,
+    Updates,
+    cancel_button,
+    cancel_pressed,
+    parsed,
+    scroll_to,
+)
 
-START = Scene(task="build", status="build_idle")
+START = JobView(task="build", status="build_idle")
 
 
 @dataclass(frozen=True)
@@ -40,21 +49,21 @@ class View:
     job: gr.BrowserState
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
     """Also returns what can be waited for: events after which there may be one more bundle."""
-    with gr.Accordion(desk.i18n("build_title"), open=False, elem_id="build-panel") as frame:
+    with gr.Accordion(context.i18n("build_title"), open=False, elem_id="build-panel") as frame:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-                parts = _controls(desk)
+                parts = _controls(context)
             with gr.Column(scale=6, min_width=320):
                 stage, log = gr.HTML(elem_id="build-stage"), gr.HTML(elem_id="build-log")
     job = gr.BrowserState("", storage_key="awportrait-build-job", secret="awportrait", render=False)
     view = View(**parts, frame=frame, stage=stage, log=log, job=job)
-    return view, _listen(view, Handlers(view, desk), page, tab)
+    return view, _listen(view, Handlers(view, context), page, tab)
 
 
-def _controls(desk: Desk) -> dict[str, Any]:
-    t, status = desk.i18n, desk.status
+def _controls(context: PanelContext) -> dict[str, Any]:
+    t, status = context.i18n, context.status
     source = gr.Dropdown(
         [(f"{name} · {kind}", f"{kind}:{name}") for kind, name in status.sources],
         label=t("build_source"), info=t("build_source_hint"), elem_id="build-source",
@@ -63,7 +72,7 @@ def _controls(desk: Desk) -> dict[str, Any]:
     recipe = gr.Radio(recipes, value="edge-int8", label=t("build_recipe"), elem_id="build-recipe")
     name = gr.Textbox(label=t("build_name"), info=t("build_name_hint"), max_length=40, elem_id="build-name")
     calibration = gr.Textbox(label=t("build_calibration"), info=t("build_calibration_hint"), max_length=200)
-    worn = loras.build(desk, "build_loras", "build_loras_hint", "build-loras")
+    worn = loras.build(context, "build_loras", "build_loras_hint", "build-loras")
     hurdle = gr.HTML(visible=False)
     go = gr.Button(t("build_go"), variant="primary", size="lg", interactive=not status.can_build, elem_id="build")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="build-cancel")
@@ -78,15 +87,15 @@ class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
-    desk: Desk
+    context: PanelContext
 
-    def show(self, scene: Scene, say: Words) -> Updates:
+    def show(self, scene: JobView, say: Words) -> Updates:
         busy = scene.state == "running"
         return {
             self.view.stage: stage_html(scene, say),
             self.view.log: log_html(scene.log, say),
             self.view.go: gr.update(visible=not busy),
-            self.view.cancel: cancel_button(self.desk, busy),
+            self.view.cancel: cancel_button(self.context, busy),
         }
 
     def make(
@@ -94,22 +103,22 @@ class Handlers:
     ) -> Iterator[Updates]:
         say = spoken(request.headers.get("accept-language"))
         kind, _, origin = (source or "").partition(":")
-        if (kind, origin) not in self.desk.status.sources:
+        if (kind, origin) not in self.context.status.sources:
             raise gr.Error(say("build_no_source"), print_exception=False)
         values = {
             "makes": kind, "source": origin, "recipe": recipe, "name": self._free(name, say),
             "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
             "loras": loras.fields(worn),
         }  # fmt: skip
-        job_id = self.desk.queue.submit(parsed(Build, values, say))
-        yield {self.view.job: job_id, **self.show(Scene(task="build", state="running", status="stage_prepare"), say)}
-        for now in follow(self.desk.queue, job_id, START):
+        job_id = self.context.queue.submit(parsed(Build, values, say))
+        yield {self.view.job: job_id, **self.show(JobView(task="build", state="running", status="stage_prepare"), say)}
+        for now in follow(self.context.queue, job_id, START):
             yield self.show(now, say)
 
     def _free(self, name: str, say: Words) -> str:
         """What is there must not be lost by a word typed twice."""
         name = (name or "").strip()
-        if any(bundle.name == name for bundle in self.desk.status.bundles):
+        if any(bundle.name == name for bundle in self.context.status.bundles):
             raise gr.Error(escape(say("build_taken", name=name)), print_exception=False)
         if not BUNDLE_NAME.fullmatch(name):
             raise gr.Error(escape(say("build_bad_name", name=name[:60])), print_exception=False)
@@ -119,16 +128,16 @@ class Handlers:
         """On load: what this browser's last build has come to; one that goes on is not left behind a closed lid."""
         say = spoken(request.headers.get("accept-language"))
         yield {self.view.stage: stage_html(START, say)}
-        for scene in resume(self.desk.queue, job_id, START):
+        for scene in resume(self.context.queue, job_id, START):
             lid = {self.view.frame: gr.update(open=True)} if scene.state == "running" else {}
             yield {**lid, **self.show(scene, say)}
 
     def stop(self, job_id: str) -> Any:
-        return cancel_pressed(self.desk, job_id)
+        return cancel_pressed(self.context, job_id)
 
     def offer(self, chosen: str | None, request: gr.Request) -> list[Any]:
         """What can be built from now, and whether it can."""
-        say, status = spoken(request.headers.get("accept-language")), self.desk.status
+        say, status = spoken(request.headers.get("accept-language")), self.context.status
         sources = source_choices(status, say)
         values = [value for _, value in sources]
         # What is chosen is left alone: the person may have chosen something else while this was on its way.
@@ -140,7 +149,7 @@ class Handlers:
         ]
 
 
-def stage_html(scene: Scene, say: Words) -> str:
+def stage_html(scene: JobView, say: Words) -> str:
     line = status_html(scene, say) if scene.state != "idle" else f'<p class="note">{escape(say(scene.status))}</p>'
     return f'<div class="stage is-{scene.state}">{line}</div>'
 
@@ -163,24 +172,24 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> list[Any]:
     made = gr.on([v.go.click, v.name.submit], do.make, order, shown, **LONG)
     back = page.load(do.come_back, [v.job], shown, **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
-    offer_on([page.load, tab.select, made.then], v, do.desk)
-    loras.offer_on([v.source.change], v.loras, v.source, obstacle, do.desk)
+    offer_on([page.load, tab.select, made.then], v, do.context)
+    loras.offer_on([v.source.change], v.loras, v.source, obstacle, do.context)
     return [made.then, back.then]
 
 
-def offer_on(events: list[Any], v: View, desk: Desk) -> None:
+def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(v, desk).offer, [v.source], [v.source, v.go, v.hurdle], **QUICK)
-    loras.offer_on(events, v.loras, v.source, obstacle, desk)
+        event(Handlers(v, context).offer, [v.source], [v.source, v.go, v.hurdle], **QUICK)
+    loras.offer_on(events, v.loras, v.source, obstacle, context)
 
 
-def fill_on(event: Any, v: View, desk: Desk) -> None:
+def fill_on(event: Any, v: View, context: PanelContext) -> None:
     """Open the form with the model that the event names as its source, if it can be built from."""
 
     def fill(asked: gr.EventData, request: gr.Request) -> list[Any]:
-        model = desk.model(asked._data["model"])
-        sources = source_choices(desk.status, spoken(request.headers.get("accept-language")))
+        model = context.model(asked._data["model"])
+        sources = source_choices(context.status, spoken(request.headers.get("accept-language")))
         source = f"{model.becomes}:{model.file}" if model else ""
         if model is None or source not in [value for _, value in sources]:
             return [gr.skip()] * 3

@@ -17,11 +17,11 @@ from engines.messages import MAX_SEED, Generate
 from engines.messages.status import BundleStatus
 from webui.follow import resume
 from webui.i18n import Words, spoken
-from webui.stream import Scene, compare_html, image_html, status_html
+from webui.stream import JobView, compare_html, image_html, status_html
 from webui.widgets.panel_context import (
     LONG,
     QUICK,
-    Desk,
+    PanelContext,
     Updates,
     backend_label,
     cancel_button,
@@ -33,7 +33,7 @@ from webui.widgets.panel_context import (
 
 AUTO = "auto"
 SIDES = ("A", "B")
-WAITS = Scene(state="running", status="stage_waiting", facts={"ahead": 1})
+WAITS = JobView(state="running", status="stage_waiting", facts={"ahead": 1})
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class View:
     jobs: gr.BrowserState  # two names with a space between
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> View:
-    with gr.Accordion(desk.i18n("compare_title"), open=False, elem_id="compare-panel"):
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
+    with gr.Accordion(context.i18n("compare_title"), open=False, elem_id="compare-panel"):
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-                parts = _controls(desk)
+                parts = _controls(context)
             with gr.Column(scale=6, min_width=320):
                 stage = gr.HTML(elem_id="compare-stage")
     jobs = gr.BrowserState("", storage_key="awportrait-compare-jobs", secret="awportrait", render=False)
     view = View(**parts, stage=stage, jobs=jobs)
-    _listen(view, Handlers(view, desk), page, tab)
+    _listen(view, Handlers(view, context), page, tab)
     return view
 
 
-def _controls(desk: Desk) -> dict[str, Any]:
-    t, bundles = desk.i18n, desk.bundles("portrait")
+def _controls(context: PanelContext) -> dict[str, Any]:
+    t, bundles = context.i18n, context.bundles("portrait")
     names, engines = [bundle.name for bundle in bundles], choosable(bundles[0])
     prompt = gr.Textbox(
         "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=3, elem_id="compare-prompt"
@@ -83,14 +83,14 @@ class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
-    desk: Desk
+    context: PanelContext
 
-    def show(self, sides: list[tuple[str, Scene]], say: Words) -> Updates:
+    def show(self, sides: list[tuple[str, JobView]], say: Words) -> Updates:
         busy = any(scene.state == "running" for _, scene in sides)
         return {
             self.view.stage: stage_html(sides, say),
             self.view.go: gr.update(visible=not busy),
-            self.view.cancel: cancel_button(self.desk, busy),
+            self.view.cancel: cancel_button(self.context, busy),
         }
 
     def compare(
@@ -103,7 +103,7 @@ class Handlers:
             raise complaint(OptionError("seed", orders[0].seed, f"0 … {MAX_SEED}"), say)
         if not orders[0].prompt.strip():
             raise complaint(PromptError("the prompt is empty"), say)
-        jobs = " ".join([self.desk.queue.submit(order) for order in orders])
+        jobs = " ".join([self.context.queue.submit(order) for order in orders])
         yield {self.view.jobs: jobs}
         yield from self._watch(jobs, say)
 
@@ -118,31 +118,31 @@ class Handlers:
         orders = self._orders(jobs)
         sides = [(side_title(k, order.backend, say), WAITS) for k, order in enumerate(orders.values())]
         for k, (job_id, order) in enumerate(orders.items()):
-            for scene in resume(self.desk.queue, job_id, Scene(caption=order.prompt)):
+            for scene in resume(self.context.queue, job_id, JobView(caption=order.prompt)):
                 sides[k] = (sides[k][0], scene)
                 yield self.show(sides, say)
 
     def _orders(self, jobs: str) -> dict[str, Generate]:
         """What a browser remembers, if that is two portraits."""
         try:
-            found = {job_id: self.desk.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
+            found = {job_id: self.context.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
         except NotFoundError:
             return {}
         portraits = {job_id: request for job_id, request in found.items() if isinstance(request, Generate)}
         return portraits if len(portraits) == len(SIDES) else {}
 
     def stop(self, jobs: str) -> Any:
-        pressed = [cancel_pressed(self.desk, job_id) for job_id in self._orders(jobs)]
+        pressed = [cancel_pressed(self.context, job_id) for job_id in self._orders(jobs)]
         return pressed[-1] if pressed else gr.skip()
 
     def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
         """The bundles that are here now, and the engines that can run the chosen one."""
-        say, bundle = spoken(request.headers.get("accept-language")), self.desk.find("portrait", name)
-        return [self.desk.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
+        say, bundle = spoken(request.headers.get("accept-language")), self.context.find("portrait", name)
+        return [self.context.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
 
     def change_bundle(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
         say = spoken(request.headers.get("accept-language"))
-        return self._engines(self.desk.find("portrait", name), a, b, say)
+        return self._engines(self.context.find("portrait", name), a, b, say)
 
     def _engines(self, bundle: BundleStatus | None, a: str, b: str, say: Words) -> list[Any]:
         names = choosable(bundle)
@@ -161,7 +161,7 @@ def side_title(k: int, backend: str, say: Words) -> str:
     return f"{SIDES[k]} · {say('backend_auto') if backend == AUTO else backend}"
 
 
-def stage_html(sides: list[tuple[str, Scene]], say: Words) -> str:
+def stage_html(sides: list[tuple[str, JobView]], say: Words) -> str:
     """`sides`: a title and what has become of its job, for both; empty before anything was asked."""
     columns = "".join(_side(title, scene, say) for title, scene in sides)
     busy = any(scene.state == "running" for _, scene in sides)
@@ -171,7 +171,7 @@ def stage_html(sides: list[tuple[str, Scene]], say: Words) -> str:
     return f'<div class="stage is-{state}">{_pictures(sides, say)}<div class="sides">{columns}</div>{told}</div>'
 
 
-def _pictures(sides: list[tuple[str, Scene]], say: Words) -> str:
+def _pictures(sides: list[tuple[str, JobView]], say: Words) -> str:
     """The slider as soon as there are two; until then the one that is there."""
     shown = [(scene.current.image, title) for title, scene in sides if scene.current]
     if len(shown) == len(SIDES):
@@ -180,14 +180,14 @@ def _pictures(sides: list[tuple[str, Scene]], say: Words) -> str:
     return f'<div class="frame{"" if shown else " is-empty"}">{inside}</div>'
 
 
-def _side(title: str, scene: Scene, say: Words) -> str:
+def _side(title: str, scene: JobView, say: Words) -> str:
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _took(scene, say))
     told = f"<dl>{facts}</dl>" if scene.state == "done" else status_html(scene, say)
     why = f'<p class="note">{escape(say.phrase(scene.reason))}</p>' if scene.reason else ""
     return f'<section class="is-{scene.state}"><h4>{escape(title)}</h4>{told}{why}</section>'
 
 
-def _took(scene: Scene, say: Words) -> list[tuple[str, str]]:
+def _took(scene: JobView, say: Words) -> list[tuple[str, str]]:
     """Until the first picture of any decoder, and until the end of the job."""
     tile = scene.current
     looks = [seconds for seconds in (tile.tiny_s, tile.vae_s) if seconds is not None] if tile else []
@@ -201,10 +201,10 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     page.load(do.come_back, [v.jobs], shown, **LONG)
     v.cancel.click(do.stop, [v.jobs], [v.cancel], **LONG)
     v.bundle.change(do.change_bundle, [v.bundle, v.a, v.b], [v.a, v.b], **QUICK)
-    offer_on([page.load, tab.select], v, do.desk)
+    offer_on([page.load, tab.select], v, do.context)
 
 
-def offer_on(events: list[Any], v: View, desk: Desk) -> None:
+def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(v, desk).offer, [v.bundle, v.a, v.b], [v.bundle, v.a, v.b], **QUICK)
+        event(Handlers(v, context).offer, [v.bundle, v.a, v.b], [v.bundle, v.a, v.b], **QUICK)

@@ -15,7 +15,7 @@ from engines.messages import Fetch
 from webui.boards import downloads
 from webui.boards.downloads import Download
 from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, Desk, Updates, complaint, parsed
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed
 
 LOOK_S = 1.0
 BOARD = """element.addEventListener('click', (event) => {
@@ -38,14 +38,14 @@ class View:
     timer: gr.Timer
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
     """Also returns what can be waited for: events after which there may be one more model."""
-    with gr.Accordion(desk.i18n("models_title"), open=False, elem_id="models-panel") as frame:
+    with gr.Accordion(context.i18n("models_title"), open=False, elem_id="models-panel") as frame:
         board = gr.HTML(elem_id="models", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-downloads", secret="awportrait", render=False)
     timer = gr.Timer(LOOK_S, active=False, render=False)
     view = View(frame, board, jobs, gr.State(""), timer)
-    _listen(view, Handlers(view, desk), page, tab)
+    _listen(view, Handlers(view, context), page, tab)
     return view, [view.seen.change]
 
 
@@ -54,11 +54,11 @@ class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
-    desk: Desk
+    context: PanelContext
 
     def show(self, found: list[Download], say: Words) -> Updates:
         return {
-            self.view.board: downloads.board_html(self.desk.status, found, say),
+            self.view.board: downloads.board_html(self.context.status, found, say),
             self.view.seen: downloads.outline(found),
             self.view.timer: gr.Timer(active=downloads.busy(found)),
         }
@@ -67,32 +67,32 @@ class Handlers:
         """One download of a model at a time; of several models one waits for the other."""
         say, asked = spoken(request.headers.get("accept-language")), event._data
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
-        if order.model not in {model.id for model in self.desk.status.models}:
+        if order.model not in {model.id for model in self.context.status.models}:
             raise complaint(NotFoundError("model", order.model), say)
-        known = downloads.read(self.desk.queue, jobs)
+        known = downloads.read(self.context.queue, jobs)
         names = [download.job_id for download in known if download.model != order.model or download.busy]
         if not any(download.busy and download.model == order.model for download in known):
-            names.append(self.desk.queue.submit(order))
-        return {self.view.jobs: names, **self.show(downloads.read(self.desk.queue, names), say)}
+            names.append(self.context.queue.submit(order))
+        return {self.view.jobs: names, **self.show(downloads.read(self.context.queue, names), say)}
 
     def stop(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """A running one hears of it at its next event: say at once that the press was heard."""
-        for download in downloads.read(self.desk.queue, [event._data["job"]]):
-            self.desk.queue.cancel(download.job_id)
+        for download in downloads.read(self.context.queue, [event._data["job"]]):
+            self.context.queue.cancel(download.job_id)
         found = [
             replace(download, stopping=download.job_id == event._data["job"])
-            for download in downloads.read(self.desk.queue, jobs)
+            for download in downloads.read(self.context.queue, jobs)
         ]
         return self.show(found, spoken(request.headers.get("accept-language")))
 
     def watch(self, jobs: Any, request: gr.Request) -> Updates:
-        found = downloads.read(self.desk.queue, jobs)
+        found = downloads.read(self.context.queue, jobs)
         return self.show(found, spoken(request.headers.get("accept-language")))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
         """On load: how this browser's downloads are; one that goes on is not left behind a closed lid."""
         updates = self.watch(jobs, request)
-        goes_on = downloads.busy(downloads.read(self.desk.queue, jobs))
+        goes_on = downloads.busy(downloads.read(self.context.queue, jobs))
         return {**updates, self.view.frame: gr.update(open=True)} if goes_on else updates
 
 
@@ -104,7 +104,7 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     page.load(do.come_back, [v.jobs], [*shown, v.frame], **QUICK)
 
 
-def look_on(events: list[Any], v: View, desk: Desk) -> None:
+def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
     for event in events:
-        event(Handlers(v, desk).watch, [v.jobs], [v.board, v.seen, v.timer], **QUICK)
+        event(Handlers(v, context).watch, [v.jobs], [v.board, v.seen, v.timer], **QUICK)

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
 from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, Desk, fine_s
+from webui.widgets.panel_context import QUICK, PanelContext, fine_s
 
 LOADING_S = 2.0  # how often to look again
 PROVING_S, RARELY_S, SLOWER = 5.0, 60.0, 1.2  # the same while proofs go on: ever more rarely, as some never come
@@ -36,18 +36,18 @@ class View:
     timer: gr.Timer
 
 
-def build(desk: Desk, page: gr.Blocks, tab: gr.Tab, chip: gr.HTML) -> View:
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab, chip: gr.HTML) -> View:
     """`chip`: the short word on it in the header."""
     view = View(gr.HTML(elem_id="engines", js_on_load=KEEP_OPEN), chip, gr.Timer(LOADING_S))
-    look_on([page.load, tab.select, view.timer.tick], view, desk)
+    look_on([page.load, tab.select, view.timer.tick], view, context)
     return view
 
 
-def look_on(events: list[Any], v: View, desk: Desk) -> None:
+def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
 
     def look(every_s: float, request: gr.Request) -> list[object]:
-        say, status = spoken(request.headers.get("accept-language")), desk.status
+        say, status = spoken(request.headers.get("accept-language")), context.status
         return [status_html(status, say), chip_html(status, say), next_look(status, every_s)]
 
     for event in events:

@@ -20,7 +20,7 @@ from webui.boards.photos import LIMIT, Item
 from webui.i18n import Words, spoken
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
-from webui.widgets.panel_context import LONG, QUICK, Desk, Updates, cancel_button, complaint, parsed
+from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, complaint, parsed
 
 LOOK_S = 1.0
 KINDS = ["image", ".heic", ".heif"]  # what a browser lets one choose; what is no picture is refused when it is read
@@ -48,8 +48,8 @@ class View(Entrance):
     timer: gr.Timer
 
 
-def entrance(desk: Desk) -> Entrance:
-    t = desk.i18n
+def entrance(context: PanelContext) -> Entrance:
+    t = context.i18n
     files = gr.File(
         label=t("batch_files"), file_count="multiple", file_types=KINDS, height=260, elem_id="batch-files",
     )  # fmt: skip
@@ -59,12 +59,12 @@ def entrance(desk: Desk) -> Entrance:
     return Entrance(files, go, cancel)
 
 
-def build(desk: Desk, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
+def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
     board = gr.HTML(elem_id="batch-board", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-batch-jobs", secret="awportrait", render=False)
     timer = gr.Timer(LOOK_S, active=False, render=False)
     view = View(**vars(entered), controls=controls, board=board, jobs=jobs, seen=gr.State(""), timer=timer)
-    _listen(view, Handlers(view, desk), page)
+    _listen(view, Handlers(view, context), page)
     return view
 
 
@@ -73,21 +73,21 @@ class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
-    desk: Desk
+    context: PanelContext
 
     def show(self, items: list[Item], say: Words) -> Updates:
         busy = photos.busy(items)
         return {
             self.view.board: photos.board_html(items, say),
             self.view.seen: photos.outline(items),
-            self.view.cancel: cancel_button(self.desk, busy, "batch_cancel"),
+            self.view.cancel: cancel_button(self.context, busy, "batch_cancel"),
             self.view.timer: gr.Timer(active=busy),
         }
 
     def start(self, files: list[Upload], jobs: Any, request: gr.Request, *values: Any) -> Updates:
         """While an earlier batch goes on, the new photos join it."""
         say = spoken(request.headers.get("accept-language"))
-        running = photos.read(self.desk.queue, jobs)
+        running = photos.read(self.context.queue, jobs)
         running = running if photos.busy(running) else []
         if not files:
             raise gr.Error(say("batch_none"), print_exception=False)
@@ -95,14 +95,14 @@ class Handlers:
             raise gr.Error(say("batch_too_many", limit=LIMIT), print_exception=False)
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
-        names = [item.job_id for item in running] + [self.desk.queue.submit(order) for order in orders]
+        names = [item.job_id for item in running] + [self.context.queue.submit(order) for order in orders]
         return {self.view.jobs: names, self.view.files: None, **self._now(names, say)}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
         """What cannot be a photo becomes a job too: it fails by itself, and says why in its own line."""
         try:
             with Path(upload.path).open("rb") as source:
-                kept = str(uploads.keep(source, self.desk.settings.uploads))
+                kept = str(uploads.keep(source, self.context.settings.uploads))
         except ImageError:
             kept = upload.path
         except StorageError as exc:
@@ -110,30 +110,30 @@ class Handlers:
         return {"image": kept, "name": upload.name}
 
     def _now(self, jobs: Any, say: Words) -> Updates:
-        return self.show(photos.read(self.desk.queue, jobs), say)
+        return self.show(photos.read(self.context.queue, jobs), say)
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """The named photo, or every one that failed, once more with the settings of now. Others stay as they are."""
         say = spoken(request.headers.get("accept-language"))
-        items, wanted = photos.read(self.desk.queue, jobs), event._data["job"]
+        items, wanted = photos.read(self.context.queue, jobs), event._data["job"]
         fields = settings.fields(values)
         if event._data["whole"]:
             fields["whole_picture"] = True
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
         orders = {name: self._anew(name, fields, say) for name in chosen}
         names = [
-            self.desk.queue.submit(orders[item.job_id]) if item.job_id in orders else item.job_id for item in items
+            self.context.queue.submit(orders[item.job_id]) if item.job_id in orders else item.job_id for item in items
         ]
         return {self.view.jobs: names, **self._now(names, say)}
 
     def _anew(self, job_id: str, fields: dict[str, Any], say: Words) -> Enhance:
-        before = self.desk.queue.job(job_id).request
+        before = self.context.queue.job(job_id).request
         photo = {"image": before.image, "name": before.name} if isinstance(before, Enhance) else {}
         return parsed(Enhance, {**fields, **photo}, say)
 
     def watch(self, jobs: Any, seen: str, request: gr.Request) -> Updates:
         """While photos wait: the list, if anything in it has changed."""
-        items = photos.read(self.desk.queue, jobs)
+        items = photos.read(self.context.queue, jobs)
         if photos.outline(items) == seen:
             return {self.view.seen: gr.skip()}
         return self.show(items, spoken(request.headers.get("accept-language")))
@@ -144,10 +144,10 @@ class Handlers:
 
     def stop(self, jobs: Any) -> Any:
         """All that is not finished. What is, stays."""
-        for item in photos.read(self.desk.queue, jobs):
+        for item in photos.read(self.context.queue, jobs):
             if photos.busy([item]):
-                self.desk.queue.cancel(item.job_id)
-        return gr.update(interactive=False, value=self.desk.i18n("stage_cancelling"))
+                self.context.queue.cancel(item.job_id)
+        return gr.update(interactive=False, value=self.context.i18n("stage_cancelling"))
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:

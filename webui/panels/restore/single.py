@@ -19,13 +19,13 @@ from engines.messages import Advice, Enhance, Failed, Inspect
 from webui import face_report, uploads
 from webui.follow import follow, resume
 from webui.i18n import Words, spoken
-from webui.stream import Scene, scene_html
+from webui.stream import JobView, job_html
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
 from webui.widgets.panel_context import (
     LONG,
     QUICK,
-    Desk,
+    PanelContext,
     Updates,
     cancel_button,
     cancel_pressed,
@@ -34,7 +34,7 @@ from webui.widgets.panel_context import (
     parsed,
 )
 
-START = Scene(task="enhance", status="restore_empty")
+START = JobView(task="enhance", status="restore_empty")
 ADVICE = """element.addEventListener('click', (event) => {
   if (event.target.closest('[data-adopt]')) trigger('adopt', {});
   if (event.target.closest('[data-whole]')) trigger('whole', {});
@@ -62,8 +62,8 @@ class View(Entrance):
     looked: gr.State  # the job of the last look
 
 
-def entrance(desk: Desk) -> Entrance:
-    t = desk.i18n
+def entrance(context: PanelContext) -> Entrance:
+    t = context.i18n
     photo = gr.Image(
         label=t("restore_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
         sources=["upload", "clipboard"], height=260, buttons=[], elem_id="photo",
@@ -75,11 +75,11 @@ def entrance(desk: Desk) -> Entrance:
     return Entrance(photo, advice, go, cancel)
 
 
-def build(desk: Desk, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
+def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
     stage = gr.HTML(elem_id="restore-stage", js_on_load=STAGE)
     job = gr.BrowserState("", storage_key="awportrait-restore-job", secret="awportrait", render=False)
     view = View(**vars(entered), controls=controls, stage=stage, job=job, looked=gr.State(""))
-    _listen(view, Handlers(view, desk), page)
+    _listen(view, Handlers(view, context), page)
     return view
 
 
@@ -88,14 +88,14 @@ class Handlers:
     """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
-    desk: Desk
+    context: PanelContext
 
-    def show(self, scene: Scene, say: Words) -> Updates:
+    def show(self, scene: JobView, say: Words) -> Updates:
         busy = scene.state == "running"
         return {
-            self.view.stage: scene_html(scene, say),
+            self.view.stage: job_html(scene, say),
             self.view.go: gr.update(visible=not busy),
-            self.view.cancel: cancel_button(self.desk, busy),
+            self.view.cancel: cancel_button(self.context, busy),
         }
 
     def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
@@ -111,7 +111,7 @@ class Handlers:
         """The same once more, faces or not."""
         say = spoken(request.headers.get("accept-language"))
         try:
-            order = self.desk.queue.job(job_id).request
+            order = self.context.queue.job(job_id).request
         except StudioError as exc:
             raise complaint(exc, say) from exc
         if isinstance(order, Enhance):
@@ -120,25 +120,25 @@ class Handlers:
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
             raise gr.Error(say("restore_empty"), print_exception=False)
-        return parsed(Enhance, {**fields, "image": kept(self.desk, photo, say), "name": photo.name}, say)
+        return parsed(Enhance, {**fields, "image": kept(self.context, photo, say), "name": photo.name}, say)
 
     def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
-        job_id, scene = self.desk.queue.submit(order), Scene(task="enhance", state="running", status="stage_load")
+        job_id, scene = self.context.queue.submit(order), JobView(task="enhance", state="running", status="stage_load")
         yield {self.view.job: job_id, **self.show(scene, say)}
-        for now in follow(self.desk.queue, job_id, scene):
+        for now in follow(self.context.queue, job_id, scene):
             yield self.show(now, say)
 
     def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
         """A photo came in: what would do it good? Whoever looks at an earlier one may stop."""
         say, v = spoken(request.headers.get("accept-language")), self.view
         if looked:
-            self.desk.queue.cancel(looked)
+            self.context.queue.cancel(looked)
         if photo is None:
             yield {v.advice: "", v.looked: ""}
             return
-        job_id = self.desk.queue.submit(parsed(Inspect, {"image": kept(self.desk, photo, say)}, say))
+        job_id = self.context.queue.submit(parsed(Inspect, {"image": kept(self.context, photo, say)}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
-        for event in self.desk.queue.follow(job_id):
+        for event in self.context.queue.follow(job_id):
             match event:
                 case Advice():
                     yield {v.advice: face_report.advice_html(event, say)}
@@ -149,18 +149,18 @@ class Handlers:
 
     def adopt(self, looked: str, request: gr.Request) -> list[Any]:
         """The controls as the last look advises."""
-        advice = (event for event in self.desk.queue.follow(looked) if isinstance(event, Advice))
+        advice = (event for event in self.context.queue.follow(looked) if isinstance(event, Advice))
         return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
         say = spoken(request.headers.get("accept-language"))
-        yield {self.view.stage: scene_html(START, say)}
-        for scene in resume(self.desk.queue, job_id, START):
+        yield {self.view.stage: job_html(START, say)}
+        for scene in resume(self.context.queue, job_id, START):
             yield self.show(scene, say)
 
     def stop(self, job_id: str) -> Any:
-        return cancel_pressed(self.desk, job_id)
+        return cancel_pressed(self.context, job_id)
 
 
 def note_html(text: str) -> str:

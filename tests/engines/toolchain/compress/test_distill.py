@@ -25,10 +25,10 @@ from engines.bundle import Bundle, Sampling
 from engines.errors import OptionError
 from engines.families import FAMILIES as KNOWN
 from engines.networks.prunable import PRUNED
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.toolchain.compress import distill, distill_data
-from engines.toolchain.compress.distill import Course
-from engines.toolchain.compress.distill_data import Lessons
+from engines.toolchain.compress.distill import DistillOptions
+from engines.toolchain.compress.distill_data import DistillData
 from engines.toolchain.compress.prune import WEIGHTS, WHOLE, story
 from engines.toolchain.quantize import calibration
 from tests.engines.toolchain.compress.test_prune import FAMILIES, RATIO, begin, cut, few_probes, make, now, save  # noqa: F401 (a fixture)
@@ -49,8 +49,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: save(family, tmp_path_factory.mktemp("bases") / family) for family in FAMILIES}
 
 
-def course(steps: int) -> Course:
-    return Course(steps, CAPTIONS, batch=8)
+def course(steps: int) -> DistillOptions:
+    return DistillOptions(steps, CAPTIONS, batch=8)
 
 
 def learn(bundle: Bundle, steps: int) -> dict[str, Any]:
@@ -92,8 +92,10 @@ def test_it_comes_nearer_to_its_teacher_and_stays_as_small(
     ended = {}
     for name, one, file in (("whole", bare, WHOLE), ("bare", bare, "denoiser"), ("taught", bundle, "denoiser")):
         part = replace(next(p for p in one.parts if p.role == "denoiser"), file=file)
-        kit = Kit(replace(one, parts=(*(p for p in one.parts if p.role != "denoiser"), part)), backends.engine("torch"))
-        ended[name] = calibration.trajectory(kit, kit.text.encode("a grey cat"), 5)
+        loaded = LoadedBundle(
+            replace(one, parts=(*(p for p in one.parts if p.role != "denoiser"), part)), backends.engine("torch")
+        )
+        ended[name] = calibration.trajectory(loaded, loaded.text.encode("a grey cat"), 5)
     far, near = (float(np.square(ended[name] - ended["whole"]).mean()) for name in ("bare", "taught"))
     assert near < 0.8 * far, (near, far)
     ours, theirs = (load_file(one.root / "denoiser" / WEIGHTS) for one in (bundle, bare))
@@ -138,7 +140,7 @@ def test_a_stopped_course_goes_on_as_if_it_never_was(
 @pytest.mark.parametrize("captions", [(), ("one",)])
 def test_nothing_is_learned_from_one_caption(bases: dict[str, Path], tmp_path: Path, captions: tuple[str, ...]) -> None:
     with pytest.raises(OptionError, match="captions"):
-        make(bases["zimage"], tmp_path / "made", prune=RATIO, course=Course(3, captions))
+        make(bases["zimage"], tmp_path / "made", prune=RATIO, course=DistillOptions(3, captions))
 
 
 # ---- lessons
@@ -163,9 +165,9 @@ def test_what_is_shown_is_as_noisy_as_the_level_says() -> None:
 @every_family
 def test_lessons_are_the_teachers_pictures_at_all_levels(bases: dict[str, Path], tmp_path: Path, family: str) -> None:
     bundle = begin(bases[family], tmp_path / "plain")
-    all_of_them = Lessons.of(bundle, CAPTIONS, now(bundle), tmp_path / "drawn.pt", print)
-    kit = Kit(bundle, backends.engine("torch"))
-    mine = kit.text.encode(CAPTIONS[0])
+    all_of_them = DistillData.of(bundle, CAPTIONS, now(bundle), tmp_path / "drawn.pt", print)
+    loaded = LoadedBundle(bundle, backends.engine("torch"))
+    mine = loaded.text.encode(CAPTIONS[0])
     (group,) = [one for one in all_of_them.drawn if one.prompts.shape[1] == mine.shape[1]]
     assert any(np.array_equal(mine[0], prompt) for prompt in group.prompts)
     assert sum(len(one.latents) for one in all_of_them.drawn) == len(CAPTIONS)
@@ -192,12 +194,12 @@ def test_the_teacher_draws_together_what_it_draws_alone(
 ) -> None:
     bundle = begin(bases[family], tmp_path / "plain")
     graph = now(bundle)
-    kit = Kit(bundle, backends.engine("torch"))
-    words, wordless = kit.text.encode("a man"), kit.text.encode("") if family == "sd" else None
+    loaded = LoadedBundle(bundle, backends.engine("torch"))
+    words, wordless = loaded.text.encode("a man"), loaded.text.encode("") if family == "sd" else None
     monkeypatch.setattr(distill_data, "narrow", lambda device: False)
     monkeypatch.setattr(distill_data.sampler, "noise", lambda shape, seed: one_noise(shape))
     together = distill_data._draw(bundle, graph, words.repeat(3, 0), wordless)
-    alone = calibration.trajectory(kit, words, 0)
+    alone = calibration.trajectory(loaded, words, 0)
     assert np.abs(together - alone).max() <= 1e-4 * np.abs(alone).max()
 
 

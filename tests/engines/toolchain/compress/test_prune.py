@@ -84,7 +84,7 @@ def make(base: Path, out: Path, recipe: str = "", **wish: Any) -> Bundle:
 
 def begin(base: Path, out: Path, recipe: str = "edge-fp32") -> Bundle:
     """A bundle being built, whose weights are stored and nothing more."""
-    builder = build.Builder(sources.portrait(base, base / "about.toml"), Recipe.read(recipe), out, build.Wish())
+    builder = build.Builder(sources.portrait(base, base / "about.toml"), Recipe.read(recipe), out, build.BuildOptions())
     steps.resume(builder.work, "these")
     for role in builder.source.parts:
         builder._store(role, print)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.bundle import Shelf
 from engines.errors import BundleError
-from engines.roles.loaded import Kits
+from engines.roles.loaded import LoadedBundles
 from engines.toolchain.sources import face_detector
 
 CHANNELS = {"537": 1, "538": 2, "539": 2, "540": 10}  # CenterFace's outputs
@@ -216,6 +216,6 @@ def test_a_detector_of_ones_own_takes_the_place_of_the_built_in_one(builtin: Pat
     assert (built.family, built.roles) == ("yunet", {"face_detector"}) and built.need(built.face, "face").size_px == 640
     shelf = Shelf((tmp_path / "models", builtin))
     assert shelf.open("detector").family == "yunet"
-    kit, _ = Kits(shelf).take("detector", "ort")
-    assert kit.detector.find(np.full((100, 300, 3), 90, dtype=np.uint8)) == []
-    kit.close()
+    loaded, _ = LoadedBundles(shelf).take("detector", "ort")
+    assert loaded.detector.find(np.full((100, 300, 3), 90, dtype=np.uint8)) == []
+    loaded.close()

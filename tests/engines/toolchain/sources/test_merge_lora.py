@@ -26,10 +26,10 @@ from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
 from engines.errors import LoraError, OptionError
 from engines.messages import Event, Failed, Note, unpack
-from engines.networks.lora import Wardrobe
+from engines.networks.lora import ActiveLoras
 from engines.networks.zimage import ZImageGraph
 from engines.roles.embedding_cache import ArrayCache
-from engines.roles.loaded import Kit
+from engines.roles.loaded import LoadedBundle
 from engines.toolchain import __main__ as command
 from engines.toolchain import build
 from engines.toolchain.quantize import calibration
@@ -78,11 +78,11 @@ def pair(
     return plain, merged
 
 
-def trajectory(kit: Kit, folder: Path) -> list[Array]:
+def trajectory(loaded: LoadedBundle, folder: Path) -> list[Array]:
     """What the denoiser gives on the way to a picture."""
-    words, fed = kit.embedding("a woman", ArrayCache(folder, 8)), list[Any]()
-    calibration.trajectory(kit, words, 3, fed.append)
-    return [kit.denoiser.session.run(feeds)["velocity"] for feeds in fed]
+    words, fed = loaded.embedding("a woman", ArrayCache(folder, 8)), list[Any]()
+    calibration.trajectory(loaded, words, 3, fed.append)
+    return [loaded.denoiser.session.run(feeds)["velocity"] for feeds in fed]
 
 
 def apart(ours: list[Array], theirs: list[Array]) -> float:
@@ -94,13 +94,13 @@ def test_merged_draws_what_run_time_draws(
     pair: tuple[Bundle, Bundle], files: tuple[Path, Path], tmp_path: Path, name: str
 ) -> None:
     plain, merged = pair
-    kit = Kit(plain, backends.engine("torch"))
-    bare = trajectory(kit, tmp_path)
-    assert kit.adapt([LoraFile(files[0], 1.0), LoraFile(files[1], -0.6)]) == ()
-    worn = trajectory(kit, tmp_path)
+    loaded = LoadedBundle(plain, backends.engine("torch"))
+    bare = trajectory(loaded, tmp_path)
+    assert loaded.apply_loras([LoraFile(files[0], 1.0), LoraFile(files[1], -0.6)]) == ()
+    worn = trajectory(loaded, tmp_path)
     assert apart(worn[:1], bare[:1]) > 0.05
     narrow = load_file(merged.root / "denoiser" / WEIGHTS)["layers.0.attention.to_q.weight"].dtype == torch.float16
-    same = trajectory(Kit(merged, backends.engine(name)), tmp_path)[:1]  # from the same noise
+    same = trajectory(LoadedBundle(merged, backends.engine(name)), tmp_path)[:1]  # from the same noise
     assert apart(same, worn[:1]) <= (2e-3 if narrow else 2e-5), "of random weights: half the width costs what it costs"
 
 
@@ -137,7 +137,7 @@ def test_the_shipped_lora_merged_in_half_width_is_the_one_at_run_time(builtin: P
     merged, worn = (ZImageTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32) for _ in range(2))
     merged.load_state_dict({name: value.half().float() for name, value in state.items()})
     ours, theirs = ZImageGraph(merged).eval(), ZImageGraph(worn).eval()
-    assert Wardrobe(theirs.net).wear([LoraFile(path, 0.8)]) == ()
+    assert ActiveLoras(theirs.net).wear([LoraFile(path, 0.8)]) == ()
     generator = torch.Generator().manual_seed(1)
     for time in (0.0, 0.4, 0.9):
         latents = torch.randn(1, 16, 32, 32, generator=generator)
@@ -207,7 +207,7 @@ def test_another_lora_or_strength_is_another_build(checkpoints: Path, files: tup
     copy = tmp_path / "l.safetensors"
 
     def inputs(*told: str) -> str:
-        wish = build.Wish(loras=tuple(map(Addition.of, told)))
+        wish = build.BuildOptions(loras=tuple(map(Addition.of, told)))
         source = build.sources.portrait(checkpoints / "portrait", checkpoints / "portrait" / "about.toml")
         return build.Builder(source, build.Recipe.read("edge-fp32"), tmp_path / "out", wish)._inputs()
 
