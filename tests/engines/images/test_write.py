@@ -107,16 +107,16 @@ FULL_DISK = """
     from pathlib import Path
     import numpy as np
     from engines import images
-    from engines.images import kept_latents as negatives
+    from engines.images import kept_latents
     from engines.errors import StorageError
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    kept = negatives.Negative(np.zeros((1, 16, 64, 64), np.float32), "b", 1, "t")
+    kept = kept_latents.KeptLatents(np.zeros((1, 16, 64, 64), np.float32), "b", 1, "t")
     folder = Path(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     for write in (
         lambda: images.write_output(folder, noise, "t"),
         lambda: images.write_preview(folder, noise),
-        lambda: negatives.write(folder / "x.png", kept),
+        lambda: kept_latents.write(folder / "x.png", kept),
     ):
         try:
             print("wrote", write())
