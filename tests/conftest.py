@@ -21,6 +21,9 @@ import pytest
 import engines
 from engines.bundle import BUILT_IN, Shelf
 
+pytest.register_assert_rewrite("tests.support")  # what fails there says what it compared
+pytest_plugins = ("tests.support.server", "tests.support.browser", "tests.support.fake_workers")
+
 T = TypeVar("T")
 Within = Callable[[float, Callable[[], T]], T]
 REPOSITORY = Path(engines.__file__).parent.parent

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from tests.support import import_graph
 
 PACKAGES = tuple(name for name in ("engines", "webui", "presets") if (REPOSITORY / name).is_dir())
 FILES = sorted(path for name in PACKAGES for path in (REPOSITORY / name).rglob("*.py"))
@@ -213,3 +214,21 @@ def test_modules_of_the_edge_path_import_heavy_ones_nowhere(trees: dict[Path, as
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [f"{where(path, node)} {name}" for name in names if name.partition(".")[0] in HEAVY]
     assert found == []
+
+
+def test_engines_have_rooms_that_do_not_import_each_other_in_a_circle() -> None:
+    graph = import_graph.arrows("engines")
+    assert len(graph) > 15 and graph["worker"] >= {"jobs", "messages", "studio"}, "else nothing was read"
+    assert import_graph.floors(graph) <= len(graph), "CycleError names the circle"
+    assert import_graph.flat_modules("engines") == {"errors", "settings", "sampler", "tokens"}
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several need is in tests/support, and fixtures in a conftest.py: a test can be moved or run alone."""
+    guests = []
+    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+        names = [name for name in import_graph.imports(path) if name.startswith("tests.") and ".test_" in name]
+        guests += [f"{path.name}: {name}" for name in names]
+        if path.name.startswith("test_") and path != Path(__file__):
+            assert "pytest_plugins" not in path.read_text(encoding="utf-8"), f"{path.name}: tests/conftest.py has them"
+    assert guests == []

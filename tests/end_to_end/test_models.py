@@ -8,17 +8,11 @@ import pytest
 
 from engines.messages import Generate, Lora, unpack
 from tests.support.browser_window import BROWSER, Visit
-from tests.webui.panels.test_engines_models import FakeHub, fetches
+from tests.support.fake_workers import FakeHub, fetches
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = (
-    "tests.support.server",
-    "tests.support.browser",
-    "tests.webui.widgets.test_loras",
-    "tests.webui.panels.test_engines_models",
-)
 pytestmark = BROWSER
 
 

@@ -21,7 +21,6 @@ from tests.support.browser_window import BROWSER, Visit, pixels, psnr
 from tests.support.http import encoded, people, scene
 from tests.support.photo_files import SECRETS, TAKEN, private
 
-pytest_plugins = ("tests.support.browser",)
 pytestmark = BROWSER
 WIDTHS = (1280, 390)
 

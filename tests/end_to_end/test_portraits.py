@@ -15,14 +15,13 @@ import pytest
 from PIL import Image
 
 from engines.worker import execute
+from tests.support.announced import MODEL, SOURCES
 from tests.support.browser_window import BROWSER, Visit, pixels, psnr
-from tests.webui.panels.test_engines_build import BUILD, SOURCES, FakeWorkshop
-from tests.webui.panels.test_engines_overview import MODEL
+from tests.support.fake_workers import BUILD, FakeWorkshop
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server", "tests.support.browser")
 pytestmark = BROWSER
 CREDIT = "webUI二次开发 by 科哥"
 WATCH_BADGES = """() => {

@@ -28,7 +28,6 @@ from webui import __main__ as root
 if TYPE_CHECKING:
     from tests.support.server import Process, Start
 
-pytest_plugins = ("tests.support.server",)
 LONG = {"prompt": "slow", "steps": 30, "preview": "off"}  # a few seconds: three of them outlast a polite stop
 
 

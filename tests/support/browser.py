@@ -1,6 +1,6 @@
 """
-Chromium and a server for it, as fixtures. A plugin: a test module asks for it with `pytest_plugins =
-("tests.support.browser",)`, and for the marks with `pytestmark = BROWSER`.
+Chromium and a server for it, as fixtures. A plugin, declared in tests/conftest.py; a test module asks for the marks
+with `pytestmark = BROWSER`.
 """
 
 from __future__ import annotations

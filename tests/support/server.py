@@ -1,6 +1,6 @@
 """
-The real application, served on a loopback port: what the tests of the front doors stand on. A plugin: a test module
-asks for it with `pytest_plugins = ("tests.support.server",)`, so that one server lasts for the whole run.
+The real application, served on a loopback port: what the tests of the front doors stand on. A plugin, declared in
+tests/conftest.py: one server lasts for the whole run.
 
 The built-in bundles run on ONNX Runtime; beside them lies "sketch", a bundle whose networks are the fakes, for tests
 that need a worker which is fast or stuck.
@@ -175,15 +175,19 @@ def callers() -> tuple[str, ...]:
     return tuple(found)
 
 
-HEARD = Listener()
-sys.addaudithook(HEARD.hear)  # for the life of the process; quiet unless a test listens
+@pytest.fixture(scope="session")
+def listener() -> Listener:
+    """Hooked in for the life of the process, as such hooks are; quiet unless a test listens."""
+    hooked = Listener()
+    sys.addaudithook(hooked.hear)
+    return hooked
 
 
 @pytest.fixture
-def heard() -> Iterator[Listener]:
-    HEARD.connected, HEARD.resolved, HEARD.opened, HEARD.active = [], [], [], True
-    yield HEARD
-    HEARD.active = False
+def heard(listener: Listener) -> Iterator[Listener]:
+    listener.connected, listener.resolved, listener.opened, listener.active = [], [], [], True
+    yield listener
+    listener.active = False
 
 
 @pytest.fixture(scope="session")

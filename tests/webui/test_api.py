@@ -24,7 +24,6 @@ from webui.widgets.panel_context import FOLLOWERS
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 WAITING = 130
 GENERATED = {"status", "image_base64", "seed", "without", "seconds", "engine", "reason", "images"}
 

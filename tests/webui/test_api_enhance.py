@@ -22,7 +22,6 @@ from webui.i18n import words
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 PHOTO = encoded(scene(), "PNG")
 RESTORED = {"status", "output_path", "inference_time", "engine", "reason", "faces"}
 FIELDS: dict[str, str] = {

@@ -12,8 +12,6 @@ from tests.support.http import CJK, SKETCH, post, refused, wire
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
-
 
 IMPOSSIBLE: tuple[tuple[Any, int, str], ...] = (
     ({}, 400, "bad_option"),

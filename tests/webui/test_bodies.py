@@ -21,8 +21,6 @@ from tests.support.http import FILE_DATA, Session, encoded
 if TYPE_CHECKING:
     from tests.support.server import Process
 
-pytest_plugins = ("tests.support.server",)
-
 
 @contextlib.contextmanager
 def bounded(process: Process, growth_mb: float, seconds: float) -> Iterator[None]:

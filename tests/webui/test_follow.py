@@ -24,7 +24,6 @@ from webui.stream import JobView
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 T = TypeVar("T")
 Within = Callable[[float, Callable[[], T]], T]
 EN = words("en")

@@ -19,7 +19,6 @@ from webui.gradio_patches import FAREWELL, HANG_UP_S, JOIN, STREAM, Handshake
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 HELD_S = 0.8  # in the tests of the middleware alone
 LOOK = ("change_bundle", ["sketch"])  # any event that is soon over
 

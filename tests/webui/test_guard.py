@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.support.http import X_CREDIT, Answer, ask
+from tests.support.guarded import EVIL, HERE, LAN, SHUT, assert_dressed, assert_refused, echo
+from tests.support.http import Answer, ask
 from webui import api
 from webui.guard import HEADERS, SMALL_BODY_BYTES, Guard
 
 if TYPE_CHECKING:
     pass
 
-pytest_plugins = ("tests.support.server",)
-LAN = "192.168.1.5:7860"
 UPLOAD_BYTES = 10_000_000
 GOOD_HOSTS = (
     "localhost", "localhost:7860", "LOCALHOST:7860", "Studio.Local.:7860", "studio.local", "127.0.0.1:7860",
@@ -31,18 +30,6 @@ BAD_HOSTS = (
 )  # fmt: skip
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application behind the guard: says how much it was sent, in its own clumsy headers."""
-    size = 0
-    while (message := await receive())["type"] == "http.request":
-        size += len(message["body"])
-        if not message["more_body"]:
-            break
-    headers = [(b"content-type", b"text/plain"), (b"x-frame-options", b"ALLOWALL"), (b"x-own", b"kept")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{message['type']} {size}".encode()})
-
-
 GUARD = Guard(echo, ("localhost", "studio.local"), api.PATHS, UPLOAD_BYTES)
 
 
@@ -51,20 +38,6 @@ def through(method: str = "GET", path: str = "/", host: str = LAN, **headers: st
     answer = ask(GUARD, method, path, named)
     assert_dressed(answer)
     return answer
-
-
-def assert_dressed(answer: Answer) -> None:
-    """The headers that every answer has, whatever it is."""
-    assert {name: answer.headers.get(name.lower()) for name in HEADERS} == HEADERS
-    assert answer.headers["x-credit"] == X_CREDIT
-
-
-def assert_refused(answer: Answer, status: int, code: str) -> None:
-    assert answer.status == status
-    assert answer.headers["content-type"] == "application/json"
-    body = answer.json()
-    assert (body["status"], body["code"]) == ("error", code)
-    assert set(body) == {"status", "code", "message"} and body["message"]
 
 
 def test_the_headers_are_those_that_were_decided() -> None:
@@ -93,7 +66,6 @@ def test_a_request_without_host_is_refused() -> None:
     assert_refused(ask(GUARD, "GET", "/"), 400, "bad_host")
 
 
-HERE, EVIL = f"http://{LAN}", "https://evil.example"
 NAVIGATE = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
 ALLOWED: tuple[tuple[str, dict[str, str]], ...] = (
     ("GET", {}),
@@ -161,18 +133,6 @@ OPEN = (
     "/assets/x.js", "/svelte/x.js", "/gradio_api/info", "/gradio_api/upload", "/gradio_api/upload_progress",
     "/gradio_api/file=/tmp/x.png", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/abc",
     "/gradio_api/startup-events", "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/theme.css",
-)  # fmt: skip
-SHUT = (
-    "/pwa_icon", "/pwa_icon/12000", "/manifest.json", "/monitoring", "/monitoring/summary", "/gradio_api/runs",
-    "/gradio_api/run-history/records", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/file=http://127.0.0.1/",
-    "/gradio_api/file=https://example.com/x.png", "/gradio_api/file=HTTP://example.com", "/gradio_api/file=hTtPs:x",
-    "/gradio_api/call/generate", "/gradio_api/call/v2/generate", "/gradio_api/run/generate",
-    "/gradio_api/api/generate", "/gradio_api/component_server", "/gradio_api/stream/x", "/gradio_api/app_id",
-    "/gradio_api/token", "/gradio_api/user", "/gradio_api/dev/reload", "/gradio_api/deep_link",
-    "/gradio_api/openapi.json", "/gradio_api/file/x", "/gradio_api/custom_component/x/y/z/w",
-    "/gradio_api/login_check", "/login", "/logout", "/docs", "/redoc", "/openapi.json", "/robots.txt", "/config/",
-    "/healthz/", "/generate/x", "/enhance/x", "/outputs", "/file=/etc/passwd", "/gradio_api/uploads",
-    "/gradio_api/cancel/x", "//healthz", "/HEALTHZ", "", "/.env", "/../etc/passwd", "*",
 )  # fmt: skip
 
 

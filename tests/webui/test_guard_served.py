@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.guarded import EVIL, LAN, SHUT, assert_dressed, assert_refused, echo
 from tests.support.http import ask, wire
-from tests.webui.test_guard import EVIL, LAN, SHUT, assert_dressed, assert_refused, echo
 from webui.guard import Guard
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
-
-pytest_plugins = ("tests.support.server",)
 
 
 def routes(collection: Any, prefix: str = "") -> Iterator[str]:

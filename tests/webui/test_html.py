@@ -11,8 +11,8 @@ import presets
 from engines.jobs import Finished, Job
 from engines.messages import Advice, Enhance, FaceReport, Failed, Final, Generate, Note, Preview
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from tests.support.events import ONE, PICTURE, play
 from tests.support.http import Tree, tree
-from tests.webui.test_stream import EN, ONE, PICTURE, play
 from webui import face_report
 from webui.boards import photos
 from webui.boards.photos import Item
@@ -22,6 +22,8 @@ from webui.panels.engines import build, compare, overview
 from webui.panels.portrait import cards_html
 from webui.panels.restore import single
 from webui.stream import JobView, job_html
+
+EN = words("en")
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -21,7 +21,6 @@ from webui.i18n import words
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH = words("zh")
 PHOTO = encoded(people(), "PNG")
 WAVES = encoded(Image.fromarray(waves(512, 512)), "PNG")

@@ -18,7 +18,6 @@ from webui.widgets.photo_settings import NAMES
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
 BACK = ("_1", "_2", "_3", "_4", "_5")  # handlers of one name are numbered
 

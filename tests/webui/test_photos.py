@@ -28,8 +28,6 @@ from webui.widgets.photo_settings import NAMES
 if TYPE_CHECKING:
     from tests.support.server import Listener, Rig
 
-pytest_plugins = ("tests.support.server",)
-
 
 def restored(rig: Rig, page: Session, photo: Any, **changes: Any) -> list[dict[str, Any]]:
     endpoint = page.endpoint("restore")

@@ -18,7 +18,6 @@ from tests.support.http import FILE_DATA, Session, encoded, scene, succeeded, wi
 if TYPE_CHECKING:
     from tests.support.server import Listener, Rig
 
-pytest_plugins = ("tests.support.server",)
 CANARY = "canary-5f0c-that-nobody-may-read"
 
 

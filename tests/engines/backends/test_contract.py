@@ -18,22 +18,13 @@ import pytest
 from engines import backends
 from engines.backends import Engine, Session, cores
 from engines.bundle import Bundle, Role, Shelf
-from engines.bundle.signatures import SIGNATURES, Array
+from engines.bundle.signatures import SIGNATURES
 from engines.errors import BundleError, EngineError, EngineUnavailable
 from tests.conftest import REPOSITORY
 from tests.support.fakes import write_portrait
+from tests.support.role_feeds import SIZES, feeds_of, load, wrong_feeds
 
-SIZES = {"C": 16, "D": 24, "N": 16, "T": 33, "h": 34, "w": 32, "H": 68, "W": 64}  # of the tiny bundles; stride 2
 Open = Callable[[str, Role], Session]
-
-
-def feeds_of(role: Role, seed: int = 0, **sizes: int) -> dict[str, Array]:
-    rng, sizes = np.random.default_rng(seed), {**SIZES, **sizes}
-    feeds: dict[str, Array] = {}
-    for name, axes in SIGNATURES[role].inputs.items():
-        shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
-        feeds[name] = rng.integers(0, 256, shape) if name == "ids" else rng.uniform(0, 1, shape).astype(np.float32)
-    return feeds
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +38,6 @@ def opened(built: Path) -> Open:
         return sessions[name, role]
 
     return open_session
-
-
-def load(built: Path, name: str, role: Role) -> Session:
-    engine = backends.engine(name)
-    probe = engine.probe()
-    if not probe.ok:
-        pytest.skip(f"{name}: {probe.reason}")
-    bundle = Bundle.open(built / ("restorer" if role == "restorer" else "portrait"))
-    if not any(part.role == role and part.format in engine.formats for part in bundle.parts):
-        pytest.skip(f"{name} reads none of the formats that the toolchain writes")
-    return engine.load(bundle, bundle.part(role, engine.formats))
 
 
 every_engine = pytest.mark.parametrize("name", backends.names())
@@ -114,20 +94,6 @@ def test_feeds_need_not_be_contiguous_or_writable(opened: Open, name: str, role:
     for given in (strided, feeds):
         (result,) = session.run(given).values()
         assert np.abs(result - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
-
-
-def wrong_feeds(role: Role) -> dict[str, dict[str, Array]]:
-    feeds = feeds_of(role)
-    first = next(iter(feeds))
-    array = feeds[first]
-    return {
-        "another name": {("x" if key == first else key): value for key, value in feeds.items()},
-        "one too few": {key: value for key, value in feeds.items() if key != first},
-        "one too many": {**feeds, "bogus": array},
-        "another rank": {**feeds, first: array[..., None]},
-        "another type": {**feeds, first: array.astype(np.float64)},
-        "nothing": {},
-    }
 
 
 @every_engine

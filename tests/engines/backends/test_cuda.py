@@ -21,8 +21,8 @@ from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import SIGNATURES, check_words
 from engines.errors import EngineError
 from engines.studio import proof
-from tests.engines.backends.test_contract import feeds_of, load
 from tests.support.fakes import write_portrait
+from tests.support.role_feeds import feeds_of, load
 
 ACME = Gpu("ACME RTX 9000", "8.7", (12, 4))
 ON_GPU = ("torch", "ort")

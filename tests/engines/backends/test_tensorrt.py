@@ -30,9 +30,9 @@ from engines.bundle import Bundle, Part, Role, Shelf
 from engines.bundle.signatures import SIGNATURES
 from engines.errors import EngineError, EngineUnavailable
 from tests.conftest import REPOSITORY
-from tests.engines.backends.test_contract import feeds_of, wrong_feeds
 from tests.support import fake_tensorrt
 from tests.support.fakes import write_portrait
+from tests.support.role_feeds import feeds_of, wrong_feeds
 
 pytest.importorskip("onnxruntime", reason="the fake of TensorRT computes with it")
 ROLES: list[Role] = [role for role in SIGNATURES if role != "face_detector"]

@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from engines import images
 from engines.errors import ImageError, ImageTooLarge
+from tests.support.photo_files import STORED
 
 Pixels = NDArray[np.uint8]
 
@@ -32,19 +33,6 @@ def scene(height: int = 24, width: int = 40) -> Pixels:
 def saved(path: Path, image: Image.Image, kind: str, **how: Any) -> Path:
     image.save(path, kind, **how)
     return path
-
-
-# Stored pixels that show the scene when turned as the EXIF orientation says. (EXIF 2.3, tag 274)
-STORED: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda p: p,
-    2: lambda p: p[:, ::-1],
-    3: lambda p: p[::-1, ::-1],
-    4: lambda p: p[::-1],
-    5: lambda p: p.transpose(1, 0, 2),
-    6: lambda p: np.rot90(p, 1),
-    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda p: np.rot90(p, -1),
-}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

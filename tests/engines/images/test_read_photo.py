@@ -17,8 +17,7 @@ from PIL import Image
 
 from engines import images
 from engines.errors import ImageError, ImageTooLarge
-from tests.engines.images.test_read import STORED
-from tests.support.photo_files import TAKEN, display_p3, encoded, private, private_exif, scene
+from tests.support.photo_files import STORED, TAKEN, display_p3, encoded, private, private_exif, scene
 
 Pixels = NDArray[np.uint8]
 LOSSLESS: dict[str, dict[str, Any]] = {

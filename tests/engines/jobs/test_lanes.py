@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-
-import pytest
 
 from engines.jobs import Job
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Develop, Enhance, Fetch, Generate, Request
-from tests.engines.jobs.test_queue import FINAL, QUEUES, Queue, claimed, progress
-
-
-@pytest.fixture(params=QUEUES)
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Queue]]:
-    opened: list[Queue] = []
-
-    def open_queue() -> Queue:
-        opened.append(QUEUES[request.param](tmp_path))
-        return opened[-1]
-
-    yield open_queue
-    for queue in opened:
-        queue.close()
-
-
-@pytest.fixture
-def queue(reopen: Callable[[], Queue]) -> Queue:
-    return reopen()
-
+from tests.support.queues import FINAL, Queue, claimed, progress
 
 BUILD = Build("restorer", "mine.pth", "edge-int8", "mine", prompts=("一位女士",))
 FETCH = Fetch("gpen-bfr-512")

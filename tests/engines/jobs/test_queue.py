@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,42 +11,10 @@ import pytest
 from engines.errors import NotFoundError, StorageError
 from engines.jobs import ENDED, Job, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress
+from engines.messages import Enhance, Event, Failed, Generate, Preview
 from engines.messages.status import EngineStatus, Status
 from tests.conftest import Within
-
-Queue = SqliteQueue  # the protocol plus what a worker needs: claim, recover, close
-QUEUES: dict[str, Callable[[Path], Queue]] = {"sqlite": lambda home: SqliteQueue(home / "queue.db", home / "outputs")}
-FINAL = Final(("a.png",), 7, 1.5, "ort", "why")
-
-
-@pytest.fixture(params=QUEUES)
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Queue]]:
-    """Opens the same queue again and again, as restarts and further processes do."""
-    opened: list[Queue] = []
-
-    def open_queue() -> Queue:
-        opened.append(QUEUES[request.param](tmp_path))
-        return opened[-1]
-
-    yield open_queue
-    for queue in opened:
-        queue.close()
-
-
-@pytest.fixture
-def queue(reopen: Callable[[], Queue]) -> Queue:
-    return reopen()
-
-
-def claimed(queue: Queue) -> Job:
-    job = queue.claim()
-    assert job is not None
-    return job
-
-
-def progress(i: int) -> Progress:
-    return Progress("denoise", i, 99)
+from tests.support.queues import FINAL, Queue, claimed, progress
 
 
 def test_a_job_goes_from_queued_to_done(queue: Queue) -> None:

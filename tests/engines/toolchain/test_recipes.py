@@ -28,8 +28,8 @@ from engines.studio import proof
 from engines.toolchain import build, recipe
 from engines.toolchain.quantize import calibration
 from engines.toolchain.recipe import Recipe
-from tests.engines.backends.test_contract import feeds_of
 from tests.support import tiny
+from tests.support.role_feeds import feeds_of
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")

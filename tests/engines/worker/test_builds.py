@@ -266,8 +266,8 @@ def test_pictures_are_not_the_workshops(home: Path) -> None:
 
 
 def community(path: Path) -> None:
-    pytest.importorskip("diffusers", reason="test_sources writes tiny checkpoints")
-    from tests.engines.toolchain.sources.test_sources import community as write
+    pytest.importorskip("onnx", reason="writes an ONNX graph")
+    from tests.support.community import community as write
 
     write(path)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 import presets
-from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Recipe, Request, unpack
+from engines.messages import Build, Generate, Recipe, unpack
 from engines.worker import execute
+from tests.support.announced import SOURCES
+from tests.support.fake_workers import BUILD, FakeWorkshop
 from tests.support.http import WARDROBE, Session, succeeded, tree
 from webui.i18n import words
 from webui.panels.engines.build import hurdle_html, log_html
@@ -21,37 +22,8 @@ from webui.stream import LOG_LINES
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
-SOURCES = (("portrait", "z-image"), ("restorer", "GPEN-BFR-512.pth"))
 PORTRAIT, RESTORER = (f"{kind}:{name}" for kind, name in SOURCES)
-
-
-@dataclass
-class FakeWorkshop:
-    """Tells `events`, then goes on saying that it lives until `finish` is set or the job is cancelled."""
-
-    events: tuple[Event, ...]
-    finish: threading.Event = field(default_factory=threading.Event)
-    adopt: Callable[[], None] = lambda: None  # what there is to do with the bundle that was made
-
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        yield from self.events
-        while not self.finish.wait(0.2):
-            if cancelled():
-                yield Failed("cancelled", "the build was cancelled")
-                return
-            yield Progress("export", 1, 4, 300.0)
-        self.adopt()
-        yield Final((), 0, 12.3, "toolchain", "mine: 5.2 MB")
-
-
-BUILD: tuple[Event, ...] = (
-    Note("1. store <restorer>"),
-    Progress("prepare", 0, 4),
-    Note("2. export restorer\n   differs by 8e-07"),
-    Progress("export", 1, 4, 300.0),
-)
 
 
 @pytest.fixture

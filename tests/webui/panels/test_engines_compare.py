@@ -19,7 +19,6 @@ from webui.widgets.panel_context import fine_s
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,9 +12,10 @@ import pytest
 
 from engines import catalogue
 from engines.catalogue import Machine, Places
-from engines.messages import Event, Failed, Fetch, Final, Generate, Mirror, Note, Progress, Request, unpack
+from engines.messages import Failed, Fetch, Generate, Mirror, Note, Progress
 from engines.messages.status import ModelStatus, Status
-from engines.worker import execute
+from tests.support.announced import BASE, GPEN, LARGE, LORA, MODELS, TINY
+from tests.support.fake_workers import FakeHub, fetches
 from tests.support.http import CJK, Session, succeeded, tree
 from webui.boards.downloads import HUBS, Download, board_html, status_text
 from webui.i18n import LANGUAGES, words
@@ -23,21 +23,7 @@ from webui.i18n import LANGUAGES, words
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
-BASE = ModelStatus(
-    "z-image", {"zh": "通义", "en": "Z-Image"}, "portrait", 32.9, True, "Apache-2.0", True,
-    {"zh": "可商用", "en": "commercial use allowed"}, ("hf", "modelscope"), "z-image", False, True,
-)  # fmt: skip
-GPEN = replace(
-    BASE, id="gpen", title={"zh": "修复", "en": "GPEN"}, becomes="restorer", size_gb=0.284, approximate=False,
-    licence="non-commercial", commercial=False, mirrors=("hf",), file="GPEN.pth",
-)  # fmt: skip
-LORA = replace(GPEN, id="lora", becomes="lora", file="AW.safetensors")
-TINY = replace(GPEN, id="tiny", becomes="preview_decoder", file="taef1")
-LARGE = replace(BASE, id="large", fits=False, why="20 GB of memory needed, 8 GB available")
-MODELS = (BASE, GPEN, LORA, TINY, LARGE)
-FETCHING = (Note("1. x, 30.0 MB"), Progress("fetch", 12, 30, 90.0))
 Card = tuple[list[str], list[dict[str, str]]]
 
 
@@ -157,55 +143,6 @@ def test_whatever_a_worker_or_a_hub_tells_it_is_words() -> None:
 # ---- what a press does
 
 
-@dataclass
-class FakeHub:
-    """Tells `events`, then goes on saying how far it is until `finish` is set or the job is cancelled."""
-
-    arrive: Callable[[], None]
-    finish: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        yield from FETCHING
-        while not self.finish.wait(0.1):
-            if cancelled():
-                yield Failed("cancelled", "")
-                return
-            yield FETCHING[-1]
-        self.arrive()
-        yield Final((), 0, 1.5, "", "gpen: GPEN.pth")
-
-
-@pytest.fixture
-def shop(idle: Rig) -> Iterator[Rig]:
-    """Doors before a worker that offers MODELS, and does nothing."""
-    before = idle.queue.status()
-    idle.queue.announce(replace(before, models=MODELS, sources=(("portrait", "z-image"),), can_build=""))
-    yield idle
-    idle.queue.announce(before)
-    for job_id in idle.jobs():
-        if isinstance(idle.queue.job(job_id).request, Fetch):
-            idle.queue.cancel(job_id)
-
-
-@pytest.fixture
-def hub(shop: Rig) -> Iterator[FakeHub]:
-    """Somebody who fetches the next model: then it is here, and there is one more source."""
-    now = shop.queue.status()
-    models = tuple(replace(model, here=model.id == "gpen") for model in MODELS)
-    there = replace(now, models=models, sources=(*now.sources, ("restorer", "GPEN.pth")))
-    made = FakeHub(lambda: shop.queue.announce(there))
-
-    def work() -> None:
-        if (job := shop.queue.claim(30, "builds")) is not None:
-            execute(job, shop.queue, made)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    yield made
-    made.finish.set()
-    thread.join(30)
-
-
 def press(page: Session, jobs: Any, model: Any = "gpen", mirror: Any = "hf") -> list[dict[str, Any]]:
     return page.call(page.endpoint("fetch"), [jobs], {"model": model, "mirror": mirror})
 
@@ -216,10 +153,6 @@ def fetched(page: Session, jobs: Any, **what: Any) -> tuple[list[str], str, bool
     assert succeeded(messages), messages
     names, board, _, timer = messages[-1]["output"]["data"]
     return names, board, timer["active"]
-
-
-def fetches(rig: Rig) -> list[Fetch]:
-    return [request for request in map(unpack, rig.requests()) if isinstance(request, Fetch)]
 
 
 def test_a_press_submits_the_model_from_the_hub_that_was_named(shop: Rig) -> None:
@@ -312,8 +245,10 @@ def test_cancel_is_heard_at_once_and_ends_that_download_alone(shop: Rig, hub: Fa
     with shop.session("en") as page:
         names, _, _ = fetched(page, [])
         names, _, _ = fetched(page, names, model="lora")
+        hub.obeys = False  # until the page has been drawn, however long that takes
         heard = page.call(page.endpoint("stop", "models"), [names], {"job": names[0]})[-1]["output"]["data"][0]
         assert EN("stage_cancelling") in cards(heard)[1][0] and EN("stage_cancelling") not in cards(heard)[2][0]
+        hub.obeys = True
         list(shop.queue.follow(names[0]))
         board, *_ = page.answer(page.endpoint("watch", "models"), [names])
     assert EN("error_cancelled") in cards(board)[1][0]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from engines.messages.status import EngineStatus, Status
+from tests.support.announced import CHOICES, MODEL
 from tests.support.http import CJK, Tree, tree
 from webui.i18n import LANGUAGES, words
 from webui.panels.engines import overview
@@ -17,18 +18,7 @@ from webui.widgets.panel_context import backend_label, fine_s
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
-CHOICES = (
-    Choice("openvino", "edge", "accepted", "int8", "", 41.52, 0.9934, 0.31, 1.25, 512.4),
-    Choice("ort", "edge", "failed", "int4", "failed its proof, PSNR 24.1 dB < 26 dB", 24.1, 0.91, 0.4, 2.5, 610.0),
-    Choice("torch", "pytorch", "unproven", "fp32"),
-    Choice("tensorrt", "edge", "unavailable", reason="not installed (tensorrt)"),
-)
-MODEL = BundleStatus(
-    "mine", "portrait", {"zh": "我的", "en": "Mine"}, "natural", ((128, 96), (64, 64)), 8, 1.5, "openvino",
-    "openvino on CPU, int8, verified, 1.25 s", CHOICES, 12.34, "# Mine\n\nDraws *people*.\n",
-)  # fmt: skip
 HERE = Status("ready", "", (EngineStatus("openvino", True, "CPU", "2 threads"),), (MODEL,))
 
 

@@ -25,7 +25,6 @@ from webui.widgets.photo_settings import NAMES
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
 SHOWN = ("board", "seen", "cancel", "timer")
 

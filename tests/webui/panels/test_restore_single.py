@@ -20,7 +20,6 @@ from webui.widgets.photo_settings import NAMES, fields, sound
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
 CHANGED: dict[str, Any] = {
     "strength": 33, "mode": "detail", "more_detail": True, "faces": "center", "whole_picture": True, "min_face_px": 40,

@@ -11,7 +11,7 @@ import pytest
 
 import presets
 from engines.messages import Build, Generate, Lora, unpack
-from engines.messages.status import BundleStatus, EngineStatus, ModelStatus
+from tests.support.announced import LORAS, TORCH
 from tests.support.http import Session, succeeded
 from webui.i18n import words
 from webui.widgets.loras import USUAL, fields
@@ -19,33 +19,8 @@ from webui.widgets.loras import USUAL, fields
 if TYPE_CHECKING:
     from tests.support.server import Rig
 
-pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
-TORCH = EngineStatus("torch", True, "CPU", "2 threads")
-PLAIN = BundleStatus(
-    "plain", "portrait", {}, "natural", ((64, 64),), 8, 1.0, "torch", "", family="zimage", takes_loras=True
-)
-BUNDLES = (PLAIN, replace(PLAIN, name="compiled", takes_loras=False), replace(PLAIN, name="sd15", family="sd"))
-LORAS = ("skin", "studio_light", "柔光")
 UNSET = [0.8] * 8
-STUDIO_LIGHT = ModelStatus(
-    "light", {"zh": "光", "en": "Light"}, "lora", 0.1, False, "MIT", True, {}, ("hf",), "柔光.safetensors", True, True
-)
-
-
-@pytest.fixture
-def dressing(idle: Rig) -> Iterator[Rig]:
-    """Doors before a worker that tells of LORAS, of PyTorch, and of bundles that wear them and do not."""
-    before = idle.queue.status()
-    known = (*before.bundles, *BUNDLES)
-    idle.queue.announce(
-        replace(before, engines=(TORCH,), bundles=known, loras=LORAS, models=(STUDIO_LIGHT,), sources=SOURCES)
-    )
-    yield idle
-    idle.queue.announce(before)
-
-
-SOURCES = (("portrait", "z-image"), ("restorer", "GPEN-BFR-512.pth"))
 
 
 @contextmanager
@@ -212,17 +187,6 @@ def test_a_build_is_asked_for_with_what_is_to_be_merged(dressing: Rig) -> None:
 
 
 # ---- taken up again
-
-
-@pytest.fixture(scope="module")
-def picture(rig: Rig) -> str:
-    """The job of a picture that wears the shipped LoRA."""
-    pytest.importorskip("torch", reason="LoRAs are worn on PyTorch")
-    asked = {"prompt": "lit", "width": 64, "height": 64, "steps": 1, "preview": "off", "backend": "auto", "seed": 3}
-    rig.client.post(
-        "/generate", json={**asked, "loras": [{"name": "studio_light", "strength": 0.45}]}
-    ).raise_for_status()
-    return rig.queue.finished(1)[0].job.id
 
 
 def taken_up(page: Session, job_id: str) -> tuple[list[str], dict[str, Any], list[Any]]:

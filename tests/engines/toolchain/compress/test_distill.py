@@ -31,8 +31,8 @@ from engines.toolchain.compress.distill import DistillOptions
 from engines.toolchain.compress.distill_data import DistillData
 from engines.toolchain.compress.prune import WEIGHTS, WHOLE, story
 from engines.toolchain.quantize import calibration
-from tests.engines.toolchain.compress.test_prune import FAMILIES, RATIO, begin, cut, few_probes, make, now, save  # noqa: F401 (a fixture)
 from tests.support import tiny_sd
+from tests.support.pruned import FAMILIES, RATIO, begin, cut, make, now
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
@@ -42,11 +42,6 @@ CAPTIONS = tuple(
 )
 FACTOR = 1.5  # by which the held-out error falls at least, in STEPS: random weights are hard to do without
 STEPS = 60
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: save(family, tmp_path_factory.mktemp("bases") / family) for family in FAMILIES}
 
 
 def course(steps: int) -> DistillOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ for _module in ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_
     pytest.importorskip(_module, reason="builds bundles with the toolchain")
 
 import torch
-from diffusers import UNet2DConditionModel, ZImageTransformer2DModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -28,82 +28,19 @@ from engines.bundle import Bundle
 from engines.bundle.signatures import Array
 from engines.errors import BundleError, OptionError
 from engines.networks import prunable
-from engines.networks.graphs import open_graph
 from engines.networks.prunable import Group
 from engines.networks.unet import UNetGraph
 from engines.networks.zimage import ZImageGraph
 from engines.toolchain import __main__ as command
-from engines.toolchain import build, sources, steps
+from engines.toolchain import build
 from engines.toolchain.compress import prune
 from engines.toolchain.compress.prune import WEIGHTS
-from engines.toolchain.quantize import calibration
-from engines.toolchain.recipe import Recipe
-from tests.support import tiny, tiny_sd
+from tests.support import tiny
+from tests.support.pruned import FAMILIES, RATIO, begin, cut, make, network, now, save
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
-RATIO = 0.3
-FAMILIES = ("zimage", "sd")
 every_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_probes() -> Iterator[None]:
-    """Tiny networks need no more."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune, "PROBES", 24)
-        yield
-
-
-def network(family: str) -> Any:
-    """Wide enough that what is cut is most of it, as in a network that somebody uses."""
-    if family == "sd":
-        return tiny_sd.unet(block_out_channels=(16, 16, 16, 16), attention_head_dim=4, norm_num_groups=8)
-    net = ZImageTransformer2DModel(
-        in_channels=tiny.LATENT_CHANNELS, dim=96, n_layers=3, n_refiner_layers=1, n_heads=6, n_kv_heads=6,
-        cap_feat_dim=24, axes_dims=[4, 6, 6], axes_lens=[640, 64, 64],
-    )  # fmt: skip
-    return tiny.randomise(net, 1.0, seed=21)
-
-
-def save(family: str, folder: Path, net: Any = None) -> Path:
-    """What a bundle is built from."""
-    if family == "sd":
-        tiny_sd.save(folder)
-    else:
-        tiny.save_portrait(folder)
-    (net or network(family)).save_pretrained(folder / ("unet" if family == "sd" else "transformer"))
-    return folder
-
-
-def make(base: Path, out: Path, recipe: str = "", **wish: Any) -> Bundle:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "export", tiny.remembered)
-        return build.build_portrait(base, base / "about.toml", out, recipe, **wish)
-
-
-def begin(base: Path, out: Path, recipe: str = "edge-fp32") -> Bundle:
-    """A bundle being built, whose weights are stored and nothing more."""
-    builder = build.Builder(sources.portrait(base, base / "about.toml"), Recipe.read(recipe), out, build.BuildOptions())
-    steps.resume(builder.work, "these")
-    for role in builder.source.parts:
-        builder._store(role, print)
-    return builder.draft.bundle()
-
-
-def cut(bundle: Bundle, ratio: float) -> Bundle:
-    prune.denoiser(bundle, ratio, calibration.PROMPTS[:3], print)
-    return bundle
-
-
-def now(bundle: Bundle) -> nn.Module:
-    """The denoiser of a bundle being built."""
-    return open_graph(bundle, prune.pruned())
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: save(family, tmp_path_factory.mktemp("bases") / family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

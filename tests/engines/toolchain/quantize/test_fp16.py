@@ -24,8 +24,8 @@ from engines.toolchain.quantize import fp16 as module
 from engines.toolchain.quantize import quantize
 from engines.toolchain.quantize.fp16 import Fp16Report, halve, peaks
 from engines.toolchain.recipe import Treatment
-from tests.engines.backends.test_contract import feeds_of
-from tests.engines.toolchain.quantize.test_quantize import convolutions, feeds
+from tests.support.onnx_graphs import convolutions, feeds
+from tests.support.role_feeds import feeds_of
 
 Array = Any
 FULL, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -36,8 +36,8 @@ from engines.toolchain.quantize import calibration
 from engines.toolchain.sources import merge_lora
 from engines.toolchain.sources.merge_lora import Addition
 from tests.conftest import REPOSITORY
-from tests.engines.networks.test_lora import dotted, factors, kohya
 from tests.support import tiny
+from tests.support.lora_files import dotted, factors, kohya
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")

@@ -27,6 +27,7 @@ from engines.networks.gpen import GPEN, Spec
 from engines.toolchain import sources
 from engines.toolchain.sources.onnx_import import adopt
 from tests.support import tiny
+from tests.support.community import community
 
 
 @pytest.fixture
@@ -169,19 +170,6 @@ def test_every_official_size_has_its_graph(size_px: int, multiplier: int, narrow
         assert sources.size_of(Path("x"), network.state_dict()) == size_px
         with torch.no_grad():
             assert network(torch.empty(1, 3, size_px, size_px)).shape == (1, 3, size_px, size_px)
-
-
-def community(path: Path, shape: tuple[Any, ...] = (1, 3, 64, 64), out: tuple[Any, ...] | None = None) -> Path:
-    """An export as the community makes them: other names, weights among the inputs, notes on somebody's machine."""
-    scale = helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5])
-    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
-    weight = helper.make_tensor_value_info("scale", TensorProto.FLOAT, [])
-    result = helper.make_tensor_value_info("1280", TensorProto.FLOAT, out or shape)
-    nodes = [helper.make_node("Mul", ["input", "scale"], ["m"], doc_string="/home/somebody/export.py")]
-    nodes.append(helper.make_node("Tanh", ["m"], ["1280"]))
-    graph = helper.make_graph(nodes, "g", [given, weight], [result], [scale])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), path)
-    return path
 
 
 def test_a_community_export_is_taken_in_under_our_names(tmp_path: Path) -> None:

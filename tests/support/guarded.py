@@ -1,0 +1,51 @@
+"""What the tests of the guard share: an application behind it, addresses, and how an answer of the guard looks."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from tests.support.http import X_CREDIT, Answer
+from webui.guard import HEADERS
+
+LAN = "192.168.1.5:7860"
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application behind the guard: says how much it was sent, in its own clumsy headers."""
+    size = 0
+    while (message := await receive())["type"] == "http.request":
+        size += len(message["body"])
+        if not message["more_body"]:
+            break
+    headers = [(b"content-type", b"text/plain"), (b"x-frame-options", b"ALLOWALL"), (b"x-own", b"kept")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{message['type']} {size}".encode()})
+
+
+def assert_dressed(answer: Answer) -> None:
+    """The headers that every answer has, whatever it is."""
+    assert {name: answer.headers.get(name.lower()) for name in HEADERS} == HEADERS
+    assert answer.headers["x-credit"] == X_CREDIT
+
+
+def assert_refused(answer: Answer, status: int, code: str) -> None:
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert (body["status"], body["code"]) == ("error", code)
+    assert set(body) == {"status", "code", "message"} and body["message"]
+
+
+HERE, EVIL = f"http://{LAN}", "https://evil.example"
+SHUT = (
+    "/pwa_icon", "/pwa_icon/12000", "/manifest.json", "/monitoring", "/monitoring/summary", "/gradio_api/runs",
+    "/gradio_api/run-history/records", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/file=http://127.0.0.1/",
+    "/gradio_api/file=https://example.com/x.png", "/gradio_api/file=HTTP://example.com", "/gradio_api/file=hTtPs:x",
+    "/gradio_api/call/generate", "/gradio_api/call/v2/generate", "/gradio_api/run/generate",
+    "/gradio_api/api/generate", "/gradio_api/component_server", "/gradio_api/stream/x", "/gradio_api/app_id",
+    "/gradio_api/token", "/gradio_api/user", "/gradio_api/dev/reload", "/gradio_api/deep_link",
+    "/gradio_api/openapi.json", "/gradio_api/file/x", "/gradio_api/custom_component/x/y/z/w",
+    "/gradio_api/login_check", "/login", "/logout", "/docs", "/redoc", "/openapi.json", "/robots.txt", "/config/",
+    "/healthz/", "/generate/x", "/enhance/x", "/outputs", "/file=/etc/passwd", "/gradio_api/uploads",
+    "/gradio_api/cancel/x", "//healthz", "/HEALTHZ", "", "/.env", "/../etc/passwd", "*",
+)  # fmt: skip
