@@ -19,7 +19,7 @@ from engines.messages import Event, Failed, Final
 from engines.messages.status import Status
 from engines.studio import DETECTOR, Cancelled, Studio
 from engines.worker.builds import BackgroundJobs
-from engines.worker.inventory import Inventory, cannot_build, sources, strays, survey
+from engines.worker.inventory import cannot_build, sources, strays, survey
 
 log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
@@ -82,7 +82,8 @@ class EmbeddedWorker:
         self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: BackgroundJobs | None = None
     ) -> None:
         self.queue, self.studio, self.shelf, self.backend, self.workshop = queue, studio, shelf, backend, workshop
-        self.known: Inventory = ((), ())
+        self._status, self._status_lock = Status("loading"), threading.Lock()
+        self._warned: set[str] = set()  # names of strays
         self._stopping, self._changed = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if workshop is not None:
@@ -90,7 +91,7 @@ class EmbeddedWorker:
 
     def start(self) -> None:
         self.queue.recover()
-        self._look()
+        self._status = self._inventory()
         self._announce("loading")
         for thread in self._threads:
             thread.start()
@@ -147,25 +148,33 @@ class EmbeddedWorker:
         else:
             self._announce("ready")
 
-    def _look(self) -> None:
-        self.known = survey(self.shelf, self.backend, self.workshop.known if self.workshop else None)
+    def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
+        """How it is now, with what was found here last."""
+        with self._status_lock:
+            self._status = replace(self._status, state=state, detail=detail)
+            self.queue.announce(self._status)
 
     def _refresh(self) -> None:
-        """The same state with what is here now."""
-        self._look()
+        """Say what is here now; how it is may change while the disk is read."""
+        inventory = self._inventory()
+        with self._status_lock:
+            self._status = replace(inventory, state=self._status.state, detail=self._status.detail)
+            self.queue.announce(self._status)
         self._changed.set()
-        status = self.queue.status()
-        self._announce(status.state, status.detail)
 
-    def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
-        status = Status(state, detail, *self.known, loras=self.studio.loras.names())
-        if self.workshop is not None:
-            buildable = tuple(sources(self.shelf, self.workshop.checkpoints))
-            status = replace(
-                status,
-                sources=buildable,
-                can_build=cannot_build(),
-                models=self.workshop.offered(),
-                strays=strays(self.workshop.models),
-            )
-        self.queue.announce(status)
+    def _inventory(self) -> Status:
+        """What is here, as a Status of which only the state is not meant. Reads the disk, so nobody waits for it."""
+        jobs, loras = self.workshop, self.studio.loras.names()
+        engines, bundles = survey(self.shelf, self.backend, jobs.known if jobs else None)
+        if jobs is None:
+            return Status("loading", engines=engines, bundles=bundles, loras=loras)
+        return Status(
+            "loading",
+            engines=engines,
+            bundles=bundles,
+            sources=tuple(sources(self.shelf, jobs.checkpoints)),
+            can_build=cannot_build(),
+            loras=loras,
+            models=jobs.offered(),
+            strays=strays(jobs.models, self._warned),
+        )
