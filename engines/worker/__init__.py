@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engines.bundle import Shelf
-from engines.errors import StudioError
-from engines.jobs import Job, JobQueue
+from engines.errors import JobCancelled, StudioError
+from engines.jobs import ENDED, Job, JobQueue, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Final
+from engines.messages import Event, Failed
 from engines.messages.status import Status
-from engines.studio import DETECTOR, Cancelled, Studio
+from engines.studio import DETECTOR, Studio
 from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import cannot_build, sources, strays, survey
 
@@ -28,23 +28,9 @@ QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings m
 
 
 class Runner(Protocol):
-    """What does a job: the studio, or the workshop."""
+    """What does a job: the studio, or the workshop. JobCancelled is thrown in when the job is to end."""
 
-    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]: ...
-
-
-@dataclass(frozen=True)
-class Announced:
-    """A workshop whose new bundle is on the shelf of every page before the page hears that it is finished."""
-
-    workshop: BackgroundJobs
-    refresh: Callable[[], None]
-
-    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
-        for event in self.workshop.run(request, folder, cancelled):
-            if isinstance(event, Final):
-                self.refresh()
-            yield event
+    def run(self, request: Any, folder: Path) -> Generator[Event]: ...
 
 
 @contextmanager
@@ -57,19 +43,20 @@ def surviving(what: str, otherwise: Callable[[], object]) -> Iterator[None]:
         otherwise()
 
 
-def execute(job: Job, queue: JobQueue, studio: Runner) -> None:
+def execute(job: Job, queue: JobQueue, runner: Runner) -> None:
     """Run one job to its last event. The embedded loop and a remote task both end here."""
-    go_on = True
-
-    def cancelled() -> bool:
-        return not go_on
+    started = time.perf_counter()
 
     def give_up() -> None:
         queue.publish(job, Failed("internal", "see the server's log"))
 
     with surviving(f"job {job.id}", give_up):
-        for event in studio.run(job.request, queue.folder, cancelled):
-            go_on = queue.publish(job, event)
+        events = runner.run(job.request, queue.folder)
+        for event in events:
+            if not queue.publish(job, event) and state_after(event) not in ENDED:
+                with suppress(StopIteration):  # what a cancelled job still says is its last event
+                    passed_s = time.perf_counter() - started
+                    queue.publish(job, events.throw(JobCancelled(f"after {passed_s:.1f} s")))
 
 
 class EmbeddedWorker:
@@ -87,6 +74,7 @@ class EmbeddedWorker:
         self._stopping, self._changed = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if workshop is not None:
+            workshop.refresh = self._refresh
             self._threads.append(threading.Thread(target=self._make, name="workshop", daemon=True))
 
     def start(self) -> None:
@@ -124,7 +112,7 @@ class EmbeddedWorker:
         while not self._stopping.is_set():
             with surviving("the workshop", lambda: self._stopping.wait(QUIET_S)):
                 if (job := self.queue.claim(WAIT_S, "builds")) is not None:
-                    execute(job, self.queue, Announced(self.workshop, self._refresh))
+                    execute(job, self.queue, self.workshop)
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()

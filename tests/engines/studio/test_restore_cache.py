@@ -121,9 +121,9 @@ def test_a_damaged_memory_costs_time_and_nothing_else(room: Darkroom, damage: st
 
 
 def test_what_failed_or_was_cancelled_is_not_remembered(room: Darkroom) -> None:
-    room.cancelled = lambda: True
+    room.cancel = lambda event: True
     room.failed(scene())
-    room.cancelled = lambda: False
+    room.cancel = lambda event: False
     assert restored(room)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from engines import images
 from engines.bundle import Shelf
+from engines.errors import JobCancelled
 from engines.images import kept_latents
 from engines.jobs import state_after
 from engines.messages import (
@@ -30,6 +31,7 @@ from engines.messages import (
     Request,
 )
 from engines.studio import Studio
+from tests.support.cancelling import cancelled_when
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
 
@@ -168,14 +170,12 @@ def test_each_of_several_kept_pictures_is_developed_as_itself(studio: Studio, ou
 
 
 def test_cancelling_takes_effect_within_one_step(studio: Studio, engine: FakeEngine, out: Path) -> None:
-    stop = False
-    stream = studio.run(Generate("p", steps=50), out, lambda: stop)
+    stream = studio.run(Generate("p", steps=50), out)
     for event in stream:
         if isinstance(event, Progress) and event.stage == "denoise" and event.step == 7:
-            stop = True
             break
     before = engine.calls.count("denoiser")
-    *more, last = list(stream)
+    *more, last = [stream.throw(JobCancelled("by a test")), *stream]
     assert isinstance(last, Failed) and last.code == "cancelled"
     assert engine.calls.count("denoiser") == before == 7
     assert not any(isinstance(event, Progress) for event in more)
@@ -183,17 +183,16 @@ def test_cancelling_takes_effect_within_one_step(studio: Studio, engine: FakeEng
 
 
 def test_cancelling_between_pictures_and_before_the_dear_decode(studio: Studio, engine: FakeEngine, out: Path) -> None:
-    stop = False
-    stream = studio.run(Generate("p", steps=2, count=3, preview="off"), out, lambda: stop)
-    for event in stream:
-        if isinstance(event, Progress) and (event.stage, event.picture, event.step) == ("denoise", 2, 2):
-            stop = True
-    assert isinstance(event, Failed) and event.code == "cancelled"
+    def drawn(event: Event) -> bool:
+        return isinstance(event, Progress) and (event.stage, event.picture, event.step) == ("denoise", 2, 2)
+
+    *_, last = cancelled_when(studio.run(Generate("p", steps=2, count=3, preview="off"), out), drawn)
+    assert isinstance(last, Failed) and last.code == "cancelled"
     assert engine.calls.count("decoder") == 1
 
 
 def test_a_job_that_is_cancelled_before_it_begins_costs_nothing(studio: Studio, engine: FakeEngine, out: Path) -> None:
-    last = list(studio.run(Generate("p"), out, lambda: True))[-1]
+    last = cancelled_when(studio.run(Generate("p"), out), lambda event: True)[-1]
     assert isinstance(last, Failed) and last.code == "cancelled" and "denoiser" not in engine.calls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from engines.backends import Engine
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle, Shelf
 from engines.bundle.loras import Loras
+from engines.errors import JobCancelled
 from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Request
@@ -40,16 +41,18 @@ class FakeWorkshop(BackgroundJobs):
         self.go_on = threading.Event()
         self.proved = threading.Event()
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
         while not self.go_on.wait(0.01):
             if self._stopped.is_set():
                 return
-            if cancelled():
-                yield Failed("cancelled", "")
+            try:
+                yield Progress("export", 1, 3)
+            except JobCancelled as exc:
+                yield Failed(exc.code, "")
                 return
-            yield Progress("export", 1, 3)
         write_restorer(self.models / "mine")
         yield Note("made")
+        self.refresh()
         yield Final((), 0, 1.0, "", "mine: 1 MB")
 
     def prove_next(self, wait: Callable[[], bool]) -> bool:

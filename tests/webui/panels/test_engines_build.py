@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 import presets
+from engines.errors import JobCancelled
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Recipe, Request, unpack
 from engines.worker import execute
 from tests.support.http import WARDROBE, Session, succeeded, tree
@@ -35,13 +36,14 @@ class FakeWorkshop:
     finish: threading.Event = field(default_factory=threading.Event)
     adopt: Callable[[], None] = lambda: None  # what there is to do with the bundle that was made
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        yield from self.events
-        while not self.finish.wait(0.2):
-            if cancelled():
-                yield Failed("cancelled", "the build was cancelled")
-                return
-            yield Progress("export", 1, 4, 300.0)
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
+        try:
+            yield from self.events
+            while not self.finish.wait(0.2):
+                yield Progress("export", 1, 4, 300.0)
+        except JobCancelled as exc:
+            yield Failed(exc.code, "the build was cancelled")
+            return
         self.adopt()
         yield Final((), 0, 12.3, "toolchain", "mine: 5.2 MB")
 

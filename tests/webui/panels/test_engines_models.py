@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,6 +13,7 @@ import pytest
 
 from engines import catalogue
 from engines.catalogue import Machine, Places
+from engines.errors import JobCancelled
 from engines.messages import Event, Failed, Fetch, Final, Generate, Mirror, Note, Progress, Request, unpack
 from engines.messages.status import ModelStatus, Status
 from engines.worker import execute
@@ -164,13 +165,14 @@ class FakeHub:
     arrive: Callable[[], None]
     finish: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        yield from FETCHING
-        while not self.finish.wait(0.1):
-            if cancelled():
-                yield Failed("cancelled", "")
-                return
-            yield FETCHING[-1]
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
+        try:
+            yield from FETCHING
+            while not self.finish.wait(0.1):
+                yield FETCHING[-1]
+        except JobCancelled as exc:
+            yield Failed(exc.code, "")
+            return
         self.arrive()
         yield Final((), 0, 1.5, "", "gpen: GPEN.pth")
 
