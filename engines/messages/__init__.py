@@ -75,7 +75,6 @@ class Generate:
     loras: tuple[Lora, ...] = ()
     preset: str = ""
     preview: PreviewMode = "live"
-    restore_faces: float = 0.0  # 0..1
     start: str = ""
     strength: float = 0.6  # 0..1: how much of the photo is drawn anew; at 1 nothing is left of it
 
@@ -84,7 +83,6 @@ class Generate:
         within("guidance", self.guidance, 0.0, 20.0)
         within("seed", self.seed, -1, MAX_SEED)
         within("count", self.count, 1, 8)
-        within("restore_faces", self.restore_faces, 0.0, 1.0)
         within("strength", self.strength, 0.0, 1.0)
         within("loras", len(self.loras), 0, MOST_LORAS)
         one_of("preview", self.preview, get_args(PreviewMode))
@@ -289,7 +287,14 @@ def unpack(text: str) -> Any:
         kind = _KINDS[values.pop("kind")]
     except (ValueError, KeyError, TypeError, AttributeError) as exc:  # not JSON, not an object, of no known kind
         raise RequestError("this is no message of ours") from exc
-    return parse(kind, values)
+    return parse(kind, _as_of_today(kind, values))
+
+
+def _as_of_today(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message that an earlier version may have stored, as they are called now."""
+    if kind is Generate:
+        values.pop("restore_faces", None)  # anything but 0 was refused
+    return values
 
 
 def parse(kind: type[T], values: dict[str, Any]) -> T:

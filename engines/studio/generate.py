@@ -60,8 +60,6 @@ class GenerationPlan:
             raise PromptError("the prompt is empty")
         if r.loras and not bundle.takes_loras:
             raise OptionError("loras", r.loras[0].name, "none with this model")
-        if r.restore_faces:
-            raise OptionError("restore_faces", r.restore_faces, "0")
         if r.preview == "only" and "preview_decoder" not in bundle.roles:
             raise OptionError("preview", r.preview, "live, off")
         guidance = sampling.guidance if r.guidance is None else r.guidance

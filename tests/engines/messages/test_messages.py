@@ -51,7 +51,7 @@ STATUS = Status(
 )  # fmt: skip
 SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),
-    Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only", 1.0),
+    Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only"),
     Generate("p", start="uploads/0f3a", strength=0.35),
     Enhance("a/b.jpg"),
     Enhance(
@@ -150,7 +150,6 @@ def test_what_is_not_a_message_is_refused(text: str) -> None:
         ("guidance", 0, 20),
         ("seed", -1, MAX_SEED),
         ("count", 1, 8),
-        ("restore_faces", 0, 1),
         ("strength", 0, 1),
     ],
 )
@@ -259,7 +258,8 @@ def test_texts_have_a_length() -> None:
         ({"prompt": "p", "width": "wide"}, "width"),
         ({"prompt": "p", "guidance": float("nan")}, "guidance"),
         ({"prompt": "p", "guidance": float("inf")}, "guidance"),
-        ({"prompt": "p", "restore_faces": float("nan")}, "restore_faces"),
+        ({"prompt": "p", "strength": float("nan")}, "strength"),
+        ({"prompt": "p", "restore_faces": 0.0}, "restore_faces"),
         ({"prompt": "p", "preview": "sometimes"}, "preview"),
         ({"prompt": "p", "loras": 3}, "loras"),
         ({"prompt": "p", "loras": [{"strength": 1}]}, "loras.0.name"),
@@ -312,4 +312,9 @@ def test_messages_cannot_be_changed() -> None:
 def test_a_job_that_was_stored_before_it_could_start_from_a_photo_still_loads() -> None:
     stored = json.loads(pack(Generate("p", seed=4)))
     del stored["start"], stored["strength"]
+    assert unpack(json.dumps(stored)) == Generate("p", seed=4)
+
+
+def test_a_job_of_the_version_that_knew_restore_faces_still_loads() -> None:
+    stored = {**json.loads(pack(Generate("p", seed=4))), "restore_faces": 0.0}
     assert unpack(json.dumps(stored)) == Generate("p", seed=4)

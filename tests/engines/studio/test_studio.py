@@ -200,7 +200,6 @@ REFUSED: list[tuple[Request, str, dict[str, object]]] = [
     (Generate(""), "empty_prompt", {}),
     (Generate("p", width=65), "bad_size", {"width": 65, "height": 64, "multiple": 16, "low": 64, "high": 2048}),
     (Generate("p", loras=(Lora("skin"),)), "bad_option", {"field": "loras", "value": "skin"}),
-    (Generate("p", restore_faces=0.5), "bad_option", {"field": "restore_faces"}),
     (Generate("p", bundle="nowhere"), "not_found", {"what": "bundle", "name": "nowhere"}),
     (Generate("p", bundle="../shelf/portrait"), "not_found", {"what": "bundle"}),
     (Generate("p", bundle="restorer"), "bad_option", {"field": "bundle", "value": "restorer"}),
