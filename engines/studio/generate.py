@@ -201,7 +201,7 @@ class Generation:
         if only:
             kept = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
             kept_latents.write(self.folder / name, kept)
-        yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1)
+        yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1, "result")
         return name
 
     def _pixels(self, latents: Array, only: bool) -> Array:

@@ -75,7 +75,7 @@ class Restoration:
 
     def _shown(self, photo: Photo) -> Preview:
         small = images.fit(photo.pixels, BEFORE_PX)
-        return Preview(0, images.write_preview(self.folder, small, photo.profile))
+        return Preview(0, images.write_preview(self.folder, small, photo.profile), kind="before")
 
     def _eta_s(self, done: int, total: int) -> float | None:
         passed = time.perf_counter() - self.started

@@ -25,6 +25,7 @@ from engines.messages import (
     Lora,
     Note,
     Preview,
+    PreviewKind,
     Progress,
     Request,
     pack,
@@ -87,6 +88,8 @@ SAMPLES = (
     Progress("denoise", 3, 8, 1.25, 2, 4),
     Progress("load", 0, 1),
     Preview(3, "preview_x.webp", 0.5, "vae", 2),
+    Preview(0, "preview_y.webp", kind="before"),
+    Preview(4, "outputs_z.png", 1.5, "tiny", 8, "result"),
     Final(("a.png", "b.png"), 7, 2.5, "ort", "ort on CPU", "tiny"),
     Final((), 0, 0.0, "ort"),
     Final(("a.jpg",), 0, 1.5, "ort", faces=(FaceReport((0.1, 0.25, 0.5, 1.0), "softened", 35, "why"),) * 2),
@@ -318,3 +321,22 @@ def test_a_job_that_was_stored_before_it_could_start_from_a_photo_still_loads() 
 def test_a_job_of_the_version_that_knew_restore_faces_still_loads() -> None:
     stored = {**json.loads(pack(Generate("p", seed=4))), "restore_faces": 0.0}
     assert unpack(json.dumps(stored)) == Generate("p", seed=4)
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        ('{"step": 0, "image": "preview_0a.webp", "seconds": 0.0, "decoder": "tiny", "picture": 1}', "before"),
+        ('{"step": 3, "image": "preview_0a.webp", "seconds": 0.5, "decoder": "tiny", "picture": 1}', "step"),
+        ('{"step": 8, "image": "outputs_1.png", "seconds": 2.5, "decoder": "vae", "picture": 2}', "result"),
+        ('{"step": 8, "image": "outputs_1.png", "seconds": 1.5, "decoder": "tiny", "picture": 1}', "result"),
+    ],
+)
+def test_a_preview_that_was_stored_before_it_had_a_kind_gets_one(stored: str, kind: str) -> None:
+    values = json.loads(stored)
+    assert unpack(json.dumps({"kind": "preview", **values})) == Preview(**values, kind=kind)
+
+
+def test_what_a_preview_says_of_itself_is_believed() -> None:
+    for kind in get_args(PreviewKind):
+        assert unpack(pack(Preview(0, "outputs_1.png", kind=kind))).kind == kind

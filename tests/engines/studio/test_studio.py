@@ -27,6 +27,7 @@ from engines.messages import (
     Inspect,
     Lora,
     Preview,
+    PreviewMode,
     Progress,
     Request,
 )
@@ -145,6 +146,15 @@ def test_steps_and_pictures_are_counted(studio: Studio, out: Path) -> None:
     told = [event for event in events if isinstance(event, Progress) and event.stage == "denoise"]
     assert [(event.picture, event.step) for event in told] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
     assert {(event.total, event.pictures) for event in told} == {(3, 2)}
+
+
+@pytest.mark.parametrize("preview", ["live", "only", "off"])
+def test_previews_say_what_they_show(studio: Studio, out: Path, preview: PreviewMode) -> None:
+    events = run(studio, Generate("p", steps=2, count=2, preview=preview), out)
+    shown = [event for event in events if isinstance(event, Preview)]
+    finished = [event.image for event in shown if event.kind == "result"]
+    assert isinstance(last := events[-1], Final) and finished == list(last.images)
+    assert {event.kind for event in shown if event.image not in finished} == ({"step"} if preview == "live" else set())
 
 
 def test_developing_draws_what_a_full_run_would_have_drawn(studio: Studio, out: Path) -> None:
