@@ -108,7 +108,7 @@ def _built(scene: JobView, event: Progress) -> float:
 
 
 def _preview(scene: JobView, event: Preview) -> JobView:
-    if event.step == 0:
+    if event.kind == "before":
         return replace(scene, before=event.image)
     tiles = list(scene.tiles) + [Tile()] * (event.picture - len(scene.tiles))
     old = tiles[event.picture - 1]
@@ -117,7 +117,7 @@ def _preview(scene: JobView, event: Preview) -> JobView:
         tile = replace(tile, vae_s=event.seconds)
     elif old.tiny_s is None:
         tile = replace(tile, tiny_s=event.seconds)
-    tiles[event.picture - 1] = replace(tile, finished=event.image.startswith("outputs_"))
+    tiles[event.picture - 1] = replace(tile, finished=event.kind == "result")
     return replace(scene, tiles=tuple(tiles))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from engines.messages import Event, Failed, Final, Request
+from engines.messages import Build, Event, Failed, Fetch, Final, Request
 from engines.messages.status import Status
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -67,6 +67,10 @@ class JobQueue(Protocol):
     def announce(self, status: Status) -> None: ...
 
     def status(self) -> Status: ...
+
+
+def lane_of(request: Request) -> Lane:
+    return "builds" if isinstance(request, Build | Fetch) else "pictures"
 
 
 def state_after(event: Event) -> State:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
-from engines.jobs import ENDED, Finished, Job, Lane, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, lane_of, state_after
 from engines.messages import Event, Failed, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -26,19 +26,23 @@ MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS job(
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
-  attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL);
+  attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
+  lane TEXT NOT NULL DEFAULT 'pictures');
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 """
 JOB = "id, request, state, attempts"
-# As messages.pack writes it; a row may also hold no JSON at all.
-BUILD = """(request LIKE '{"kind": "build"%' OR request LIKE '{"kind": "fetch"%')"""
-LANES: dict[Lane, str] = {"pictures": f"NOT {BUILD}", "builds": BUILD}
-WAITING = "SELECT 1 FROM job WHERE state='queued' AND {lane} LIMIT 1"
+# What a database of the first schema needs: its jobs had no lane. A row may also hold no JSON at all.
+ADD_LANE = (
+    "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT 'pictures'",
+    """UPDATE job SET lane='builds'
+       WHERE CASE WHEN json_valid(request) THEN json_extract(request, '$.kind') IN ('build', 'fetch') ELSE 0 END""",
+)
+WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
-WHERE number=(SELECT number FROM job WHERE state='queued' AND {{lane}} ORDER BY number LIMIT 1) RETURNING {JOB}"""
+WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY number LIMIT 1) RETURNING {JOB}"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
 APPEND = "INSERT INTO event SELECT ?, COALESCE(MAX(seq), 0) + 1, ? FROM event WHERE job=?"
@@ -58,8 +62,16 @@ class SqliteQueue:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA)
+            self._take_over()
         except (OSError, sqlite3.Error) as exc:
             raise StorageError(f"{path}: {exc}", why=str(exc)) from exc
+
+    def _take_over(self) -> None:
+        """Bring a database of an earlier version to today's schema. StorageError."""
+        with self._transaction() as db:  # who opens it at the same time waits, and then finds the column
+            if "lane" not in {row[1] for row in db.execute("PRAGMA table_info(job)")}:
+                for statement in ADD_LANE:
+                    db.execute(statement)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -85,7 +97,8 @@ class SqliteQueue:
     def submit(self, request: Request) -> str:
         job_id = uuid.uuid4().hex
         with self._transaction() as db:
-            db.execute("INSERT INTO job(id, request) VALUES(?, ?)", (job_id, pack(request)))
+            row = (job_id, pack(request), lane_of(request))
+            db.execute("INSERT INTO job(id, request, lane) VALUES(?, ?, ?)", row)
         return job_id
 
     def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
@@ -120,20 +133,19 @@ class SqliteQueue:
         return _job(rows[0])
 
     def ahead(self, job_id: str) -> int:
-        sql = f"""SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
-                  AND ({BUILD}) = (SELECT {BUILD} FROM job WHERE id=?1)
+        sql = """SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
+                  AND lane = (SELECT lane FROM job WHERE id=?1)
                   AND number < (SELECT number FROM job WHERE id=?1 AND state='queued')"""
         count: int = self._rows(sql, job_id)[0][0]
         return count
 
     def busy(self, lane: Lane = "pictures") -> bool:
         """Whether anything waits or runs there."""
-        sql = f"SELECT 1 FROM job WHERE state IN ('queued', 'running') AND {LANES[lane]} LIMIT 1"
-        return bool(self._rows(sql))
+        return bool(self._rows("SELECT 1 FROM job WHERE state IN ('queued', 'running') AND lane=? LIMIT 1", lane))
 
     def finished(self, limit: int) -> list[Finished]:
         sql = f"""SELECT {JOB}, ended, (SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1)
-                  FROM job WHERE state='done' AND {LANES["pictures"]} ORDER BY ended DESC, number DESC LIMIT ?"""
+                  FROM job WHERE state='done' AND lane='pictures' ORDER BY ended DESC, number DESC LIMIT ?"""
         return [Finished(_job(row[:4]), unpack(row[5]), row[4]) for row in self._rows(sql, limit)]
 
     # ---- workers
@@ -149,9 +161,9 @@ class SqliteQueue:
     def _take(self, lane: Lane) -> Job | None:
         """One that cannot be read, of another version say, is failed and passed over."""
         # Looked at before it is taken: a transaction wakes all who wait, so two idle workers would never rest.
-        while not self._retired and self._rows(WAITING.format(lane=LANES[lane])):
+        while not self._retired and self._rows(WAITING, lane):
             with self._transaction() as db:
-                row = db.execute(CLAIM.format(lane=LANES[lane])).fetchone()
+                row = db.execute(CLAIM, (lane,)).fetchone()
             if row is None:
                 break
             try:

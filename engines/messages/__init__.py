@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from engines.errors import Fact, OptionError, RequestError
+from engines.messages import earlier
 from engines.messages.status import BundleKind, Status
 from engines.messages.validation import allowed, one_of, within, writable
 
@@ -41,6 +42,7 @@ Stage = Literal[
 ]  # fmt: skip
 Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 DecoderKind = Literal["tiny", "vae"]
+PreviewKind = Literal["step", "before", "result"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
@@ -75,7 +77,6 @@ class Generate:
     loras: tuple[Lora, ...] = ()
     preset: str = ""
     preview: PreviewMode = "live"
-    restore_faces: float = 0.0  # 0..1
     start: str = ""
     strength: float = 0.6  # 0..1: how much of the photo is drawn anew; at 1 nothing is left of it
 
@@ -84,7 +85,6 @@ class Generate:
         within("guidance", self.guidance, 0.0, 20.0)
         within("seed", self.seed, -1, MAX_SEED)
         within("count", self.count, 1, 8)
-        within("restore_faces", self.restore_faces, 0.0, 1.0)
         within("strength", self.strength, 0.0, 1.0)
         within("loras", len(self.loras), 0, MOST_LORAS)
         one_of("preview", self.preview, get_args(PreviewMode))
@@ -202,8 +202,8 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """
-    A picture to look at meanwhile; `seconds` counts from the start of the job. Step 0 of a restoration: the photo as it
-    was read, upright.
+    A picture to look at meanwhile; `seconds` counts from the start of the job. `kind`: "step", how far it is; "before",
+    the photo that is being restored, as it was read, upright; "result", a finished picture.
     """
 
     step: int
@@ -211,6 +211,7 @@ class Preview:
     seconds: float = 0.0
     decoder: DecoderKind = "tiny"
     picture: int = 1
+    kind: PreviewKind = "step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,17 +279,24 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def pack(message: Request | Event | Status) -> str:
-    """A message as JSON with its `kind`."""
-    return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}, ensure_ascii=False)
+    """A message as JSON, in which `kind` says which one it is; what a Preview calls so is `shows` there."""
+    values = asdict(message)
+    if isinstance(message, Preview):
+        values["shows"] = values.pop("kind")
+    return json.dumps({"kind": type(message).__name__.lower(), **values}, ensure_ascii=False)
 
 
 def unpack(text: str) -> Any:
-    """The message that `pack` wrote. RequestError: not one."""
+    """The message that `pack` wrote, in this version or an earlier one. RequestError: not one."""
     try:
         values = json.loads(text)
-        kind = _KINDS[values.pop("kind")]
+        name = values.pop("kind")
+        kind = _KINDS[name]
     except (ValueError, KeyError, TypeError, AttributeError) as exc:  # not JSON, not an object, of no known kind
         raise RequestError("this is no message of ours") from exc
+    values = earlier.upgraded(name, values)
+    if kind is Preview:
+        values["kind"] = values.pop("shows")
     return parse(kind, values)
 
 

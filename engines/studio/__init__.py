@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from engines import backends, images
@@ -44,7 +44,6 @@ PREVIEWS_LIVE_S = 86400.0
 DETECTOR = "detector"  # the bundle of that name
 KEPT_PHOTOS = 2000  # whose restorations are remembered
 SHIPPED = Loras((BUILT_IN / "loras",))
-Cancelled = Callable[[], bool]
 
 
 class Studio:
@@ -66,15 +65,18 @@ class Studio:
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
         self.paces: defaultdict[tuple[str, str, int, int], Timings] = defaultdict(Timings)
 
-    def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
-        """Pictures go to `folder`, and events name them in it. `cancelled` is asked before every step."""
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
+        """
+        Yield the events of a job. Pictures go to `folder`, and events name them in it. When JobCancelled is thrown in,
+        nothing more is computed and the next event is the last.
+        """
         images.remove_old_previews(folder, PREVIEWS_LIVE_S)
         try:
             match request:
                 case Generate():
-                    yield from self._generate(request, folder, cancelled)
+                    yield from self._generate(request, folder)
                 case Enhance():
-                    yield from self._enhance(request, folder, cancelled)
+                    yield from self._enhance(request, folder)
                 case Inspect():
                     yield from self._inspect(request)
                 case Develop():
@@ -84,7 +86,7 @@ class Studio:
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
-    def _generate(self, r: Generate, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
+    def _generate(self, r: Generate, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         loras = self.loras.pick(r.loras)
@@ -99,17 +101,17 @@ class Studio:
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
         if needs.turns:
             self.loaded_bundles.leave(loaded)
-        drawing = Generation(plan, loaded, f"{reason}; {needs}", folder, pace, started, cancelled, needs, photo, loras)
+        drawing = Generation(plan, loaded, f"{reason}; {needs}", folder, pace, started, needs, photo, loras)
         yield from drawing.events(self.embeddings)
 
-    def _enhance(self, r: Enhance, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
+    def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         loaded, reason = self.loaded_bundles.take(r.bundle, r.backend)
         if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
         eye = self._eye()
-        restoration = Restoration(r, loaded, eye.detector, reason, folder, started, cancelled)
+        restoration = Restoration(r, loaded, eye.detector, reason, folder, started)
         yield from self.photos.events(r, (loaded, eye), folder, restoration)
 
     def _inspect(self, r: Inspect) -> Iterator[Event]:

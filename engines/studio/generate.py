@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from engines import images, sampler
 from engines.bundle import Bundle, Role
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
-from engines.errors import BundleError, JobCancelled, OptionError, PromptError, SizeError
+from engines.errors import BundleError, OptionError, PromptError, SizeError
 from engines.families import FAMILIES
 from engines.images import Pixels, infotext, kept_latents
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
@@ -60,8 +60,6 @@ class GenerationPlan:
             raise PromptError("the prompt is empty")
         if r.loras and not bundle.takes_loras:
             raise OptionError("loras", r.loras[0].name, "none with this model")
-        if r.restore_faces:
-            raise OptionError("restore_faces", r.restore_faces, "0")
         if r.preview == "only" and "preview_decoder" not in bundle.roles:
             raise OptionError("preview", r.preview, "live, off")
         guidance = sampling.guidance if r.guidance is None else r.guidance
@@ -114,7 +112,6 @@ class Generation:
     folder: Path
     pace: Timings
     started: float
-    cancelled: Callable[[], bool]
     memory: memory.MemoryPlan
     photo: Pixels | None = None
     loras: tuple[LoraFile, ...] = ()
@@ -162,10 +159,6 @@ class Generation:
     def seconds(self) -> float:
         return round(time.perf_counter() - self.started, 3)
 
-    def _check(self) -> None:
-        if self.cancelled():
-            raise JobCancelled(f"after {self.seconds():.1f} s")
-
     def _denoise(
         self, k: int, prompt: Array, negative: Array | None, photo: Array | None
     ) -> Generator[Event, None, Array]:
@@ -176,7 +169,6 @@ class Generation:
         x = plan.schedule.begin(noise, photo)
         denoised = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
         for i in range(1, plan.todo + 1):
-            self._check()
             begun = time.perf_counter()
             x, guess = next(denoised)
             self.pace.step_s = time.perf_counter() - begun
@@ -200,7 +192,6 @@ class Generation:
         """Save picture k, from the full decoder or, with preview="only", from the tiny one with its latents kept beside
         it.
         """
-        self._check()
         plan, only = self.plan, self.plan.request.preview == "only"
         steps_left = plan.todo * (plan.request.count - k - 1)
         yield Progress("decode", plan.todo, plan.todo, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
@@ -210,7 +201,7 @@ class Generation:
         if only:
             kept = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
             kept_latents.write(self.folder / name, kept)
-        yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1)
+        yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1, "result")
         return name
 
     def _pixels(self, latents: Array, only: bool) -> Array:

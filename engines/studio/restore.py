@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from engines import faces, images
-from engines.errors import JobCancelled, NoFaceError
+from engines.errors import NoFaceError
 from engines.faces import Floats, Matrix, Picture, Points, identity, quality, retouch
 from engines.faces.detection import Face
 from engines.images import Photo, infotext
@@ -45,12 +45,15 @@ class Restoration:
     reason: str
     folder: Path
     started: float
-    cancelled: Callable[[], bool]
 
-    def events(self) -> Iterator[Event]:
-        """NoFaceError, ImageError, JobCancelled, EngineError, StorageError."""
+    def events(self) -> Generator[Event, None, list[Event]]:
+        """
+        Yield the photo as it came, progress, and Final; return what to show of it another time. NoFaceError,
+        ImageError, EngineError, StorageError.
+        """
         photo = images.read_photo(Path(self.request.image))
-        yield self._shown(photo)
+        before = self._shown(photo)
+        yield before
         photo = replace(photo, pixels=self._mended(photo.pixels))
         found = sorted(self.detector.find(photo.pixels), key=lambda face: face.box[0])
         if not found and not self.request.whole_picture:
@@ -58,13 +61,13 @@ class Restoration:
         shape, canvas, reports = photo.pixels.shape, photo.pixels.copy(), []
         for k, face in enumerate(found):
             yield Progress("restore", k, len(found), self._eta_s(k, len(found)))
-            self._go_on()
             state, strength, why = self._face(canvas, face, k == most_central(found, shape), photo.grey)
             reports.append(FaceReport(share(face, shape), state, strength, why))
-        self._go_on()
         photo = replace(photo, pixels=self._controls(photo.pixels, canvas))
         del canvas  # 150 MB of a photo of 50 megapixels, which writing it would come on top of
-        yield self._written(photo, tuple(reports))
+        final = self._written(photo, tuple(reports))
+        yield final
+        return [before, final]
 
     def before(self) -> Preview:
         """The photo as it came. ImageError, StorageError."""
@@ -72,11 +75,7 @@ class Restoration:
 
     def _shown(self, photo: Photo) -> Preview:
         small = images.fit(photo.pixels, BEFORE_PX)
-        return Preview(0, images.write_preview(self.folder, small, photo.profile))
-
-    def _go_on(self) -> None:
-        if self.cancelled():
-            raise JobCancelled("cancelled while restoring")
+        return Preview(0, images.write_preview(self.folder, small, photo.profile), kind="before")
 
     def _eta_s(self, done: int, total: int) -> float | None:
         passed = time.perf_counter() - self.started

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,7 @@ class Work(Protocol):
     """What makes a picture of a photo."""
 
     def before(self) -> Preview: ...
-    def events(self) -> Iterator[Event]: ...
+    def events(self) -> Generator[Event, None, Sequence[Event]]: ...  # returned: those to remember
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,7 @@ class RestoreCache:
                 took = round(time.perf_counter() - started, 3)
                 yield replace(event, seconds=took, reason=AGAIN) if isinstance(event, Final) else event
             return
-        kept: list[Event] = []
-        for event in work.events():
-            if isinstance(event, Preview | Final):
-                kept.append(event)
-            yield event
-        self._keep(path, kept)
+        self._keep(path, (yield from work.events()))
 
     def _known(self, path: Path, outputs: Path) -> list[Event]:
         """Empty if anything of it is gone or damaged."""
@@ -64,7 +59,7 @@ class RestoreCache:
         whole = isinstance(last, Final) and all((outputs / name).is_file() for name in last.images)
         return events if whole else []
 
-    def _keep(self, path: Path, events: list[Event]) -> None:
+    def _keep(self, path: Path, events: Sequence[Event]) -> None:
         with contextlib.suppress(OSError):  # a full disk must not cost the picture
             self.folder.mkdir(parents=True, exist_ok=True)
             beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")

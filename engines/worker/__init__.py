@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engines.bundle import Shelf
-from engines.errors import StudioError
-from engines.jobs import Job, JobQueue
+from engines.errors import JobCancelled, StudioError
+from engines.jobs import ENDED, Job, JobQueue, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Final
+from engines.messages import Event, Failed
 from engines.messages.status import Status
-from engines.studio import DETECTOR, Cancelled, Studio
+from engines.studio import DETECTOR, Studio
 from engines.worker.builds import BackgroundJobs
-from engines.worker.inventory import Inventory, cannot_build, sources, strays, survey
+from engines.worker.inventory import cannot_build, sources, strays, survey
 
 log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
@@ -28,23 +28,9 @@ QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings m
 
 
 class Runner(Protocol):
-    """What does a job: the studio, or the workshop."""
+    """What does a job: the studio, or the workshop. JobCancelled is thrown in when the job is to end."""
 
-    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]: ...
-
-
-@dataclass(frozen=True)
-class Announced:
-    """A workshop whose new bundle is on the shelf of every page before the page hears that it is finished."""
-
-    workshop: BackgroundJobs
-    refresh: Callable[[], None]
-
-    def run(self, request: Any, folder: Path, cancelled: Cancelled) -> Iterator[Event]:
-        for event in self.workshop.run(request, folder, cancelled):
-            if isinstance(event, Final):
-                self.refresh()
-            yield event
+    def run(self, request: Any, folder: Path) -> Generator[Event]: ...
 
 
 @contextmanager
@@ -57,19 +43,20 @@ def surviving(what: str, otherwise: Callable[[], object]) -> Iterator[None]:
         otherwise()
 
 
-def execute(job: Job, queue: JobQueue, studio: Runner) -> None:
+def execute(job: Job, queue: JobQueue, runner: Runner) -> None:
     """Run one job to its last event. The embedded loop and a remote task both end here."""
-    go_on = True
-
-    def cancelled() -> bool:
-        return not go_on
+    started = time.perf_counter()
 
     def give_up() -> None:
         queue.publish(job, Failed("internal", "see the server's log"))
 
     with surviving(f"job {job.id}", give_up):
-        for event in studio.run(job.request, queue.folder, cancelled):
-            go_on = queue.publish(job, event)
+        events = runner.run(job.request, queue.folder)
+        for event in events:
+            if not queue.publish(job, event) and state_after(event) not in ENDED:
+                with suppress(StopIteration):  # what a cancelled job still says is its last event
+                    passed_s = time.perf_counter() - started
+                    queue.publish(job, events.throw(JobCancelled(f"after {passed_s:.1f} s")))
 
 
 class EmbeddedWorker:
@@ -82,15 +69,17 @@ class EmbeddedWorker:
         self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: BackgroundJobs | None = None
     ) -> None:
         self.queue, self.studio, self.shelf, self.backend, self.workshop = queue, studio, shelf, backend, workshop
-        self.known: Inventory = ((), ())
+        self._status, self._status_lock = Status("loading"), threading.Lock()
+        self._warned: set[str] = set()  # names of strays
         self._stopping, self._changed = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if workshop is not None:
+            workshop.refresh = self._refresh
             self._threads.append(threading.Thread(target=self._make, name="workshop", daemon=True))
 
     def start(self) -> None:
         self.queue.recover()
-        self._look()
+        self._status = self._inventory()
         self._announce("loading")
         for thread in self._threads:
             thread.start()
@@ -123,7 +112,7 @@ class EmbeddedWorker:
         while not self._stopping.is_set():
             with surviving("the workshop", lambda: self._stopping.wait(QUIET_S)):
                 if (job := self.queue.claim(WAIT_S, "builds")) is not None:
-                    execute(job, self.queue, Announced(self.workshop, self._refresh))
+                    execute(job, self.queue, self.workshop)
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()
@@ -147,25 +136,33 @@ class EmbeddedWorker:
         else:
             self._announce("ready")
 
-    def _look(self) -> None:
-        self.known = survey(self.shelf, self.backend, self.workshop.known if self.workshop else None)
+    def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
+        """How it is now, with what was found here last."""
+        with self._status_lock:
+            self._status = replace(self._status, state=state, detail=detail)
+            self.queue.announce(self._status)
 
     def _refresh(self) -> None:
-        """The same state with what is here now."""
-        self._look()
+        """Say what is here now; how it is may change while the disk is read."""
+        inventory = self._inventory()
+        with self._status_lock:
+            self._status = replace(inventory, state=self._status.state, detail=self._status.detail)
+            self.queue.announce(self._status)
         self._changed.set()
-        status = self.queue.status()
-        self._announce(status.state, status.detail)
 
-    def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
-        status = Status(state, detail, *self.known, loras=self.studio.loras.names())
-        if self.workshop is not None:
-            buildable = tuple(sources(self.shelf, self.workshop.checkpoints))
-            status = replace(
-                status,
-                sources=buildable,
-                can_build=cannot_build(),
-                models=self.workshop.offered(),
-                strays=strays(self.workshop.models),
-            )
-        self.queue.announce(status)
+    def _inventory(self) -> Status:
+        """What is here, as a Status of which only the state is not meant. Reads the disk, so nobody waits for it."""
+        jobs, loras = self.workshop, self.studio.loras.names()
+        engines, bundles = survey(self.shelf, self.backend, jobs.known if jobs else None)
+        if jobs is None:
+            return Status("loading", engines=engines, bundles=bundles, loras=loras)
+        return Status(
+            "loading",
+            engines=engines,
+            bundles=bundles,
+            sources=tuple(sources(self.shelf, jobs.checkpoints)),
+            can_build=cannot_build(),
+            loras=loras,
+            models=jobs.offered(),
+            strays=strays(jobs.models, self._warned),
+        )

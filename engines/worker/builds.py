@@ -32,13 +32,13 @@ from engines.worker.inventory import readable, sources
 
 PULSE_S = 3.0  # a silent child says this often that it lives; a cancelled job is noticed then
 PROJECT = Path(__file__).parents[2]
-Cancelled = Callable[[], bool]
 
 
 class BackgroundJobs:
     """
     Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what they may wear; `known` are this
-    machine's verdicts, `endpoint` the address of a hub in the place of huggingface.co.
+    machine's verdicts, `endpoint` the address of a hub in the place of huggingface.co. `refresh` is called before a job
+    ends well, so that what it brought is on every page before anybody hears of the end.
     """
 
     def __init__(
@@ -54,43 +54,49 @@ class BackgroundJobs:
         self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
         self.loras = Loras((self.places.loras, BUILT_IN / "loras"))
         self.endpoint = endpoint
+        self.refresh: Callable[[], None] = lambda: None
         self._stopped = threading.Event()
 
     def stop(self) -> None:
         """Let go of what is being made; a build goes on at the next start, from the step it was in."""
         self._stopped.set()
 
-    def run(self, request: Request, folder: Path, cancelled: Cancelled = lambda: False) -> Iterator[Event]:
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
         """
-        The child's events, to Final or Failed; none of them after `stop`, and then the job is still to be done.
-        Cancelled, a build leaves nothing behind, and a download what it has, hidden, to go on from.
+        Yield the child's events, to Final or Failed; none of them after `stop`, and then the job is still to be done.
+        When JobCancelled is thrown in, a build leaves nothing behind, and a download what it has, hidden, to go on
+        from.
         """
         try:
             match request:
                 case Build():
-                    yield from self._build(request, cancelled)
+                    last = yield from self._build(request)
                 case Fetch():
-                    yield from self._fetch(request, cancelled)
+                    last = yield from self._fetch(request)
                 case _:
                     raise OptionError("kind", type(request).__name__.lower(), "build, fetch")
+            if isinstance(last, Final):
+                self.refresh()
+            if last is not None:
+                yield last
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
-    def _build(self, r: Build, cancelled: Cancelled) -> Iterator[Event]:
+    def _build(self, r: Build) -> Generator[Event, None, Event | None]:
+        """Yield the events of a build but the last, which is returned; None: it was stopped."""
         if r.name in self.shelf.names() or (self.models / r.name).exists():
             raise OptionError("name", r.name, "a name that is not taken")
         with tempfile.TemporaryDirectory() as folder:
             prompts = Path(folder) / "prompts.txt"
             prompts.write_text("\n".join(text.replace("\n", " ") for text in r.prompts), encoding="utf-8")
             try:
-                last = yield from self._through(self._command(r, prompts), "toolchain", cancelled)
+                last = yield from self._through(self._command(r, prompts), "toolchain")
             except JobCancelled:
                 shutil.rmtree(self.models / f".{r.name}.building", ignore_errors=True)
                 raise
         if isinstance(last, Final):
             self._adopt(r.name)
-        if last is not None:
-            yield last
+        return last
 
     def _command(self, r: Build, prompts: Path) -> list[str]:
         found = sources(self.shelf, self.checkpoints)
@@ -109,36 +115,33 @@ class BackgroundJobs:
             raise NotFoundError("folder of photographs", name)
         return folders[name]
 
-    def _fetch(self, r: Fetch, cancelled: Cancelled) -> Iterator[Event]:
+    def _fetch(self, r: Fetch) -> Generator[Event, None, Event | None]:
+        """Yield the events of a download but the last, which is returned; None: it was stopped."""
         model = catalogue.find(r.model)
         command = [sys.executable, "-W", "ignore", "-m", "engines.catalogue", "get", model.id, "--events"]
         command += ["--from", r.mirror, "--endpoint", self.endpoint]
         command += ["--checkpoints", str(self.places.checkpoints), "--loras", str(self.places.loras)]
-        last = yield from self._through(command, "download", cancelled)
-        if last is not None:
-            yield last
+        return (yield from self._through(command, "download"))
 
     def offered(self) -> tuple[ModelStatus, ...]:
         return catalogue.statuses(self.places)
 
-    def _through(self, command: list[str], what: str, cancelled: Cancelled) -> Generator[Event, None, Event | None]:
+    def _through(self, command: list[str], what: str) -> Generator[Event, None, Event | None]:
         """The events of a child and, returned, its last one: None if `stop` came before it. Nobody is left behind."""
         with tempfile.TemporaryFile() as log:
             child = _child(command, log)
             try:
-                last = yield from self._relay(child, cancelled)
+                last = yield from self._relay(child)
             finally:
                 _end(child)
             if last is None and not self._stopped.is_set():
                 raise EngineError(f"the {what} stopped: {_last_line(log)}", engine=what)
         return last
 
-    def _relay(self, child: subprocess.Popen[bytes], cancelled: Cancelled) -> Generator[Event, None, Event | None]:
+    def _relay(self, child: subprocess.Popen[bytes]) -> Generator[Event, None, Event | None]:
         """Its events as they come, the last of which is returned; in silence the latest progress again."""
         latest: Event = Progress("prepare", 0, 1)
         for line in _lines(child):
-            if cancelled():
-                raise JobCancelled("while it was being made")
             if self._stopped.is_set():
                 break
             event: Event = unpack(line) if line else latest

@@ -38,13 +38,18 @@ def readable(shelf: Shelf) -> Iterator[Bundle]:
             log.error("left out: %s", exc)
 
 
-def strays(models: Path) -> tuple[str, ...]:
-    """Names in the folder of bundles that are none: weights without a manifest, or a manifest that cannot be read."""
+def strays(models: Path, warned: set[str] | None = None) -> tuple[str, ...]:
+    """
+    Names in the folder of bundles that are none: weights without a manifest, or a manifest that cannot be read. The log
+    has those without one, except what is in `warned`, where they are then put.
+    """
+    warned = set() if warned is None else warned
     found = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
     shelf = Shelf((models,))
     good = {bundle.name for bundle in readable(shelf)}
     for path in found:
-        if path.name not in shelf.names():
+        if path.name not in shelf.names() and path.name not in warned:
+            warned.add(path.name)
             log.warning("%s is no bundle: weights belong into the folder of checkpoints, to be built from", path.name)
     return tuple(path.name for path in found if path.name not in good)
 

@@ -31,6 +31,6 @@ ONE: tuple[Event, ...] = (
     denoise(4, eta_s=0.5),
     Preview(4, "preview_4.webp", 1.3),
     Progress("decode", 4, 4, 0.5),
-    Preview(4, PICTURE, 1.9, "vae"),
+    Preview(4, PICTURE, 1.9, "vae", kind="result"),
     Final((PICTURE,), 77, 1.94, "ort", "ort on CPU", "vae"),
 )

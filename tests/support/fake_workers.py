@@ -6,13 +6,14 @@ of panels share with those in a browser. A plugin, declared in tests/conftest.py
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from engines.errors import JobCancelled
 from engines.messages import Event, Failed, Fetch, Final, Note, Progress, Request, unpack
 from engines.worker import execute
 from tests.support.announced import BUNDLES, LORAS, MODELS, SOURCES, STUDIO_LIGHT, TORCH
@@ -31,13 +32,15 @@ class FakeHub:
     finish: threading.Event = field(default_factory=threading.Event)
     obeys: bool = True
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool]) -> Iterator[Event]:
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
         yield from FETCHING
         while not self.finish.wait(0.1):
-            if self.obeys and cancelled():
-                yield Failed("cancelled", "")
-                return
-            yield FETCHING[-1]
+            try:
+                yield FETCHING[-1]
+            except JobCancelled as exc:
+                if self.obeys:
+                    yield Failed(exc.code, "")
+                    return
         self.arrive()
         yield Final((), 0, 1.5, "", "gpen: GPEN.pth")
 
@@ -85,13 +88,14 @@ class FakeWorkshop:
     finish: threading.Event = field(default_factory=threading.Event)
     adopt: Callable[[], None] = lambda: None  # what there is to do with the bundle that was made
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool]) -> Iterator[Event]:
-        yield from self.events
-        while not self.finish.wait(0.2):
-            if cancelled():
-                yield Failed("cancelled", "the build was cancelled")
-                return
-            yield Progress("export", 1, 4, 300.0)
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
+        try:
+            yield from self.events
+            while not self.finish.wait(0.2):
+                yield Progress("export", 1, 4, 300.0)
+        except JobCancelled as exc:
+            yield Failed(exc.code, "the build was cancelled")
+            return
         self.adopt()
         yield Final((), 0, 12.3, "toolchain", "mine: 5.2 MB")
 

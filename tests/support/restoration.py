@@ -20,6 +20,7 @@ from engines.bundle import Shelf
 from engines.bundle.signatures import Array
 from engines.messages import Enhance, Event, FaceReport, Failed, Final
 from engines.studio import Studio
+from tests.support.cancelling import cancelled_when
 from tests.support.fakes import FakeEngine, Sees, write_detector, write_restorer
 
 Pixels = NDArray[np.uint8]
@@ -46,7 +47,7 @@ def seeing(*people: Points) -> Sees:
 class Darkroom:
     folder: Path
     engine: FakeEngine = field(default_factory=lambda: FakeEngine(sees=seeing(person())))
-    cancelled: Callable[[], bool] = lambda: False
+    cancel: Callable[[Event], bool] = lambda event: False  # somebody does, after an event of which it is true
 
     def __post_init__(self) -> None:
         write_restorer(self.folder / "shelf" / "restorer")
@@ -67,7 +68,7 @@ class Darkroom:
 
     def events(self, picture: Pixels | Path, **controls: Any) -> list[Event]:
         path = picture if isinstance(picture, Path) else self.put(picture)
-        return list(self.studio.run(Enhance(str(path), **controls), self.out, self.cancelled))
+        return cancelled_when(self.studio.run(Enhance(str(path), **controls), self.out), self.cancel)
 
     def final(self, picture: Pixels | Path, **controls: Any) -> Final:
         *_, last = self.events(picture, **controls)

@@ -44,12 +44,13 @@ TAME = "words"
 
 def everywhere(text: str, say: Callable[..., str]) -> list[str]:
     """Every piece of HTML that is made of words, with these words in every place that a stranger or a file can fill."""
+    before = Preview(0, text, kind="before")
     scenes = (
         play(*ONE[:-1], replace_reason(text), scene=JobView(state="running", caption=text)),
         play(Preview(1, text, 0.4), Preview(1, text, 0.4, "tiny", 2), scene=JobView(caption=text)),
-        play(Preview(0, text), Final((text,), 0, 1.0, text, text), scene=JobView(task="enhance")),
-        play(Preview(0, text), Final((text,), 0, 1.0, text, text, faces=faces(text)), scene=JobView(task="enhance")),
-        play(Preview(0, text), Failed("no_face", text), scene=JobView(task="enhance")),
+        play(before, Final((text,), 0, 1.0, text, text), scene=JobView(task="enhance")),
+        play(before, Final((text,), 0, 1.0, text, text, faces=faces(text)), scene=JobView(task="enhance")),
+        play(before, Failed("no_face", text), scene=JobView(task="enhance")),
         play(Preview(1, text), Final((text, text), 1, 1.0, text, text, "tiny")),
         play(Failed("engine_failed", text, {"engine": text})),
         play(Failed("bad_option", text, {"field": text, "value": text, "allowed": text})),

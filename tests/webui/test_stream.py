@@ -71,7 +71,7 @@ def many(pictures: int = 4) -> list[Event]:
     for k in range(1, pictures + 1):
         events += [denoise(2, picture=k, pictures=pictures), Preview(2, f"preview_{k}.webp", k - 0.5, "tiny", k)]
         events += [denoise(4, picture=k, pictures=pictures), Progress("decode", 4, 4, None, k, pictures)]
-        events += [Preview(4, f"outputs_{k}.png", float(k), "vae", k)]
+        events += [Preview(4, f"outputs_{k}.png", float(k), "vae", k, "result")]
     return [*events, Final(tuple(f"outputs_{k}.png" for k in range(1, pictures + 1)), 5, 4.2, "ort")]
 
 
@@ -106,7 +106,7 @@ def test_a_strip_shows_every_picture_and_lets_each_be_chosen() -> None:
 
 
 def test_preview_only_offers_to_develop() -> None:
-    only = (*ONE[:10], Preview(4, PICTURE, 1.4, "tiny"), Final((PICTURE,), 77, 1.5, "ort", "", "tiny"))
+    only = (*ONE[:10], Preview(4, PICTURE, 1.4, "tiny", kind="result"), Final((PICTURE,), 77, 1.5, "ort", "", "tiny"))
     done = play(*only)
     assert (done.status, done.tiles[0].shown_by, done.tiles[0].vae_s) == ("stage_kept", "tiny", None)
     develop = [button for button in tree(job_html(done, ZH)).all("button") if "data-develop" in button]
@@ -125,7 +125,7 @@ def test_a_developed_picture() -> None:
 
 RESTORATION: tuple[Event, ...] = (
     Progress("load", 0, 1),
-    Preview(0, "preview_before.webp", 0.0),
+    Preview(0, "preview_before.webp", 0.0, kind="before"),
     Progress("restore", 0, 1),
     Final((PICTURE,), 0, 1.26, "ort", "ort on CPU"),
 )
@@ -322,7 +322,7 @@ def test_the_face_that_is_being_restored_is_named() -> None:
 def finished(*states: str) -> JobView:
     faces = tuple(FaceReport((0.1, 0.2, 0.3, 0.4), state, 70, "already sharp") for state in states)  # type: ignore[arg-type]
     final = Final(("outputs_1-奶奶.jpg",), 0, 1.0, "ort", faces=faces)
-    return play(Preview(0, "preview_1.webp"), final, scene=ENHANCE)
+    return play(Preview(0, "preview_1.webp", kind="before"), final, scene=ENHANCE)
 
 
 def test_a_photo_whose_faces_were_left_alone_is_not_called_restored() -> None:

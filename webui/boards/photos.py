@@ -54,7 +54,7 @@ def _item(queue: JobQueue, job: Job, order: Enhance) -> Item:
 
 def _after(item: Item, event: Event, queue: JobQueue) -> Item:
     match event:
-        case Preview(step=0) if (queue.folder / event.image).is_file():  # they live for a day
+        case Preview(kind="before") if (queue.folder / event.image).is_file():  # they live for a day
             return replace(item, before=event.image)
         case Final() if event.images:
             return replace(item, result=event.images[0], seconds=event.seconds, faces=event.faces)

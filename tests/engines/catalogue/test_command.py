@@ -22,6 +22,7 @@ from engines.worker import EmbeddedWorker, execute
 from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import strays
 from tests.conftest import REPOSITORY, Within
+from tests.support.cancelling import cancelled_when
 from tests.support.fakes import FakeEngine, write_portrait, write_restorer
 from tests.support.hub import Hub, served
 
@@ -204,7 +205,7 @@ def test_a_download_through_the_queue_is_told_to_every_page(
 
 def test_a_cancelled_download_keeps_its_part_hidden(hub: Hub, home: Path) -> None:
     hub.pace_s = SLOW_S
-    *_, last = workshop(home, hub).run(GET, Path(), lambda: comes(home))
+    *_, last = cancelled_when(workshop(home, hub).run(GET, Path()), lambda event: comes(home))
     assert isinstance(last, Failed) and last.code == "cancelled"
     assert os.listdir(home / "checkpoints") == [f".{FILE}.fetching"] and comes(home)
 

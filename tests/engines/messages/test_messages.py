@@ -25,6 +25,7 @@ from engines.messages import (
     Lora,
     Note,
     Preview,
+    PreviewKind,
     Progress,
     Request,
     pack,
@@ -51,7 +52,7 @@ STATUS = Status(
 )  # fmt: skip
 SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),
-    Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only", 1.0),
+    Generate("p", "n", 96, 64, 8, 1.5, MAX_SEED, 8, "b", "edge", (Lora("skin", 0.8), Lora("肤")), "retro", "only"),
     Generate("p", start="uploads/0f3a", strength=0.35),
     Enhance("a/b.jpg"),
     Enhance(
@@ -87,6 +88,8 @@ SAMPLES = (
     Progress("denoise", 3, 8, 1.25, 2, 4),
     Progress("load", 0, 1),
     Preview(3, "preview_x.webp", 0.5, "vae", 2),
+    Preview(0, "preview_y.webp", kind="before"),
+    Preview(4, "outputs_z.png", 1.5, "tiny", 8, "result"),
     Final(("a.png", "b.png"), 7, 2.5, "ort", "ort on CPU", "tiny"),
     Final((), 0, 0.0, "ort"),
     Final(("a.jpg",), 0, 1.5, "ort", faces=(FaceReport((0.1, 0.25, 0.5, 1.0), "softened", 35, "why"),) * 2),
@@ -150,7 +153,6 @@ def test_what_is_not_a_message_is_refused(text: str) -> None:
         ("guidance", 0, 20),
         ("seed", -1, MAX_SEED),
         ("count", 1, 8),
-        ("restore_faces", 0, 1),
         ("strength", 0, 1),
     ],
 )
@@ -259,7 +261,8 @@ def test_texts_have_a_length() -> None:
         ({"prompt": "p", "width": "wide"}, "width"),
         ({"prompt": "p", "guidance": float("nan")}, "guidance"),
         ({"prompt": "p", "guidance": float("inf")}, "guidance"),
-        ({"prompt": "p", "restore_faces": float("nan")}, "restore_faces"),
+        ({"prompt": "p", "strength": float("nan")}, "strength"),
+        ({"prompt": "p", "restore_faces": 0.0}, "restore_faces"),
         ({"prompt": "p", "preview": "sometimes"}, "preview"),
         ({"prompt": "p", "loras": 3}, "loras"),
         ({"prompt": "p", "loras": [{"strength": 1}]}, "loras.0.name"),
@@ -313,3 +316,27 @@ def test_a_job_that_was_stored_before_it_could_start_from_a_photo_still_loads() 
     stored = json.loads(pack(Generate("p", seed=4)))
     del stored["start"], stored["strength"]
     assert unpack(json.dumps(stored)) == Generate("p", seed=4)
+
+
+def test_a_job_of_the_version_that_knew_restore_faces_still_loads() -> None:
+    stored = {**json.loads(pack(Generate("p", seed=4))), "restore_faces": 0.0}
+    assert unpack(json.dumps(stored)) == Generate("p", seed=4)
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        ('{"step": 0, "image": "preview_0a.webp", "seconds": 0.0, "decoder": "tiny", "picture": 1}', "before"),
+        ('{"step": 3, "image": "preview_0a.webp", "seconds": 0.5, "decoder": "tiny", "picture": 1}', "step"),
+        ('{"step": 8, "image": "outputs_1.png", "seconds": 2.5, "decoder": "vae", "picture": 2}', "result"),
+        ('{"step": 8, "image": "outputs_1.png", "seconds": 1.5, "decoder": "tiny", "picture": 1}', "result"),
+    ],
+)
+def test_a_preview_that_was_stored_before_it_had_a_kind_gets_one(stored: str, kind: str) -> None:
+    values = json.loads(stored)
+    assert unpack(json.dumps({"kind": "preview", **values})) == Preview(**values, kind=kind)
+
+
+def test_what_a_preview_says_of_itself_is_believed() -> None:
+    for kind in get_args(PreviewKind):
+        assert unpack(pack(Preview(0, "outputs_1.png", kind=kind))).kind == kind

@@ -102,7 +102,6 @@ def test_sizes_that_it_does_not(bundle: Bundle, width: int, height: int) -> None
         (Generate(""), PromptError),
         (Generate(" \n\t　"), PromptError),
         (Generate("p", loras=(Lora("skin"),)), OptionError),
-        (Generate("p", restore_faces=0.5), OptionError),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(bundle: Bundle, request_: Generate, error: type[RequestError]) -> None:

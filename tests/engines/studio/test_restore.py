@@ -233,13 +233,13 @@ def test_transparency_and_profile_come_out_again(room: Darkroom) -> None:
 
 def test_cancelling_takes_effect_between_faces(room: Darkroom) -> None:
     room.engine.sees = seeing(LEFT, MIDDLE, RIGHT)
-    room.cancelled = lambda: room.engine.calls.count("restorer") == 2
+    room.cancel = lambda event: room.engine.calls.count("restorer") == 2
     assert room.failed(group()).code == "cancelled"
     assert room.engine.calls.count("restorer") == 2
 
 
 def test_cancelling_before_it_begins_costs_no_network(room: Darkroom) -> None:
-    room.cancelled = lambda: True
+    room.cancel = lambda event: True
     assert room.failed(group()).code == "cancelled" and "restorer" not in room.engine.calls
 
 

@@ -112,6 +112,16 @@ def test_a_preview_that_was_tidied_away_does_not_cost_the_restoration(room: Dark
     assert (room.out / shown.image).is_file(), "there is something to compare with, all the same"
 
 
+def test_what_an_earlier_version_remembered_shows_the_photo_as_it_came(room: Darkroom) -> None:
+    room.final(scene())
+    (note,) = (room.folder / "state" / "photos").iterdir()
+    text = note.read_text(encoding="utf-8")
+    assert '"shows": "before"' in text
+    note.write_text(text.replace(', "shows": "before"', ""), encoding="utf-8")
+    (shown,) = (event for event in room.events(scene()) if isinstance(event, Preview))
+    assert shown.kind == "before" and not restored(room)
+
+
 @pytest.mark.parametrize("damage", ["", "junk", '{"kind": "final"}', "\0\0"])
 def test_a_damaged_memory_costs_time_and_nothing_else(room: Darkroom, damage: str) -> None:
     room.final(scene())
@@ -121,9 +131,9 @@ def test_a_damaged_memory_costs_time_and_nothing_else(room: Darkroom, damage: st
 
 
 def test_what_failed_or_was_cancelled_is_not_remembered(room: Darkroom) -> None:
-    room.cancelled = lambda: True
+    room.cancel = lambda event: True
     room.failed(scene())
-    room.cancelled = lambda: False
+    room.cancel = lambda event: False
     assert restored(room)
 
 

@@ -133,7 +133,7 @@ def test_the_photo_is_shown_first_upright(room: Darkroom) -> None:
     room.engine.sees = nobody
     events = room.events(room.put(scene(40, 60), "turned.jpg", exif=exif), whole_picture=True)
     (before,) = (event for event in events if isinstance(event, Preview))
-    assert before.step == 0
+    assert (before.step, before.kind) == (0, "before")
     with Image.open(room.out / before.image) as image:
         assert image.size == (40, 60)
 

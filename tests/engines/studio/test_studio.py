@@ -13,6 +13,7 @@ from PIL import Image
 
 from engines import images
 from engines.bundle import Shelf
+from engines.errors import JobCancelled
 from engines.images import kept_latents
 from engines.jobs import state_after
 from engines.messages import (
@@ -26,10 +27,12 @@ from engines.messages import (
     Inspect,
     Lora,
     Preview,
+    PreviewMode,
     Progress,
     Request,
 )
 from engines.studio import Studio
+from tests.support.cancelling import cancelled_when
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
 
@@ -145,6 +148,15 @@ def test_steps_and_pictures_are_counted(studio: Studio, out: Path) -> None:
     assert {(event.total, event.pictures) for event in told} == {(3, 2)}
 
 
+@pytest.mark.parametrize("preview", ["live", "only", "off"])
+def test_previews_say_what_they_show(studio: Studio, out: Path, preview: PreviewMode) -> None:
+    events = run(studio, Generate("p", steps=2, count=2, preview=preview), out)
+    shown = [event for event in events if isinstance(event, Preview)]
+    finished = [event.image for event in shown if event.kind == "result"]
+    assert isinstance(last := events[-1], Final) and finished == list(last.images)
+    assert {event.kind for event in shown if event.image not in finished} == ({"step"} if preview == "live" else set())
+
+
 def test_developing_draws_what_a_full_run_would_have_drawn(studio: Studio, out: Path) -> None:
     direct = final(studio, Generate("p", "n", seed=9, guidance=1.0), out)
     kept = final(studio, Generate("p", "n", seed=9, guidance=1.0, preview="only"), out)
@@ -168,14 +180,12 @@ def test_each_of_several_kept_pictures_is_developed_as_itself(studio: Studio, ou
 
 
 def test_cancelling_takes_effect_within_one_step(studio: Studio, engine: FakeEngine, out: Path) -> None:
-    stop = False
-    stream = studio.run(Generate("p", steps=50), out, lambda: stop)
+    stream = studio.run(Generate("p", steps=50), out)
     for event in stream:
         if isinstance(event, Progress) and event.stage == "denoise" and event.step == 7:
-            stop = True
             break
     before = engine.calls.count("denoiser")
-    *more, last = list(stream)
+    *more, last = [stream.throw(JobCancelled("by a test")), *stream]
     assert isinstance(last, Failed) and last.code == "cancelled"
     assert engine.calls.count("denoiser") == before == 7
     assert not any(isinstance(event, Progress) for event in more)
@@ -183,17 +193,16 @@ def test_cancelling_takes_effect_within_one_step(studio: Studio, engine: FakeEng
 
 
 def test_cancelling_between_pictures_and_before_the_dear_decode(studio: Studio, engine: FakeEngine, out: Path) -> None:
-    stop = False
-    stream = studio.run(Generate("p", steps=2, count=3, preview="off"), out, lambda: stop)
-    for event in stream:
-        if isinstance(event, Progress) and (event.stage, event.picture, event.step) == ("denoise", 2, 2):
-            stop = True
-    assert isinstance(event, Failed) and event.code == "cancelled"
+    def drawn(event: Event) -> bool:
+        return isinstance(event, Progress) and (event.stage, event.picture, event.step) == ("denoise", 2, 2)
+
+    *_, last = cancelled_when(studio.run(Generate("p", steps=2, count=3, preview="off"), out), drawn)
+    assert isinstance(last, Failed) and last.code == "cancelled"
     assert engine.calls.count("decoder") == 1
 
 
 def test_a_job_that_is_cancelled_before_it_begins_costs_nothing(studio: Studio, engine: FakeEngine, out: Path) -> None:
-    last = list(studio.run(Generate("p"), out, lambda: True))[-1]
+    last = cancelled_when(studio.run(Generate("p"), out), lambda event: True)[-1]
     assert isinstance(last, Failed) and last.code == "cancelled" and "denoiser" not in engine.calls
 
 
@@ -201,7 +210,6 @@ REFUSED: list[tuple[Request, str, dict[str, object]]] = [
     (Generate(""), "empty_prompt", {}),
     (Generate("p", width=65), "bad_size", {"width": 65, "height": 64, "multiple": 16, "low": 64, "high": 2048}),
     (Generate("p", loras=(Lora("skin"),)), "bad_option", {"field": "loras", "value": "skin"}),
-    (Generate("p", restore_faces=0.5), "bad_option", {"field": "restore_faces"}),
     (Generate("p", bundle="nowhere"), "not_found", {"what": "bundle", "name": "nowhere"}),
     (Generate("p", bundle="../shelf/portrait"), "not_found", {"what": "bundle"}),
     (Generate("p", bundle="restorer"), "bad_option", {"field": "bundle", "value": "restorer"}),

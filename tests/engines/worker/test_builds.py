@@ -20,6 +20,7 @@ from engines.worker import builds, execute
 from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import cannot_build
 from tests.conftest import Within
+from tests.support.cancelling import cancelled_when
 from tests.support.fakes import builtin_with_proof, write_restorer
 
 MINE = Build("restorer", "mine.onnx", "edge-fp32", "mine")
@@ -70,8 +71,8 @@ def progress(step):
     return write
 
 
-def run(shop: BackgroundJobs, request: Build = MINE, cancelled: Callable[[], bool] = lambda: False) -> list[Event]:
-    return list(shop.run(request, Path(), cancelled))
+def run(shop: BackgroundJobs, request: Build = MINE) -> list[Event]:
+    return list(shop.run(request, Path()))
 
 
 def nobody_works_in(home: Path) -> bool:
@@ -133,10 +134,8 @@ def test_what_it_prints_that_is_no_event_fails_the_job_and_nobody_else(home: Pat
 
 def test_a_cancelled_build_leaves_nothing(home: Path, project: Project) -> None:
     project("progress(1)\ntime.sleep(600)")
-    seen: list[Event] = []
-    for event in opened(home).run(MINE, Path(), lambda: BEGUN in seen):
-        seen.append(event)
-    assert isinstance(seen[-1], Failed) and seen[-1].code == "cancelled"
+    *_, last = cancelled_when(opened(home).run(MINE, Path()), lambda event: event == BEGUN)
+    assert isinstance(last, Failed) and last.code == "cancelled"
     assert os.listdir(home / "models") == [] and nobody_works_in(home)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engines import backends
 from engines.backends import Engine
 from engines.bundle import Bundle, Shelf, digest
 from engines.bundle.signatures import Array
-from engines.errors import EngineUnavailable, StorageError
+from engines.errors import EngineUnavailable, JobCancelled, StorageError
 from engines.jobs import Job
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final, Generate, Progress, Request
@@ -108,10 +109,90 @@ def test_a_cancelled_job_stops_within_one_step(queue: WatchedQueue, studio: Stud
     assert queue.job(job_id).state == "cancelled"
 
 
+class Cancelling(SqliteQueue):
+    """Somebody cancels the job just before this event of it is on disk."""
+
+    at: type[Event] = Progress
+
+    def publish(self, job: Job, event: Event) -> bool:
+        if isinstance(event, self.at):
+            self.cancel(job.id)
+        return super().publish(job, event)
+
+
+@pytest.fixture
+def cancelling(home: Path) -> Iterator[Cancelling]:
+    opened = Cancelling(home / "cancelled.db", home / "outputs")
+    yield opened
+    opened.close()
+
+
+class Careful:
+    """Clears up when it is cancelled, three generators deep, and has one word to say of it."""
+
+    heard: BaseException | None = None
+
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
+        try:
+            yield from self._inner()
+        except JobCancelled as exc:
+            yield Failed(exc.code, str(exc))
+
+    def _inner(self) -> Generator[Event]:
+        yield from self._innermost()
+
+    def _innermost(self) -> Generator[Event]:
+        try:
+            for step in range(9):
+                yield Progress("denoise", step, 9)
+        except BaseException as exc:
+            self.heard = exc
+            raise
+        yield Final((), 0, 0.1, "")
+
+
+def test_what_is_cancelled_hears_of_it_where_it_works(cancelling: Cancelling) -> None:
+    job_id, careful = cancelling.submit(Generate("p")), Careful()
+    execute(claimed(cancelling), cancelling, careful)
+    first, last = cancelling.follow(job_id)
+    assert first == Progress("denoise", 0, 9) and isinstance(careful.heard, JobCancelled)
+    assert isinstance(last, Failed) and (last.code, last.detail[:6]) == ("cancelled", "after ")
+    assert cancelling.job(job_id).state == "cancelled"
+
+
+def test_what_ends_in_silence_when_it_is_cancelled_is_no_bug(
+    cancelling: Cancelling, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Silent:
+        def run(self, request: Request, folder: Path) -> Generator[Event]:
+            with suppress(JobCancelled):
+                yield Progress("load", 0, 1)
+
+    job_id = cancelling.submit(Generate("p"))
+    execute(claimed(cancelling), cancelling, Silent())
+    assert cancelling.job(job_id).state == "running" and not caplog.text
+
+
+def test_a_job_that_is_cancelled_at_its_end_has_ended(cancelling: Cancelling) -> None:
+    """Whoever made it goes on after its last event: a restoration is remembered only then."""
+    after: list[bool] = []
+
+    class Finishing(Careful):
+        def _innermost(self) -> Generator[Event]:
+            yield Final((), 0, 0.1, "")
+            after.append(True)
+
+    cancelling.at = Final
+    job_id = cancelling.submit(Generate("p"))
+    execute(claimed(cancelling), cancelling, Finishing())
+    assert list(cancelling.follow(job_id)) == [Final((), 0, 0.1, "")] and after == [True]
+    assert cancelling.job(job_id).state == "done"
+
+
 class BuggyStudio(Studio):
     """Raises what nobody expects, after its first event."""
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
         yield Progress("load", 0, 1)
         raise ZeroDivisionError("/home/somebody/secret.py")
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from engines import backends, worker
+from engines.backends import Engine
 from engines.backends.verdicts import Verdict, Verdicts
-from engines.bundle import Shelf
+from engines.bundle import Bundle, Shelf
+from engines.bundle.loras import Loras
+from engines.errors import JobCancelled
+from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Request
 from engines.messages.status import Status
@@ -37,16 +41,18 @@ class FakeWorkshop(BackgroundJobs):
         self.go_on = threading.Event()
         self.proved = threading.Event()
 
-    def run(self, request: Request, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
         while not self.go_on.wait(0.01):
             if self._stopped.is_set():
                 return
-            if cancelled():
-                yield Failed("cancelled", "")
+            try:
+                yield Progress("export", 1, 3)
+            except JobCancelled as exc:
+                yield Failed(exc.code, "")
                 return
-            yield Progress("export", 1, 3)
         write_restorer(self.models / "mine")
         yield Note("made")
+        self.refresh()
         yield Final((), 0, 1.0, "", "mine: 1 MB")
 
     def prove_next(self, wait: Callable[[], bool]) -> bool:
@@ -142,6 +148,58 @@ def test_a_bundle_that_was_made_is_announced(begin: Open, queue: SqliteQueue) ->
     assert queue.status().state == "ready"
 
 
+class SlowFolder(Loras):
+    """A folder of LoRAs that the workshop's thread cannot list until `go_on` is set; everybody else can."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__((folder,))
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def names(self) -> tuple[str, ...]:
+        if threading.current_thread().name == "workshop":
+            self.reached.set()
+            assert self.go_on.wait(LIMIT_S)
+        return super().names()
+
+
+class CountingQueue(SqliteQueue):
+    """Counts how often somebody looked for a picture to draw."""
+
+    looks = 0
+
+    def claim(self, wait_s: float = 0.0, lane: Lane = "pictures") -> Job | None:
+        self.looks += lane == "pictures"
+        return super().claim(wait_s, lane)
+
+
+def test_models_that_are_loaded_while_it_is_looked_what_is_here_are_ready(
+    home: Path, engine: FakeEngine, within: Within[list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build that the last program left ends while the models load: its news and theirs cross."""
+    monkeypatch.setattr(worker, "WAIT_S", 0.02)
+    queue, slow = CountingQueue(home / "queue.db", home / "outputs"), SlowFolder(home / "loras")
+
+    def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+        assert slow.reached.wait(LIMIT_S), "the models are loaded in the middle of the look"
+        return engine.select(bundle, wanted)
+
+    shelf, shop = Shelf((home / "shelf",)), FakeWorkshop(home)
+    shop.go_on.set()
+    build = queue.submit(BUILD)
+    at_work = EmbeddedWorker(queue, Studio(shelf, home / "state", select, slow), shelf, "auto", shop)
+    at_work.start()
+    try:
+        until(lambda: queue.looks > 2)  # all was loaded, and whatever the build changed has been loaded as well
+        assert queue.status().state == "ready"
+        slow.go_on.set()
+        assert isinstance(within(LIMIT_S, partial(events_of, queue, build))[-1], Final)
+        assert queue.status().state == "ready" and "mine" in names(queue.status())
+    finally:
+        slow.go_on.set()
+        at_work.stop(LIMIT_S)
+        queue.close()
+
+
 def test_a_cancelled_build_ends_and_the_next_one_is_made(
     begin: Open, queue: SqliteQueue, within: Within[list[Event]]
 ) -> None:
@@ -158,6 +216,16 @@ def test_a_cancelled_build_ends_and_the_next_one_is_made(
 def test_what_can_be_built_from_is_announced(begin: Open, queue: SqliteQueue) -> None:
     begin(0)
     assert queue.status().sources == (("restorer", "mine.pth"),)
+
+
+def test_a_file_that_is_no_bundle_is_logged_once(
+    begin: Open, home: Path, queue: SqliteQueue, within: Within[list[Event]], caplog: pytest.LogCaptureFixture
+) -> None:
+    (home / "shelf" / "lost.pth").touch()
+    shop = begin(0)
+    shop.go_on.set()
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, queue.submit(BUILD)))[-1], Final)
+    assert queue.status().strays == ("lost.pth",) and caplog.text.count("lost.pth is no bundle") == 1
 
 
 def test_engines_are_proved_when_it_is_quiet_until_none_is_left(begin: Open, queue: SqliteQueue) -> None:

@@ -290,7 +290,7 @@ def test_a_preview_that_is_gone_is_not_shown(rig: Rig) -> None:
     job_id = queue.submit(Enhance("gone.jpg", name="x"))
     list(queue.follow(job_id))
     found = board.read(queue, [job_id])[0]
-    shown = board._after(found, Preview(0, "preview_" + "0" * 32 + ".webp"), queue)
+    shown = board._after(found, Preview(0, "preview_" + "0" * 32 + ".webp", kind="before"), queue)
     assert shown.before == "" and board._after(found, Failed("no_face", ""), queue).code == "no_face"
 
 
