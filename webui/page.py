@@ -11,6 +11,7 @@ import gradio as gr
 from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
+from webui.gradio_patches import event_data
 from webui.i18n import words
 from webui.panels import history, portrait
 from webui.panels.engines import build as workshop
@@ -98,7 +99,7 @@ def _connect_history(context: PanelContext, made: history.View, studio: portrait
     do, s = portrait.Handlers(studio, context), studio
 
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:
-        job_id = str(event._data["job"])
+        job_id = str(event_data(event)["job"])
         order = context.queue.job(job_id).request
         *_, last = context.queue.follow(job_id)
         if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button

@@ -13,6 +13,7 @@ import presets
 from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
 from engines.messages.status import BundleStatus
 from webui.follow import follow, resume
+from webui.gradio_patches import event_data
 from webui.i18n import Words, spoken
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
@@ -170,7 +171,7 @@ class Handlers:
     def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
         say = spoken(request.headers.get("accept-language"))
         scene = JobView(task="develop", state="running", status="stage_load")
-        order = parsed(Develop, {"image": event._data["name"], "backend": backend}, say)
+        order = parsed(Develop, {"image": event_data(event)["name"], "backend": backend}, say)
         yield from self.watch(order, scene, say)
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
@@ -185,7 +186,7 @@ class Handlers:
 
     def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
         language = spoken(request.headers.get("accept-language")).language
-        preset = next(preset for preset in presets.load() if preset.name == event._data["name"])
+        preset = next(preset for preset in presets.load() if preset.name == event_data(event)["name"])
         target = self.bundle(bundle)
         wording = preset.wording(target.dialect)
         width, height = presets.nearest_size(preset.width, preset.height, target.sizes)

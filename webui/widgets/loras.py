@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 
 from engines.messages import MOST_LORAS, Lora
+from webui.gradio_patches import event_data
 from webui.i18n import Words, spoken
 from webui.widgets.panel_context import QUICK, PanelContext, scroll_to
 
@@ -123,7 +124,7 @@ def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, context: Pane
     shown = [tabs, lid, *v.rows]
 
     def wear(asked: gr.EventData, *values: Any) -> list[Any]:
-        model = context.model(asked._data["model"])
+        model = context.model(event_data(asked)["model"])
         if model is None or model.becomes != "lora":
             return [gr.skip()] * len(shown)
         return [gr.Tabs(selected="portrait"), gr.update(open=True), *with_one_more(values, model.file, context)]

@@ -16,6 +16,7 @@ import presets
 from engines.messages import BUNDLE_NAME, Build, Recipe
 from engines.messages.status import Status
 from webui.follow import follow, resume
+from webui.gradio_patches import event_data
 from webui.i18n import Words, spoken
 from webui.stream import JobView, status_html
 from webui.widgets import loras
@@ -188,7 +189,7 @@ def fill_on(event: Any, v: View, context: PanelContext) -> None:
     """Open the form with the model that the event names as its source, if it can be built from."""
 
     def fill(asked: gr.EventData, request: gr.Request) -> list[Any]:
-        model = context.model(asked._data["model"])
+        model = context.model(event_data(asked)["model"])
         sources = source_choices(context.status, spoken(request.headers.get("accept-language")))
         source = f"{model.becomes}:{model.file}" if model else ""
         if model is None or source not in [value for _, value in sources]:

@@ -14,6 +14,7 @@ from engines.errors import NotFoundError
 from engines.messages import Fetch
 from webui.boards import downloads
 from webui.boards.downloads import Download
+from webui.gradio_patches import event_data
 from webui.i18n import Words, spoken
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed
 
@@ -65,7 +66,7 @@ class Handlers:
 
     def fetch(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """One download of a model at a time; of several models one waits for the other."""
-        say, asked = spoken(request.headers.get("accept-language")), event._data
+        say, asked = spoken(request.headers.get("accept-language")), event_data(event)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
         if order.model not in {model.id for model in self.context.status.models}:
             raise complaint(NotFoundError("model", order.model), say)
@@ -77,10 +78,10 @@ class Handlers:
 
     def stop(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """A running one hears of it at its next event: say at once that the press was heard."""
-        for download in downloads.read(self.context.queue, [event._data["job"]]):
+        for download in downloads.read(self.context.queue, [event_data(event)["job"]]):
             self.context.queue.cancel(download.job_id)
         found = [
-            replace(download, stopping=download.job_id == event._data["job"])
+            replace(download, stopping=download.job_id == event_data(event)["job"])
             for download in downloads.read(self.context.queue, jobs)
         ]
         return self.show(found, spoken(request.headers.get("accept-language")))

@@ -6,7 +6,6 @@ remembers their names, so that a page that comes back finds them all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from engines.messages import Enhance
 from webui import uploads
 from webui.boards import photos
 from webui.boards.photos import LIMIT, Item
+from webui.gradio_patches import event_data, take_uploads_only
 from webui.i18n import Words, spoken
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
@@ -53,7 +53,7 @@ def entrance(context: PanelContext) -> Entrance:
     files = gr.File(
         label=t("batch_files"), file_count="multiple", file_types=KINDS, height=260, elem_id="batch-files",
     )  # fmt: skip
-    files.preprocess = partial(uploads.received_many, Path(files.GRADIO_CACHE).resolve())
+    take_uploads_only(files)
     go = gr.Button(t("batch_go"), variant="primary", size="lg", elem_id="batch")
     cancel = gr.Button(t("batch_cancel"), variant="stop", size="lg", visible=False, elem_id="batch-cancel")
     return Entrance(files, go, cancel)
@@ -115,9 +115,9 @@ class Handlers:
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """The named photo, or every one that failed, once more with the settings of now. Others stay as they are."""
         say = spoken(request.headers.get("accept-language"))
-        items, wanted = photos.read(self.context.queue, jobs), event._data["job"]
+        items, wanted = photos.read(self.context.queue, jobs), event_data(event)["job"]
         fields = settings.fields(values)
-        if event._data["whole"]:
+        if event_data(event)["whole"]:
             fields["whole_picture"] = True
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
         orders = {name: self._anew(name, fields, say) for name in chosen}

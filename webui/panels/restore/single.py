@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, Failed, Inspect
-from webui import face_report, uploads
+from webui import face_report
 from webui.follow import follow, resume
+from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words, spoken
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
@@ -68,7 +67,7 @@ def entrance(context: PanelContext) -> Entrance:
         label=t("restore_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
         sources=["upload", "clipboard"], height=260, buttons=[], elem_id="photo",
     )  # fmt: skip
-    photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
+    take_uploads_only(photo)
     advice = gr.HTML(js_on_load=ADVICE, elem_id="restore-advice")
     go = gr.Button(t("restore_go"), variant="primary", size="lg", elem_id="restore")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="restore-cancel")
