@@ -11,9 +11,9 @@ import gradio as gr
 
 from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import Tile, actions_html, address
-from webui.widgets.panel_context import PanelContext
+from webui.widgets.panel_context import PanelContext, words_of
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
 REUSE = """element.addEventListener('click', (event) => {
@@ -36,7 +36,7 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
 
     def refresh(request: gr.Request) -> str:
         made = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
-        return grid_html(list(islice(made, SHOWN)), spoken(request.headers.get("accept-language")))
+        return grid_html(list(islice(made, SHOWN)), words_of(request))
 
     tab.select(refresh, None, [grid], show_progress="hidden")
     return View(grid, tab)

@@ -14,11 +14,20 @@ from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
 from engines.messages.status import BundleStatus
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
 from webui.widgets import init_image, loras
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, cancel_pressed, parsed
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    PanelContext,
+    Updates,
+    cancel_button,
+    cancel_pressed,
+    parsed,
+    words_of,
+)
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
@@ -155,7 +164,7 @@ class Handlers:
         bundle: str, backend: str, preset: str, preview: PreviewMode, photo: Upload | None, strength: float,
         request: gr.Request, *worn: Any,
     ) -> Iterator[Updates]:  # fmt: skip
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         width, height = (None, None) if size == AS_PHOTO else map(int, size.split("×"))
         values = {
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
@@ -169,14 +178,14 @@ class Handlers:
         yield from self.watch(order, scene, say)
 
     def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         scene = JobView(task="develop", state="running", status="stage_load")
         order = parsed(Develop, {"image": event_data(event)["name"], "backend": backend}, say)
         yield from self.watch(order, scene, say)
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: job_html(JobView(), say)}
         for scene in resume(self.context.queue, job_id, JobView()):
             yield self.show(scene, say)
@@ -185,7 +194,7 @@ class Handlers:
         return cancel_pressed(self.context, job_id)
 
     def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-        language = spoken(request.headers.get("accept-language")).language
+        language = words_of(request).language
         preset = next(preset for preset in presets.load() if preset.name == event_data(event)["name"])
         target = self.bundle(bundle)
         wording = preset.wording(target.dialect)
@@ -212,14 +221,14 @@ class Handlers:
 
     def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
         """A photo came in: a bundle of several shapes draws the one that fits. It went: as before."""
-        bundle, say = self.bundle(name), spoken(request.headers.get("accept-language"))
+        bundle, say = self.bundle(name), words_of(request)
         names, shapes = sizes(bundle), {width / height for width, height in bundle.sizes}
         if photo is not None and len(shapes) > 1:
             return gr.update(choices=[(say("portrait_size_photo"), AS_PHOTO), *names], value=AS_PHOTO)
         return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
 
     def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
-        return self.context.offer_backends(target, spoken(request.headers.get("accept-language")))
+        return self.context.offer_backends(target, words_of(request))
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
@@ -229,7 +238,7 @@ class Handlers:
 
     def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
         """The settings of a picture, to draw it again. What is no longer here is said."""
-        v, say, bundles = self.view, spoken(request.headers.get("accept-language")), self.context.bundles("portrait")
+        v, say, bundles = self.view, words_of(request), self.context.bundles("portrait")
         target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
         worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.context)
         lost = [lora.name for lora in r.loras if lora not in worn] + [r.bundle] * (target.name != r.bundle)

@@ -16,8 +16,8 @@ import gradio as gr
 
 from engines.messages import MOST_LORAS, Lora
 from webui.gradio_patches import event_data
-from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, PanelContext, scroll_to
+from webui.i18n import Words
+from webui.widgets.panel_context import QUICK, PanelContext, scroll_to, words_of
 
 USUAL, STRONGEST, STEP = 0.8, 2.0, 0.05
 Obstacle = Callable[[str | None], str]  # chosen model or source -> why it takes none, as a key of the locales; or ""
@@ -106,7 +106,7 @@ def offer_on(events: list[Any], v: View, chosen: Any, obstacle: Obstacle, contex
     """Bring the choices up to date: files that came or went, and whether what is `chosen` takes any."""
 
     def offer_loras(name: str | None, request: gr.Request, *values: Any) -> list[Any]:
-        say, why, names = spoken(request.headers.get("accept-language")), obstacle(name), list(context.status.loras)
+        say, why, names = words_of(request), obstacle(name), list(context.status.loras)
         worn = fields(values)
         kept = [one for one in worn if one["name"] in names and not why]
         files = {"choices": names, "visible": not why}

@@ -18,7 +18,7 @@ from engines.messages import parse
 from engines.messages.status import BundleKind, BundleStatus, Choice, ModelStatus, Status
 from engines.settings import Settings
 from webui import uploads
-from webui.i18n import Words
+from webui.i18n import Words, spoken
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class PanelContext:
     def offer_bundles(self, kind: BundleKind, chosen: BundleStatus | None) -> Any:
         names = [bundle.name for bundle in self.bundles(kind)]
         return gr.update(choices=names, value=chosen.name, visible=len(names) > 1) if chosen else gr.skip()
+
+
+def words_of(request: gr.Request) -> Words:
+    """Return the words of the language that the browser likes best."""
+    return spoken(request.headers.get("accept-language"))
 
 
 def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:

@@ -15,8 +15,7 @@ import gradio as gr
 
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
-from webui.i18n import spoken
-from webui.widgets.panel_context import QUICK, PanelContext
+from webui.widgets.panel_context import QUICK, PanelContext, words_of
 
 TOO_STRONG = 80
 FACES = ("all", "center")
@@ -166,12 +165,12 @@ class Handlers:
         return [known.get(name, gr.skip()) for name in NAMES]
 
     def change_bundle(self, name: str, request: gr.Request) -> Any:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         return self.context.offer_backends(self.context.find("restorer", name), say)
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
-        say, target = spoken(request.headers.get("accept-language")), self.context.find("restorer", name)
+        say, target = words_of(request), self.context.find("restorer", name)
         return [self.context.offer_bundles("restorer", target), self.context.offer_backends(target, say)]
 
 

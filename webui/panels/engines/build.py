@@ -17,7 +17,7 @@ from engines.messages import BUNDLE_NAME, Build, Recipe
 from engines.messages.status import Status
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import JobView, status_html
 from webui.widgets import loras
 from webui.widgets.panel_context import (
@@ -29,6 +29,7 @@ from webui.widgets.panel_context import (
     cancel_pressed,
     parsed,
     scroll_to,
+    words_of,
 )
 
 START = JobView(task="build", status="build_idle")
@@ -102,7 +103,7 @@ class Handlers:
     def make(
         self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *worn: Any
     ) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         kind, _, origin = (source or "").partition(":")
         if (kind, origin) not in self.context.status.sources:
             raise gr.Error(say("build_no_source"), print_exception=False)
@@ -127,7 +128,7 @@ class Handlers:
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last build has come to; one that goes on is not left behind a closed lid."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: stage_html(START, say)}
         for scene in resume(self.context.queue, job_id, START):
             lid = {self.view.frame: gr.update(open=True)} if scene.state == "running" else {}
@@ -138,7 +139,7 @@ class Handlers:
 
     def offer(self, chosen: str | None, request: gr.Request) -> list[Any]:
         """What can be built from now, and whether it can."""
-        say, status = spoken(request.headers.get("accept-language")), self.context.status
+        say, status = words_of(request), self.context.status
         sources = source_choices(status, say)
         values = [value for _, value in sources]
         # What is chosen is left alone: the person may have chosen something else while this was on its way.
@@ -190,7 +191,7 @@ def fill_on(event: Any, v: View, context: PanelContext) -> None:
 
     def fill(asked: gr.EventData, request: gr.Request) -> list[Any]:
         model = context.model(event_data(asked)["model"])
-        sources = source_choices(context.status, spoken(request.headers.get("accept-language")))
+        sources = source_choices(context.status, words_of(request))
         source = f"{model.becomes}:{model.file}" if model else ""
         if model is None or source not in [value for _, value in sources]:
             return [gr.skip()] * 3

@@ -16,7 +16,7 @@ from engines.errors import NotFoundError, OptionError, PromptError
 from engines.messages import MAX_SEED, Generate
 from engines.messages.status import BundleStatus
 from webui.follow import resume
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import JobView, compare_html, image_html, status_html
 from webui.widgets.panel_context import (
     LONG,
@@ -29,6 +29,7 @@ from webui.widgets.panel_context import (
     complaint,
     fine_s,
     parsed,
+    words_of,
 )
 
 AUTO = "auto"
@@ -96,7 +97,7 @@ class Handlers:
     def compare(
         self, prompt: str, seed: int | None, bundle: str, a: str, b: str, request: gr.Request
     ) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         values = {"prompt": prompt, "seed": seed, "bundle": bundle}
         orders = [parsed(Generate, {**values, "backend": backend}, say) for backend in (a, b)]
         if orders[0].seed < 0:  # would be drawn by lot, twice
@@ -109,7 +110,7 @@ class Handlers:
 
     def come_back(self, jobs: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last comparison has come to."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: stage_html([], say)}
         yield from self._watch(jobs, say)
 
@@ -137,11 +138,11 @@ class Handlers:
 
     def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
         """The bundles that are here now, and the engines that can run the chosen one."""
-        say, bundle = spoken(request.headers.get("accept-language")), self.context.find("portrait", name)
+        say, bundle = words_of(request), self.context.find("portrait", name)
         return [self.context.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
 
     def change_bundle(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         return self._engines(self.context.find("portrait", name), a, b, say)
 
     def _engines(self, bundle: BundleStatus | None, a: str, b: str, say: Words) -> list[Any]:

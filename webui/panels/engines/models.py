@@ -15,8 +15,8 @@ from engines.messages import Fetch
 from webui.boards import downloads
 from webui.boards.downloads import Download
 from webui.gradio_patches import event_data
-from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed
+from webui.i18n import Words
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed, words_of
 
 LOOK_S = 1.0
 BOARD = """element.addEventListener('click', (event) => {
@@ -66,7 +66,7 @@ class Handlers:
 
     def fetch(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """One download of a model at a time; of several models one waits for the other."""
-        say, asked = spoken(request.headers.get("accept-language")), event_data(event)
+        say, asked = words_of(request), event_data(event)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
         if order.model not in {model.id for model in self.context.status.models}:
             raise complaint(NotFoundError("model", order.model), say)
@@ -84,11 +84,11 @@ class Handlers:
             replace(download, stopping=download.job_id == event_data(event)["job"])
             for download in downloads.read(self.context.queue, jobs)
         ]
-        return self.show(found, spoken(request.headers.get("accept-language")))
+        return self.show(found, words_of(request))
 
     def watch(self, jobs: Any, request: gr.Request) -> Updates:
         found = downloads.read(self.context.queue, jobs)
-        return self.show(found, spoken(request.headers.get("accept-language")))
+        return self.show(found, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
         """On load: how this browser's downloads are; one that goes on is not left behind a closed lid."""

@@ -14,8 +14,8 @@ import gradio as gr
 from markdown_it import MarkdownIt
 
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
-from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, PanelContext, fine_s
+from webui.i18n import Words
+from webui.widgets.panel_context import QUICK, PanelContext, fine_s, words_of
 
 LOADING_S = 2.0  # how often to look again
 PROVING_S, RARELY_S, SLOWER = 5.0, 60.0, 1.2  # the same while proofs go on: ever more rarely, as some never come
@@ -47,7 +47,7 @@ def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
 
     def look(every_s: float, request: gr.Request) -> list[object]:
-        say, status = spoken(request.headers.get("accept-language")), context.status
+        say, status = words_of(request), context.status
         return [status_html(status, say), chip_html(status, say), next_look(status, every_s)]
 
     for event in events:

@@ -17,10 +17,10 @@ from webui import uploads
 from webui.boards import photos
 from webui.boards.photos import LIMIT, Item
 from webui.gradio_patches import event_data, take_uploads_only
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, complaint, parsed
+from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, complaint, parsed, words_of
 
 LOOK_S = 1.0
 KINDS = ["image", ".heic", ".heif"]  # what a browser lets one choose; what is no picture is refused when it is read
@@ -86,7 +86,7 @@ class Handlers:
 
     def start(self, files: list[Upload], jobs: Any, request: gr.Request, *values: Any) -> Updates:
         """While an earlier batch goes on, the new photos join it."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         running = photos.read(self.context.queue, jobs)
         running = running if photos.busy(running) else []
         if not files:
@@ -114,7 +114,7 @@ class Handlers:
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """The named photo, or every one that failed, once more with the settings of now. Others stay as they are."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         items, wanted = photos.read(self.context.queue, jobs), event_data(event)["job"]
         fields = settings.fields(values)
         if event_data(event)["whole"]:
@@ -136,11 +136,11 @@ class Handlers:
         items = photos.read(self.context.queue, jobs)
         if photos.outline(items) == seen:
             return {self.view.seen: gr.skip()}
-        return self.show(items, spoken(request.headers.get("accept-language")))
+        return self.show(items, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
         """On load: what this browser's last batch has come to."""
-        return self._now(jobs, spoken(request.headers.get("accept-language")))
+        return self._now(jobs, words_of(request))
 
     def stop(self, jobs: Any) -> Any:
         """All that is not finished. What is, stays."""

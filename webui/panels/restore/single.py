@@ -17,7 +17,7 @@ from engines.messages import Advice, Enhance, Failed, Inspect
 from webui import face_report
 from webui.follow import follow, resume
 from webui.gradio_patches import take_uploads_only
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
@@ -31,6 +31,7 @@ from webui.widgets.panel_context import (
     complaint,
     kept,
     parsed,
+    words_of,
 )
 
 START = JobView(task="enhance", status="restore_empty")
@@ -98,17 +99,17 @@ class Handlers:
         }
 
     def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield from self._watch(self._order(photo, settings.fields(values), say), say)
 
     def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
         """A look found no face: the photo as a whole, then."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield from self._watch(self._order(photo, {**settings.fields(values), "whole_picture": True}, say), say)
 
     def anyway(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """The same once more, faces or not."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         try:
             order = self.context.queue.job(job_id).request
         except StudioError as exc:
@@ -129,7 +130,7 @@ class Handlers:
 
     def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
         """A photo came in: what would do it good? Whoever looks at an earlier one may stop."""
-        say, v = spoken(request.headers.get("accept-language")), self.view
+        say, v = words_of(request), self.view
         if looked:
             self.context.queue.cancel(looked)
         if photo is None:
@@ -153,7 +154,7 @@ class Handlers:
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: job_html(START, say)}
         for scene in resume(self.context.queue, job_id, START):
             yield self.show(scene, say)
