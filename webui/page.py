@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
@@ -112,12 +113,11 @@ def _connect_history(context: PanelContext, made: history.View, studio: portrait
     portrait.develop_on(made.grid.develop, studio, context)
 
 
-def header_html() -> str:
-    zh, en = words("zh"), words("en")
-    return (
-        f'<header class="banner"><h1>{zh("title")}</h1><p class="tagline"><span lang="zh">{zh("tagline")}</span>'
-        f'<span lang="en">{en("tagline")}</span></p><p class="credit">{CREDIT}</p></header>'
-    )
+def header_html() -> Markup:
+    return Markup(
+        '<header class="banner"><h1>{title}</h1><p class="tagline"><span lang="zh">{zh}</span>'
+        '<span lang="en">{en}</span></p><p class="credit">{credit}</p></header>'
+    ).format(title=TITLE, zh=words("zh")("tagline"), en=words("en")("tagline"), credit=CREDIT)
 
 
 def theme() -> gr.themes.Base:

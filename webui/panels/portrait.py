@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 import presets
 from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
@@ -243,7 +243,7 @@ class Handlers:
         worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.context)
         lost = [lora.name for lora in r.loras if lora not in worn] + [r.bundle] * (target.name != r.bundle)
         if lost:
-            gr.Warning(escape(say("history_gone", names=", ".join(lost))))
+            gr.Warning(Markup.escape(say("history_gone", names=", ".join(lost))))
         suited = zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)
         return {
             v.lora_accordion: gr.update(open=True) if worn else gr.skip(),
@@ -312,12 +312,12 @@ def sizes(bundle: BundleStatus) -> list[str]:
     return [f"{width}×{height}" for width, height in bundle.sizes]
 
 
-def cards_html() -> str:
-    """Both languages at once; the style sheet shows the one the page is in."""
-    cards = "".join(
-        f'<button type="button" data-preset="{escape(p.name)}" aria-pressed="false">'
-        f'<img src="/thumbnails/{escape(p.name)}.webp" alt="" loading="lazy" width="128" height="128">'
-        f'<span lang="zh">{escape(p.title["zh"])}</span><span lang="en">{escape(p.title["en"])}</span></button>'
-        for p in presets.load()
+def cards_html() -> Markup:
+    """Return the cards in both languages at once; the style sheet shows the one the page is in."""
+    card = Markup(
+        '<button type="button" data-preset="{name}" aria-pressed="false">'
+        '<img src="/thumbnails/{name}.webp" alt="" loading="lazy" width="128" height="128">'
+        '<span lang="zh">{zh}</span><span lang="en">{en}</span></button>'
     )
-    return f'<div class="cards" role="group">{cards}</div>'
+    cards = (card.format(name=preset.name, **preset.title) for preset in presets.load())
+    return Markup('<div class="cards" role="group">{}</div>').format(Markup().join(cards))

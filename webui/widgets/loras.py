@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.messages import MOST_LORAS, Lora
 from webui.gradio_patches import event_data
@@ -113,7 +113,7 @@ def offer_on(events: list[Any], v: View, chosen: Any, obstacle: Obstacle, contex
         shown: list[Any] = [gr.skip()] * (len(v.rows) - 1)  # what is chosen is left alone, unless it has to go
         if kept != worn:
             files["value"], shown = [one["name"] for one in kept], rows(kept, values[2])
-        return [gr.update(value=hurdle_html(why, say), visible=bool(why)), gr.update(**files), *shown]
+        return [gr.update(value=reason_html(why, say), visible=bool(why)), gr.update(**files), *shown]
 
     for event in events:
         event(offer_loras, [chosen, *v.values], [v.hurdle, *v.rows], **QUICK)
@@ -132,5 +132,5 @@ def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, context: Pane
     event(wear, v.values, shown, **QUICK).then(None, None, None, js=scroll_to(str(lid.elem_id)))
 
 
-def hurdle_html(why: str, say: Words) -> str:
-    return f'<p class="note">{escape(say(why))}</p>' if why else ""
+def reason_html(why: str, say: Words) -> Markup:
+    return Markup('<p class="note">{}</p>').format(say(why)) if why else Markup()

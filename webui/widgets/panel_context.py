@@ -6,11 +6,11 @@ other; page.py connects them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.errors import StudioError
 from engines.jobs import JobQueue
@@ -131,8 +131,12 @@ def kept(context: PanelContext, photo: Upload, say: Words) -> str:
 
 
 def complaint(exc: StudioError, say: Words) -> gr.Error:
-    """What Gradio shows in a corner of the page."""
-    return gr.Error(escape(say.error(exc.code, exc.facts)), print_exception=False)
+    return refusal(say.error(exc.code, exc.facts))
+
+
+def refusal(text: str) -> gr.Error:
+    """Return what Gradio shows in a corner of the page, where it would take text for HTML."""
+    return gr.Error(Markup.escape(text), print_exception=False)
 
 
 def scroll_to(elem_id: str) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any, get_args
 
 import gradio as gr
+from markupsafe import Markup
 
 import presets
 from engines.messages import BUNDLE_NAME, Build, Recipe
@@ -28,6 +28,7 @@ from webui.widgets.panel_context import (
     cancel_button,
     cancel_pressed,
     parsed,
+    refusal,
     scroll_to,
     words_of,
 )
@@ -106,7 +107,7 @@ class Handlers:
         say = words_of(request)
         kind, _, origin = (source or "").partition(":")
         if (kind, origin) not in self.context.status.sources:
-            raise gr.Error(say("build_no_source"), print_exception=False)
+            raise refusal(say("build_no_source"))
         values = {
             "makes": kind, "source": origin, "recipe": recipe, "name": self._free(name, say),
             "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
@@ -121,9 +122,9 @@ class Handlers:
         """What is there must not be lost by a word typed twice."""
         name = (name or "").strip()
         if any(bundle.name == name for bundle in self.context.status.bundles):
-            raise gr.Error(escape(say("build_taken", name=name)), print_exception=False)
+            raise refusal(say("build_taken", name=name))
         if not BUNDLE_NAME.fullmatch(name):
-            raise gr.Error(escape(say("build_bad_name", name=name[:60])), print_exception=False)
+            raise refusal(say("build_bad_name", name=name[:60]))
         return name
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
@@ -147,25 +148,26 @@ class Handlers:
         return [
             gr.update(choices=sources, **first),
             gr.update(interactive=not status.can_build),
-            gr.update(value=hurdle_html(status.can_build, say), visible=bool(status.can_build)),
+            gr.update(value=reason_html(status.can_build, say), visible=bool(status.can_build)),
         ]
 
 
-def stage_html(scene: JobView, say: Words) -> str:
-    line = status_html(scene, say) if scene.state != "idle" else f'<p class="note">{escape(say(scene.status))}</p>'
-    return f'<div class="stage is-{scene.state}">{line}</div>'
+def stage_html(scene: JobView, say: Words) -> Markup:
+    idle = Markup('<p class="note">{}</p>').format(say(scene.status)) if scene.state == "idle" else Markup()
+    return Markup('<div class="stage is-{}">{}</div>').format(scene.state, idle or status_html(scene, say))
 
 
-def log_html(lines: tuple[str, ...], say: Words) -> str:
-    """The style sheet turns the box upside down, so that it stays at its newest line while nobody scrolls."""
+def log_html(lines: tuple[str, ...], say: Words) -> Markup:
+    """Return the log. The style sheet turns it upside down, so that it stays at its end while nobody scrolls."""
     if not lines:
-        return ""
-    text = escape("\n".join(lines))
-    return f'<div class="log" role="log" tabindex="0" aria-label="{escape(say("build_log"))}"><pre>{text}</pre></div>'
+        return Markup()
+    box = Markup('<div class="log" role="log" tabindex="0" aria-label="{}"><pre>{}</pre></div>')
+    return box.format(say("build_log"), "\n".join(lines))
 
 
-def hurdle_html(reason: str, say: Words) -> str:
-    return f'<p class="hurdle">{escape(say("build_cannot", reason=say.phrase(reason)))}</p>'
+def reason_html(reason: str, say: Words) -> Markup:
+    """Say why nothing can be built here."""
+    return Markup('<p class="hurdle">{}</p>').format(say("build_cannot", reason=say.phrase(reason)))
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> list[Any]:

@@ -20,7 +20,17 @@ from webui.gradio_patches import event_data, take_uploads_only
 from webui.i18n import Words
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, complaint, parsed, words_of
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    PanelContext,
+    Updates,
+    cancel_button,
+    complaint,
+    parsed,
+    refusal,
+    words_of,
+)
 
 LOOK_S = 1.0
 KINDS = ["image", ".heic", ".heif"]  # what a browser lets one choose; what is no picture is refused when it is read
@@ -90,9 +100,9 @@ class Handlers:
         running = photos.read(self.context.queue, jobs)
         running = running if photos.busy(running) else []
         if not files:
-            raise gr.Error(say("batch_none"), print_exception=False)
+            raise refusal(say("batch_none"))
         if len(running) + len(files) > LIMIT:
-            raise gr.Error(say("batch_too_many", limit=LIMIT), print_exception=False)
+            raise refusal(say("batch_too_many", limit=LIMIT))
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
         names = [item.job_id for item in running] + [self.context.queue.submit(order) for order in orders]

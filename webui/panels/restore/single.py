@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, Failed, Inspect
@@ -31,6 +31,7 @@ from webui.widgets.panel_context import (
     complaint,
     kept,
     parsed,
+    refusal,
     words_of,
 )
 
@@ -119,7 +120,7 @@ class Handlers:
 
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
-            raise gr.Error(say("restore_empty"), print_exception=False)
+            raise refusal(say("restore_empty"))
         return parsed(Enhance, {**fields, "image": kept(self.context, photo, say), "name": photo.name}, say)
 
     def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
@@ -163,8 +164,8 @@ class Handlers:
         return cancel_pressed(self.context, job_id)
 
 
-def note_html(text: str) -> str:
-    return f'<p class="note" role="status">{escape(text)}</p>'
+def note_html(text: str) -> Markup:
+    return Markup('<p class="note" role="status">{}</p>').format(text)
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
