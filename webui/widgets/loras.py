@@ -119,9 +119,9 @@ def offer_on(events: list[Any], v: View, chosen: Any, obstacle: Obstacle, contex
         event(offer_loras, [chosen, *v.values], [v.hurdle, *v.rows], **QUICK)
 
 
-def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, context: PanelContext) -> None:
+def apply_on(event: Any, v: View, accordion: gr.Accordion, tabs: gr.Tabs, context: PanelContext) -> None:
     """Show the chooser of the portraits with the LoRA of the catalogue that the event names put on."""
-    shown = [tabs, lid, *v.rows]
+    shown = [tabs, accordion, *v.rows]
 
     def wear(asked: gr.EventData, *values: Any) -> list[Any]:
         model = context.model(event_data(asked)["model"])
@@ -129,7 +129,7 @@ def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, context: Pane
             return [gr.skip()] * len(shown)
         return [gr.Tabs(selected="portrait"), gr.update(open=True), *with_one_more(values, model.file, context)]
 
-    event(wear, v.values, shown, **QUICK).then(None, None, None, js=scroll_to(str(lid.elem_id)))
+    event(wear, v.values, shown, **QUICK).then(None, None, None, js=scroll_to(str(accordion.elem_id)))
 
 
 def reason_html(why: str, say: Words) -> Markup:
