@@ -1,4 +1,4 @@
-"""What became of each face, and what a look at a photo found: as marks on the picture, and in words beneath it."""
+"""Shows what became of each face, and what a look at a photo advises: marks on the picture, and words beneath it."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def theme() -> gr.themes.Base:
 
 
 def looks() -> dict[str, Any]:
-    """What mount_gradio_app takes besides the page itself."""
+    """Return what mount_gradio_app takes besides the page itself."""
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "upload.js", "handshake.js"))
     icon = '<link rel="icon" href="/favicon.ico">'
     return {

@@ -154,7 +154,7 @@ def _thumbnail(item: Item) -> Markup:
 
 
 def row_text(item: Item, say: Words) -> str:
-    """What became of one photo, or why not."""
+    """Say what became of one photo, or why nothing did."""
     if item.state == "failed":
         return "❌ " + say.error(item.code, item.facts)
     if item.state == "done":

@@ -1,4 +1,4 @@
-"""The panel of what has been made: the latest pictures, and how to make them again."""
+"""The panel of the latest pictures, and how to make them again."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     grid = gr.HTML(elem_id="history", js_on_load=REUSE)
 
     def refresh(request: gr.Request) -> Markup:
-        made = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
-        return grid_html(list(islice(made, SHOWN)), words_of(request))
+        shown = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
+        return grid_html(list(islice(shown, SHOWN)), words_of(request))
 
     tab.select(refresh, None, [grid], show_progress="hidden")
     return View(grid, tab)

@@ -78,13 +78,13 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
             with gr.Accordion(context.i18n("portrait_more"), open=False):
                 parts |= _more_controls(context)
             with gr.Accordion(context.i18n("loras_title"), open=False, elem_id="wardrobe") as lora_accordion:
-                worn = loras.build(context, "loras_choose", "loras_choose_hint", "loras")
+                chooser = loras.build(context, "loras_choose", "loras_choose_hint", "loras")
         with gr.Column(scale=6, min_width=320):
             stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
     view = View(
         **parts,
         lora_accordion=lora_accordion,
-        loras=worn,
+        loras=chooser,
         stage=stage,
         job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
@@ -139,7 +139,7 @@ def _more_controls(context: PanelContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -162,14 +162,14 @@ class Handlers:
     def generate(
         self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
         bundle: str, backend: str, preset: str, preview: PreviewMode, photo: Upload | None, strength: float,
-        request: gr.Request, *worn: Any,
+        request: gr.Request, *lora_values: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         say = words_of(request)
         width, height = (None, None) if size == AS_PHOTO else map(int, size.split("×"))
         values = {
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
-            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(worn),
+            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(lora_values),
             **init_image.fields(photo, strength, self.context, say),
         }  # fmt: skip
         order = parsed(Generate, values, say)
@@ -240,22 +240,22 @@ class Handlers:
         """The settings of a picture, to draw it again. What is no longer here is said."""
         v, say, bundles = self.view, words_of(request), self.context.bundles("portrait")
         target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
-        worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.context)
-        lost = [lora.name for lora in r.loras if lora not in worn] + [r.bundle] * (target.name != r.bundle)
-        if lost:
-            gr.Warning(Markup.escape(say("history_gone", names=", ".join(lost))))
+        active = [] if self.no_loras_reason(target.name) else loras.here(r.loras, self.context)
+        gone = [lora.name for lora in r.loras if lora not in active] + [r.bundle] * (target.name != r.bundle)
+        if gone:
+            gr.Warning(Markup.escape(say("history_gone", names=", ".join(gone))))
         suited = zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)
         return {
-            v.lora_accordion: gr.update(open=True) if worn else gr.skip(),
+            v.lora_accordion: gr.update(open=True) if active else gr.skip(),
             v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
             v.bundle: self.context.offer_bundles("portrait", target), v.backend: self._backends(target, request),
             v.start.photo: None,
             **dict(suited),
-            **dict(zip(v.loras.rows, loras.put_on([asdict(lora) for lora in worn], self.context), strict=True)),
+            **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
         }  # fmt: skip
 
-    def obstacle(self, name: str | None) -> str:
-        """Why this bundle wears no LoRA."""
+    def no_loras_reason(self, name: str | None) -> str:
+        """Return why this bundle takes no LoRA, as a key of the locales; or nothing."""
         target = self.context.find("portrait", name or "")
         if target is None or not target.takes_loras:
             return "loras_compiled"
@@ -283,11 +283,11 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     develop_on(v.stage.develop, v, do.context)
     offer_on([page.load, tab.select, drawn.then], v, do.context)
-    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.obstacle, do.context)
+    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)
 
 
 def develop_on(event: Any, v: View, context: PanelContext) -> None:
-    """Develop the kept picture that the event names, here on the stage."""
+    """Develop the picture that the event names, here on the stage."""
     event(Handlers(v, context).develop, [v.backend], _shown(v), **LONG)
 
 
@@ -296,7 +296,7 @@ def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     do = Handlers(v, context)
     for event in events:
         event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **QUICK)
-    loras.offer_on(events, v.loras, v.bundle, do.obstacle, context)
+    loras.offer_on(events, v.loras, v.bundle, do.no_loras_reason, context)
 
 
 def _shown(v: View) -> list[Any]:

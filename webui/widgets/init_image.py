@@ -14,7 +14,7 @@ import gradio as gr
 from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words
 from webui.uploads import Upload
-from webui.widgets.panel_context import QUICK, PanelContext, kept
+from webui.widgets.panel_context import QUICK, PanelContext, store_photo
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,5 @@ def shown(photo: Upload | None) -> Any:
 
 
 def fields(photo: Upload | None, strength: float, context: PanelContext, say: Words) -> dict[str, Any]:
-    """Of a Generate."""
-    return {} if photo is None else {"start": kept(context, photo, say), "strength": strength}
+    """Return the fields of a Generate that the photo fills."""
+    return {} if photo is None else {"start": store_photo(context, photo, say), "strength": strength}

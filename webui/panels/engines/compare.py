@@ -81,7 +81,7 @@ def _controls(context: PanelContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -124,12 +124,12 @@ class Handlers:
                 yield self.show(sides, say)
 
     def _orders(self, jobs: str) -> dict[str, Generate]:
-        """What a browser remembers, if that is two portraits."""
+        """Return the jobs that a browser remembers, if they are two portraits."""
         try:
-            found = {job_id: self.context.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
+            requests = {job_id: self.context.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
         except NotFoundError:
             return {}
-        portraits = {job_id: request for job_id, request in found.items() if isinstance(request, Generate)}
+        portraits = {job_id: request for job_id, request in requests.items() if isinstance(request, Generate)}
         return portraits if len(portraits) == len(SIDES) else {}
 
     def stop(self, jobs: str) -> Any:

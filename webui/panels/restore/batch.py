@@ -54,7 +54,7 @@ class View(Entrance):
     controls: settings.Controls
     board: gr.HTML
     jobs: gr.BrowserState  # their names, in the order of the photos
-    seen: gr.State  # what the board shows
+    outline: gr.State  # what the board shows
     timer: gr.Timer
 
 
@@ -73,14 +73,14 @@ def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: s
     board = gr.HTML(elem_id="batch-board", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-batch-jobs", secret="awportrait", render=False)
     timer = gr.Timer(LOOK_S, active=False, render=False)
-    view = View(**vars(entered), controls=controls, board=board, jobs=jobs, seen=gr.State(""), timer=timer)
+    view = View(**vars(entered), controls=controls, board=board, jobs=jobs, outline=gr.State(""), timer=timer)
     _listen(view, Handlers(view, context), page)
     return view
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -89,7 +89,7 @@ class Handlers:
         busy = photos.busy(items)
         return {
             self.view.board: photos.board_html(items, say),
-            self.view.seen: photos.outline(items),
+            self.view.outline: photos.outline(items),
             self.view.cancel: cancel_button(self.context, busy, "batch_cancel"),
             self.view.timer: gr.Timer(active=busy),
         }
@@ -109,15 +109,15 @@ class Handlers:
         return {self.view.jobs: names, self.view.files: None, **self._now(names, say)}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
-        """What cannot be a photo becomes a job too: it fails by itself, and says why in its own line."""
+        """Store a photo. What cannot be one becomes a job too: it fails by itself, and says why in its own line."""
         try:
             with Path(upload.path).open("rb") as source:
-                kept = str(uploads.keep(source, self.context.settings.uploads))
+                path = str(uploads.keep(source, self.context.settings.uploads))
         except ImageError:
-            kept = upload.path
+            path = upload.path
         except StorageError as exc:
             raise complaint(exc, say) from exc
-        return {"image": kept, "name": upload.name}
+        return {"image": path, "name": upload.name}
 
     def _now(self, jobs: Any, say: Words) -> Updates:
         return self.show(photos.read(self.context.queue, jobs), say)
@@ -141,11 +141,11 @@ class Handlers:
         photo = {"image": before.image, "name": before.name} if isinstance(before, Enhance) else {}
         return parsed(Enhance, {**fields, **photo}, say)
 
-    def watch(self, jobs: Any, seen: str, request: gr.Request) -> Updates:
+    def watch(self, jobs: Any, outline: str, request: gr.Request) -> Updates:
         """While photos wait: the list, if anything in it has changed."""
         items = photos.read(self.context.queue, jobs)
-        if photos.outline(items) == seen:
-            return {self.view.seen: gr.skip()}
+        if photos.outline(items) == outline:
+            return {self.view.outline: gr.skip()}
         return self.show(items, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
@@ -161,9 +161,9 @@ class Handlers:
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
-    shown = [v.board, v.seen, v.cancel, v.timer]
+    shown = [v.board, v.outline, v.cancel, v.timer]
     v.go.click(do.start, [v.files, v.jobs, *v.controls.values], [v.jobs, v.files, *shown], **LONG)
     v.board.again(do.again, [v.jobs, *v.controls.values], [v.jobs, *shown], **QUICK)
-    v.timer.tick(do.watch, [v.jobs, v.seen], shown, **QUICK)
+    v.timer.tick(do.watch, [v.jobs, v.outline], shown, **QUICK)
     page.load(do.come_back, [v.jobs], shown, **QUICK)
     v.cancel.click(do.stop, [v.jobs], [v.cancel], **QUICK)

@@ -29,9 +29,9 @@ from webui.widgets.panel_context import (
     cancel_button,
     cancel_pressed,
     complaint,
-    kept,
     parsed,
     refusal,
+    store_photo,
     words_of,
 )
 
@@ -86,7 +86,7 @@ def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: s
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -121,7 +121,7 @@ class Handlers:
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
             raise refusal(say("restore_empty"))
-        return parsed(Enhance, {**fields, "image": kept(self.context, photo, say), "name": photo.name}, say)
+        return parsed(Enhance, {**fields, "image": store_photo(self.context, photo, say), "name": photo.name}, say)
 
     def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
         job_id, scene = self.context.queue.submit(order), JobView(task="enhance", state="running", status="stage_load")
@@ -137,7 +137,7 @@ class Handlers:
         if photo is None:
             yield {v.advice: "", v.looked: ""}
             return
-        job_id = self.context.queue.submit(parsed(Inspect, {"image": kept(self.context, photo, say)}, say))
+        job_id = self.context.queue.submit(parsed(Inspect, {"image": store_photo(self.context, photo, say)}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
         for event in self.context.queue.follow(job_id):
             match event:
