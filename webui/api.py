@@ -74,8 +74,8 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     @routes.post("/enhance")
     async def enhance(request: Request) -> JSONResponse:
         fields, path, name = await _form(request, "image", settings.uploads)
-        known = {"backend": settings.backend, "name": uploads.own_name(name)}
-        order = parse(Enhance, {**known, **fields, "image": path})
+        defaults = {"backend": settings.backend, "name": uploads.own_name(name)}
+        order = parse(Enhance, {**defaults, **fields, "image": path})
         return JSONResponse(await to_thread.run_sync(restored, queue, order, limiter=WAITERS))
 
     @routes.get("/outputs/{name}")

@@ -15,7 +15,7 @@ PIECE_BYTES = 1 << 18
 
 @dataclass
 class _Outlet:
-    """What ZipFile takes for a file: it cannot seek, so sizes follow each file's bytes."""
+    """A file to write to, as ZipFile takes it: it cannot seek, so sizes follow each file's bytes."""
 
     pieces: list[bytes] = field(default_factory=list)
 

@@ -1,11 +1,12 @@
-"""What became of each face, and what a look at a photo found: as marks on the picture, and in words beneath it."""
+"""Shows what became of each face, and what a look at a photo advises: marks on the picture, and words beneath it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
 from typing import get_args
+
+from markupsafe import Markup
 
 from engines.messages import Advice, FaceReport, FaceState
 from webui.i18n import Words
@@ -17,11 +18,20 @@ MARK_PX = 18  # what of a mark lies left of a face, and above it
 STATES: tuple[FaceState, ...] = get_args(FaceState)
 
 
-def marks_html(faces: Sequence[FaceReport]) -> str:
-    """A numbered mark where each face begins, in percent of the picture that they lie on."""
-    return "".join(
-        f'<span class="face is-{face.state}" style="left:max({100 * _inside(face.box[0]):.2f}%,{MARK_PX}px);'
-        f'top:max({100 * _inside(face.box[1]):.2f}%,{MARK_PX}px)" aria-hidden="true">{number}</span>'
+def marks_html(faces: Sequence[FaceReport]) -> Markup:
+    """Return a numbered mark where each face begins, in percent of the picture that they lie on."""
+    mark = Markup(
+        '<span class="face is-{state}" style="left:max({left:.2f}%,{px}px);top:max({top:.2f}%,{px}px)"'
+        ' aria-hidden="true">{number}</span>'
+    )
+    return Markup().join(
+        mark.format(
+            state=face.state,
+            left=100 * _inside(face.box[0]),
+            top=100 * _inside(face.box[1]),
+            px=MARK_PX,
+            number=number,
+        )
         for number, face in enumerate(faces, start=1)
     )
 
@@ -31,39 +41,39 @@ def _inside(share: float) -> float:
     return min(max(share, 0.0), 0.97)
 
 
-def list_html(faces: Sequence[FaceReport], say: Words) -> str:
-    """In words, a line for each face."""
+def list_html(faces: Sequence[FaceReport], say: Words) -> Markup:
+    """Return a line of words for each face."""
     if not faces:
-        return ""
-    lines = "".join(
-        f'<li><span class="face is-{face.state}">{number}</span>{escape(told(face, say))}</li>'
-        for number, face in enumerate(faces, start=1)
-    )
-    listed = f'<ol class="faces">{lines}</ol>'
+        return Markup()
+    line = Markup('<li><span class="face is-{}">{}</span>{}</li>')
+    lines = (line.format(face.state, number, face_text(face, say)) for number, face in enumerate(faces, start=1))
+    listing = Markup('<ol class="faces">{}</ol>').format(Markup().join(lines))
     if len(faces) <= LIST_UP_TO:
-        return listed
-    return f"<details><summary>{escape(summary(faces, say))}</summary>{listed}</details>"
+        return listing
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary(faces, say), listing)
 
 
-def told(face: FaceReport, say: Words) -> str:
+def face_text(face: FaceReport, say: Words) -> str:
+    """Return what became of a face, and why."""
     reason = say.phrase(face.reason) or say("face_strength_zero")
     return say(f"face_{face.state}", strength=face.strength, reason=reason)
 
 
 def summary(faces: Sequence[FaceReport], say: Words) -> str:
-    """How many faces there are, and how many of them came to what."""
+    """Return how many faces there are, and how many of them came to what."""
     count = Counter(face.state for face in faces)
     parts = [say(f"faces_{state}", count=count[state]) for state in STATES if count[state]]
     return " · ".join([say("faces_count", count=len(faces)), *parts])
 
 
-def advice_html(advice: Advice, say: Words) -> str:
-    """One line with the button that takes it."""
-    button = "data-adopt" if advice.faces else "data-whole"
-    label = say("advice_adopt") if advice.faces else say("restore_anyway")
-    return (
-        f'<p class="advice" role="status"><span>{escape(advice_text(advice, say))}</span>'
-        f'<button type="button" {button}>{escape(label)}</button></p>'
+def advice_html(advice: Advice, say: Words) -> Markup:
+    """Return one line with the button that takes the advice."""
+    return Markup(
+        '<p class="advice" role="status"><span>{text}</span><button type="button" {button}>{label}</button></p>'
+    ).format(
+        text=advice_text(advice, say),
+        button="data-adopt" if advice.faces else "data-whole",
+        label=say("advice_adopt") if advice.faces else say("restore_anyway"),
     )
 
 
@@ -73,12 +83,12 @@ def advice_text(advice: Advice, say: Words) -> str:
     comma = say("comma")
     look = [say(next(key for limit, key in BLURRED if advice.blur < limit))]
     look += [say("advice_noisy")] if advice.noise >= NOISY else []
-    found = say("advice_one" if advice.faces == 1 else "advice_many", count=advice.faces, look=comma.join(look))
-    return found + say("advice_suggest", settings=comma.join(_suggested(advice, say)))
+    quality = say("advice_one" if advice.faces == 1 else "advice_many", count=advice.faces, look=comma.join(look))
+    return quality + say("advice_suggest", settings=comma.join(_suggested(advice, say)))
 
 
 def _suggested(advice: Advice, say: Words) -> list[str]:
-    """What is worth saying: strength and mode, and of the rest what is not nothing."""
+    """Name what is worth saying: strength and mode, and of the rest what is not nothing."""
     named = [f"{say(f'restore_{name}')} {value}" for name, value in advice.settings.items() if value and name != "mode"]
     mode = advice.settings.get("mode")
     return [*named[:1], *([say(f"restore_{mode}")] if mode else []), *named[1:]]

@@ -1,10 +1,7 @@
 """
-The end of Gradio's event stream, agreed on by both sides.
-
-A page hears about all its events through one stream, which Gradio ends when none of them is left, and opens again with
-the next. Between the server's farewell and the page hearing it lies a moment: an event that joins then is answered
-while the page still believes in its stream, so it opens no other and waits for ever for what nobody will tell it. Here
-the farewell is over when the page has hung up, and what joins meanwhile is answered after that.
+Every change to Gradio's insides, and every use of what it does not document: each with its reason, and with a test of
+its own in tests/webui/test_gradio_patches.py. They were written for the version below; before another one is installed,
+those tests say whether each of them still works and is still needed.
 """
 
 from __future__ import annotations
@@ -12,17 +9,83 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
+import gradio as gr
+from gradio import processing_utils, route_utils
+from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from webui import uploads
+
+WRITTEN_FOR = "6.31"  # major and minor
+FIELD_BYTES = 10_000
 STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
 FAREWELL = b'data: {"msg":"close_stream"'
 HANG_UP_S = 2.0  # how long a page may take: programs may read on, and a page that sleeps would never be answered
 
 
+def install(blocks: gr.Blocks) -> None:
+    """Change what all of Gradio shares, and arm these blocks, before they are mounted."""
+    route_utils.GradioMultiPartParser = LimitedParser
+    processing_utils.async_ssrf_protected_download = fetch_nothing
+    check_paths(blocks)
+
+
+class LimitedParser(route_utils.GradioMultiPartParser):  # type: ignore[misc]
+    """The parser of uploads, with a limit on text. Gradio limits files, but holds a field of any length in memory."""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        super().on_part_data(data, start, end)
+        if self._current_part.file is None and len(self._current_part.data) > FIELD_BYTES:
+            raise MultiPartException("a field is too long")
+
+
+async def fetch_nothing(url: str, cache_dir: str) -> str:
+    """Refuse. Gradio fetches any address that a client sends where a file could be, whatever the input is."""
+    raise ValueError("addresses are not fetched")
+
+
+def check_paths(blocks: gr.Blocks) -> None:
+    """Arm the check that a file which a client names was uploaded. Gradio arms it in launch(), but not in mounting."""
+    blocks.has_launched = True
+
+
+def take_uploads_only(component: gr.Image | gr.File) -> None:
+    """
+    Let the component hand on an `Upload` (a File: a list of them) that nobody has opened. Gradio would open a picture
+    with every decoder there is, would decode data: addresses, and checks only paths that carry its mark.
+    """
+    read = uploads.received_many if isinstance(component, gr.File) else uploads.received
+    component.preprocess = partial(read, Path(component.GRADIO_CACHE).resolve())
+
+
+def event_data(event: gr.EventData) -> Any:
+    """
+    Return what a page's script has handed to trigger(), unchecked: anybody may send anything. Gradio offers it as
+    attributes, where `target` and the methods of the event stand before what was sent.
+    """
+    return event._data
+
+
+def followers(blocks: gr.Blocks) -> int:
+    """Return how many pages may follow jobs at one time. Each holds a thread, which nobody else must miss."""
+    return sum(int(fn.concurrency_limit) for fn in blocks.fns.values() if fn.types_generator)
+
+
 class Handshake:
-    """Plain ASGI around Gradio. One for each application: it remembers whose streams are ending."""
+    """
+    The end of Gradio's event stream, agreed on by both sides: plain ASGI around Gradio, one for each application, as it
+    remembers whose streams are ending. The page's half is assets/handshake.js.
+
+    A page hears about all its events through one stream, which Gradio ends when none of them is left, and opens again
+    with the next. Between the server's farewell and the page hearing it lies a moment: an event that joins then is
+    answered while the page still believes in its stream, so it opens no other and waits for ever for what nobody will
+    tell it. Here the farewell is over when the page has hung up, and what joins meanwhile is answered after that.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -80,7 +143,7 @@ async def _hung_up(receive: Receive) -> None:
 
 
 def _session(body: bytes | bytearray) -> str:
-    """Of a request to join, whoever wrote it."""
+    """Return the session that asks to join; empty, where the body names none."""
     try:
         return str(json.loads(body)["session_hash"])
     except (ValueError, TypeError, KeyError):

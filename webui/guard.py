@@ -128,8 +128,8 @@ class Guard:
         return address.is_private or address.is_loopback or address.is_link_local
 
     def _open(self, path: str) -> bool:
-        known = path in self.paths or path == "/" or path.startswith(self.below)
-        return known and not path.lower().startswith(SHUT_PATHS)
+        listed = path in self.paths or path == "/" or path.startswith(self.below)
+        return listed and not path.lower().startswith(SHUT_PATHS)
 
     def _limit(self, scope: Scope) -> int:
         form = scope["path"] in FORM_PATHS and is_form(Headers(scope=scope))
@@ -141,14 +141,14 @@ class _Gate:
 
     def __init__(self, receive: Receive, send: Send, limit: int) -> None:
         self._receive, self._send, self.limit = receive, send, limit
-        self.seen, self.overfull, self.started = 0, False, False
+        self.received_bytes, self.overfull, self.started = 0, False, False
 
     async def receive(self) -> Message:
         if self.overfull:
             return {"type": "http.disconnect"}
         message = await self._receive()
-        self.seen += len(message.get("body", b""))
-        self.overfull = self.seen > self.limit
+        self.received_bytes += len(message.get("body", b""))
+        self.overfull = self.received_bytes > self.limit
         return {"type": "http.disconnect"} if self.overfull else message
 
     async def send(self, message: Message) -> None:

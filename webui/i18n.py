@@ -32,20 +32,20 @@ class Words:
         return self.table[key].format(**facts)
 
     def error(self, code: str, facts: Mapping[str, Fact]) -> str:
-        """What happened and what to do. An error without words of its own gets the general sentence."""
+        """Say what happened and what to do. An error without words of its own gets the general sentence."""
         template = self.table.get(f"error_{code}", self.table["error_internal"])
-        told = {name: self.phrase(str(fact)) if name in OURS else fact for name, fact in facts.items()}
-        return template.format_map(_Known(told))
+        phrased = {name: self.phrase(str(fact)) if name in OURS else fact for name, fact in facts.items()}
+        return template.format_map(_Facts(phrased))
 
     def phrase(self, text: str) -> str:
-        """What an engine gives as its reason is English; its few phrases are put into this language."""
+        """Put the few phrases of an engine's reason, which is English, into this language."""
         for key, english in words("en").table.items():
             if key.startswith("phrase_"):
                 text = re.sub(rf"\b{re.escape(english)}\b", self.table[key], text)
         return text
 
 
-class _Known(dict[str, Fact]):
+class _Facts(dict[str, Fact]):
     """A job of an older version may lack a fact that today's sentence mentions."""
 
     def __missing__(self, key: str) -> str:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
+from webui.gradio_patches import event_data
 from webui.i18n import words
-from webui.panels import history, portrait
-from webui.panels.engines import build as workshop
-from webui.panels.engines import compare, models, overview
-from webui.panels.restore import batch, single
+from webui.panels import engines, history, portrait, restore
 from webui.widgets import loras, photo_settings
 from webui.widgets.panel_context import PanelContext, Updates
 
@@ -49,56 +48,27 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
             with gr.Tab(t("tab_portrait"), id="portrait") as tab:
                 studio = portrait.build(context, page, tab)
             with gr.Tab(t("tab_restore"), id="restore") as tab:
-                photos, many = _photos(context, page, tab)
+                photos = restore.build_tab(context, page, tab)
             with gr.Tab(t("tab_history"), id="history") as tab:
-                made = history.build(context, page, tab)
+                pictures = history.build(context, page, tab)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
-                table = overview.build(context, page, tab, chip)
-                catalogue, fetched = models.build(context, page, tab)
-                workbench, built = workshop.build(context, page, tab)
-                duel = compare.build(context, page, tab)
-        kept = [photos.job, photos.controls.memory, many.jobs, many.timer, workbench.job, duel.jobs]
-        for hidden in (*kept, catalogue.jobs, catalogue.timer):
-            hidden.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
-        _connect_history(context, made, studio, tabs)
-        portrait.offer_on([*built, *fetched], studio, context)  # with what is new, wherever it can be chosen
-        photo_settings.offer_on(built, photos.controls, context)
-        overview.look_on(built, table, context)
-        compare.offer_on(built, duel, context)
-        workshop.offer_on(fetched, workbench, context)
-        workshop.fill_on(catalogue.board.build, workbench, context)
-        loras.wear_on(catalogue.board.wear, studio.loras, studio.lora_accordion, tabs, context)
+                machine = engines.build_tab(context, page, tab, chip)
+        for component in (*photos.unseen, *machine.unseen):
+            component.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
+        _connect_history(context, pictures, studio, tabs)
+        portrait.offer_on([*machine.built, *machine.fetched], studio, context)
+        photo_settings.offer_on(machine.built, photos.settings, context)
+        engines.connect(machine, context)
+        loras.apply_on(machine.models.board.wear, studio.loras, studio.lora_accordion, tabs, context)
     return page
 
 
-def _photos(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[single.View, batch.View]:
-    """One photo or many: two ways in, one set of settings, and beside them what has become of it."""
-    t = context.i18n
-    with gr.Row(elem_classes="columns", elem_id="photo-columns"):
-        with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-            with gr.Tabs(elem_id="photo-tabs"):
-                with gr.Tab(t("restore_one"), id="one") as one:
-                    entrance = single.entrance(context)
-                with gr.Tab(t("restore_many"), id="many") as many:
-                    several = batch.entrance(context)
-            controls = photo_settings.build(context)
-        with gr.Column(scale=6, min_width=320) as stage:
-            photos = single.build(context, page, entrance, controls)
-        with gr.Column(scale=6, min_width=320, visible=False) as board:
-            listed = batch.build(context, page, several, controls)
-    photo_settings.listen(controls, context, page, tab)
-    for chosen, shown in ((one, stage), (many, board)):
-        views = {side: gr.update(visible=side is shown) for side in (stage, board)}
-        chosen.select(lambda views=views: views, None, [stage, board], show_progress="hidden")
-    return photos, listed
-
-
-def _connect_history(context: PanelContext, made: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
+def _connect_history(context: PanelContext, pictures: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
     """A picture of the history can be taken up again, or developed, where portraits are drawn."""
     do, s = portrait.Handlers(studio, context), studio
 
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:
-        job_id = str(event._data["job"])
+        job_id = str(event_data(event)["job"])
         order = context.queue.job(job_id).request
         *_, last = context.queue.follow(job_id)
         if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button
@@ -106,17 +76,16 @@ def _connect_history(context: PanelContext, made: history.View, studio: portrait
         return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
 
     filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
-    made.grid.reuse(reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo], show_progress="hidden")
-    made.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
-    portrait.develop_on(made.grid.develop, studio, context)
+    pictures.grid.reuse(reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo], show_progress="hidden")
+    pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], show_progress="hidden")
+    portrait.develop_on(pictures.grid.develop, studio, context)
 
 
-def header_html() -> str:
-    zh, en = words("zh"), words("en")
-    return (
-        f'<header class="banner"><h1>{zh("title")}</h1><p class="tagline"><span lang="zh">{zh("tagline")}</span>'
-        f'<span lang="en">{en("tagline")}</span></p><p class="credit">{CREDIT}</p></header>'
-    )
+def header_html() -> Markup:
+    return Markup(
+        '<header class="banner"><h1>{title}</h1><p class="tagline"><span lang="zh">{zh}</span>'
+        '<span lang="en">{en}</span></p><p class="credit">{credit}</p></header>'
+    ).format(title=TITLE, zh=words("zh")("tagline"), en=words("en")("tagline"), credit=CREDIT)
 
 
 def theme() -> gr.themes.Base:
@@ -159,7 +128,7 @@ def theme() -> gr.themes.Base:
 
 
 def looks() -> dict[str, Any]:
-    """What mount_gradio_app takes besides the page itself."""
+    """Return what mount_gradio_app takes besides the page itself."""
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "upload.js", "handshake.js"))
     icon = '<link rel="icon" href="/favicon.ico">'
     return {

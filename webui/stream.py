@@ -1,18 +1,19 @@
 """
 Events -> what a page shows: pure functions, no Gradio, no queue.
 
-A `JobView` is what has become of one job so far; `advance` takes it one event further; `scene_html` draws it. Gradio's
-HTML component patches the page in place, so a changed <img src> swaps the picture without a flash. Everything that came
-from outside is escaped.
+A `JobView` is what has become of one job so far; `advance` takes it one event further; `job_html` draws it. Gradio's
+HTML component patches the page in place, so a changed <img src> swaps the picture without a flash. HTML is Markup: it
+escapes every text that is put into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Literal
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from engines.errors import Fact
 from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Final, Note, Preview, Progress
@@ -21,6 +22,7 @@ from webui.i18n import Words
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
 LOG_LINES = 200  # of a build; older ones leave
+NO_MARKS = Markup()
 MINUTES_FROM_S = 120.0  # from here on, seconds would feign a precision that a guess does not have
 
 
@@ -158,60 +160,67 @@ def untouched(faces: tuple[FaceReport, ...]) -> bool:
 # ---- drawing
 
 
-def job_html(scene: JobView, say: Words) -> str:
-    return (
-        f'<figure class="stage is-{scene.state}" style="--ratio:{scene.ratio:.4f}">'
-        f"{_frame(scene, say)}{_strip(scene)}<figcaption>{status_html(scene, say)}"
-        f"{face_report.list_html(scene.faces, say)}{_facts(scene, say)}{_way_out(scene, say)}</figcaption></figure>"
+def job_html(scene: JobView, say: Words) -> Markup:
+    return Markup(
+        '<figure class="stage is-{state}" style="--ratio:{ratio:.4f}">'
+        "{frame}{strip}<figcaption>{status}{faces}{facts}{way_out}</figcaption></figure>"
+    ).format(
+        state=scene.state,
+        ratio=scene.ratio,
+        frame=_frame(scene, say),
+        strip=_strip(scene),
+        status=status_html(scene, say),
+        faces=face_report.list_html(scene.faces, say),
+        facts=_facts(scene, say),
+        way_out=_way_out(scene, say),
     )
 
 
-def _frame(scene: JobView, say: Words) -> str:
+def _frame(scene: JobView, say: Words) -> Markup:
     tile = scene.current
     if tile is None and scene.before:
-        return f'<div class="frame">{image_html(scene.before, say("restore_before"))}</div>'
+        return Markup('<div class="frame">{}</div>').format(image_html(scene.before, say("restore_before")))
     if tile is None:
         hint = say(scene.status) if scene.state == "idle" else ""
-        return f'<div class="frame is-empty"><p>{escape(hint)}</p></div>'
+        return Markup('<div class="frame is-empty"><p>{}</p></div>').format(hint)
     if scene.before:
         was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
         return compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
     badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
     if not tile.finished:
         badge += " · " + say("stage_step", step=tile.step)
-    return (
-        f'<div class="frame">{image_html(tile.image, scene.caption[:200])}'
-        f'<span class="badge is-{tile.shown_by}">{escape(badge)}</span></div>'
+    return Markup('<div class="frame">{image}<span class="badge is-{decoder}">{badge}</span></div>').format(
+        image=image_html(tile.image, scene.caption[:200]), decoder=tile.shown_by, badge=badge
     )
 
 
 def address(name: str) -> str:
-    """Where a picture is served, fit for an attribute: a name may be in any script."""
+    """Return where a picture is served: a name may be in any script."""
     return f"/outputs/{quote(name)}"
 
 
-def image_html(name: str, alt: str, kind: str = "") -> str:
-    return f'<img src="{address(name)}" alt="{escape(alt)}" class="{kind}">'
+def image_html(name: str, alt: str, kind: str = "") -> Markup:
+    return Markup('<img src="{}" alt="{}" class="{}">').format(address(name), alt, kind)
 
 
-def _strip(scene: JobView) -> str:
+def _strip(scene: JobView) -> Markup:
     if len(scene.tiles) < 2:
-        return ""
-    buttons = "".join(
-        f'<button type="button" data-show="{escape(tile.image)}" aria-label="{k}">{image_html(tile.image, "")}</button>'
-        for k, tile in enumerate(scene.tiles, start=1)
+        return Markup()
+    button = Markup('<button type="button" data-show="{name}" aria-label="{number}">{image}</button>')
+    buttons = Markup().join(
+        button.format(name=tile.image, number=number, image=image_html(tile.image, ""))
+        for number, tile in enumerate(scene.tiles, start=1)
     )
-    return f'<div class="strip">{buttons}</div>'
+    return Markup('<div class="strip">{}</div>').format(buttons)
 
 
-def status_html(scene: JobView, say: Words) -> str:
+def status_html(scene: JobView, say: Words) -> Markup:
     if scene.state == "idle":
-        return ""
-    percent = round(100 * scene.fraction)
-    bar = ""
-    if scene.state == "running":
-        bar = f'<progress max="100" value="{percent}"></progress>'
-    return f'<p class="status" role="status">{escape(status_text(scene, say))}</p>{bar}'
+        return Markup()
+    line = Markup('<p class="status" role="status">{}</p>').format(status_text(scene, say))
+    if scene.state != "running":
+        return line
+    return line + Markup('<progress max="100" value="{}"></progress>').format(round(100 * scene.fraction))
 
 
 def status_text(scene: JobView, say: Words) -> str:
@@ -248,10 +257,10 @@ def _failure(scene: JobView, say: Words) -> str:
     return f"{line} {say('stage_kept_pictures', **scene.facts)}" if scene.facts.get("count") else line
 
 
-def _facts(scene: JobView, say: Words) -> str:
+def _facts(scene: JobView, say: Words) -> Markup:
     tile = scene.current
     if tile is None:
-        return ""
+        return Markup()
     chips = []
     if tile.tiny_s is not None:
         chips.append(f"{say('stage_tiny')} · {say('stage_after', seconds=_s(tile.tiny_s))}")
@@ -261,37 +270,51 @@ def _facts(scene: JobView, say: Words) -> str:
         chips.append(say("stage_seed", seed=scene.seed))
     if scene.reason:
         chips.append(say("stage_engine", reason=say.phrase(scene.reason)))
-    spans = "".join(f"<span>{escape(chip)}</span>" for chip in chips)
-    return f'<p class="chips">{spans}</p>' + (actions_html(tile, say) if tile.finished else "")
+    spans = Markup().join(Markup("<span>{}</span>").format(chip) for chip in chips)
+    return Markup('<p class="chips">{}</p>').format(spans) + (actions_html(tile, say) if tile.finished else "")
 
 
-def _way_out(scene: JobView, say: Words) -> str:
-    """What can be done with a photo in which no face was found."""
+def _way_out(scene: JobView, say: Words) -> Markup:
+    """Return what can be done with a photo in which no face was found."""
     if scene.state != "failed" or scene.code != "no_face":
-        return ""
-    return f'<p class="actions"><button type="button" data-anyway>{escape(say("restore_anyway"))}</button></p>'
+        return Markup()
+    button = Markup('<p class="actions"><button type="button" data-anyway>{}</button></p>')
+    return button.format(say("restore_anyway"))
 
 
-def actions_html(tile: Tile, say: Words) -> str:
-    name, where = escape(tile.image), address(tile.image)
-    develop = f'<button type="button" data-develop="{name}">{escape(say("stage_develop"))}</button>'
-    return (
-        f'<p class="actions"><a href="{where}" download="{name}">{escape(say("stage_download"))}</a>'
-        f'<a href="{where}" target="_blank" rel="noopener">{escape(say("stage_open"))}</a>'
-        f"{develop if tile.shown_by == 'tiny' else ''}</p>"
+def actions_html(tile: Tile, say: Words) -> Markup:
+    develop = Markup('<button type="button" data-develop="{}">{}</button>').format(tile.image, say("stage_develop"))
+    return Markup(
+        '<p class="actions"><a href="{address}" download="{name}">{download}</a>'
+        '<a href="{address}" target="_blank" rel="noopener">{open}</a>{develop}</p>'
+    ).format(
+        address=address(tile.image),
+        name=tile.image,
+        download=say("stage_download"),
+        open=say("stage_open"),
+        develop=develop if tile.shown_by == "tiny" else "",
     )
 
 
-def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str, marks: str = "", kind: str = "") -> str:
+def compare_html(
+    left: tuple[str, str], right: tuple[str, str], hint: str, marks: Markup = NO_MARKS, kind: str = ""
+) -> Markup:
     """
-    Two pictures, each with its label, under one range control, which mouse, finger and keyboard can move
-    (assets/page.js). `marks`: HTML that lies on them; their places fit if the box is as large as its pictures ("fits").
+    Lay two pictures, each with its label, under one range control, which mouse, finger and keyboard can move
+    (assets/page.js). `marks` lie on them; their places fit if the box is as large as its pictures ("fits").
     """
-    was, now = escape(left[1]), escape(right[1])
-    return (
-        f'<div class="compare {kind}" style="--at:50%">{image_html(*left)}{image_html(*right, "after")}{marks}'
-        f'<span class="tag">{was}</span><span class="tag after">{now}</span>'
-        f'<input type="range" min="0" max="100" value="50" aria-label="{escape(hint)}"></div>'
+    return Markup(
+        '<div class="compare {kind}" style="--at:50%">{first}{second}{marks}'
+        '<span class="tag">{was}</span><span class="tag after">{now}</span>'
+        '<input type="range" min="0" max="100" value="50" aria-label="{hint}"></div>'
+    ).format(
+        kind=kind,
+        first=image_html(*left),
+        second=image_html(*right, "after"),
+        marks=marks,
+        was=left[1],
+        now=right[1],
+        hint=hint,
     )
 
 

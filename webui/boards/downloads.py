@@ -1,14 +1,15 @@
 """
 The models of the catalogue as a page shows them: what each is, whether this machine can run it, how its download goes,
-and what to do next. A download is a job like others, so this knows the queue and the words; no Gradio. Everything that
-came from outside is escaped.
+and what to do next. A download is a job like others, so this knows the queue and the words; no Gradio. HTML is Markup,
+which escapes every text that is put into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 from engines.jobs import ENDED, Job, JobQueue, State
 from engines.messages import Event, Failed, Fetch, Progress
@@ -59,28 +60,34 @@ def outline(downloads: Sequence[Download]) -> str:
 # ---- drawing
 
 
-def board_html(status: Status, downloads: Sequence[Download], say: Words) -> str:
+def board_html(status: Status, downloads: Sequence[Download], say: Words) -> Markup:
     of_model = {download.model: download for download in downloads}  # of one model, the last
-    cards = "".join(_card(model, of_model, say) for model in status.models)
-    note = f'<p class="note">{escape(say("models_note"))}</p>'
-    return f'{_strays(status.strays, say)}{note}<div class="models">{cards}</div>'
+    return Markup('{strays}<p class="note">{note}</p><div class="models">{cards}</div>').format(
+        strays=_strays(status.strays, say),
+        note=say("models_note"),
+        cards=Markup().join(_card(model, of_model.get(model.id), say) for model in status.models),
+    )
 
 
-def _strays(names: Sequence[str], say: Words) -> str:
+def _strays(names: Sequence[str], say: Words) -> Markup:
     if not names:
-        return ""
-    return f'<p class="hurdle">{escape(say("models_strays", names=", ".join(names)))}</p>'
+        return Markup()
+    return Markup('<p class="hurdle">{}</p>').format(say("models_strays", names=", ".join(names)))
 
 
-def _card(model: ModelStatus, of_model: Mapping[str, Download], say: Words) -> str:
-    download = of_model.get(model.id)
-    title = model.title.get(say.language, model.id)
-    limited = "" if model.commercial else ' class="is-limited"'
-    chips = f"<span>{escape(_size(model))}</span><span{limited}>{escape(model.licence)}</span>"
-    terms = f'<p class="note">{escape(model.terms.get(say.language, ""))}</p>'
-    now = _busy(download, say) if download and download.busy else _here(model, say) if model.here else ""
-    head = f'<h4>{escape(title)}</h4><p class="chips">{chips}</p>{terms}'
-    return f"<article>{head}{now or _away(model, download, say)}</article>"
+def _card(model: ModelStatus, download: Download | None, say: Words) -> Markup:
+    now = _busy(download, say) if download and download.busy else _here(model, say) if model.here else None
+    return Markup(
+        '<article><h4>{title}</h4><p class="chips"><span>{size}</span><span{limited}>{licence}</span></p>'
+        '<p class="note">{terms}</p>{now}</article>'
+    ).format(
+        title=model.title.get(say.language, model.id),
+        size=_size(model),
+        limited="" if model.commercial else Markup(' class="is-limited"'),
+        licence=model.licence,
+        terms=model.terms.get(say.language, ""),
+        now=now or _away(model, download, say),
+    )
 
 
 def _size(model: ModelStatus) -> str:
@@ -88,15 +95,20 @@ def _size(model: ModelStatus) -> str:
     return f"≈ {size}" if model.approximate else size
 
 
-def _busy(download: Download, say: Words) -> str:
+def _busy(download: Download, say: Words) -> Markup:
     p = download.latest
     value, total = (p.step, p.total) if isinstance(p, Progress) and p.stage == "fetch" else (0, 1)
-    waiting = say("stage_cancelling") if download.stopping else say("portrait_cancel")
-    off = " disabled" if download.stopping else ""
-    return (
-        f'<div class="stage is-running"><p class="status" role="status">{escape(status_text(download, say))}</p>'
-        f'<progress max="{total}" value="{value}"></progress><p class="actions">'
-        f'<button type="button" data-stop="{download.job_id}"{off}>{escape(waiting)}</button></p></div>'
+    return Markup(
+        '<div class="stage is-running"><p class="status" role="status">{text}</p>'
+        '<progress max="{total}" value="{value}"></progress><p class="actions">'
+        '<button type="button" data-stop="{job}"{off}>{label}</button></p></div>'
+    ).format(
+        text=status_text(download, say),
+        total=total,
+        value=value,
+        job=download.job_id,
+        off=" disabled" if download.stopping else "",
+        label=say("stage_cancelling") if download.stopping else say("portrait_cancel"),
     )
 
 
@@ -115,28 +127,29 @@ def _amount(p: Progress) -> str:
     return f"{p.step / 1000:.2f} / {p.total / 1000:.2f} GB" if p.total >= 1000 else f"{p.step} / {p.total} MB"
 
 
-def _here(model: ModelStatus, say: Words) -> str:
-    """What to do next, in one press; a small decoder is taken by itself."""
-    line = f'<p class="now is-here">{escape(say("models_here"))}</p>'
+def _here(model: ModelStatus, say: Words) -> Markup:
+    """Offer what to do next, in one press; a small decoder is taken by itself."""
+    line = Markup('<p class="now is-here">{}</p>').format(say("models_here"))
     if model.becomes not in NEXT:
-        return f'{line}<p class="note">{escape(say("models_taken"))}</p>'
+        return line + Markup('<p class="note">{}</p>').format(say("models_taken"))
+    button = Markup('<p class="actions"><button type="button" data-{step}="{model}">{label}</button></p>')
     step = NEXT[model.becomes]
-    words = escape(say(f"models_{step}"))
-    button = f'<button type="button" data-{step}="{escape(model.id)}">{words}</button>'
-    return f'{line}<p class="actions">{button}</p>'
+    return line + button.format(step=step, model=model.id, label=say(f"models_{step}"))
 
 
-def _away(model: ModelStatus, download: Download | None, say: Words) -> str:
+def _away(model: ModelStatus, download: Download | None, say: Words) -> Markup:
     failed = download.latest if download and isinstance(download.latest, Failed) else None
-    line = f'<p class="now is-lost" role="status">{escape(_why(failed, say))}</p>' if failed else ""
+    line = Markup('<p class="now is-lost" role="status">{}</p>').format(_why(failed, say)) if failed else Markup()
     if not model.fits:
-        return f'{line}<p class="now">{escape(say("models_too_large", why=say.phrase(model.why)))}</p>'
-    buttons = "".join(
-        f'<button type="button" data-fetch="{escape(model.id)}" data-mirror="{escape(mirror)}">'
-        f"{escape(say('models_get' if k == 0 else 'models_get_from', hub=HUBS.get(mirror, mirror)))}</button>"
+        return line + Markup('<p class="now">{}</p>').format(say("models_too_large", why=say.phrase(model.why)))
+    button = Markup('<button type="button" data-fetch="{}" data-mirror="{}">{}</button>')
+    buttons = Markup().join(
+        button.format(
+            model.id, mirror, say("models_get" if k == 0 else "models_get_from", hub=HUBS.get(mirror, mirror))
+        )
         for k, mirror in enumerate(model.mirrors)
     )
-    return f'{line}<p class="actions">{buttons}</p>'
+    return line + Markup('<p class="actions">{}</p>').format(buttons)
 
 
 def _why(failed: Failed, say: Words) -> str:

@@ -1,6 +1,6 @@
 """
 Many photos restored with one press: what has become of each, as a list that a page shows. Every photo is a job of its
-own, so this knows the queue and the words; no Gradio. Everything that came from outside is escaped.
+own, so this knows the queue and the words; no Gradio. HTML is Markup, which escapes every text that is put into it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
+
+from markupsafe import Markup
 
 from engines.errors import Fact
 from engines.jobs import ENDED, Job, JobQueue, State
@@ -88,23 +89,23 @@ def left_s(items: Sequence[Item]) -> float | None:
 # ---- drawing
 
 
-def board_html(items: Sequence[Item], say: Words) -> str:
+def board_html(items: Sequence[Item], say: Words) -> Markup:
     if not items:
-        return f'<div class="stage is-idle"><div class="frame is-empty"><p>{escape(_idle(say))}</p></div></div>'
-    rows = "".join(_row(number, item, say) for number, item in enumerate(items, start=1))
-    state = "running" if busy(items) else "done"
-    return f'<div class="stage is-{state}">{_head(items, say)}<ol class="photos">{rows}</ol></div>'
+        idle = Markup('<div class="stage is-idle"><div class="frame is-empty"><p>{}</p></div></div>')
+        return idle.format(say("batch_empty", limit=LIMIT))
+    return Markup('<div class="stage is-{state}">{head}<ol class="photos">{rows}</ol></div>').format(
+        state="running" if busy(items) else "done",
+        head=_head(items, say),
+        rows=Markup().join(_row(number, item, say) for number, item in enumerate(items, start=1)),
+    )
 
 
-def _idle(say: Words) -> str:
-    return say("batch_empty", limit=LIMIT)
-
-
-def _head(items: Sequence[Item], say: Words) -> str:
+def _head(items: Sequence[Item], say: Words) -> Markup:
     ended = sum(item.state in ENDED for item in items)
-    bar = f'<progress max="{len(items)}" value="{ended}"></progress>' if busy(items) else ""
-    line = f'<p class="status" role="status">{escape(status_text(items, say))}</p>{bar}'
-    return f'{line}<p class="actions">{_for_all(items, say)}</p>'
+    bar = Markup('<progress max="{}" value="{}"></progress>').format(len(items), ended)
+    return Markup('<p class="status" role="status">{text}</p>{bar}<p class="actions">{actions}</p>').format(
+        text=status_text(items, say), bar=bar if busy(items) else "", actions=_for_all(items, say)
+    )
 
 
 def status_text(items: Sequence[Item], say: Words) -> str:
@@ -119,34 +120,41 @@ def status_text(items: Sequence[Item], say: Words) -> str:
     return say("batch_done", count=count["done"])
 
 
-def _for_all(items: Sequence[Item], say: Words) -> str:
-    """What can be done with all that is finished, and with all that failed."""
+def _for_all(items: Sequence[Item], say: Words) -> Markup:
+    """Return what can be done with all that is finished, and with all that failed."""
     done, lost = [item.job_id for item in items if item.result], sum(item.lost for item in items)
-    archive = f'<a href="/batch.zip?jobs={"-".join(done)}" download>{escape(say("batch_zip", count=len(done)))}</a>'
-    again = f'<button type="button" data-again="">{escape(say("batch_retry_all", count=lost))}</button>'
-    return (archive if done else "") + (again if lost else "")
+    archive = Markup('<a href="/batch.zip?jobs={}" download>{}</a>').format(
+        "-".join(done), say("batch_zip", count=len(done))
+    )
+    again = Markup('<button type="button" data-again="">{}</button>').format(say("batch_retry_all", count=lost))
+    return (archive if done else Markup()) + (again if lost else Markup())
 
 
-def _row(number: int, item: Item, say: Words) -> str:
-    name = item.name or say("batch_unnamed", number=number)
-    return (
-        f'<li class="is-{item.state}">{_thumbnail(item)}<div><p class="name">{escape(name)}</p>'
-        f'<p class="note">{escape(row_text(item, say))}</p></div><p class="actions">{_actions(item, say)}</p></li>'
+def _row(number: int, item: Item, say: Words) -> Markup:
+    return Markup(
+        '<li class="is-{state}">{thumbnail}<div><p class="name">{name}</p><p class="note">{note}</p></div>'
+        '<p class="actions">{actions}</p></li>'
+    ).format(
+        state=item.state,
+        thumbnail=_thumbnail(item),
+        name=item.name or say("batch_unnamed", number=number),
+        note=row_text(item, say),
+        actions=_actions(item, say),
     )
 
 
-def _thumbnail(item: Item) -> str:
+def _thumbnail(item: Item) -> Markup:
     shown = item.before or item.result
     if not shown:
-        return '<span class="thumb"></span>'
-    image = f'<img class="thumb" src="{address(shown)}" alt="" loading="lazy">'
+        return Markup('<span class="thumb"></span>')
+    image = Markup('<img class="thumb" src="{}" alt="" loading="lazy">').format(address(shown))
     if not item.result:
         return image
-    return f'<a href="{address(item.result)}" target="_blank" rel="noopener">{image}</a>'
+    return Markup('<a href="{}" target="_blank" rel="noopener">{}</a>').format(address(item.result), image)
 
 
 def row_text(item: Item, say: Words) -> str:
-    """What became of one photo, or why not."""
+    """Say what became of one photo, or why nothing did."""
     if item.state == "failed":
         return "❌ " + say.error(item.code, item.facts)
     if item.state == "done":
@@ -161,13 +169,13 @@ def _done(item: Item, say: Words) -> str:
     return f"{face_report.summary(item.faces, say)} · {took}" if item.faces else took
 
 
-def _actions(item: Item, say: Words) -> str:
+def _actions(item: Item, say: Words) -> Markup:
     if item.result:
-        name = escape(item.result)
-        return f'<a href="{address(item.result)}" download="{name}">{escape(say("stage_download"))}</a>'
+        link = Markup('<a href="{}" download="{}">{}</a>')
+        return link.format(address(item.result), item.result, say("stage_download"))
     if not item.lost:
-        return ""
-    again = f'<button type="button" data-again="{item.job_id}">{escape(say("batch_retry"))}</button>'
-    if item.code != "no_face":
-        return again
-    return f'<button type="button" data-again="{item.job_id}" data-whole>{escape(say("restore_anyway"))}</button>'
+        return Markup()
+    if item.code == "no_face":
+        whole = Markup('<button type="button" data-again="{}" data-whole>{}</button>')
+        return whole.format(item.job_id, say("restore_anyway"))
+    return Markup('<button type="button" data-again="{}">{}</button>').format(item.job_id, say("batch_retry"))

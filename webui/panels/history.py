@@ -1,19 +1,19 @@
-"""The panel of what has been made: the latest pictures, and how to make them again."""
+"""The panel of the latest pictures, and how to make them again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from itertools import islice
 from pathlib import Path
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import Tile, actions_html, address
-from webui.widgets.panel_context import PanelContext
+from webui.widgets.panel_context import PanelContext, words_of
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
 REUSE = """element.addEventListener('click', (event) => {
@@ -34,9 +34,9 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     gr.Markdown(context.i18n("history_title"), elem_classes="label")
     grid = gr.HTML(elem_id="history", js_on_load=REUSE)
 
-    def refresh(request: gr.Request) -> str:
-        made = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
-        return grid_html(list(islice(made, SHOWN)), spoken(request.headers.get("accept-language")))
+    def refresh(request: gr.Request) -> Markup:
+        shown = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
+        return grid_html(list(islice(shown, SHOWN)), words_of(request))
 
     tab.select(refresh, None, [grid], show_progress="hidden")
     return View(grid, tab)
@@ -47,10 +47,10 @@ def _shows_something(job: Finished, folder: Path) -> bool:
     return bool(job.final.images) and (folder / job.final.images[0]).is_file()
 
 
-def grid_html(jobs: list[Finished], say: Words) -> str:
+def grid_html(jobs: list[Finished], say: Words) -> Markup:
     if not jobs:
-        return f'<p class="note">{escape(say("history_empty"))}</p>'
-    return '<div class="history">' + "".join(_card(finished, say) for finished in jobs) + "</div>"
+        return Markup('<p class="note">{}</p>').format(say("history_empty"))
+    return Markup('<div class="history">{}</div>').format(Markup().join(_card(finished, say) for finished in jobs))
 
 
 def _words(request: Request, say: Words) -> str:
@@ -61,21 +61,20 @@ def _words(request: Request, say: Words) -> str:
     return say("history_developed")
 
 
-def _card(finished: Finished, say: Words) -> str:
+def _card(finished: Finished, say: Words) -> Markup:
     request, final = finished.job.request, finished.final
     words = _words(request, say)
-    pictures = "".join(
-        f'<a href="{address(name)}" target="_blank" rel="noopener">'
-        f'<img src="{address(name)}" alt="{escape(words[:200])}" loading="lazy"></a>'
-        for name in final.images
+    picture = Markup(
+        '<a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{words}" loading="lazy"></a>'
     )
-    again = ""
-    if isinstance(request, Generate):
-        again = f'<button type="button" data-reuse="{finished.job.id}">{escape(say("history_reuse"))}</button>'
-    tile = Tile(final.images[0], final.decoder, finished=True)
-    facts = f"{final.engine} · {say('stage_after', seconds=f'{final.seconds:.1f}')}"
-    return (
-        f'<article><div class="pictures">{pictures}</div><p class="words">{escape(words)}</p>'
-        f'<p class="chips"><span>{escape(facts)}</span></p>'
-        f'{actions_html(tile, say)}<p class="actions">{again}</p></article>'
+    again = Markup('<button type="button" data-reuse="{}">{}</button>').format(finished.job.id, say("history_reuse"))
+    return Markup(
+        '<article><div class="pictures">{pictures}</div><p class="words">{words}</p>'
+        '<p class="chips"><span>{facts}</span></p>{actions}<p class="actions">{again}</p></article>'
+    ).format(
+        pictures=Markup().join(picture.format(address=address(name), words=words[:200]) for name in final.images),
+        words=words,
+        facts=f"{final.engine} · {say('stage_after', seconds=f'{final.seconds:.1f}')}",
+        actions=actions_html(Tile(final.images[0], final.decoder, finished=True), say),
+        again=again if isinstance(request, Generate) else "",
     )

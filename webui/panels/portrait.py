@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 import presets
 from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
 from engines.messages.status import BundleStatus
 from webui.follow import follow, resume
-from webui.i18n import Words, spoken
+from webui.gradio_patches import event_data
+from webui.i18n import Words
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
 from webui.widgets import init_image, loras
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, cancel_pressed, parsed
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    PanelContext,
+    Updates,
+    cancel_button,
+    cancel_pressed,
+    parsed,
+    words_of,
+)
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
@@ -68,13 +78,13 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
             with gr.Accordion(context.i18n("portrait_more"), open=False):
                 parts |= _more_controls(context)
             with gr.Accordion(context.i18n("loras_title"), open=False, elem_id="wardrobe") as lora_accordion:
-                worn = loras.build(context, "loras_choose", "loras_choose_hint", "loras")
+                chooser = loras.build(context, "loras_choose", "loras_choose_hint", "loras")
         with gr.Column(scale=6, min_width=320):
             stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
     view = View(
         **parts,
         lora_accordion=lora_accordion,
-        loras=worn,
+        loras=chooser,
         stage=stage,
         job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
@@ -129,7 +139,7 @@ def _more_controls(context: PanelContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -152,14 +162,14 @@ class Handlers:
     def generate(
         self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
         bundle: str, backend: str, preset: str, preview: PreviewMode, photo: Upload | None, strength: float,
-        request: gr.Request, *worn: Any,
+        request: gr.Request, *lora_values: Any,
     ) -> Iterator[Updates]:  # fmt: skip
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         width, height = (None, None) if size == AS_PHOTO else map(int, size.split("×"))
         values = {
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
-            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(worn),
+            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(lora_values),
             **init_image.fields(photo, strength, self.context, say),
         }  # fmt: skip
         order = parsed(Generate, values, say)
@@ -168,14 +178,14 @@ class Handlers:
         yield from self.watch(order, scene, say)
 
     def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         scene = JobView(task="develop", state="running", status="stage_load")
-        order = parsed(Develop, {"image": event._data["name"], "backend": backend}, say)
+        order = parsed(Develop, {"image": event_data(event)["name"], "backend": backend}, say)
         yield from self.watch(order, scene, say)
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: job_html(JobView(), say)}
         for scene in resume(self.context.queue, job_id, JobView()):
             yield self.show(scene, say)
@@ -184,8 +194,8 @@ class Handlers:
         return cancel_pressed(self.context, job_id)
 
     def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-        language = spoken(request.headers.get("accept-language")).language
-        preset = next(preset for preset in presets.load() if preset.name == event._data["name"])
+        language = words_of(request).language
+        preset = next(preset for preset in presets.load() if preset.name == event_data(event)["name"])
         target = self.bundle(bundle)
         wording = preset.wording(target.dialect)
         width, height = presets.nearest_size(preset.width, preset.height, target.sizes)
@@ -211,14 +221,14 @@ class Handlers:
 
     def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
         """A photo came in: a bundle of several shapes draws the one that fits. It went: as before."""
-        bundle, say = self.bundle(name), spoken(request.headers.get("accept-language"))
+        bundle, say = self.bundle(name), words_of(request)
         names, shapes = sizes(bundle), {width / height for width, height in bundle.sizes}
         if photo is not None and len(shapes) > 1:
             return gr.update(choices=[(say("portrait_size_photo"), AS_PHOTO), *names], value=AS_PHOTO)
         return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
 
     def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
-        return self.context.offer_backends(target, spoken(request.headers.get("accept-language")))
+        return self.context.offer_backends(target, words_of(request))
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
@@ -228,24 +238,24 @@ class Handlers:
 
     def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
         """The settings of a picture, to draw it again. What is no longer here is said."""
-        v, say, bundles = self.view, spoken(request.headers.get("accept-language")), self.context.bundles("portrait")
+        v, say, bundles = self.view, words_of(request), self.context.bundles("portrait")
         target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
-        worn = [] if self.obstacle(target.name) else loras.here(r.loras, self.context)
-        lost = [lora.name for lora in r.loras if lora not in worn] + [r.bundle] * (target.name != r.bundle)
-        if lost:
-            gr.Warning(escape(say("history_gone", names=", ".join(lost))))
+        active = [] if self.no_loras_reason(target.name) else loras.here(r.loras, self.context)
+        gone = [lora.name for lora in r.loras if lora not in active] + [r.bundle] * (target.name != r.bundle)
+        if gone:
+            gr.Warning(Markup.escape(say("history_gone", names=", ".join(gone))))
         suited = zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)
         return {
-            v.lora_accordion: gr.update(open=True) if worn else gr.skip(),
+            v.lora_accordion: gr.update(open=True) if active else gr.skip(),
             v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
             v.bundle: self.context.offer_bundles("portrait", target), v.backend: self._backends(target, request),
             v.start.photo: None,
             **dict(suited),
-            **dict(zip(v.loras.rows, loras.put_on([asdict(lora) for lora in worn], self.context), strict=True)),
+            **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
         }  # fmt: skip
 
-    def obstacle(self, name: str | None) -> str:
-        """Why this bundle wears no LoRA."""
+    def no_loras_reason(self, name: str | None) -> str:
+        """Return why this bundle takes no LoRA, as a key of the locales; or nothing."""
         target = self.context.find("portrait", name or "")
         if target is None or not target.takes_loras:
             return "loras_compiled"
@@ -273,11 +283,11 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     develop_on(v.stage.develop, v, do.context)
     offer_on([page.load, tab.select, drawn.then], v, do.context)
-    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.obstacle, do.context)
+    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)
 
 
 def develop_on(event: Any, v: View, context: PanelContext) -> None:
-    """Develop the kept picture that the event names, here on the stage."""
+    """Develop the picture that the event names, here on the stage."""
     event(Handlers(v, context).develop, [v.backend], _shown(v), **LONG)
 
 
@@ -286,7 +296,7 @@ def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     do = Handlers(v, context)
     for event in events:
         event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **QUICK)
-    loras.offer_on(events, v.loras, v.bundle, do.obstacle, context)
+    loras.offer_on(events, v.loras, v.bundle, do.no_loras_reason, context)
 
 
 def _shown(v: View) -> list[Any]:
@@ -302,12 +312,12 @@ def sizes(bundle: BundleStatus) -> list[str]:
     return [f"{width}×{height}" for width, height in bundle.sizes]
 
 
-def cards_html() -> str:
-    """Both languages at once; the style sheet shows the one the page is in."""
-    cards = "".join(
-        f'<button type="button" data-preset="{escape(p.name)}" aria-pressed="false">'
-        f'<img src="/thumbnails/{escape(p.name)}.webp" alt="" loading="lazy" width="128" height="128">'
-        f'<span lang="zh">{escape(p.title["zh"])}</span><span lang="en">{escape(p.title["en"])}</span></button>'
-        for p in presets.load()
+def cards_html() -> Markup:
+    """Return the cards in both languages at once; the style sheet shows the one the page is in."""
+    card = Markup(
+        '<button type="button" data-preset="{name}" aria-pressed="false">'
+        '<img src="/thumbnails/{name}.webp" alt="" loading="lazy" width="128" height="128">'
+        '<span lang="zh">{zh}</span><span lang="en">{en}</span></button>'
     )
-    return f'<div class="cards" role="group">{cards}</div>'
+    cards = (card.format(name=preset.name, **preset.title) for preset in presets.load())
+    return Markup('<div class="cards" role="group">{}</div>').format(Markup().join(cards))

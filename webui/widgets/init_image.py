@@ -7,16 +7,14 @@ Knows components and the request's two fields; what the worker makes of them is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from webui import uploads
+from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words
 from webui.uploads import Upload
-from webui.widgets.panel_context import QUICK, PanelContext, kept
+from webui.widgets.panel_context import QUICK, PanelContext, store_photo
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def build(context: PanelContext) -> StartPhoto:
             label=t("start_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
             sources=["upload", "clipboard"], height=180, buttons=[], elem_id="start-photo",
         )  # fmt: skip
-        photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
+        take_uploads_only(photo)
         label, hint = t("start_strength"), t("start_strength_hint")
         strength = gr.Slider(0.05, 1, 0.6, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength")
     photo.change(shown, [photo], [strength], **QUICK)
@@ -49,5 +47,5 @@ def shown(photo: Upload | None) -> Any:
 
 
 def fields(photo: Upload | None, strength: float, context: PanelContext, say: Words) -> dict[str, Any]:
-    """Of a Generate."""
-    return {} if photo is None else {"start": kept(context, photo, say), "strength": strength}
+    """Return the fields of a Generate that the photo fills."""
+    return {} if photo is None else {"start": store_photo(context, photo, say), "strength": strength}

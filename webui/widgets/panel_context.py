@@ -6,11 +6,11 @@ other; page.py connects them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.errors import StudioError
 from engines.jobs import JobQueue
@@ -18,7 +18,7 @@ from engines.messages import parse
 from engines.messages.status import BundleKind, BundleStatus, Choice, ModelStatus, Status
 from engines.settings import Settings
 from webui import uploads
-from webui.i18n import Words
+from webui.i18n import Words, spoken
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
 
 @dataclass(frozen=True)
 class PanelContext:
-    """What every panel is given: the queue, the settings, the words."""
+    """The queue, the settings and the words: every panel is given them."""
 
     queue: JobQueue
     settings: Settings
@@ -55,7 +55,7 @@ class PanelContext:
         return next((bundle for bundle in bundles if bundle.name == name), bundles[0] if bundles else None)
 
     def model(self, name: object) -> ModelStatus | None:
-        """Of the catalogue."""
+        """Return the model of the catalogue that has this name. None: there is no such model."""
         return next((model for model in self.status.models if model.id == name), None)
 
     def torch_is_here(self) -> bool:
@@ -82,6 +82,11 @@ class PanelContext:
         return gr.update(choices=names, value=chosen.name, visible=len(names) > 1) if chosen else gr.skip()
 
 
+def words_of(request: gr.Request) -> Words:
+    """Return the words of the language that the browser likes best."""
+    return spoken(request.headers.get("accept-language"))
+
+
 def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:
     label = say(f"backend_{name}") if name in GROUPS else name
     choice = measured(bundle, name) if bundle else None
@@ -89,7 +94,7 @@ def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:
 
 
 def measured(bundle: BundleStatus, backend: str) -> Choice | None:
-    """What a backend comes to: of a group the fastest that passed its proof here. None: nothing was measured yet."""
+    """Return how a backend does: of a group, the fastest that passed its proof here. None: nothing was measured yet."""
     accepted = [choice for choice in bundle.choices if choice.state == "accepted" and choice.finish_s]
     wanted = bundle.engine if backend == "auto" else backend
     return min((c for c in accepted if wanted in (c.engine, c.group)), key=lambda c: c.finish_s, default=None)
@@ -104,7 +109,7 @@ def times(choice: Choice, say: Words) -> str:
 
 
 def fine_s(seconds: float) -> str:
-    """Seconds as precisely as one cares: what takes a moment is told in hundredths."""
+    """Seconds as precisely as one cares: what takes a moment is given in hundredths."""
     return f"{seconds:.{3 if seconds < 0.01 else 2 if seconds < 10 else 0}f}"
 
 
@@ -116,8 +121,8 @@ def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
         raise complaint(exc, say) from exc
 
 
-def kept(context: PanelContext, photo: Upload, say: Words) -> str:
-    """Where a photo lies that came through the page, for a worker to read when it comes to it."""
+def store_photo(context: PanelContext, photo: Upload, say: Words) -> str:
+    """Store a photo that came through the page, and return where it lies, for a worker to read when it comes to it."""
     try:
         with Path(photo.path).open("rb") as source:
             return str(uploads.keep(source, context.settings.uploads))
@@ -126,8 +131,12 @@ def kept(context: PanelContext, photo: Upload, say: Words) -> str:
 
 
 def complaint(exc: StudioError, say: Words) -> gr.Error:
-    """What Gradio shows in a corner of the page."""
-    return gr.Error(escape(say.error(exc.code, exc.facts)), print_exception=False)
+    return refusal(say.error(exc.code, exc.facts))
+
+
+def refusal(text: str) -> gr.Error:
+    """Return what Gradio shows in a corner of the page, where it would take text for HTML."""
+    return gr.Error(Markup.escape(text), print_exception=False)
 
 
 def scroll_to(elem_id: str) -> str:

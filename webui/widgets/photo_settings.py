@@ -15,8 +15,7 @@ import gradio as gr
 
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
-from webui.i18n import spoken
-from webui.widgets.panel_context import QUICK, PanelContext
+from webui.widgets.panel_context import QUICK, PanelContext, words_of
 
 TOO_STRONG = 80
 FACES = ("all", "center")
@@ -63,7 +62,7 @@ class Controls:
 
 
 def build(context: PanelContext) -> Controls:
-    """What most photos need is in sight; the rest waits behind lids."""
+    """Build the controls. What most photos need is in sight; the rest waits in closed accordions."""
     t = context.i18n
     gr.Markdown(t("restore_settings"), elem_classes="label")
     parts = _essentials(context)
@@ -128,20 +127,20 @@ def _slider(context: PanelContext, name: str, neutral: int = 0) -> gr.Slider:
 
 
 def fields(values: Sequence[Any]) -> dict[str, Any]:
-    """Of Enhance, but for the photo itself. Unchecked: whoever sends them may send anything."""
+    """Return the fields of Enhance, but for the photo itself. Unchecked: whoever sends them may send anything."""
     named = dict(zip(NAMES, values, strict=False))
     only_center = named.pop("faces", FACES[0]) == "center"
     return {**named, "only_center_face": only_center}
 
 
-def sound(kept: object, context: PanelContext) -> dict[str, Any]:
-    """Of what a browser remembers, the values that can still be chosen: it may be old, or somebody's joke."""
+def sound(memory: object, context: PanelContext) -> dict[str, Any]:
+    """Return what can still be chosen of what a browser remembers: it may be old, or somebody's joke."""
     offered: dict[str, Sequence[Any]] = {
         "faces": FACES,
         "bundle": [bundle.name for bundle in context.bundles("restorer")],
         "backend": context.backends(),
     }
-    remembered = kept if isinstance(kept, dict) else {}
+    remembered = memory if isinstance(memory, dict) else {}
     chosen = {name: remembered[name] for name in offered if remembered.get(name) in offered[name]}
     for name in set(NAMES) & set(remembered) - set(offered):
         with suppress(StudioError):
@@ -150,28 +149,28 @@ def sound(kept: object, context: PanelContext) -> dict[str, Any]:
 
 
 def adopted(advice: Advice) -> list[Any]:
-    """What becomes of each control when the advice is taken."""
+    """Return the updates of the controls when the advice is taken."""
     return [advice.settings.get(name, gr.skip()) for name in NAMES]
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     context: PanelContext
 
-    def recall(self, kept: Any) -> list[Any]:
+    def recall(self, memory: Any) -> list[Any]:
         """On load: the settings of the last time."""
-        known = sound(kept, self.context)
-        return [known.get(name, gr.skip()) for name in NAMES]
+        settings = sound(memory, self.context)
+        return [settings.get(name, gr.skip()) for name in NAMES]
 
     def change_bundle(self, name: str, request: gr.Request) -> Any:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         return self.context.offer_backends(self.context.find("restorer", name), say)
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Bundles that were built and times that were measured since the page was loaded."""
-        say, target = spoken(request.headers.get("accept-language")), self.context.find("restorer", name)
+        say, target = words_of(request), self.context.find("restorer", name)
         return [self.context.offer_bundles("restorer", target), self.context.offer_backends(target, say)]
 
 

@@ -16,7 +16,7 @@ from tests.support.announced import SOURCES
 from tests.support.fake_workers import BUILD, FakeWorkshop
 from tests.support.http import WARDROBE, Session, succeeded, tree
 from webui.i18n import words
-from webui.panels.engines.build import hurdle_html, log_html
+from webui.panels.engines.build import log_html, reason_html
 from webui.stream import LOG_LINES
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def test_without_pytorch_the_panel_says_why_and_what_to_do(bench: Rig, language:
     assert go["interactive"] is False and hurdle["visible"] is True
     assert tree(hurdle["value"]).text == [say("build_cannot", reason=say.phrase(why))]
     assert "./run.sh setup" in hurdle["value"] and "torch" in hurdle["value"]
-    assert "<b>" not in hurdle_html("<b>", say)
+    assert "<b>" not in reason_html("<b>", say)
 
 
 def test_the_log_is_words_and_stays_short() -> None:

@@ -193,7 +193,7 @@ REASONS: Sequence[tuple[FaceReport, str]] = (
 
 @pytest.mark.parametrize(("face", "chinese"), REASONS)
 def test_what_became_of_a_face_is_told_in_chinese(face: FaceReport, chinese: str) -> None:
-    assert face_report.told(face, ZH) == chinese
+    assert face_report.face_text(face, ZH) == chinese
 
 
 def test_marks_lie_where_faces_are_and_never_beside_the_picture() -> None:
@@ -264,7 +264,7 @@ def test_the_result_says_what_became_of_each_face(rig: Rig) -> None:
     reports = rig.queue.finished(1)[0].final.faces
     assert len(reports) == 2
     for number, face in enumerate(reports, start=1):
-        assert face_report.told(face, ZH) in shown
+        assert face_report.face_text(face, ZH) in shown
         assert f">{number}</span>" in shown
     assert "compare fits" in shown
 

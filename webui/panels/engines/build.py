@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any, get_args
 
 import gradio as gr
+from markupsafe import Markup
 
 import presets
 from engines.messages import BUNDLE_NAME, Build, Recipe
 from engines.messages.status import Status
 from webui.follow import follow, resume
-from webui.i18n import Words, spoken
+from webui.gradio_patches import event_data
+from webui.i18n import Words
 from webui.stream import JobView, status_html
 from webui.widgets import loras
 from webui.widgets.panel_context import (
@@ -27,7 +28,9 @@ from webui.widgets.panel_context import (
     cancel_button,
     cancel_pressed,
     parsed,
+    refusal,
     scroll_to,
+    words_of,
 )
 
 START = JobView(task="build", status="build_idle")
@@ -43,7 +46,7 @@ class View:
     loras: loras.View
     go: gr.Button
     cancel: gr.Button
-    hurdle: gr.HTML
+    reason: gr.HTML
     stage: gr.HTML
     log: gr.HTML
     job: gr.BrowserState
@@ -72,19 +75,19 @@ def _controls(context: PanelContext) -> dict[str, Any]:
     recipe = gr.Radio(recipes, value="edge-int8", label=t("build_recipe"), elem_id="build-recipe")
     name = gr.Textbox(label=t("build_name"), info=t("build_name_hint"), max_length=40, elem_id="build-name")
     calibration = gr.Textbox(label=t("build_calibration"), info=t("build_calibration_hint"), max_length=200)
-    worn = loras.build(context, "build_loras", "build_loras_hint", "build-loras")
-    hurdle = gr.HTML(visible=False)
+    chooser = loras.build(context, "build_loras", "build_loras_hint", "build-loras")
+    reason = gr.HTML(visible=False)
     go = gr.Button(t("build_go"), variant="primary", size="lg", interactive=not status.can_build, elem_id="build")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="build-cancel")
     return {
-        "source": source, "recipe": recipe, "name": name, "calibration": calibration, "loras": worn, "hurdle": hurdle,
-        "go": go, "cancel": cancel,
+        "source": source, "recipe": recipe, "name": name, "calibration": calibration, "loras": chooser, "go": go,
+        "cancel": cancel, "reason": reason,
     }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -99,16 +102,16 @@ class Handlers:
         }
 
     def make(
-        self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *worn: Any
+        self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *lora_values: Any
     ) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         kind, _, origin = (source or "").partition(":")
         if (kind, origin) not in self.context.status.sources:
-            raise gr.Error(say("build_no_source"), print_exception=False)
+            raise refusal(say("build_no_source"))
         values = {
             "makes": kind, "source": origin, "recipe": recipe, "name": self._free(name, say),
             "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
-            "loras": loras.fields(worn),
+            "loras": loras.fields(lora_values),
         }  # fmt: skip
         job_id = self.context.queue.submit(parsed(Build, values, say))
         yield {self.view.job: job_id, **self.show(JobView(task="build", state="running", status="stage_prepare"), say)}
@@ -116,28 +119,28 @@ class Handlers:
             yield self.show(now, say)
 
     def _free(self, name: str, say: Words) -> str:
-        """What is there must not be lost by a word typed twice."""
+        """Return the name, if no bundle has it: none must be lost by a word typed twice."""
         name = (name or "").strip()
         if any(bundle.name == name for bundle in self.context.status.bundles):
-            raise gr.Error(escape(say("build_taken", name=name)), print_exception=False)
+            raise refusal(say("build_taken", name=name))
         if not BUNDLE_NAME.fullmatch(name):
-            raise gr.Error(escape(say("build_bad_name", name=name[:60])), print_exception=False)
+            raise refusal(say("build_bad_name", name=name[:60]))
         return name
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
-        """On load: what this browser's last build has come to; one that goes on is not left behind a closed lid."""
-        say = spoken(request.headers.get("accept-language"))
+        """On load: what this browser's last build has come to; one that goes on is not left in a closed accordion."""
+        say = words_of(request)
         yield {self.view.stage: stage_html(START, say)}
         for scene in resume(self.context.queue, job_id, START):
-            lid = {self.view.frame: gr.update(open=True)} if scene.state == "running" else {}
-            yield {**lid, **self.show(scene, say)}
+            opened = {self.view.frame: gr.update(open=True)} if scene.state == "running" else {}
+            yield {**opened, **self.show(scene, say)}
 
     def stop(self, job_id: str) -> Any:
         return cancel_pressed(self.context, job_id)
 
     def offer(self, chosen: str | None, request: gr.Request) -> list[Any]:
-        """What can be built from now, and whether it can."""
-        say, status = spoken(request.headers.get("accept-language")), self.context.status
+        """Bring up to date what can be built from, and whether it can."""
+        say, status = words_of(request), self.context.status
         sources = source_choices(status, say)
         values = [value for _, value in sources]
         # What is chosen is left alone: the person may have chosen something else while this was on its way.
@@ -145,51 +148,52 @@ class Handlers:
         return [
             gr.update(choices=sources, **first),
             gr.update(interactive=not status.can_build),
-            gr.update(value=hurdle_html(status.can_build, say), visible=bool(status.can_build)),
+            gr.update(value=reason_html(status.can_build, say), visible=bool(status.can_build)),
         ]
 
 
-def stage_html(scene: JobView, say: Words) -> str:
-    line = status_html(scene, say) if scene.state != "idle" else f'<p class="note">{escape(say(scene.status))}</p>'
-    return f'<div class="stage is-{scene.state}">{line}</div>'
+def stage_html(scene: JobView, say: Words) -> Markup:
+    idle = Markup('<p class="note">{}</p>').format(say(scene.status)) if scene.state == "idle" else Markup()
+    return Markup('<div class="stage is-{}">{}</div>').format(scene.state, idle or status_html(scene, say))
 
 
-def log_html(lines: tuple[str, ...], say: Words) -> str:
-    """The style sheet turns the box upside down, so that it stays at its newest line while nobody scrolls."""
+def log_html(lines: tuple[str, ...], say: Words) -> Markup:
+    """Return the log. The style sheet turns it upside down, so that it stays at its end while nobody scrolls."""
     if not lines:
-        return ""
-    text = escape("\n".join(lines))
-    return f'<div class="log" role="log" tabindex="0" aria-label="{escape(say("build_log"))}"><pre>{text}</pre></div>'
+        return Markup()
+    box = Markup('<div class="log" role="log" tabindex="0" aria-label="{}"><pre>{}</pre></div>')
+    return box.format(say("build_log"), "\n".join(lines))
 
 
-def hurdle_html(reason: str, say: Words) -> str:
-    return f'<p class="hurdle">{escape(say("build_cannot", reason=say.phrase(reason)))}</p>'
+def reason_html(reason: str, say: Words) -> Markup:
+    """Say why nothing can be built here."""
+    return Markup('<p class="hurdle">{}</p>').format(say("build_cannot", reason=say.phrase(reason)))
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> list[Any]:
     shown = [v.stage, v.log, v.go, v.cancel, v.job, v.frame]
     order = [v.source, v.recipe, v.name, v.calibration, *v.loras.values]
-    made = gr.on([v.go.click, v.name.submit], do.make, order, shown, **LONG)
+    built = gr.on([v.go.click, v.name.submit], do.make, order, shown, **LONG)
     back = page.load(do.come_back, [v.job], shown, **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
-    offer_on([page.load, tab.select, made.then], v, do.context)
-    loras.offer_on([v.source.change], v.loras, v.source, obstacle, do.context)
-    return [made.then, back.then]
+    offer_on([page.load, tab.select, built.then], v, do.context)
+    loras.offer_on([v.source.change], v.loras, v.source, no_loras_reason, do.context)
+    return [built.then, back.then]
 
 
 def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(v, context).offer, [v.source], [v.source, v.go, v.hurdle], **QUICK)
-    loras.offer_on(events, v.loras, v.source, obstacle, context)
+        event(Handlers(v, context).offer, [v.source], [v.source, v.go, v.reason], **QUICK)
+    loras.offer_on(events, v.loras, v.source, no_loras_reason, context)
 
 
 def fill_on(event: Any, v: View, context: PanelContext) -> None:
     """Open the form with the model that the event names as its source, if it can be built from."""
 
     def fill(asked: gr.EventData, request: gr.Request) -> list[Any]:
-        model = context.model(asked._data["model"])
-        sources = source_choices(context.status, spoken(request.headers.get("accept-language")))
+        model = context.model(event_data(asked)["model"])
+        sources = source_choices(context.status, words_of(request))
         source = f"{model.becomes}:{model.file}" if model else ""
         if model is None or source not in [value for _, value in sources]:
             return [gr.skip()] * 3
@@ -202,6 +206,6 @@ def source_choices(status: Status, say: Words) -> list[tuple[str, str]]:
     return [(f"{name} · {say(f'build_{kind}')}", f"{kind}:{name}") for kind, name in status.sources]
 
 
-def obstacle(source: str | None) -> str:
-    """Why nothing is merged into what is made of this source."""
+def no_loras_reason(source: str | None) -> str:
+    """Return why nothing is merged into what is built from this source, as a key of the locales; or nothing."""
     return "" if (source or "").startswith("portrait:") else "loras_portraits_only"

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.errors import NotFoundError, OptionError, PromptError
 from engines.messages import MAX_SEED, Generate
 from engines.messages.status import BundleStatus
 from webui.follow import resume
-from webui.i18n import Words, spoken
+from webui.i18n import Words
 from webui.stream import JobView, compare_html, image_html, status_html
 from webui.widgets.panel_context import (
     LONG,
@@ -29,6 +29,7 @@ from webui.widgets.panel_context import (
     complaint,
     fine_s,
     parsed,
+    words_of,
 )
 
 AUTO = "auto"
@@ -80,7 +81,7 @@ def _controls(context: PanelContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -96,7 +97,7 @@ class Handlers:
     def compare(
         self, prompt: str, seed: int | None, bundle: str, a: str, b: str, request: gr.Request
     ) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         values = {"prompt": prompt, "seed": seed, "bundle": bundle}
         orders = [parsed(Generate, {**values, "backend": backend}, say) for backend in (a, b)]
         if orders[0].seed < 0:  # would be drawn by lot, twice
@@ -109,7 +110,7 @@ class Handlers:
 
     def come_back(self, jobs: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last comparison has come to."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: stage_html([], say)}
         yield from self._watch(jobs, say)
 
@@ -123,12 +124,12 @@ class Handlers:
                 yield self.show(sides, say)
 
     def _orders(self, jobs: str) -> dict[str, Generate]:
-        """What a browser remembers, if that is two portraits."""
+        """Return the jobs that a browser remembers, if they are two portraits."""
         try:
-            found = {job_id: self.context.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
+            requests = {job_id: self.context.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
         except NotFoundError:
             return {}
-        portraits = {job_id: request for job_id, request in found.items() if isinstance(request, Generate)}
+        portraits = {job_id: request for job_id, request in requests.items() if isinstance(request, Generate)}
         return portraits if len(portraits) == len(SIDES) else {}
 
     def stop(self, jobs: str) -> Any:
@@ -137,11 +138,11 @@ class Handlers:
 
     def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
         """The bundles that are here now, and the engines that can run the chosen one."""
-        say, bundle = spoken(request.headers.get("accept-language")), self.context.find("portrait", name)
+        say, bundle = words_of(request), self.context.find("portrait", name)
         return [self.context.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
 
     def change_bundle(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         return self._engines(self.context.find("portrait", name), a, b, say)
 
     def _engines(self, bundle: BundleStatus | None, a: str, b: str, say: Words) -> list[Any]:
@@ -161,38 +162,49 @@ def side_title(k: int, backend: str, say: Words) -> str:
     return f"{SIDES[k]} · {say('backend_auto') if backend == AUTO else backend}"
 
 
-def stage_html(sides: list[tuple[str, JobView]], say: Words) -> str:
-    """`sides`: a title and what has become of its job, for both; empty before anything was asked."""
-    columns = "".join(_side(title, scene, say) for title, scene in sides)
+def stage_html(sides: list[tuple[str, JobView]], say: Words) -> Markup:
+    """Draw both `sides`, each a title and what has become of its job; they are empty before anything was asked."""
     busy = any(scene.state == "running" for _, scene in sides)
     state = "running" if busy else "done" if sides else "idle"
     drawn = sides and all(scene.state == "done" for _, scene in sides)
-    told = f'<p class="note">{escape(say("compare_loading"))}</p>' if drawn else ""
-    return f'<div class="stage is-{state}">{_pictures(sides, say)}<div class="sides">{columns}</div>{told}</div>'
+    note = Markup('<p class="note">{}</p>').format(say("compare_loading"))
+    return Markup('<div class="stage is-{state}">{pictures}<div class="sides">{columns}</div>{note}</div>').format(
+        state=state,
+        pictures=_pictures(sides, say),
+        columns=Markup().join(_side(title, scene, say) for title, scene in sides),
+        note=note if drawn else "",
+    )
 
 
-def _pictures(sides: list[tuple[str, JobView]], say: Words) -> str:
-    """The slider as soon as there are two; until then the one that is there."""
+def _pictures(sides: list[tuple[str, JobView]], say: Words) -> Markup:
+    """Draw the slider as soon as there are two; until then the one that is there."""
     shown = [(scene.current.image, title) for title, scene in sides if scene.current]
     if len(shown) == len(SIDES):
         return compare_html(shown[0], shown[1], say("compare_drag"))
-    inside = image_html(*shown[0]) if shown else "" if sides else f"<p>{escape(say('compare_idle'))}</p>"
-    return f'<div class="frame{"" if shown else " is-empty"}">{inside}</div>'
+    if shown:
+        return Markup('<div class="frame">{}</div>').format(image_html(*shown[0]))
+    idle = Markup("<p>{}</p>").format(say("compare_idle"))
+    return Markup('<div class="frame is-empty">{}</div>').format("" if sides else idle)
 
 
-def _side(title: str, scene: JobView, say: Words) -> str:
-    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _took(scene, say))
-    told = f"<dl>{facts}</dl>" if scene.state == "done" else status_html(scene, say)
-    why = f'<p class="note">{escape(say.phrase(scene.reason))}</p>' if scene.reason else ""
-    return f'<section class="is-{scene.state}"><h4>{escape(title)}</h4>{told}{why}</section>'
+def _side(title: str, scene: JobView, say: Words) -> Markup:
+    facts = (Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*fact) for fact in _took(scene, say))
+    times = Markup("<dl>{}</dl>").format(Markup().join(facts))
+    why = Markup('<p class="note">{}</p>').format(say.phrase(scene.reason))
+    return Markup('<section class="is-{state}"><h4>{title}</h4>{status}{why}</section>').format(
+        state=scene.state,
+        title=title,
+        status=times if scene.state == "done" else status_html(scene, say),
+        why=why if scene.reason else "",
+    )
 
 
 def _took(scene: JobView, say: Words) -> list[tuple[str, str]]:
-    """Until the first picture of any decoder, and until the end of the job."""
+    """Name the times until the first picture of any decoder, and until the end of the job."""
     tile = scene.current
     looks = [seconds for seconds in (tile.tiny_s, tile.vae_s) if seconds is not None] if tile else []
-    known = [("compare_look", min(looks, default=None)), ("compare_finish", scene.seconds)]
-    return [(say(key), say("stage_after", seconds=fine_s(value))) for key, value in known if value is not None]
+    times = [("compare_look", min(looks, default=None)), ("compare_finish", scene.seconds)]
+    return [(say(key), say("stage_after", seconds=fine_s(value))) for key, value in times if value is not None]
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:

@@ -14,8 +14,9 @@ from engines.errors import NotFoundError
 from engines.messages import Fetch
 from webui.boards import downloads
 from webui.boards.downloads import Download
-from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed
+from webui.gradio_patches import event_data
+from webui.i18n import Words
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed, words_of
 
 LOOK_S = 1.0
 BOARD = """element.addEventListener('click', (event) => {
@@ -34,7 +35,7 @@ class View:
     frame: gr.Accordion
     board: gr.HTML
     jobs: gr.BrowserState  # names of downloads
-    seen: gr.State  # which there are, and how each is
+    outline: gr.State  # which there are, and how each is
     timer: gr.Timer
 
 
@@ -46,58 +47,58 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, li
     timer = gr.Timer(LOOK_S, active=False, render=False)
     view = View(frame, board, jobs, gr.State(""), timer)
     _listen(view, Handlers(view, context), page, tab)
-    return view, [view.seen.change]
+    return view, [view.outline.change]
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
 
-    def show(self, found: list[Download], say: Words) -> Updates:
+    def show(self, shown: list[Download], say: Words) -> Updates:
         return {
-            self.view.board: downloads.board_html(self.context.status, found, say),
-            self.view.seen: downloads.outline(found),
-            self.view.timer: gr.Timer(active=downloads.busy(found)),
+            self.view.board: downloads.board_html(self.context.status, shown, say),
+            self.view.outline: downloads.outline(shown),
+            self.view.timer: gr.Timer(active=downloads.busy(shown)),
         }
 
     def fetch(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """One download of a model at a time; of several models one waits for the other."""
-        say, asked = spoken(request.headers.get("accept-language")), event._data
+        say, asked = words_of(request), event_data(event)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
         if order.model not in {model.id for model in self.context.status.models}:
             raise complaint(NotFoundError("model", order.model), say)
-        known = downloads.read(self.context.queue, jobs)
-        names = [download.job_id for download in known if download.model != order.model or download.busy]
-        if not any(download.busy and download.model == order.model for download in known):
+        earlier = downloads.read(self.context.queue, jobs)
+        names = [download.job_id for download in earlier if download.model != order.model or download.busy]
+        if not any(download.busy and download.model == order.model for download in earlier):
             names.append(self.context.queue.submit(order))
         return {self.view.jobs: names, **self.show(downloads.read(self.context.queue, names), say)}
 
     def stop(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """A running one hears of it at its next event: say at once that the press was heard."""
-        for download in downloads.read(self.context.queue, [event._data["job"]]):
+        for download in downloads.read(self.context.queue, [event_data(event)["job"]]):
             self.context.queue.cancel(download.job_id)
-        found = [
-            replace(download, stopping=download.job_id == event._data["job"])
+        shown = [
+            replace(download, stopping=download.job_id == event_data(event)["job"])
             for download in downloads.read(self.context.queue, jobs)
         ]
-        return self.show(found, spoken(request.headers.get("accept-language")))
+        return self.show(shown, words_of(request))
 
     def watch(self, jobs: Any, request: gr.Request) -> Updates:
-        found = downloads.read(self.context.queue, jobs)
-        return self.show(found, spoken(request.headers.get("accept-language")))
+        shown = downloads.read(self.context.queue, jobs)
+        return self.show(shown, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
-        """On load: how this browser's downloads are; one that goes on is not left behind a closed lid."""
+        """On load: how this browser's downloads are; one that goes on is not left in a closed accordion."""
         updates = self.watch(jobs, request)
         goes_on = downloads.busy(downloads.read(self.context.queue, jobs))
         return {**updates, self.view.frame: gr.update(open=True)} if goes_on else updates
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
-    shown = [v.board, v.seen, v.timer]
+    shown = [v.board, v.outline, v.timer]
     v.board.fetch(do.fetch, [v.jobs], [v.jobs, *shown], **QUICK)
     v.board.stop(do.stop, [v.jobs], shown, **QUICK)
     gr.on([v.timer.tick, tab.select], do.watch, [v.jobs], shown, **QUICK)
@@ -107,4 +108,4 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
 def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
     for event in events:
-        event(Handlers(v, context).watch, [v.jobs], [v.board, v.seen, v.timer], **QUICK)
+        event(Handlers(v, context).watch, [v.jobs], [v.board, v.outline, v.timer], **QUICK)

@@ -5,17 +5,18 @@ was measured to take on this machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from typing import Any
 
 import gradio as gr
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
-from webui.i18n import Words, spoken
-from webui.widgets.panel_context import QUICK, PanelContext, fine_s
+from webui.i18n import Words
+from webui.widgets.panel_context import QUICK, PanelContext, fine_s, words_of
 
 LOADING_S = 2.0  # how often to look again
 PROVING_S, RARELY_S, SLOWER = 5.0, 60.0, 1.2  # the same while proofs go on: ever more rarely, as some never come
@@ -47,7 +48,7 @@ def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
 
     def look(every_s: float, request: gr.Request) -> list[object]:
-        say, status = spoken(request.headers.get("accept-language")), context.status
+        say, status = words_of(request), context.status
         return [status_html(status, say), chip_html(status, say), next_look(status, every_s)]
 
     for event in events:
@@ -62,7 +63,7 @@ def next_look(status: Status, every_s: float) -> gr.Timer:
     return gr.Timer(min(RARELY_S, max(PROVING_S, SLOWER * every_s)), active=proving)
 
 
-def chip_html(status: Status, say: Words) -> str:
+def chip_html(status: Status, say: Words) -> Markup:
     """What became of the engines that do not serve stands in the panel: the chip is short."""
     if status.state == "loading":
         text = say("engines_loading")
@@ -71,70 +72,89 @@ def chip_html(status: Status, say: Words) -> str:
     else:
         serving = next((bundle for bundle in status.bundles if bundle.kind == "portrait"), None)
         text = say.phrase(serving.reason).partition(" (")[0] if serving else ""
-    return f'<span class="engine-chip is-{status.state}">{escape(text)}</span>'
+    return Markup('<span class="engine-chip is-{}">{}</span>').format(status.state, text)
 
 
-def status_html(status: Status, say: Words) -> str:
-    engines = "".join(_engine_row(engine, say) for engine in status.engines)
-    bundles = "".join(_bundle_card(bundle, say) for bundle in status.bundles)
-    heads = "".join(f"<th>{escape(say(f'engines_{key}'))}</th>" for key in ("name", "device", "state"))
-    note = (
-        "" if any(e.name == "torch" and e.ok for e in status.engines) else f"<p>{escape(say('engines_no_torch'))}</p>"
+def status_html(status: Status, say: Words) -> Markup:
+    torch_is_here = any(engine.name == "torch" and engine.ok for engine in status.engines)
+    note = Markup("<p>{}</p>").format(say("engines_no_torch"))
+    return Markup(
+        '<h3>{title}</h3><table class="here"><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>'
+        '<p class="note">{order}</p>{note}<h3>{bundles_title}</h3>{bundles}'
+    ).format(
+        title=say("engines_title"),
+        heads=_each(Markup("<th>{}</th>"), (say(f"engines_{key}") for key in ("name", "device", "state"))),
+        engines=Markup().join(_engine_row(engine, say) for engine in status.engines),
+        order=say("engines_order"),
+        note="" if torch_is_here else note,
+        bundles_title=say("engines_bundles"),
+        bundles=Markup().join(_bundle_card(bundle, say) for bundle in status.bundles),
     )
-    return (
-        f"<h3>{escape(say('engines_title'))}</h3>"
-        f'<table class="here"><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>'
-        f'<p class="note">{escape(say("engines_order"))}</p>{note}<h3>{escape(say("engines_bundles"))}</h3>{bundles}'
-    )
 
 
-def _engine_row(engine: EngineStatus, say: Words) -> str:
+def _each(template: Markup, texts: Iterable[str]) -> Markup:
+    """Fill the template with each of the texts."""
+    return Markup().join(template.format(text) for text in texts)
+
+
+def _engine_row(engine: EngineStatus, say: Words) -> Markup:
     state = f"{say('engines_ready') if engine.ok else say('engines_absent')} · {say.phrase(engine.reason)}"
-    cells = "".join(f"<td>{escape(cell)}</td>" for cell in (engine.name, engine.device or "—", state))
-    return f'<tr class="is-{"ok" if engine.ok else "off"}">{cells}</tr>'
+    cells = _each(Markup("<td>{}</td>"), (engine.name, engine.device or "—", state))
+    return Markup('<tr class="is-{}">{}</tr>').format("ok" if engine.ok else "off", cells)
 
 
 # ---- the card of a bundle
 
 
-def _bundle_card(bundle: BundleStatus, say: Words) -> str:
-    served = say("engines_chosen" if bundle.engine else "engines_none", reason=say.phrase(bundle.reason))
+def _bundle_card(bundle: BundleStatus, say: Words) -> Markup:
     sizes = ", ".join(f"{width}×{height}" for width, height in bundle.sizes)
     facts = [f"{bundle.size_mb:.1f} MB" if bundle.size_mb else "", sizes and say("engines_sizes", sizes=sizes)]
-    chips = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
-    return (
-        f'<article><h4>{_title(bundle, say)}</h4><p class="chips">{chips}</p>'
-        f'<p class="served">{escape(served)}</p>{_choices(bundle, say)}{_words_of_the_maker(bundle, say)}</article>'
+    return Markup(
+        '<article><h4>{title}</h4><p class="chips">{chips}</p><p class="served">{served}</p>{choices}{card}</article>'
+    ).format(
+        title=_title(bundle, say),
+        chips=_each(Markup("<span>{}</span>"), filter(None, facts)),
+        served=say("engines_chosen" if bundle.engine else "engines_none", reason=say.phrase(bundle.reason)),
+        choices=_choices(bundle, say),
+        card=_words_of_the_maker(bundle, say),
     )
 
 
-def _title(bundle: BundleStatus, say: Words) -> str:
-    """With the name, by which it is chosen: what is built from a bundle keeps the bundle's title."""
+def _title(bundle: BundleStatus, say: Words) -> Markup:
+    """Return it with the name, by which it is chosen: what is built from a bundle keeps the bundle's title."""
     title = bundle.title.get(say.language)
-    return f"{escape(title)} <code>{escape(bundle.name)}</code>" if title else escape(bundle.name)
+    return Markup("{} <code>{}</code>").format(title, bundle.name) if title else Markup.escape(bundle.name)
 
 
-def _choices(bundle: BundleStatus, say: Words) -> str:
+def _choices(bundle: BundleStatus, say: Words) -> Markup:
     if not bundle.choices:
-        return ""
+        return Markup()
     keys = ("engine", "precision", "verdict", *FIGURES)
-    heads = "".join(f'<th scope="col">{escape(say(f"engines_{key}"))}</th>' for key in keys)
-    rows = "".join(_choice_row(choice, choice.engine == bundle.engine, say) for choice in bundle.choices)
-    return f'<table class="choices"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return Markup('<table class="choices"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>').format(
+        heads=_each(Markup('<th scope="col">{}</th>'), (say(f"engines_{key}") for key in keys)),
+        rows=Markup().join(_choice_row(choice, choice.engine == bundle.engine, say) for choice in bundle.choices),
+    )
 
 
-def _choice_row(choice: Choice, serves: bool, say: Words) -> str:
-    """A phone shows the row as a small card, in which each figure bears its name (assets/page.css)."""
-    mark = f'<span class="serves">{escape(say("engines_serves"))}</span>' if serves else ""
-    why = f"<small>{escape(say.phrase(choice.reason))}</small>" if choice.reason else ""
-    figures = "".join(
-        f'<td class="figure" data-name="{escape(say(f"engines_{key}"))}">{escape(text)}</td>'
+def _choice_row(choice: Choice, serves: bool, say: Words) -> Markup:
+    """Return a row, which a phone shows as a small card: each figure bears its name there (assets/page.css)."""
+    mark = Markup('<span class="serves">{}</span>').format(say("engines_serves"))
+    why = Markup("<small>{}</small>").format(say.phrase(choice.reason))
+    figures = Markup().join(
+        Markup('<td class="figure" data-name="{}">{}</td>').format(say(f"engines_{key}"), text)
         for key, text in zip(FIGURES, _figures(choice, say), strict=True)
     )
-    return (
-        f'<tr class="is-{choice.state}"><th scope="row">{escape(choice.engine)}{mark}</th>'
-        f"<td>{escape(choice.precision or '—')}</td>"
-        f'<td><span class="verdict">{escape(say(f"engines_{choice.state}"))}</span>{why}</td>{figures}</tr>'
+    return Markup(
+        '<tr class="is-{state}"><th scope="row">{engine}{mark}</th><td>{precision}</td>'
+        '<td><span class="verdict">{verdict}</span>{why}</td>{figures}</tr>'
+    ).format(
+        state=choice.state,
+        engine=choice.engine,
+        mark=mark if serves else "",
+        precision=choice.precision or "—",
+        verdict=say(f"engines_{choice.state}"),
+        why=why if choice.reason else "",
+        figures=figures,
     )
 
 
@@ -153,18 +173,18 @@ def _figures(choice: Choice, say: Words) -> list[str]:
     ]
 
 
-def _words_of_the_maker(bundle: BundleStatus, say: Words) -> str:
+def _words_of_the_maker(bundle: BundleStatus, say: Words) -> Markup:
     if not bundle.card:
-        return ""
-    summary, card = escape(say("engines_card")), f'<div class="card">{card_html(bundle.card)}</div>'
-    return f'<details data-card="{escape(bundle.name)}"><summary>{summary}</summary>{card}</details>'
+        return Markup()
+    details = Markup('<details data-card="{}"><summary>{}</summary><div class="card">{}</div></details>')
+    return details.format(bundle.name, say("engines_card"), card_html(bundle.card))
 
 
 @lru_cache(maxsize=64)
-def card_html(markdown: str) -> str:
+def card_html(markdown: str) -> Markup:
     """
-    A card is a stranger's text: its HTML is shown as text, and it can neither lead away nor fetch anything, because
-    links and pictures are left as they were written.
+    Draw a card, which is a stranger's text: its HTML is shown as text, and it can neither lead away nor fetch anything,
+    because links and pictures are left as they were written.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.disable(["link", "image", "autolink", "reference", "html_block", "html_inline"])
@@ -172,4 +192,4 @@ def card_html(markdown: str) -> str:
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + HEADINGS_BELOW)}"
-    return str(parser.renderer.render(tokens, parser.options, {}))
+    return Markup(parser.renderer.render(tokens, parser.options, {}))  # noqa: S704 (the parser has escaped it)

@@ -1,1 +1,47 @@
-"""The tab that restores photos: one, or many."""
+"""
+The tab that restores photos: one, or many. Two ways in, one set of settings, and beside them what has become of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from webui.panels.restore import batch, single
+from webui.widgets import photo_settings
+from webui.widgets.panel_context import PanelContext
+
+
+@dataclass(frozen=True)
+class View:
+    single: single.View
+    batch: batch.View
+    settings: photo_settings.Controls
+
+    @property
+    def unseen(self) -> list[Any]:
+        """The components that are still to be rendered, outside of the tab."""
+        return [self.single.job, self.settings.memory, self.batch.jobs, self.batch.timer]
+
+
+def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
+    t = context.i18n
+    with gr.Row(elem_classes="columns", elem_id="photo-columns"):
+        with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            with gr.Tabs(elem_id="photo-tabs"):
+                with gr.Tab(t("restore_one"), id="one") as single_tab:
+                    single_entrance = single.entrance(context)
+                with gr.Tab(t("restore_many"), id="many") as batch_tab:
+                    batch_entrance = batch.entrance(context)
+            settings = photo_settings.build(context)
+        with gr.Column(scale=6, min_width=320) as stage:
+            single_view = single.build(context, page, single_entrance, settings)
+        with gr.Column(scale=6, min_width=320, visible=False) as board:
+            batch_view = batch.build(context, page, batch_entrance, settings)
+    photo_settings.listen(settings, context, page, tab)
+    for chosen, shown in ((single_tab, stage), (batch_tab, board)):
+        views = {side: gr.update(visible=side is shown) for side in (stage, board)}
+        chosen.select(lambda views=views: views, None, [stage, board], show_progress="hidden")
+    return View(single_view, batch_view, settings)

@@ -6,7 +6,6 @@ remembers their names, so that a page that comes back finds them all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,21 @@ from engines.messages import Enhance
 from webui import uploads
 from webui.boards import photos
 from webui.boards.photos import LIMIT, Item
-from webui.i18n import Words, spoken
+from webui.gradio_patches import event_data, take_uploads_only
+from webui.i18n import Words
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, cancel_button, complaint, parsed
+from webui.widgets.panel_context import (
+    LONG,
+    QUICK,
+    PanelContext,
+    Updates,
+    cancel_button,
+    complaint,
+    parsed,
+    refusal,
+    words_of,
+)
 
 LOOK_S = 1.0
 KINDS = ["image", ".heic", ".heif"]  # what a browser lets one choose; what is no picture is refused when it is read
@@ -44,7 +54,7 @@ class View(Entrance):
     controls: settings.Controls
     board: gr.HTML
     jobs: gr.BrowserState  # their names, in the order of the photos
-    seen: gr.State  # what the board shows
+    outline: gr.State  # what the board shows
     timer: gr.Timer
 
 
@@ -53,7 +63,7 @@ def entrance(context: PanelContext) -> Entrance:
     files = gr.File(
         label=t("batch_files"), file_count="multiple", file_types=KINDS, height=260, elem_id="batch-files",
     )  # fmt: skip
-    files.preprocess = partial(uploads.received_many, Path(files.GRADIO_CACHE).resolve())
+    take_uploads_only(files)
     go = gr.Button(t("batch_go"), variant="primary", size="lg", elem_id="batch")
     cancel = gr.Button(t("batch_cancel"), variant="stop", size="lg", visible=False, elem_id="batch-cancel")
     return Entrance(files, go, cancel)
@@ -63,14 +73,14 @@ def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: s
     board = gr.HTML(elem_id="batch-board", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-batch-jobs", secret="awportrait", render=False)
     timer = gr.Timer(LOOK_S, active=False, render=False)
-    view = View(**vars(entered), controls=controls, board=board, jobs=jobs, seen=gr.State(""), timer=timer)
+    view = View(**vars(entered), controls=controls, board=board, jobs=jobs, outline=gr.State(""), timer=timer)
     _listen(view, Handlers(view, context), page)
     return view
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -79,45 +89,45 @@ class Handlers:
         busy = photos.busy(items)
         return {
             self.view.board: photos.board_html(items, say),
-            self.view.seen: photos.outline(items),
+            self.view.outline: photos.outline(items),
             self.view.cancel: cancel_button(self.context, busy, "batch_cancel"),
             self.view.timer: gr.Timer(active=busy),
         }
 
     def start(self, files: list[Upload], jobs: Any, request: gr.Request, *values: Any) -> Updates:
         """While an earlier batch goes on, the new photos join it."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         running = photos.read(self.context.queue, jobs)
         running = running if photos.busy(running) else []
         if not files:
-            raise gr.Error(say("batch_none"), print_exception=False)
+            raise refusal(say("batch_none"))
         if len(running) + len(files) > LIMIT:
-            raise gr.Error(say("batch_too_many", limit=LIMIT), print_exception=False)
+            raise refusal(say("batch_too_many", limit=LIMIT))
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
         names = [item.job_id for item in running] + [self.context.queue.submit(order) for order in orders]
         return {self.view.jobs: names, self.view.files: None, **self._now(names, say)}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
-        """What cannot be a photo becomes a job too: it fails by itself, and says why in its own line."""
+        """Store a photo. What cannot be one becomes a job too: it fails by itself, and says why in its own line."""
         try:
             with Path(upload.path).open("rb") as source:
-                kept = str(uploads.keep(source, self.context.settings.uploads))
+                path = str(uploads.keep(source, self.context.settings.uploads))
         except ImageError:
-            kept = upload.path
+            path = upload.path
         except StorageError as exc:
             raise complaint(exc, say) from exc
-        return {"image": kept, "name": upload.name}
+        return {"image": path, "name": upload.name}
 
     def _now(self, jobs: Any, say: Words) -> Updates:
         return self.show(photos.read(self.context.queue, jobs), say)
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
         """The named photo, or every one that failed, once more with the settings of now. Others stay as they are."""
-        say = spoken(request.headers.get("accept-language"))
-        items, wanted = photos.read(self.context.queue, jobs), event._data["job"]
+        say = words_of(request)
+        items, wanted = photos.read(self.context.queue, jobs), event_data(event)["job"]
         fields = settings.fields(values)
-        if event._data["whole"]:
+        if event_data(event)["whole"]:
             fields["whole_picture"] = True
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
         orders = {name: self._anew(name, fields, say) for name in chosen}
@@ -131,16 +141,16 @@ class Handlers:
         photo = {"image": before.image, "name": before.name} if isinstance(before, Enhance) else {}
         return parsed(Enhance, {**fields, **photo}, say)
 
-    def watch(self, jobs: Any, seen: str, request: gr.Request) -> Updates:
+    def watch(self, jobs: Any, outline: str, request: gr.Request) -> Updates:
         """While photos wait: the list, if anything in it has changed."""
         items = photos.read(self.context.queue, jobs)
-        if photos.outline(items) == seen:
-            return {self.view.seen: gr.skip()}
-        return self.show(items, spoken(request.headers.get("accept-language")))
+        if photos.outline(items) == outline:
+            return {self.view.outline: gr.skip()}
+        return self.show(items, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
         """On load: what this browser's last batch has come to."""
-        return self._now(jobs, spoken(request.headers.get("accept-language")))
+        return self._now(jobs, words_of(request))
 
     def stop(self, jobs: Any) -> Any:
         """All that is not finished. What is, stays."""
@@ -151,9 +161,9 @@ class Handlers:
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
-    shown = [v.board, v.seen, v.cancel, v.timer]
+    shown = [v.board, v.outline, v.cancel, v.timer]
     v.go.click(do.start, [v.files, v.jobs, *v.controls.values], [v.jobs, v.files, *shown], **LONG)
     v.board.again(do.again, [v.jobs, *v.controls.values], [v.jobs, *shown], **QUICK)
-    v.timer.tick(do.watch, [v.jobs, v.seen], shown, **QUICK)
+    v.timer.tick(do.watch, [v.jobs, v.outline], shown, **QUICK)
     page.load(do.come_back, [v.jobs], shown, **QUICK)
     v.cancel.click(do.stop, [v.jobs], [v.cancel], **QUICK)

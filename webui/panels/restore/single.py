@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, Failed, Inspect
-from webui import face_report, uploads
+from webui import face_report
 from webui.follow import follow, resume
-from webui.i18n import Words, spoken
+from webui.gradio_patches import take_uploads_only
+from webui.i18n import Words
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
@@ -30,8 +29,10 @@ from webui.widgets.panel_context import (
     cancel_button,
     cancel_pressed,
     complaint,
-    kept,
     parsed,
+    refusal,
+    store_photo,
+    words_of,
 )
 
 START = JobView(task="enhance", status="restore_empty")
@@ -68,7 +69,7 @@ def entrance(context: PanelContext) -> Entrance:
         label=t("restore_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
         sources=["upload", "clipboard"], height=260, buttons=[], elem_id="photo",
     )  # fmt: skip
-    photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
+    take_uploads_only(photo)
     advice = gr.HTML(js_on_load=ADVICE, elem_id="restore-advice")
     go = gr.Button(t("restore_go"), variant="primary", size="lg", elem_id="restore")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="restore-cancel")
@@ -85,7 +86,7 @@ def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: s
 
 @dataclass(frozen=True)
 class Handlers:
-    """What happens. Every method may be called by anybody who can reach the server, with any arguments."""
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
 
     view: View
     context: PanelContext
@@ -99,17 +100,17 @@ class Handlers:
         }
 
     def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield from self._watch(self._order(photo, settings.fields(values), say), say)
 
     def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
         """A look found no face: the photo as a whole, then."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield from self._watch(self._order(photo, {**settings.fields(values), "whole_picture": True}, say), say)
 
     def anyway(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """The same once more, faces or not."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         try:
             order = self.context.queue.job(job_id).request
         except StudioError as exc:
@@ -119,8 +120,8 @@ class Handlers:
 
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
-            raise gr.Error(say("restore_empty"), print_exception=False)
-        return parsed(Enhance, {**fields, "image": kept(self.context, photo, say), "name": photo.name}, say)
+            raise refusal(say("restore_empty"))
+        return parsed(Enhance, {**fields, "image": store_photo(self.context, photo, say), "name": photo.name}, say)
 
     def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
         job_id, scene = self.context.queue.submit(order), JobView(task="enhance", state="running", status="stage_load")
@@ -130,13 +131,13 @@ class Handlers:
 
     def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
         """A photo came in: what would do it good? Whoever looks at an earlier one may stop."""
-        say, v = spoken(request.headers.get("accept-language")), self.view
+        say, v = words_of(request), self.view
         if looked:
             self.context.queue.cancel(looked)
         if photo is None:
             yield {v.advice: "", v.looked: ""}
             return
-        job_id = self.context.queue.submit(parsed(Inspect, {"image": kept(self.context, photo, say)}, say))
+        job_id = self.context.queue.submit(parsed(Inspect, {"image": store_photo(self.context, photo, say)}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
         for event in self.context.queue.follow(job_id):
             match event:
@@ -154,7 +155,7 @@ class Handlers:
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
         """On load: what this browser's last job has come to."""
-        say = spoken(request.headers.get("accept-language"))
+        say = words_of(request)
         yield {self.view.stage: job_html(START, say)}
         for scene in resume(self.context.queue, job_id, START):
             yield self.show(scene, say)
@@ -163,8 +164,8 @@ class Handlers:
         return cancel_pressed(self.context, job_id)
 
 
-def note_html(text: str) -> str:
-    return f'<p class="note" role="status">{escape(text)}</p>'
+def note_html(text: str) -> Markup:
+    return Markup('<p class="note" role="status">{}</p>').format(text)
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
