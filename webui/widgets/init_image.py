@@ -13,6 +13,8 @@ from typing import Any
 
 import gradio as gr
 
+from engines.messages import Generate
+from engines.messages.validation import limits
 from webui import uploads
 from webui.i18n import Words
 from webui.uploads import Upload
@@ -38,7 +40,11 @@ def build(context: PanelContext) -> StartPhoto:
         )  # fmt: skip
         photo.preprocess = partial(uploads.received, Path(photo.GRADIO_CACHE).resolve())
         label, hint = t("start_strength"), t("start_strength_hint")
-        strength = gr.Slider(0.05, 1, 0.6, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength")
+        _, high = limits(Generate, "strength")
+        usual = Generate("").strength
+        strength = gr.Slider(
+            0.05, high, usual, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength"
+        )
     photo.change(shown, [photo], [strength], **QUICK)
     return StartPhoto(photo, strength)
 
