@@ -10,14 +10,14 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from engines.errors import Fact, OptionError, RequestError
 from engines.messages import earlier
 from engines.messages.status import BundleKind, Status
-from engines.messages.validation import allowed, one_of, within, writable
+from engines.messages.validation import check, refusal
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -44,6 +44,8 @@ Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server
 DecoderKind = Literal["tiny", "vae"]
 PreviewKind = Literal["step", "before", "result"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+Percent = Annotated[int, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,14 @@ class Lora:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
-    strength: float = 0.8  # -2..2
+    strength: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.8
 
     def __post_init__(self) -> None:
-        within("loras.strength", self.strength, -2.0, 2.0)
+        check(self)
+
+
+Prompt = Annotated[str, Field(max_length=4000)]
+Loras = Annotated[tuple[Lora, ...], Field(max_length=MOST_LORAS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,72 +70,56 @@ class Generate:
     stored. None means the bundle's own value; sizes are pixels; seed -1 is drawn by lot.
     """
 
-    prompt: str
-    negative: str = ""
+    prompt: Prompt
+    negative: Prompt = ""
     width: int | None = None
     height: int | None = None
-    steps: int | None = None  # 1..50
-    guidance: float | None = None  # 0 = none, as ZImagePipeline counts it
-    seed: int = -1
-    count: int = 1  # 1..8; picture k has seed + k
+    steps: Annotated[int | None, Field(ge=1, le=50)] = None
+    guidance: Annotated[float | None, Field(ge=0.0, le=20.0)] = None  # 0 = none, as ZImagePipeline counts it
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] = -1
+    count: Annotated[int, Field(ge=1, le=8)] = 1  # picture k has seed + k
     bundle: str = "portrait"
     backend: str = "auto"
-    loras: tuple[Lora, ...] = ()
+    loras: Loras = ()
     preset: str = ""
     preview: PreviewMode = "live"
     start: str = ""
-    strength: float = 0.6  # 0..1: how much of the photo is drawn anew; at 1 nothing is left of it
+    strength: Share = 0.6  # how much of the photo is drawn anew; at 1 nothing is left of it
 
     def __post_init__(self) -> None:
-        within("steps", self.steps, 1, 50)
-        within("guidance", self.guidance, 0.0, 20.0)
-        within("seed", self.seed, -1, MAX_SEED)
-        within("count", self.count, 1, 8)
-        within("strength", self.strength, 0.0, 1.0)
-        within("loras", len(self.loras), 0, MOST_LORAS)
-        one_of("preview", self.preview, get_args(PreviewMode))
-        for name, text in (("prompt", self.prompt), ("negative", self.negative)):
-            within(f"{name} length", len(text), 0, 4000)
-            writable(name, text)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Enhance:
     """
     Restore a photo. `image` is the path of a file that a front door has stored, `name` what its owner called it. The
-    faces are restored, and nothing else is touched unless a control says so. Strengths are 0..100.
+    faces are restored, and nothing else is touched unless a control says so.
     """
 
     image: str
-    strength: int = 70  # of the faces' restoration
+    strength: Percent = 70  # of the faces' restoration
     mode: RestoreMode = "natural"
     more_detail: bool = False
-    denoise: int = 0
-    sharpen: int = 0
-    contrast: int = 50  # 50 leaves it
-    brightness: int = 50  # 50 leaves it
-    fading: int = 0
-    scratches: int = 0
+    denoise: Percent = 0
+    sharpen: Percent = 0
+    contrast: Percent = 50  # 50 leaves it
+    brightness: Percent = 50  # 50 leaves it
+    fading: Percent = 0
+    scratches: Percent = 0
     protect_skin: bool = True
     only_center_face: bool = False
     whole_picture: bool = False  # clean all of it, whether there are faces or not
-    min_face_px: int = 24
+    min_face_px: Annotated[int, Field(ge=8, le=1024)] = 24
     format: PhotoFormat = "png"
-    quality: int = 92  # 1..100, of JPEG and WEBP
+    quality: Annotated[int, Field(ge=1, le=100)] = 92  # of JPEG and WEBP
     keep_date: bool = False  # when the photo was taken; nothing else of its metadata is ever kept
-    name: str = ""
+    name: Annotated[str, Field(max_length=255)] = ""
     bundle: str = "restorer"
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("strength", "denoise", "sharpen", "contrast", "brightness", "fading", "scratches"):
-            within(name, getattr(self, name), 0, 100)
-        within("min_face_px", self.min_face_px, 8, 1024)
-        within("quality", self.quality, 1, 100)
-        within("name length", len(self.name), 0, 255)
-        writable("name", self.name)
-        one_of("mode", self.mode, get_args(RestoreMode))
-        one_of("format", self.format, get_args(PhotoFormat))
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +150,13 @@ class Build:
     recipe: Recipe
     name: str
     calibration: str = ""
-    prompts: tuple[str, ...] = ()
-    loras: tuple[Lora, ...] = ()
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=500)] = ()
+    loras: Loras = ()
 
     def __post_init__(self) -> None:
-        one_of("makes", self.makes, get_args(BundleKind))
-        one_of("recipe", self.recipe, get_args(Recipe))
+        check(self)
         if not BUNDLE_NAME.fullmatch(self.name):
             raise OptionError("name", self.name, "a-z 0-9 - _")
-        within("prompts", len(self.prompts), 0, 500)
-        within("prompts length", max(map(len, self.prompts), default=0), 0, 4000)
-        within("loras", len(self.loras), 0, MOST_LORAS)
         if self.loras and self.makes != "portrait":
             raise OptionError("loras", self.loras[0].name, "none with this model")
 
@@ -183,7 +169,7 @@ class Fetch:
     mirror: Mirror = "hf"
 
     def __post_init__(self) -> None:
-        one_of("mirror", self.mirror, get_args(Mirror))
+        check(self)
 
 
 Request = Generate | Enhance | Inspect | Develop | Build | Fetch
@@ -308,10 +294,7 @@ def parse(kind: type[T], values: dict[str, Any]) -> T:
         message: T = _adapter(kind).validate_python(values)
         return message
     except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        given = "" if first["type"] == "missing" else first["input"]  # what is missing has no value
-        raise OptionError(where, given, allowed(first)) from exc
+        raise refusal(kind, exc) from exc
 
 
 @cache

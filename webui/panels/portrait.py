@@ -10,8 +10,9 @@ import gradio as gr
 from markupsafe import Markup
 
 import presets
-from engines.messages import MAX_SEED, Develop, Final, Generate, PreviewMode
+from engines.messages import Develop, Final, Generate, PreviewMode
 from engines.messages.status import BundleStatus
+from engines.messages.validation import limits
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
@@ -104,7 +105,9 @@ def _main_controls(context: PanelContext) -> dict[str, Any]:
     with gr.Row():
         names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
         quality = gr.Radio(names, value="standard", label=t("portrait_quality"), min_width=220, scale=2)
-        count = gr.Slider(1, 8, 1, step=1, label=t("portrait_count"), min_width=140, elem_id="count")
+        count = gr.Slider(
+            *limits(Generate, "count"), OPEN.count, step=1, label=t("portrait_count"), min_width=140, elem_id="count"
+        )
     start = init_image.build(context)
     go = gr.Button(t("portrait_go"), variant="primary", size="lg", elem_id="generate")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="cancel")
@@ -121,11 +124,12 @@ def _more_controls(context: PanelContext) -> dict[str, Any]:
     negative = gr.Textbox("", label=t("portrait_negative"), info=t("portrait_negative_hint"), lines=2)
     bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1, elem_id="bundle")
     size = gr.Dropdown(sizes(first), value=sizes(first)[0], label=t("portrait_size"))
-    steps = gr.Slider(1, 50, first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
+    steps = gr.Slider(*limits(Generate, "steps"), first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
     hint = t(guidance_hint(first))
     guidance = gr.Slider(0, 10, first.guidance, step=0.1, label=t("portrait_guidance"), info=hint, elem_id="guidance")
     label, hint = t("portrait_seed"), t("portrait_seed_hint")
-    seed = gr.Number(-1, precision=0, minimum=-1, maximum=MAX_SEED, label=label, info=hint, elem_id="seed")
+    low, high = limits(Generate, "seed")
+    seed = gr.Number(OPEN.seed, precision=0, minimum=low, maximum=high, label=label, info=hint, elem_id="seed")
     with gr.Row():
         any_seed = gr.Button(t("portrait_seed_random"), size="sm")
         same_seed = gr.Button(t("portrait_seed_last"), size="sm", elem_id="same-seed")

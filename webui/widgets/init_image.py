@@ -11,6 +11,8 @@ from typing import Any
 
 import gradio as gr
 
+from engines.messages import Generate
+from engines.messages.validation import limits
 from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words
 from webui.uploads import Upload
@@ -36,7 +38,11 @@ def build(context: PanelContext) -> StartPhoto:
         )  # fmt: skip
         take_uploads_only(photo)
         label, hint = t("start_strength"), t("start_strength_hint")
-        strength = gr.Slider(0.05, 1, 0.6, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength")
+        _, high = limits(Generate, "strength")
+        usual = Generate("").strength
+        strength = gr.Slider(
+            0.05, high, usual, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength"
+        )
     photo.change(shown, [photo], [strength], **QUICK)
     return StartPhoto(photo, strength)
 

@@ -15,11 +15,12 @@ import gradio as gr
 from markupsafe import Markup
 
 from engines.messages import MOST_LORAS, Lora
+from engines.messages.validation import limits
 from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.widgets.panel_context import QUICK, PanelContext, scroll_to, words_of
 
-USUAL, STRONGEST, STEP = 0.8, 2.0, 0.05
+USUAL, STEP = Lora("").strength, 0.05
 NoLorasReason = Callable[[str | None], str]  # model or source -> why it takes none, as a key of the locales; or ""
 
 
@@ -49,7 +50,7 @@ def build(context: PanelContext, label: str, hint: str, elem_id: str) -> View:
         names, value=[], multiselect=True, max_choices=MOST_LORAS, label=t(label), info=t(hint), elem_id=elem_id
     )
     sliders = [
-        gr.Slider(-STRONGEST, STRONGEST, USUAL, step=STEP, label="LoRA", visible=False, elem_id=f"{elem_id}-{k}")
+        gr.Slider(*limits(Lora, "strength"), USUAL, step=STEP, label="LoRA", visible=False, elem_id=f"{elem_id}-{k}")
         for k in range(MOST_LORAS)
     ]
     view = View(reason, files, gr.State([]), gr.State(USUAL), tuple(sliders))

@@ -15,8 +15,10 @@ import gradio as gr
 
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
+from engines.messages.validation import limits
 from webui.widgets.panel_context import QUICK, PanelContext, words_of
 
+PLAIN = Enhance("")  # what every control starts from
 TOO_STRONG = 80
 FACES = ("all", "center")
 # In this order handlers are given them. All but `faces` are fields of Enhance.
@@ -78,9 +80,9 @@ def build(context: PanelContext) -> Controls:
 
 def _essentials(context: PanelContext) -> dict[str, Any]:
     t = context.i18n
-    strength = gr.Slider(
-        0, 100, 70, step=1, label=t("restore_strength"), info=t("restore_strength_hint"), elem_id="restore-strength"
-    )
+    low, high = limits(Enhance, "strength")
+    label, hint = t("restore_strength"), t("restore_strength_hint")
+    strength = gr.Slider(low, high, PLAIN.strength, step=1, label=label, info=hint, elem_id="restore-strength")
     warning = gr.Markdown(t("restore_warning"), visible=False, elem_classes="note", elem_id="restore-warning")
     modes = [(t(f"restore_{mode}"), mode) for mode in get_args(RestoreMode)]
     mode = gr.Radio(modes, value="natural", label=t("restore_mode"), elem_id="restore-mode")
@@ -93,13 +95,13 @@ def _adjustments(context: PanelContext) -> dict[str, Any]:
     kinds = [(t(f"restore_faces_{kind}"), kind) for kind in FACES]
     faces = gr.Radio(kinds, value="all", label=t("restore_faces"), elem_id="restore-faces")
     hint = t("restore_min_face_hint")
-    small = gr.Slider(8, 256, 24, step=1, label=t("restore_min_face_px"), info=hint, elem_id="restore-min-face")
+    lowest, _ = limits(Enhance, "min_face_px")
+    small = gr.Slider(
+        lowest, 256, PLAIN.min_face_px, step=1, label=t("restore_min_face_px"), info=hint, elem_id="restore-min-face"
+    )
     label, hint = t("restore_whole_picture"), t("restore_whole_hint")
     whole = gr.Checkbox(False, label=label, info=hint, elem_id="restore-whole")
-    sliders = {
-        name: _slider(context, name, neutral)
-        for name, neutral in (("denoise", 0), ("sharpen", 0), ("contrast", 50), ("brightness", 50))
-    }
+    sliders = {name: _slider(context, name) for name in ("denoise", "sharpen", "contrast", "brightness")}
     skin = gr.Checkbox(True, label=t("restore_protect_skin"))
     return {"faces": faces, "min_face_px": small, "whole_picture": whole, **sliders, "protect_skin": skin}
 
@@ -108,7 +110,9 @@ def _output(context: PanelContext) -> dict[str, Any]:
     t, names = context.i18n, [bundle.name for bundle in context.bundles("restorer")] or ["restorer"]
     formats = [(kind.upper(), kind) for kind in get_args(PhotoFormat)]
     format_ = gr.Radio(formats, value="png", label=t("restore_format"), elem_id="restore-format")
-    quality = gr.Slider(1, 100, 92, step=1, label=t("restore_quality"), visible=False, elem_id="restore-quality")
+    low, high = limits(Enhance, "quality")
+    label = t("restore_quality")
+    quality = gr.Slider(low, high, PLAIN.quality, step=1, label=label, visible=False, elem_id="restore-quality")
     date = gr.Checkbox(False, label=t("restore_keep_date"), info=t("restore_keep_date_hint"), elem_id="keep-date")
     prescale = gr.Checkbox(True, label=t("restore_prescale"), info=t("restore_prescale_hint"), elem_id="prescale")
     backend = context.backend_radio("restore-backend")
@@ -119,8 +123,10 @@ def _output(context: PanelContext) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _slider(context: PanelContext, name: str, neutral: int = 0) -> gr.Slider:
-    return gr.Slider(0, 100, neutral, step=1, label=context.i18n(f"restore_{name}"), elem_id=f"restore-{name}")
+def _slider(context: PanelContext, name: str) -> gr.Slider:
+    low, high = limits(Enhance, name)
+    label = context.i18n(f"restore_{name}")
+    return gr.Slider(low, high, getattr(PLAIN, name), step=1, label=label, elem_id=f"restore-{name}")
 
 
 # ---- what the values mean

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from engines.bundle import digest
 from engines.errors import BundleError, LoraError
-from engines.messages.validation import within
+from engines.messages import Lora
+from engines.messages.validation import limits, within
 from engines.networks import lora
 from engines.toolchain.steps import Say
 
@@ -37,7 +38,7 @@ class Addition:
         name, colon, number = told.rpartition(":")
         strength = _number(number)
         path, strength = (Path(name), strength) if colon and strength is not None else (Path(told), 1.0)
-        within("lora", strength, -2.0, 2.0)
+        within("lora", strength, *limits(Lora, "strength"))
         if not path.is_file():
             raise LoraError(path.stem, f"there is no file {path}")
         return cls(path, strength, digest(path))

@@ -33,6 +33,7 @@ from engines.messages import (
     unpack,
 )
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from engines.messages.validation import limits
 
 STATUS = Status(
     "ready",
@@ -300,6 +301,48 @@ def test_half_a_surrogate_pair_is_refused(field: str) -> None:
     with pytest.raises(OptionError) as caught:
         parse(Generate, {"prompt": "p", field: "a\ud800"})
     json.dumps(caught.value.facts, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "expected"),
+    [
+        (Generate, "steps", (1, 50)),
+        (Generate, "guidance", (0.0, 20.0)),
+        (Generate, "seed", (-1, MAX_SEED)),
+        (Generate, "prompt", (0, 4000)),
+        (Generate, "loras", (0, 8)),
+        (Enhance, "min_face_px", (8, 1024)),
+        (Lora, "strength", (-2.0, 2.0)),
+    ],
+)
+def test_limits_are_those_that_are_enforced(kind: type[Any], field: str, expected: tuple[float, float]) -> None:
+    assert limits(kind, field) == expected
+    assert list(map(type, limits(kind, field))) == list(map(type, expected)), "a page shows 1, not 1.0"
+
+
+FAR_TOO_STRONG = {"field": "loras.strength", "value": "3.0", "allowed": "-2.0 … 2.0"}
+
+
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [
+        ({"steps": 99}, {"field": "steps", "value": "99", "allowed": "1 … 50"}),
+        ({"guidance": float("nan")}, {"field": "guidance", "value": "nan", "allowed": "0.0 … 20.0"}),
+        ({"prompt": "字" * 4001}, {"field": "prompt length", "value": "4001", "allowed": "0 … 4000"}),
+        ({"loras": ({"name": "x"},) * 9}, {"field": "loras", "value": "9", "allowed": "0 … 8"}),
+        ({"loras": ({"name": "x", "strength": 3.0},)}, FAR_TOO_STRONG),
+        ({"preview": "x"}, {"field": "preview", "value": "x", "allowed": "live, off, only"}),
+        ({"prompt": "a\ud800"}, {"field": "prompt", "value": "a?", "allowed": "text"}),
+        ({"count": "many"}, {"field": "count", "value": "many", "allowed": "a whole number"}),
+    ],
+)  # fmt: skip
+def test_a_stranger_and_our_own_code_are_refused_in_the_same_words(
+    values: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    for make in (lambda: parse(Generate, {"prompt": "p", **values}), lambda: Generate(**{"prompt": "p", **values})):
+        with pytest.raises(OptionError) as caught:
+            make()
+        assert caught.value.facts == facts
 
 
 def test_values_as_a_form_sends_them_are_understood() -> None:
