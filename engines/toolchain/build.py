@@ -212,7 +212,7 @@ class Builder:
             whole = self._whole(role, part, folder)
             outcome = quantize(whole, path, how, feeds, say)
             (folder / "float.onnx").unlink(missing_ok=True)
-        halved = {"halved": asdict(fp16.halve(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
+        halved = {"halved": asdict(fp16.to_fp16(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
         return {"role": role, "bytes": size_bytes(folder), **asdict(outcome), **halved}
 
     def _for_tensorrt(self, role: Role) -> bool:
@@ -221,7 +221,7 @@ class Builder:
     def _halve(self, role: Role, say: Say) -> dict[str, Any]:
         """Beside the graph in float32, whose weights it shares."""
         path = self.work / role / "model.onnx"
-        return asdict(fp16.halve(path, path.with_name(fp16.NAME), self._feeds(role, 1), say))
+        return asdict(fp16.to_fp16(path, path.with_name(fp16.NAME), self._feeds(role, 1), say))
 
     def _whole(self, role: Role, part: Part | None, folder: Path) -> Path:
         """The graph in float32, its weights inside."""

@@ -28,7 +28,7 @@ from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from engines.bundle.signatures import Array
-from engines.toolchain.quantize.weight_only import narrow_weights
+from engines.toolchain.quantize.weight_only import quantize_weights
 from engines.toolchain.recipe import Ranges, Treatment
 
 Feeds = Mapping[str, Array]
@@ -60,14 +60,15 @@ def quantize(
     source: Path, target: Path, how: Treatment, feeds: Sequence[Feeds], say: Callable[[str], None] = print
 ) -> Outcome:
     """
-    `source` holds its weights inside. The last quarter of the feeds (one at least) is held out. Writes `target`.
+    Quantise the graph in `source`, which holds its weights inside, and write `target`. The last quarter of the feeds
+    (one at least) is held out.
     """
     held_out = max(1, len(feeds) // 4)
     calibration, checks = feeds[:-held_out] or feeds, feeds[-held_out:]
     with tempfile.TemporaryDirectory() as folder:
         model = _prepared(source, Path(folder))
         layers = [node.name for node in model.graph.node if node.op_type in how.ops and _has_weights(model, node)]
-        wanted = [output_of(opened(source), one) for one in checks]
+        wanted = [output_of(opened(source), fed) for fed in checks]
         work = Work(model, how, layers, list(calibration), list(checks), wanted, Path(folder), say)
         outcome, result = work.best()
         onnx.save(result, target)
@@ -94,15 +95,15 @@ class Work:
         if reached < self.how.bar_db and self.how.quantize != "dynamic":
             in_float, alone = self._sensitive(chosen)
             reached = self._reached(chosen, in_float)
-        kept = len(self.layers) - len(in_float)
-        self.say(f"{kept} of {len(self.layers)} layers, {name or self.how.quantize}: {reached:.1f} dB")
-        told = {layer: round(alone[layer], 1) for layer in in_float}
+        quantized = len(self.layers) - len(in_float)
+        self.say(f"{quantized} of {len(self.layers)} layers, {name or self.how.quantize}: {reached:.1f} dB")
+        in_float_db = {layer: round(alone[layer], 1) for layer in in_float}
         shown = {key: round(value, 1) for key, value in compared.items()}
-        outcome = Outcome(kept, len(self.layers), name, shown, round(reached, 1), tuple(in_float), told)
+        outcome = Outcome(quantized, len(self.layers), name, shown, round(reached, 1), tuple(in_float), in_float_db)
         return outcome, self._quantized(chosen, in_float)
 
     def _ranges(self) -> tuple[dict[str, TensorsData | None], dict[str, float]]:
-        """Of every method, and how near it comes."""
+        """Return the ranges by every method, and how many decibels each reaches."""
         if self.how.quantize != "static":
             return {"": None}, {"": self._reached(None, [])}
         ranges: dict[str, TensorsData | None] = {}
@@ -120,13 +121,13 @@ class Work:
             path, list(self.how.ops), str(self.folder / "augmented.onnx"), calibrate_method=METHODS[name]
         )
         stride = 1 if name == "minmax" else max(1, len(self.calibration) // HISTOGRAM_FEEDS)
-        for one in self.calibration[::stride]:  # one by one: it keeps all activations of what it is given at once
-            calibrator.collect_data(_Reader(iter([dict(one)])))
-        found: TensorsData = calibrator.compute_data()
-        return found
+        for fed in self.calibration[::stride]:  # singly: it keeps all activations of what it is given at once
+            calibrator.collect_data(_Reader(iter([dict(fed)])))
+        ranges: TensorsData = calibrator.compute_data()
+        return ranges
 
     def _sensitive(self, ranges: TensorsData | None) -> tuple[list[str], dict[str, float]]:
-        """The layers to leave in float, worst first, and what each reaches when it alone is quantised."""
+        """Return the layers to leave in float, worst first, and what each reaches in dB when it alone is quantised."""
         alone = {}
         for i, layer in enumerate(self.layers, start=1):
             others = [other for other in self.layers if other != layer]
@@ -145,14 +146,14 @@ class Work:
         onnx.save(self._quantized(ranges, in_float), path)
         session = opened(path)
         checks = list(zip(self.checks, self.wanted, strict=True))[: 1 if fewer else None]
-        return min(output_db(output_of(session, one), want) for one, want in checks)
+        return min(output_db(output_of(session, fed), want) for fed, want in checks)
 
     def _quantized(self, ranges: TensorsData | None, in_float: list[str]) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         if self.how.quantize == "weights":
             chosen = set(self.layers) - set(in_float)
-            return narrow_weights(model, chosen, self.how.bits, self.how.block)
+            return quantize_weights(model, chosen, self.how.bits, self.how.block)
         common: dict[str, Any] = {
             "nodes_to_quantize": [layer for layer in self.layers if layer not in in_float],
             "nodes_to_exclude": in_float,
@@ -185,7 +186,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _prepared(source: Path, folder: Path) -> onnx.ModelProto:
-    """Constants folded and shapes known, every node named."""
+    """Return the graph with constants folded, shapes inferred and every node named."""
     path = folder / "prepared.onnx"
     quant_pre_process(source, path, skip_symbolic_shape=True)
     model = onnx.load(path)
@@ -214,7 +215,7 @@ def output_of(session: onnxruntime.InferenceSession, feeds: Feeds) -> Array:
 
 
 def output_db(result: Array, wanted: Array) -> float:
-    """Signal to noise over the range of what is wanted; -inf for what is not a number."""
+    """Return the signal to noise in dB over the range of what is wanted; -inf for what is not a number."""
     error = float(np.square(result.astype(np.float64) - wanted).mean())
     if not np.isfinite(error):
         return float("-inf")

@@ -1,6 +1,6 @@
 """
-Ranges of what goes into the layers of a network, seen while PyTorch runs it: for networks that are too large to be
-watched as ONNX. A layer is known by the name of its weight.
+Ranges of what goes into the layers of a network, taken while PyTorch runs it: for networks that are too large to be
+observed as ONNX. A layer goes by the name of its weight.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from engines.networks.session import TorchSession
 from engines.toolchain.recipe import Ranges
 
 Range = tuple[float, float]
-SAMPLE = 1 << 16  # numbers that percentiles are taken of
-TAIL = 0.0002  # of them, on each side
+SAMPLE = 1 << 16  # numbers that percentiles are taken of: of a whole activation they would be slow to sort
+TAIL = 0.0002  # of them, on each side, 13 of SAMPLE: not measured against other shares
 Look = Callable[[str, Tensor], None]
 
 
@@ -25,21 +25,22 @@ def ranges(
     session: TorchSession, feeds: Sequence[Mapping[str, Array]], weights: Collection[str], methods: Sequence[Ranges]
 ) -> dict[Ranges, dict[str, Range]]:
     """
-    By every method, of all in one go. "minmax": the extremes of all feeds; "percentile": the widest of the feeds'
-    ranges, each without its TAILs. Layers that are no modules of PyTorch, or never run, have none.
+    Return the ranges of the layers' inputs by every method and weight, taken in one go. "minmax": the extremes of all
+    feeds; "percentile": the widest of the feeds' ranges, each without its TAILs. Layers that are no modules of PyTorch,
+    or never run, have none.
     """
-    seen: dict[Ranges, dict[str, Range]] = {method: {} for method in methods}
+    by_method: dict[Ranges, dict[str, Range]] = {method: {} for method in methods}
 
     def look(name: str, x: Tensor) -> None:
-        for method, known in seen.items():
+        for method, by_weight in by_method.items():
             low, high = MEASURES[method](x)
-            before = known.get(name, (low, high))
-            known[name] = (min(low, before[0]), max(high, before[1]))
+            before = by_weight.get(name, (low, high))
+            by_weight[name] = (min(low, before[0]), max(high, before[1]))
 
     with _watched(session.graph, weights, look):
-        for one in feeds:
-            session.run(one)
-    return seen
+        for fed in feeds:
+            session.run(fed)
+    return by_method
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from engines.roles.loaded import LoadedBundle
 from engines.studio.generate import GenerationPlan
 
 Feeds = dict[str, Array]
-FACES = 12  # enough for ranges: more moved nothing
+FACES = 12  # as many faces as ranges need: more moved nothing
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 # For bundles whose maker gave no prompts. In the words of the built-in drawings, which other models understand too.
 PROMPTS = (
@@ -42,14 +42,14 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A session of which somebody sees what it is fed."""
+class ObservedSession:
+    """A session that hands what it is fed to `on_feed` before it runs."""
 
     session: Session
-    seen: Callable[[Feeds], None]
+    on_feed: Callable[[Feeds], None]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        self.seen(dict(feeds))
+        self.on_feed(dict(feeds))
         return self.session.run(feeds)
 
     def close(self) -> None:
@@ -60,8 +60,8 @@ def trajectories(
     loaded: LoadedBundle, prompts: Sequence[str], most_steps: int | None = None
 ) -> dict[Role, list[Feeds]]:
     """
-    Every noise level of every prompt for the denoiser, and the clean latents for the decoders; or what there is of both
-    after `most_steps`.
+    Return feeds by role: every noise level of every prompt for the denoiser, and the clean latents for the decoders; or
+    what there is of both after `most_steps`.
     """
     feeds: dict[Role, list[Feeds]] = {"denoiser": [], "decoder": [], "preview_decoder": []}
     sampling = loaded.sampling
@@ -77,17 +77,17 @@ def trajectory(
     loaded: LoadedBundle,
     words: Array,
     seed: int,
-    seen: Callable[[Feeds], None] = lambda feeds: None,
+    on_feed: Callable[[Feeds], None] = lambda feeds: None,
     most_steps: int | None = None,
 ) -> Array:
     """
-    From noise to clean latents, or to the guess after `most_steps`, in the bundle's own size and steps. `seen` is shown
-    what the denoiser is fed.
+    Draw from noise to clean latents (1, C, h, w), or to the guess after `most_steps`, in the bundle's own size and
+    steps. `on_feed` is handed what the denoiser is fed.
     """
     sampling, plan = loaded.sampling, GenerationPlan.of(Generate("p", seed=seed), loaded.bundle)
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
     negative = loaded.text.encode("") if plan.schedule.guidance else None
-    denoiser = Denoiser(Watched(loaded.denoiser.session, seen), loaded.denoiser.family)
+    denoiser = Denoiser(ObservedSession(loaded.denoiser.session, on_feed), loaded.denoiser.family)
     x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
     *_, (_, guess) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
     return guess
@@ -99,13 +99,14 @@ def words(prompts: Sequence[str], loaded: LoadedBundle) -> list[Feeds]:
 
 def faces(folder: Path | None, size_px: int, count: int = FACES) -> Iterator[Pixels]:
     """
-    Square faces, every other one damaged: from a folder of photographs, or drawn by the built-in portrait model, so
-    that nothing has to be found first. BundleError: the folder holds no picture that can be read.
+    Yield square faces (size_px, size_px, 3), every other one damaged: from a folder of photographs, or drawn by the
+    built-in portrait model, so that no photographs are needed. BundleError: the folder holds no picture that can be
+    read.
     """
-    found = list(_photographs(folder, count)) if folder else list(_drawn(count))
-    if not found:
+    pictures = list(_photographs(folder, count)) if folder else list(_drawn(count))
+    if not pictures:
         raise BundleError(f"{folder}: no picture that can be read", bundle=str(folder and folder.name))
-    for i, picture in enumerate(found):
+    for i, picture in enumerate(pictures):
         square = retouch.to_square(picture, size_px)
         yield damaged(square, i) if i % 2 else square
 
@@ -129,7 +130,10 @@ def _drawn(count: int) -> Iterator[Pixels]:
 
 
 def damaged(face: Pixels, seed: int) -> Pixels:
-    """Smaller and back, blurred, with noise: about what GPEN was trained to undo."""
+    """
+    Return the face shrunk to a third and enlarged again, blurred (sigma 1.2 px), with noise (deviation 6 of 255): about
+    what GPEN was trained to undo. The numbers are middling ones; nothing was measured against them.
+    """
     rng, side = np.random.default_rng(seed), face.shape[0]
     small = cv2.resize(face, (side // 3, side // 3), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), (0, 0), 1.2)

@@ -1,10 +1,10 @@
 """
 From a graph without weights and weights that lie elsewhere to a quantised graph: one matrix after the other is read,
-made narrower and written. So a network is built that would never fit into memory in float32.
+quantised and written. So a network is built that would never fit into memory in float32.
 
-Standard ONNX (opset 21): DequantizeLinear before the weight of each chosen layer (narrow.py), and, where the layer's
-input has a range, QuantizeLinear and DequantizeLinear before that. What a Gather looks up in is kept in 8 bits, with a
-scale for each row. Other large weights stay in float32.
+Standard ONNX (opset 21): DequantizeLinear before the weight of each chosen layer (weight_only.py), and, where the
+layer's input has a range, QuantizeLinear and DequantizeLinear before that. What a Gather looks up in is kept in 8 bits,
+with a scale for each row. Other large weights stay in float32.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from torch import Tensor
 
 from engines.toolchain.quantize.activation_ranges import Range
-from engines.toolchain.quantize.weight_only import LEVELS, OPSET, narrowed
+from engines.toolchain.quantize.weight_only import LEVELS, OPSET, quantized_weight
 from engines.toolchain.recipe import Treatment
 
-PAGE = 4096  # where tensors begin, to be mapped
-ROWS = 8192  # of a table that are read at once
+PAGE = 4096  # bytes of a page of memory: where tensors begin, to be mapped
+ROWS = 8192  # of a table that are float32 at once: 80 MB of the 2560 columns that Qwen3-4B has
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Layer:
 
 
 def layers(model: onnx.ModelProto, ops: Sequence[str]) -> list[Layer]:
-    """Convolutions and products among these operators whose weight lies outside the model."""
+    """Return the convolutions and products among the operators `ops` whose weight lies outside the model."""
     outside = _outside(model.graph)
     turns = {node.output[0]: node for node in model.graph.node if node.op_type == "Transpose"}
-    found = []
+    outer = []
     for node in model.graph.node:
         if node.op_type in ops and node.op_type != "Gather":
             turn = turns.get(node.input[1])
             weight = turn.input[0] if turn else node.input[1]
             if weight in outside:
-                found.append(Layer(node, weight, turn))
-    return found
+                outer.append(Layer(node, weight, turn))
+    return outer
 
 
 def write(
@@ -70,12 +70,12 @@ def write(
     with target.with_name(f"{target.name}.data").open("wb") as file:
         writer = Writer(model.graph, weights, Store(file, f"{target.name}.data"))
         for layer in chosen:
-            writer.narrow(layer, how.bits, how.block)
+            writer.quantize(layer, how.bits, how.block)
         for node in [node for node in model.graph.node if node.op_type == "Gather" and node.input[0] in weights]:
             if "Gather" in how.ops:
-                writer.look_up(node)
-        writer.keep_others()
-    _observe(model.graph, chosen, ranges)
+                writer.quantize_table(node)
+        writer.store_others()
+    _round_inputs(model.graph, chosen, ranges)
     ONNXModel(model).topological_sort()
     onnx.save(model, target)
 
@@ -88,7 +88,7 @@ class Store:
     name: str
 
     def add(self, name: str, kind: int, shape: Sequence[int], pieces: Iterator[NDArray[Any]]) -> TensorProto:
-        """The tensor, empty, with a note of where it lies."""
+        """Append the pieces to the file; return the tensor, empty, with a note of where it lies."""
         self.file.write(b"\0" * (-self.file.tell() % PAGE))
         offset = self.file.tell()
         for piece in pieces:
@@ -101,13 +101,18 @@ class Store:
 
 @dataclass
 class Writer:
+    """Moves weights from PyTorch to the store, quantised, and lets the graph refer to them."""
+
     graph: onnx.GraphProto
     weights: Mapping[str, Tensor]
     store: Store
     unpacked: dict[tuple[str, bool], str] = field(default_factory=dict)  # by weight, as it lies or turned
 
-    def narrow(self, layer: Layer, bits: int, block: int) -> None:
-        """Layers that share a weight share what unpacks it. Turned once here, it need not be turned by engines."""
+    def quantize(self, layer: Layer, bits: int, block: int) -> None:
+        """
+        Give the layer its weight in integers. Layers that share a weight share what unpacks it; one that is turned here
+        need not be turned by engines. Convolutions have 8 bits: blocks are for matrices.
+        """
         key = (layer.weight, layer.turn is not None)
         if key not in self.unpacked:
             array = self.weights[layer.weight].float().numpy()
@@ -116,18 +121,18 @@ class Writer:
         layer.node.input[1] = self.unpacked[key]
 
     def _unpack(self, layer: Layer, array: NDArray[np.float32], bits: int, block: int) -> str:
-        name, narrow = f"{layer.weight}.narrow", narrowed(array, layer.node, bits, block)
+        name, weight = f"{layer.weight}.narrow", quantized_weight(array, layer.node, bits, block)
         kind = TensorProto.INT8 if bits == 8 else TensorProto.INT4
-        integers = self.store.add(f"{name}.integers", kind, narrow.integers.shape, iter((narrow.integers,)))
-        scale = numpy_helper.from_array(narrow.scale, f"{name}.scale")
+        integers = self.store.add(f"{name}.integers", kind, weight.integers.shape, iter((weight.integers,)))
+        scale = numpy_helper.from_array(weight.scale, f"{name}.scale")
         if len(scale.raw_data) >= PAGE:
-            scale = self.store.add(scale.name, TensorProto.FLOAT, narrow.scale.shape, iter((narrow.scale,)))
+            scale = self.store.add(scale.name, TensorProto.FLOAT, weight.scale.shape, iter((weight.scale,)))
         self.graph.initializer.extend((integers, scale))
-        self.graph.node.append(narrow.unpack(integers.name, scale.name, name))
+        self.graph.node.append(weight.unpack(integers.name, scale.name, name))
         return name
 
-    def look_up(self, node: NodeProto) -> None:
-        """Rows of integers times their scales: no engine has to unpack the whole table."""
+    def quantize_table(self, node: NodeProto) -> None:
+        """Replace a Gather by rows of integers times their scales: no engine has to unpack the whole table."""
         table, ids, out = self.weights[node.input[0]], node.input[1], node.output[0]
         name = f"{node.input[0]}.narrow"
         largest = table.abs().amax(1, keepdim=True).float().clamp(min=1e-12)  # (rows, 1)
@@ -148,8 +153,8 @@ class Writer:
             )
         )
 
-    def keep_others(self) -> None:
-        """What is still used of the weights, in float32; the rest is gone."""
+    def store_others(self) -> None:
+        """Store what is still used of the weights in float32; the rest is dropped."""
         used = {name for node in self.graph.node for name in node.input}
         turned = [node for node in self.graph.node if node.op_type == "Transpose" and node.output[0] not in used]
         for node in turned:
@@ -168,21 +173,24 @@ def _outside(graph: onnx.GraphProto) -> set[str]:
     return {tensor.name for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
 
 
-def _observe(graph: onnx.GraphProto, chosen: Sequence[Layer], ranges: Mapping[str, Range]) -> None:
-    """Inputs of layers are rounded to 8 bits, once for each array and range."""
-    made: dict[tuple[str, Range], str] = {}
+def _round_inputs(graph: onnx.GraphProto, chosen: Sequence[Layer], ranges: Mapping[str, Range]) -> None:
+    """Round the inputs of layers that have a range to 8 bits, once for each array and range."""
+    rounded: dict[tuple[str, Range], str] = {}
     for layer in chosen:
-        if (known := ranges.get(layer.weight)) is not None:
+        if (span := ranges.get(layer.weight)) is not None:
             source = layer.node.input[0]
-            if (source, known) not in made:
-                made[source, known] = f"{source}.rounded{len(made)}"
-                _round(graph, source, made[source, known], known)
-            layer.node.input[0] = made[source, known]
+            if (source, span) not in rounded:
+                rounded[source, span] = f"{source}.rounded{len(rounded)}"
+                _round(graph, source, rounded[source, span], span)
+            layer.node.input[0] = rounded[source, span]
 
 
-def _round(graph: onnx.GraphProto, source: str, name: str, known: Range) -> None:
-    """scale = (high - low) / 255, the zero point where 0 is; both ends are stretched to hold 0."""
-    low, high = min(known[0], 0.0), max(known[1], 0.0)
+def _round(graph: onnx.GraphProto, source: str, name: str, span: Range) -> None:
+    """
+    Add the value `name`, which is `source` in 8 bits: scale = (high - low) / 255, the zero point where 0 is; both ends
+    are stretched to hold 0, which padding must hit exactly.
+    """
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
     scale = np.array(max(high - low, 1e-8) / 255, dtype=np.float32)
     zero = np.array(np.rint(-low / scale).clip(0, 255), dtype=np.uint8)
     constants = [f"{name}.scale", f"{name}.zero"]

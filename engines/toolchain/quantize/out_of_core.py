@@ -1,7 +1,7 @@
 """
 A role whose network is large: from its weights on the disk to a quantised graph, without the network ever being whole
-in float32 (streaming.py). Layers are not tried one by one, which would take days, but what comes out is measured as for
-small ones (quantize.py).
+in float32 (external_data.py). Layers are not tried one by one, which would take days, but what comes out is measured
+as for small ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engines.toolchain.recipe import Treatment
 from engines.toolchain.steps import Say
 
 Feeds = Mapping[str, Array]
-Known = Mapping[str, activation_ranges.Range]
+LayerRanges = Mapping[str, activation_ranges.Range]
 
 
 @dataclass(frozen=True)
@@ -42,59 +42,57 @@ class OutOfCore:
     feeds: Sequence[Feeds]
 
     def quantize(self, target: Path, say: Say) -> Outcome:
-        """Writes `target` and its weights beside it."""
+        """Write `target` and its weights beside it; of several ways to take ranges the best is left."""
         graph = open_graph(self.bundle, self.part, None)
         try:
             return self._quantized(graph, target, say)
         finally:
-            _let_go(graph)
+            _release(graph)
 
     def _quantized(self, graph: nn.Module, target: Path, say: Say) -> Outcome:
         model = export_hollow(graph, self.part.role, self.example)
         weights = {name: parameter.data for name, parameter in graph.named_parameters()}
         chosen = [layer.weight for layer in external_data.layers(model, self.how.ops)]
-        seen, wanted = self._watch(chosen, say)
+        by_method, wanted = self._watch(chosen, say)
         compared: dict[str, float] = {}
-        for name, known in seen.items():
-            made = target.parent / (name or "made") / target.name
-            made.parent.mkdir()
-            self._write(model, weights, made, known)
-            trial = opened(made)
-            compared[name] = min(output_db(output_of(trial, one), want) for one, want in wanted)
+        for name, ranges in by_method.items():
+            attempt = target.parent / (name or "made") / target.name
+            attempt.parent.mkdir()
+            copy = onnx.ModelProto()
+            copy.CopyFrom(model)
+            external_data.write(copy, weights, attempt, self.how, ranges)
+            trial = opened(attempt)
+            compared[name] = min(output_db(output_of(trial, fed), want) for fed, want in wanted)
             say(f"{len(chosen)} layers, {name or self.how.quantize}: {compared[name]:.1f} dB")
             if compared[name] == max(compared.values()):
-                for file in made.parent.iterdir():
+                for file in attempt.parent.iterdir():
                     file.replace(target.parent / file.name)
-            shutil.rmtree(made.parent)
+            shutil.rmtree(attempt.parent)
         best = max(compared, key=lambda key: compared[key])
         shown = {key: round(value, 1) for key, value in compared.items()}
         return Outcome(len(chosen), len(chosen), best, shown, shown[best])
 
-    def _write(self, model: onnx.ModelProto, weights: Mapping[str, Tensor], path: Path, known: Known) -> None:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        external_data.write(copy, weights, path, self.how, known)
-
-    def _watch(self, layers: Sequence[str], say: Say) -> tuple[dict[str, Known], list[tuple[Feeds, Array]]]:
-        """Ranges by every method, and what the network makes of the feeds that are held out."""
+    def _watch(self, layers: Sequence[str], say: Say) -> tuple[dict[str, LayerRanges], list[tuple[Feeds, Array]]]:
+        """Return the ranges by every method, and what the network makes of the feeds that are held out."""
         held_out = max(1, len(self.feeds) // 4)
         calibration, checks = self.feeds[:-held_out] or self.feeds, self.feeds[-held_out:]
         session = TorchSession.open(self.bundle, self.part, cores())
         try:
             methods = [name for name in self.how.ranges if name in activation_ranges.MEASURES]
             static = self.how.quantize == "static"
-            found = activation_ranges.ranges(session, calibration, layers, methods) if static else {}
-            seen: dict[str, Known] = {str(name): known for name, known in found.items()} or {"": {}}
+            measured = activation_ranges.ranges(session, calibration, layers, methods) if static else {}
+            by_method: dict[str, LayerRanges] = {str(name): ranges for name, ranges in measured.items()} or {"": {}}
             say(f"looked at {len(layers)} layers")
-            return seen, [(one, next(iter(session.run(one).values()))) for one in checks]
+            return by_method, [(fed, next(iter(session.run(fed).values()))) for fed in checks]
         finally:
             session.close()
 
 
-def _let_go(graph: nn.Module) -> None:
+def _release(graph: nn.Module) -> None:
     """
-    Of its weights, which are gigabytes. Libraries that trace and optimise keep parameters in cycles and in their own
-    memory (collecting garbage and emptying the exporter's graph was tried): the file stayed mapped with the next part.
+    Free the weights of `graph`, which are gigabytes. Libraries that trace and optimise keep parameters in cycles and in
+    their own memory (collecting garbage and emptying the exporter's graph was tried): the file stayed mapped with the
+    next part.
     """
     for parameter in graph.parameters():
         parameter.data = parameter.data.new_empty(0)

@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 OPSET = 21
-LEVELS = {8: 127, 4: 7}
+LEVELS = {8: 127, 4: 7}  # the largest integer by bits: without -128 and -8, so that the range has zero in its middle
 KINDS: dict[int, Any] = {8: np.int8, 4: ml_dtypes.int4}
 Floats = NDArray[np.float32]
 
 
-def narrow_weights(model: onnx.ModelProto, layers: Collection[str], bits: int, block: int) -> onnx.ModelProto:
-    """Changes the model. 8 bits: a scale for each output channel; 4 bits: one for each `block` inputs of a channel."""
+def quantize_weights(model: onnx.ModelProto, layers: Collection[str], bits: int, block: int) -> onnx.ModelProto:
+    """
+    Replace the weights of these layers, named as their nodes, by integers that are dequantised; changes `model` and
+    returns it. 8 bits: a scale for each output channel; 4 bits: one for each `block` inputs of a channel.
+    """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for entry in model.opset_import:
@@ -34,26 +37,29 @@ def narrow_weights(model: onnx.ModelProto, layers: Collection[str], bits: int, b
     for node in graph.node:
         name = node.input[1] if node.name in layers else ""
         if name in weights:
-            nodes.append(_narrow(graph, weights.pop(name), node, bits, block))
+            nodes.append(_quantize(graph, weights.pop(name), node, bits, block))
     for unpack in nodes:
         graph.node.insert(0, unpack)
     return model
 
 
-def _narrow(
+def _quantize(
     graph: onnx.GraphProto, tensor: onnx.TensorProto, node: onnx.NodeProto, bits: int, block: int
 ) -> onnx.NodeProto:
+    """Replace the weight `tensor` by integers and scales; return the node that gives its name their product."""
     array, name = numpy_helper.to_array(tensor).astype(np.float32), tensor.name
-    narrow = narrowed(array, node, bits, block)
+    weight = quantized_weight(array, node, bits, block)
     graph.initializer.remove(tensor)
-    graph.initializer.append(numpy_helper.from_array(narrow.integers, f"{name}.integers"))
-    graph.initializer.append(numpy_helper.from_array(narrow.scale, f"{name}.scale"))
-    return narrow.unpack(f"{name}.integers", f"{name}.scale", name)
+    graph.initializer.append(numpy_helper.from_array(weight.integers, f"{name}.integers"))
+    graph.initializer.append(numpy_helper.from_array(weight.scale, f"{name}.scale"))
+    return weight.unpack(f"{name}.integers", f"{name}.scale", name)
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """`scale` goes along `axis`; with blocks, `axis` is the one they divide."""
+    """
+    Integers of a weight's shape and their scale, which goes along `axis`; with blocks, `axis` is the one they divide.
+    """
 
     integers: NDArray[Any]
     scale: Floats
@@ -61,26 +67,30 @@ class QuantizedWeight:
     block: int
 
     def unpack(self, integers: str, scale: str, name: str) -> onnx.NodeProto:
+        """Return the DequantizeLinear from the initializers of these names to the value `name`."""
         settings = {"axis": self.axis, **({"block_size": self.block} if self.block else {})}
         return helper.make_node("DequantizeLinear", [integers, scale], [name], name=f"{name}.unpack", **settings)
 
 
-def narrowed(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> QuantizedWeight:
-    """The weight of a node, which is overwritten. Four bits go to matrices whose inputs the block divides, or one scale
-    a channel does.
+def quantized_weight(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> QuantizedWeight:
+    """
+    Return the weight of `node` in integers; `array` is overwritten. Blocks are for matrices in 4 bits whose inputs the
+    block divides; all others have one scale for each output channel.
     """
     output_axis, input_axis = _axes(node, array.ndim)
     blocked = bits == 4 and array.ndim == 2 and array.shape[input_axis] % block == 0
     axis = input_axis if blocked else output_axis
     scale = _scale(array, axis, block if blocked else 0, LEVELS[bits])
-    spread = np.repeat(scale, block, axis) if blocked else _along(scale, axis, array.ndim)
+    spread = (
+        np.repeat(scale, block, axis) if blocked else scale.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+    )
     np.rint(np.divide(array, spread, out=array), out=array)
     integers = array.clip(-LEVELS[bits], LEVELS[bits], out=array).astype(KINDS[bits])
     return QuantizedWeight(integers, scale, axis, block if blocked else 0)
 
 
 def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:
-    """Of a weight: output channels, input channels."""
+    """Return which axes of a weight hold its output channels and its input channels."""
     if node.op_type == "Conv":
         return 0, 1
     if node.op_type == "ConvTranspose":
@@ -90,15 +100,11 @@ def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:
 
 
 def _scale(array: Floats, axis: int, block: int, levels: int) -> Floats:
-    """By channel: (n,). By block: the array's shape with `axis` divided by the block."""
+    """Return the scales: (n,) by channel; by block, the array's shape with `axis` divided by the block."""
     magnitude = np.abs(array)
     if block:
         shape = (*array.shape[:axis], array.shape[axis] // block, block, *array.shape[axis + 1 :])
         largest = magnitude.reshape(shape).max(axis + 1)
     else:
         largest = magnitude.max(tuple(i for i in range(array.ndim) if i != axis))
-    return np.asarray(np.maximum(largest, 1e-12) / levels, dtype=np.float32)
-
-
-def _along(scale: Floats, axis: int, rank: int) -> Floats:
-    return scale.reshape([-1 if i == axis else 1 for i in range(rank)])
+    return np.asarray(np.maximum(largest, 1e-12) / levels, dtype=np.float32)  # zeros alone divide by no 0

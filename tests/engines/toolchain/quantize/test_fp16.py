@@ -22,7 +22,7 @@ from engines.bundle import Bundle
 from engines.errors import EngineError
 from engines.toolchain.quantize import fp16 as module
 from engines.toolchain.quantize import quantize
-from engines.toolchain.quantize.fp16 import Fp16Report, halve, peaks
+from engines.toolchain.quantize.fp16 import Fp16Report, peaks, to_fp16
 from engines.toolchain.recipe import Treatment
 from tests.support.onnx_graphs import convolutions, feeds
 from tests.support.role_feeds import feeds_of
@@ -45,7 +45,7 @@ def quiet(text: str) -> None: ...
 
 def halved(source: Path, *given: Mapping[str, Array]) -> tuple[Path, Fp16Report]:
     target = source.with_name("half.onnx")
-    return target, halve(source, target, list(given), quiet)
+    return target, to_fp16(source, target, list(given), quiet)
 
 
 def kinds(path: Path) -> dict[str, tuple[str, int]]:
