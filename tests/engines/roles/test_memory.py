@@ -105,7 +105,7 @@ def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[obj
     plan = GenerationPlan.of(Generate("红发", seed=1, steps=2, count=count), loaded.bundle)
     (tmp_path / "out").mkdir()
     drawing = Generation(
-        plan, loaded, "why", tmp_path / "out", Timings(), 0.0, lambda: False, loaded.memory_for((64, 64))
+        plan, loaded, "why", tmp_path / "out", Timings(), 0.0, lambda: False, loaded.memory_plan((64, 64))
     )
     return engine, list(drawing.events(ArrayCache(tmp_path / "cache", 8)))
 
