@@ -66,8 +66,8 @@ def _draw(studio: Studio, request: Generate, job: str, folder: Path) -> Drawn:
             sys.exit(f"{job}: {event.detail}")
     assert isinstance(event, Final)
     finish_s = time.perf_counter() - started
-    loaded, _ = studio.loaded_bundles.take(request.bundle, request.backend)
-    foretold = str(loaded.memory_for((request.width or 0, request.height or 0)))
+    loaded, _ = studio.loaded_bundles.get(request.bundle, request.backend)
+    foretold = str(loaded.memory_plan((request.width or 0, request.height or 0)))
     return Drawn(job, round(look_s, 3), round(finish_s, 3), round(peak_mb()), event.reason, foretold, time.time())
 
 

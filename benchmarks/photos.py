@@ -129,7 +129,7 @@ def _final(studio: Studio, request: Enhance, folder: Path) -> Final:
 def _weight(studio: Studio, picture: Picture) -> faces.Floats:
     """How much of the change each pixel gets: the masks of all faces, as they were put back."""
     weight = np.zeros((*picture.shape[:2], 3), dtype=np.uint8)
-    for face in studio.loaded_bundles.take(DETECTOR, "auto")[0].detector.find(picture):
+    for face in studio.loaded_bundles.get(DETECTOR, "auto")[0].face_detector.find(picture):
         matrix = faces.similarity(face.landmarks, 256)
         mask = faces.face_mask(faces.moved(face.landmarks, matrix), 256)
         faces.add(weight, np.full((256, 256, 3), 255, dtype=np.float32), matrix, mask)

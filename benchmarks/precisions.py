@@ -75,7 +75,7 @@ def _likeness(name: str, made: list[Picture], wanted: list[Picture]) -> None:
 
 def _speed(loaded_bundles: Mapping[str, LoadedBundle]) -> None:
     """Eight steps and the full decoder; the words are read already, and no preview is drawn."""
-    read = next(iter(loaded_bundles.values())).text.encode(calibration.PROMPTS[0])
+    read = next(iter(loaded_bundles.values())).text_encoder.encode(calibration.PROMPTS[0])
     calls = {name: partial(_draw, loaded, read) for name, loaded in loaded_bundles.items()}
     seconds = in_turn(calls, 9)
     head("8 steps and the full decoder", "", "seconds", "times faster than PyTorch")

@@ -92,5 +92,7 @@ def _line(name: str, whole: float, pruned: float) -> None:
 
 def _drawn(bundle: Bundle, prompts: Sequence[str]) -> list[Picture]:
     loaded = LoadedBundle(bundle, backends.engine("ort"))
-    latents = [calibration.trajectory(loaded, loaded.text.encode(p), FIRST_SEED + i) for i, p in enumerate(prompts)]
+    latents = [
+        calibration.trajectory(loaded, loaded.text_encoder.encode(p), FIRST_SEED + i) for i, p in enumerate(prompts)
+    ]
     return [loaded.decoder.decode(x) for x in latents]

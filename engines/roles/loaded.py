@@ -1,7 +1,7 @@
 """
-The roles of one bundle on one engine. Each part is loaded when it is first used, and stays until it is let go of; but
-the text encoder, the largest part of a large model and used for a moment, is loaded for each new text and let go of;
-and so is the encoder, for each photo.
+The roles of one bundle on one engine. Each is loaded when it is first used and stays until it is unloaded; but the text
+encoder, the largest part of a large model and used for a moment, is loaded for each new text and unloaded after it; and
+so is the encoder, for each photo.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
@@ -26,11 +26,7 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.tokens import Tokens
 
 Select = Callable[[Bundle, str], tuple[Engine, str]]
-NAMES: dict[Role, str] = {
-    "text_encoder": "text",
-    "preview_decoder": "preview",
-    "face_detector": "detector",
-}  # where a property is not called after its role
+AnyRole = TextEncoder | Denoiser | Decoder | Encoder | PreviewDecoder | Restorer | Detector
 
 
 @dataclass(frozen=True)
@@ -50,52 +46,104 @@ class PerCallSession:
         """There is nothing between calls."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # two of the same bundle hold different sessions
 class LoadedBundle:
-    """`budget`: bytes of memory that may be used."""
+    """
+    One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used.
+    Each property loads its role when it is first read. BundleError: the bundle has no part for it, or says too little
+    about it. EngineError: the engine refuses the part.
+    """
 
     bundle: Bundle
     engine: Engine
     budget: int = memory.UNLIMITED
+    roles: dict[Role, AnyRole] = field(default_factory=dict, init=False)
 
     @property
     def sampling(self) -> Sampling:
         return self.bundle.need(self.bundle.sampling, "sampling")
 
-    @cached_property
-    def text(self) -> TextEncoder:
-        text = self.bundle.need(self.bundle.text, "its words")
-        return TextEncoder(PerCallSession(lambda: self._load("text_encoder")), Tokens(self.bundle.root, text))
+    @property
+    def text_encoder(self) -> TextEncoder:
+        return cast(TextEncoder, self.load("text_encoder"))
 
-    @cached_property
+    @property
     def denoiser(self) -> Denoiser:
-        return Denoiser(self._load("denoiser"), FAMILIES[self.bundle.family])
+        return cast(Denoiser, self.load("denoiser"))
 
-    @cached_property
+    @property
     def decoder(self) -> Decoder:
-        return Decoder(self._load("decoder"), self.sampling)
+        return cast(Decoder, self.load("decoder"))
 
-    @cached_property
+    @property
     def encoder(self) -> Encoder:
-        return Encoder(PerCallSession(lambda: self._load("encoder")), self.sampling)
+        return cast(Encoder, self.load("encoder"))
 
-    @cached_property
-    def preview(self) -> PreviewDecoder:
-        return PreviewDecoder(self._load("preview_decoder"))
+    @property
+    def preview_decoder(self) -> PreviewDecoder:
+        return cast(PreviewDecoder, self.load("preview_decoder"))
 
-    @cached_property
+    @property
     def restorer(self) -> Restorer:
-        return Restorer(self._load("restorer"))
+        return cast(Restorer, self.load("restorer"))
 
-    @cached_property
-    def detector(self) -> Detector:
-        longest_px = self.bundle.need(self.bundle.face, "its face").size_px
-        return Detector(self._load("face_detector"), self.bundle.family, longest_px)
+    @property
+    def face_detector(self) -> Detector:
+        return cast(Detector, self.load("face_detector"))
+
+    def load(self, role: Role) -> AnyRole:
+        """Return the role; where it is not loaded, load it first."""
+        if role not in self.roles:
+            self.roles[role] = self._open(role)
+        return self.roles[role]
+
+    def load_all(self) -> None:
+        """Load every role now, so that the first picture does not wait for it."""
+        for role in self.bundle.roles & SIGNATURES.keys():
+            self.load(role)
+
+    def unload(self, role: Role) -> None:
+        """Close the role's session, if it is loaded; what is used again is loaded again."""
+        if role in self.roles:
+            self.roles.pop(role).session.close()
+
+    def close(self) -> None:
+        """Unload every role."""
+        for role in tuple(self.roles):
+            self.unload(role)
+
+    def _open(self, role: Role) -> AnyRole:
+        match role:
+            case "text_encoder":
+                text = self.bundle.need(self.bundle.text, "its words")
+                return TextEncoder(PerCallSession(lambda: self._session(role)), Tokens(self.bundle.root, text))
+            case "denoiser":
+                return Denoiser(self._session(role), FAMILIES[self.bundle.family])
+            case "decoder":
+                return Decoder(self._session(role), self.sampling)
+            case "encoder":
+                return Encoder(PerCallSession(lambda: self._session(role)), self.sampling)
+            case "preview_decoder":
+                return PreviewDecoder(self._session(role))
+            case "restorer":
+                return Restorer(self._session(role))
+            case "face_detector":
+                longest_px = self.bundle.need(self.bundle.face, "its face").size_px
+                return Detector(self._session(role), self.bundle.family, longest_px)
+
+    def _session(self, role: Role) -> Session:
+        return self.engine.load(self.bundle, self._part(role))
+
+    def _part(self, role: Role) -> Part:
+        """Return the part for a role; one in float32 for PyTorch allows bf16 where memory is short."""
+        part = self.bundle.part(role, self.engine.formats)
+        wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
+        return replace(part, precision=memory.fitting(self.bundle.root / part.file, self.budget)) if wide else part
 
     def embedding(self, prompt: str, cache: ArrayCache) -> Array:
         """
-        (1, T, D): from the bundle, if its maker stored these words; else from the cache, if these weights have read
-        them under this template before; else the text encoder reads them.
+        Return a prompt's embedding (1, T, D): from the bundle, if its maker stored it; else from the cache, if these
+        weights have read these words under this template before; else from the text encoder.
         """
         stored = self._stored(prompt)
         if stored is not None:
@@ -103,12 +151,12 @@ class LoadedBundle:
         part = self.bundle.part("text_encoder", self.engine.formats)
         text = self.bundle.need(self.bundle.text, "its words")
         key = (part.sha256, part.precision, repr(text), prompt)
-        return cache.get_or(key, lambda: self.text.encode(prompt))
+        return cache.get_or(key, lambda: self.text_encoder.encode(prompt))
 
     def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
         """
-        Let the denoiser wear these LoRAs from now on, and no others. Returns why some cannot be worn. OptionError: this
-        engine has no place for any.
+        Apply these LoRAs to the denoiser from now on, and no others. Return why some cannot be. OptionError: this
+        engine takes none.
         """
         session = self.denoiser.session
         if isinstance(session, AcceptsLoras):
@@ -118,7 +166,7 @@ class LoadedBundle:
         return ()
 
     def _stored(self, prompt: str) -> Array | None:
-        """BundleError: the file is damaged."""
+        """Return the embedding (1, T, D) that the bundle holds, if it does. BundleError: the file is damaged."""
         if EMBEDDINGS not in self.bundle.extras:
             return None
         try:
@@ -128,64 +176,45 @@ class LoadedBundle:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as exc:
             raise BundleError(f"{self.bundle.name}/{EMBEDDINGS}: {exc}", bundle=self.bundle.name) from exc
 
-    def memory_for(self, size: tuple[int, int]) -> memory.MemoryPlan:
-        """What drawing a picture of this size (width, height) takes. MemoryShort: more than there is."""
+    def memory_plan(self, size: tuple[int, int]) -> memory.MemoryPlan:
+        """Return what drawing a picture of this size (width, height) takes. MemoryShort: more than there is."""
         parts = [self._part(role) for role in sorted(self.bundle.roles)]
         return memory.plan(self.bundle, parts, self.engine.name, size, self.budget)
 
-    def close(self) -> None:
-        """Let go of every part that was loaded; what is used again is loaded again."""
-        for role in self.bundle.roles & SIGNATURES.keys():
-            self.let_go(role)
-
-    def let_go(self, role: Role) -> None:
-        if (loaded := vars(self).pop(NAMES.get(role, role), None)) is not None:
-            loaded.session.close()
-
-    def load_all(self) -> None:
-        """Load every part now, so that the first picture does not wait for it."""
-        for role in self.bundle.roles & SIGNATURES.keys():
-            getattr(self, NAMES.get(role, role))
-
-    def _load(self, role: Role) -> Session:
-        return self.engine.load(self.bundle, self._part(role))
-
-    def _part(self, role: Role) -> Part:
-        """Weights for PyTorch, which it computes with in float32 or, where memory is short, in bf16."""
-        part = self.bundle.part(role, self.engine.formats)
-        wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
-        return replace(part, precision=memory.fitting(self.bundle.root / part.file, self.budget)) if wide else part
-
 
 def stored_name(prompt: str) -> str:
-    """What an embedding is called in a bundle's file of them."""
+    """Return the name of a prompt's embedding in a bundle's EMBEDDINGS."""
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
 class LoadedBundles:
-    """Every kit in use, by bundle and engine. One engine a bundle: another one takes its place, and its memory."""
+    """The bundles in use, by name and engine. One engine a bundle: another one takes its place, and its memory."""
 
     def __init__(self, shelf: Shelf, select: Select = backends.select, budget: int = memory.UNLIMITED) -> None:
         self.shelf, self.select, self.budget = shelf, select, budget
         self.loaded: dict[tuple[str, str], LoadedBundle] = {}
 
-    def take(self, name: str, backend: str) -> tuple[LoadedBundle, str]:
-        """The kit, and why this engine. NotFoundError, BundleError (its files are checked once), EngineUnavailable."""
+    def get(self, name: str, backend: str) -> tuple[LoadedBundle, str]:
+        """
+        Return the bundle of that name on the engine that `backend` selects, and why on this engine. The bundle's files
+        are verified when it is new here, or was built anew. NotFoundError, BundleError, EngineUnavailable.
+        """
         bundle = self.shelf.open(name)
         engine, reason = self.select(bundle, backend)
         loaded = self.loaded.get((name, engine.name))
-        if loaded is None or loaded.bundle.parts != bundle.parts:  # new here, or made anew meanwhile
+        if loaded is None or loaded.bundle.parts != bundle.parts:
             bundle.verify()
-            self.drop(name)
+            self.unload(name)
             loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, self.budget)
         return loaded, reason
 
-    def leave(self, loaded: LoadedBundle) -> None:
-        """Nothing but this kit stays in memory."""
+    def keep_only(self, loaded: LoadedBundle) -> None:
+        """Unload the roles of every other bundle."""
         for other in self.loaded.values():
             if other is not loaded:
                 other.close()
 
-    def drop(self, name: str) -> None:
+    def unload(self, name: str) -> None:
+        """Close a bundle, on whichever engine it is."""
         for key in [key for key in self.loaded if key[0] == name]:
             self.loaded.pop(key).close()

@@ -90,45 +90,45 @@ class Studio:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         loras = self.loras.pick(r.loras)
-        loaded, reason = self.loaded_bundles.take(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
+        loaded, reason = self.loaded_bundles.get(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
         reason += "; a LoRA needs PyTorch" if loras else ""
         photo = init_image.read(r, loaded.bundle)
         plan = GenerationPlan.of(r, loaded.bundle, photo)
         if photo is not None:
-            photo = init_image.fitted(photo, plan.width, plan.height, self._eye().detector.find(photo))
+            photo = init_image.fitted(photo, plan.width, plan.height, self._eye().face_detector.find(photo))
         pace = self.paces[r.bundle, loaded.engine.name, plan.width, plan.height]
-        needs = loaded.memory_for((plan.width, plan.height))
+        needs = loaded.memory_plan((plan.width, plan.height))
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
         if needs.turns:
-            self.loaded_bundles.leave(loaded)
+            self.loaded_bundles.keep_only(loaded)
         drawing = Generation(plan, loaded, f"{reason}; {needs}", folder, pace, started, needs, photo, loras)
         yield from drawing.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        loaded, reason = self.loaded_bundles.take(r.bundle, r.backend)
+        loaded, reason = self.loaded_bundles.get(r.bundle, r.backend)
         if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
         eye = self._eye()
-        restoration = Restoration(r, loaded, eye.detector, reason, folder, started)
+        restoration = Restoration(r, loaded, eye.face_detector, reason, folder, started)
         yield from self.photos.events(r, (loaded, eye), folder, restoration)
 
     def _inspect(self, r: Inspect) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        yield advise(r, self._eye().detector)
+        yield advise(r, self._eye().face_detector)
         yield Final((), 0, round(time.perf_counter() - started, 3), "")
 
     def _eye(self) -> LoadedBundle:
         """The one graph for all engines: whichever serves a photo, the same faces are found."""
-        return self.loaded_bundles.take(DETECTOR, "auto")[0]
+        return self.loaded_bundles.get(DETECTOR, "auto")[0]
 
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         kept = kept_latents.read(folder, r.image)
-        loaded, reason = self.loaded_bundles.take(kept.bundle, r.backend)
+        loaded, reason = self.loaded_bundles.get(kept.bundle, r.backend)
         yield Progress("decode", 0, 1)
         name = images.write_output(folder, seen(loaded.decoder.decode(kept.latents)), kept.text)
         yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

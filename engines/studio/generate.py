@@ -154,7 +154,7 @@ class Generation:
     def _let_go(self, *roles: Role) -> None:
         """Where parts take turns."""
         for role in roles if self.memory.turns else ():
-            self.loaded.let_go(role)
+            self.loaded.unload(role)
 
     def seconds(self) -> float:
         return round(time.perf_counter() - self.started, 3)
@@ -182,7 +182,7 @@ class Generation:
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
         if "preview_decoder" not in self.loaded.bundle.roles:
             return
-        decoder = self.loaded.preview  # loaded now, the first time: that is no part of what a preview costs
+        decoder = self.loaded.preview_decoder  # loaded now, the first time: that is no part of what a preview costs
         begun = time.perf_counter()
         name = images.write_preview(self.folder, decoder.decode(latents))
         self.pace.preview_s = time.perf_counter() - begun
@@ -205,7 +205,9 @@ class Generation:
         return name
 
     def _pixels(self, latents: Array, only: bool) -> Array:
-        return self.loaded.preview.decode(latents) if only else self.loaded.decoder.decode(latents, self.memory.pieces)
+        if only:
+            return self.loaded.preview_decoder.decode(latents)
+        return self.loaded.decoder.decode(latents, self.memory.pieces)
 
     def _text(self, k: int) -> str:
         plan = self.plan

@@ -88,7 +88,7 @@ def make(loaded: LoadedBundle, case: Case, folder: Path) -> Made:
         return _restore(loaded, images.read(loaded.bundle.root / PROOF / case.face))
     started, looked = time.perf_counter(), 0.0
     plan = GenerationPlan.of(Generate(case.prompt, seed=case.seed), loaded.bundle)
-    needs = loaded.memory_for((plan.width, plan.height))
+    needs = loaded.memory_plan((plan.width, plan.height))
     drawing = Generation(plan, loaded, "", folder, Timings(), started, needs)
     for event in drawing.events(ArrayCache(folder / "embeddings", 8)):
         if isinstance(event, Preview) and not looked:

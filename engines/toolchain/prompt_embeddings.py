@@ -11,5 +11,7 @@ from engines.roles.loaded import LoadedBundle, stored_name
 
 
 def write(loaded: LoadedBundle, prompts: Sequence[str], path: Path) -> None:
-    """One array (1, T, D) a prompt, as the kit's text encoder gives it, under kit.stored_name."""
-    np.savez(path, allow_pickle=False, **{stored_name(prompt): loaded.text.encode(prompt) for prompt in prompts})
+    """One array (1, T, D) a prompt, as the bundle's text encoder gives it, under its stored_name."""
+    np.savez(
+        path, allow_pickle=False, **{stored_name(prompt): loaded.text_encoder.encode(prompt) for prompt in prompts}
+    )

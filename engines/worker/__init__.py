@@ -127,7 +127,7 @@ class EmbeddedWorker:
         try:
             for name in DEFAULTS:
                 wanted = "auto" if name == DETECTOR else self.backend  # which any engine runs for all of them
-                loaded, reason = self.studio.loaded_bundles.take(name, wanted)
+                loaded, reason = self.studio.loaded_bundles.get(name, wanted)
                 loaded.load_all()
                 log.info("%s: %s", name, reason)
         except StudioError as exc:

@@ -126,7 +126,7 @@ def test_the_encoder_is_the_decoders_way_back(
     studio: Studio, builtin: Path, name: str, picture: str, least_db: float
 ) -> None:
     """What the decoder has drawn comes back; the last was blurred and made noisy meanwhile."""
-    loaded, _ = studio.loaded_bundles.take("portrait", name)
+    loaded, _ = studio.loaded_bundles.get("portrait", name)
     before = images.read(builtin / picture)
     latents = loaded.encoder.encode(before)
     assert latents.shape == (1, 16, before.shape[0] // 16, before.shape[1] // 16) and latents.dtype == np.float32
@@ -136,7 +136,7 @@ def test_the_encoder_is_the_decoders_way_back(
 @pytest.mark.parametrize("i", [0, 7])
 def test_a_photograph_goes_through_the_autoencoder(studio: Studio, shared: Path, i: int) -> None:
     """It has never seen one: 27.0 dB on average of the 48, 24.2 at least."""
-    loaded, _ = studio.loaded_bundles.take("portrait", "ort")
+    loaded, _ = studio.loaded_bundles.get("portrait", "ort")
     photo = images.read(photo_of(shared, i))
     before = init_image.fitted(photo, 256, 256, [])
     assert psnr_db(loaded.decoder.decode(loaded.encoder.encode(before)).astype(float), before) >= 24

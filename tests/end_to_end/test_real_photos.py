@@ -70,8 +70,8 @@ def restored(studio: Studio, folder: Path, picture: Pixels, **controls: Any) -> 
 
 
 def everybody(studio: Studio, picture: Pixels) -> list[NDArray[np.float64]]:
-    loaded, _ = studio.loaded_bundles.take(DETECTOR, "auto")
-    return [face.landmarks for face in loaded.detector.find(picture)]
+    loaded, _ = studio.loaded_bundles.get(DETECTOR, "auto")
+    return [face.landmarks for face in loaded.face_detector.find(picture)]
 
 
 @pytest.fixture(scope="module")

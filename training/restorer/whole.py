@@ -49,7 +49,7 @@ def _large(picture: Picture) -> Picture:
 
 def through_the_network(studio: Studio, photo: Picture) -> Picture:
     """Resize to 256 and back."""
-    loaded, _ = studio.loaded_bundles.take("restorer", "auto")
+    loaded, _ = studio.loaded_bundles.get("restorer", "auto")
     small = cv2.resize(photo, (NETWORK_PX, NETWORK_PX), interpolation=cv2.INTER_AREA)
     after = loaded.restorer.restore(np.asarray(small, dtype=np.uint8))
     return np.asarray(cv2.resize(after, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC), dtype=np.uint8)

@@ -66,7 +66,7 @@ def trajectories(
     feeds: dict[Role, list[Feeds]] = {"denoiser": [], "decoder": [], "preview_decoder": []}
     sampling = loaded.sampling
     for seed, prompt in enumerate(prompts):
-        x = trajectory(loaded, loaded.text.encode(prompt), seed, feeds["denoiser"].append, most_steps)
+        x = trajectory(loaded, loaded.text_encoder.encode(prompt), seed, feeds["denoiser"].append, most_steps)
         feeds["preview_decoder"].append({"latents": x})
         scaled = x / np.float32(sampling.latent_scale) + np.float32(sampling.latent_shift)
         feeds["decoder"].append({"latents": scaled})
@@ -86,7 +86,7 @@ def trajectory(
     """
     sampling, plan = loaded.sampling, GenerationPlan.of(Generate("p", seed=seed), loaded.bundle)
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
-    negative = loaded.text.encode("") if plan.schedule.guidance else None
+    negative = loaded.text_encoder.encode("") if plan.schedule.guidance else None
     denoiser = Denoiser(ObservedSession(loaded.denoiser.session, on_feed), loaded.denoiser.family)
     x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
     *_, (_, guess) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
@@ -94,7 +94,7 @@ def trajectory(
 
 
 def words(prompts: Sequence[str], loaded: LoadedBundle) -> list[Feeds]:
-    return [{"ids": loaded.text.tokens.ids(prompt)} for prompt in prompts]
+    return [{"ids": loaded.text_encoder.tokens.ids(prompt)} for prompt in prompts]
 
 
 def faces(folder: Path | None, size_px: int, count: int = FACES) -> Iterator[Pixels]:

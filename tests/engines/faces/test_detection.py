@@ -228,7 +228,7 @@ def test_no_face_lies_beyond_the_edge_of_the_picture() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_built_in_detector_sees_nobody_where_nobody_is(builtin: Any, kind: str) -> None:
-    loaded, _ = LoadedBundles(Shelf((builtin,))).take("detector", "ort")
+    loaded, _ = LoadedBundles(Shelf((builtin,))).get("detector", "ort")
     for seed in range(2):
-        assert loaded.detector.find(nobody(kind, seed)) == []
+        assert loaded.face_detector.find(nobody(kind, seed)) == []
     loaded.close()

@@ -256,7 +256,7 @@ def test_finished_latents_are_kept_and_developed(studio: Studio, tmp_path: Path,
     assert isinstance(final, Final)
     latents = kept_latents.read(tmp_path, final.images[0]).latents
     assert latents.shape == (1, 4, 32, 32) and latents.dtype == np.float32
-    loaded, _ = studio.loaded_bundles.take(kind, "ort")
+    loaded, _ = studio.loaded_bundles.get(kind, "ort")
     full = ours(studio, Generate("a man", seed=5, steps=2, bundle=kind, backend="ort"), tmp_path)
     assert (loaded.decoder.decode(latents) == full).all()
 

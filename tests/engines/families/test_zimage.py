@@ -94,7 +94,7 @@ def ours(studio: Studio, request: Generate, folder: Path) -> tuple[Array, Array]
     final = list(studio.run(request, folder))[-1]
     assert isinstance(final, Final), final
     latents = kept_latents.read(folder, final.images[0]).latents
-    loaded, _ = studio.loaded_bundles.take(request.bundle, request.backend)
+    loaded, _ = studio.loaded_bundles.get(request.bundle, request.backend)
     recorder = Recorder(loaded.decoder.session, {})
     Decoder(recorder, loaded.sampling).decode(latents)
     return latents, recorder.returned["image"]
@@ -147,7 +147,7 @@ def test_every_length_of_caption_is_the_pipelines(
     studio: Studio, pipeline: Any, tmp_path: Path, backend: str, tokens: int
 ) -> None:
     prompt = ("red hair, blue shirt; " * 30)[:tokens]
-    assert studio.loaded_bundles.take("portrait", backend)[0].text.tokens.ids(prompt).shape == (1, tokens)
+    assert studio.loaded_bundles.get("portrait", backend)[0].text_encoder.tokens.ids(prompt).shape == (1, tokens)
     request = Generate(prompt, "", 64, 68, 2, 0.0, SEED, backend=backend, preview="only")
     compare(studio, pipeline, request, tmp_path)
 

@@ -164,7 +164,7 @@ def test_previews_keep_their_pace(
 
 def test_dear_previews_are_made_less_often(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
     engine.slow_s = {"preview_decoder": 0.02, "denoiser": 0.004}
-    studio.loaded_bundles.take("portrait", "auto")[0].load_all()
+    studio.loaded_bundles.get("portrait", "auto")[0].load_all()
     for _ in range(2):
         assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=9, seed=1))) == [1, 9]
 
@@ -173,7 +173,7 @@ def test_previews_show_what_the_picture_will_be_not_the_noise(studio: Studio, tm
     """The fake network pulls nine tenths of the way at once: its clean guess shows the slope from the first step on."""
     studio.paces = defaultdict(EveryOne)
     events = draw(studio, tmp_path, Generate("p", steps=6, seed=3))
-    prompt = studio.loaded_bundles.take("portrait", "auto")[0].embedding("p", studio.embeddings)
+    prompt = studio.loaded_bundles.get("portrait", "auto")[0].embedding("p", studio.embeddings)
     slope = np.repeat(
         np.repeat(-target((1, 4, 8, 8), prompt)[:, :3], STRIDE, 2), STRIDE, 3
     )  # the tiny decoder turns it
@@ -188,7 +188,7 @@ def test_the_loop_is_the_samplers(studio: Studio, tmp_path: Path) -> None:
     """Written out once more, in this test's own words."""
     final = draw(studio, tmp_path, Generate("a man", "dark", 96, 64, 5, 2.0, 17, preview="only"))[-1]
     assert isinstance(final, Final)
-    loaded, _ = studio.loaded_bundles.take("portrait", "auto")
+    loaded, _ = studio.loaded_bundles.get("portrait", "auto")
     words, others = (loaded.embedding(text, studio.embeddings) for text in ("a man", "dark"))
     x = np.random.default_rng(17).standard_normal((1, 4, 8, 12), dtype=np.float32)
     levels = sampler.sigmas(5, 3.0)

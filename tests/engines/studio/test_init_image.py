@@ -176,7 +176,7 @@ def test_the_less_strength_the_nearer_the_photo(studio: Studio, engine: FakeEngi
 def test_a_perfect_network_gives_the_photo_back(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
     """It tells the way from the noise to the photo, whatever the level is: every strength ends at the photo's cells."""
     start = photo(tmp_path, 64, 64)
-    loaded, _ = studio.loaded_bundles.take("portrait", "auto")
+    loaded, _ = studio.loaded_bundles.get("portrait", "auto")
     clean = loaded.encoder.encode(waves(64, 64))
     noise = np.random.default_rng(3).standard_normal(clean.shape, dtype=np.float32)
     engine.spoil = {"denoiser": lambda told: clean - noise}
@@ -198,7 +198,7 @@ def test_every_picture_of_a_job_starts_from_the_photo(studio: Studio, engine: Fa
 
 def test_the_encoder_is_let_go_of(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
     """It is used for a moment, and by few."""
-    studio.loaded_bundles.take("portrait", "auto")[0].load_all()
+    studio.loaded_bundles.get("portrait", "auto")[0].load_all()
     assert "encoder" not in engine.opened
     draw(studio, tmp_path, Generate("p", start=photo(tmp_path)))
     assert engine.opened.count("encoder") == engine.closed.count("encoder") == 1

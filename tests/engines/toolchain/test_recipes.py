@@ -233,7 +233,7 @@ def test_known_prompts_are_stored_as_the_text_encoder_reads_them(make: Make, tmp
     loaded = LoadedBundle(bundle, backends.engine("torch"))
     for prompt in PROMPTS:
         stored = loaded.embedding(prompt, ArrayCache(tmp_path, 1))
-        assert stored.dtype == np.float32 and np.abs(stored - loaded.text.encode(prompt)).max() <= 1e-5
+        assert stored.dtype == np.float32 and np.abs(stored - loaded.text_encoder.encode(prompt)).max() <= 1e-5
     assert not list(tmp_path.iterdir())
 
 

@@ -121,7 +121,9 @@ def test_stored_words_hold_the_empty_negative_too(made: Any, tmp_path: Path) -> 
     loaded = LoadedBundle(bundle, backends.engine("torch"))
     for prompt in (*PROMPTS, ""):
         stored = loaded.embedding(prompt, ArrayCache(tmp_path, 1))
-        assert stored.shape == (1, 77, tiny_sd.WIDTH) and np.abs(stored - loaded.text.encode(prompt)).max() <= 1e-5
+        assert (
+            stored.shape == (1, 77, tiny_sd.WIDTH) and np.abs(stored - loaded.text_encoder.encode(prompt)).max() <= 1e-5
+        )
     assert not list(tmp_path.iterdir())
 
 

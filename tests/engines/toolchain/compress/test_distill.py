@@ -90,7 +90,7 @@ def test_it_comes_nearer_to_its_teacher_and_stays_as_small(
         loaded = LoadedBundle(
             replace(one, parts=(*(p for p in one.parts if p.role != "denoiser"), part)), backends.engine("torch")
         )
-        ended[name] = calibration.trajectory(loaded, loaded.text.encode("a grey cat"), 5)
+        ended[name] = calibration.trajectory(loaded, loaded.text_encoder.encode("a grey cat"), 5)
     far, near = (float(np.square(ended[name] - ended["whole"]).mean()) for name in ("bare", "taught"))
     assert near < 0.8 * far, (near, far)
     ours, theirs = (load_file(one.root / "denoiser" / WEIGHTS) for one in (bundle, bare))
@@ -162,7 +162,7 @@ def test_lessons_are_the_teachers_pictures_at_all_levels(bases: dict[str, Path],
     bundle = begin(bases[family], tmp_path / "plain")
     all_of_them = DistillData.of(bundle, CAPTIONS, now(bundle), tmp_path / "drawn.pt", print)
     loaded = LoadedBundle(bundle, backends.engine("torch"))
-    mine = loaded.text.encode(CAPTIONS[0])
+    mine = loaded.text_encoder.encode(CAPTIONS[0])
     (group,) = [one for one in all_of_them.drawn if one.prompts.shape[1] == mine.shape[1]]
     assert any(np.array_equal(mine[0], prompt) for prompt in group.prompts)
     assert sum(len(one.latents) for one in all_of_them.drawn) == len(CAPTIONS)
@@ -190,7 +190,7 @@ def test_the_teacher_draws_together_what_it_draws_alone(
     bundle = begin(bases[family], tmp_path / "plain")
     graph = now(bundle)
     loaded = LoadedBundle(bundle, backends.engine("torch"))
-    words, wordless = loaded.text.encode("a man"), loaded.text.encode("") if family == "sd" else None
+    words, wordless = loaded.text_encoder.encode("a man"), loaded.text_encoder.encode("") if family == "sd" else None
     monkeypatch.setattr(distill_data, "narrow", lambda device: False)
     monkeypatch.setattr(distill_data.sampler, "noise", lambda shape, seed: one_noise(shape))
     together = distill_data._draw(bundle, graph, words.repeat(3, 0), wordless)

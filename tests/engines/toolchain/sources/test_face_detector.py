@@ -216,6 +216,6 @@ def test_a_detector_of_ones_own_takes_the_place_of_the_built_in_one(builtin: Pat
     assert (built.family, built.roles) == ("yunet", {"face_detector"}) and built.need(built.face, "face").size_px == 640
     shelf = Shelf((tmp_path / "models", builtin))
     assert shelf.open("detector").family == "yunet"
-    loaded, _ = LoadedBundles(shelf).take("detector", "ort")
-    assert loaded.detector.find(np.full((100, 300, 3), 90, dtype=np.uint8)) == []
+    loaded, _ = LoadedBundles(shelf).get("detector", "ort")
+    assert loaded.face_detector.find(np.full((100, 300, 3), 90, dtype=np.uint8)) == []
     loaded.close()
