@@ -171,7 +171,7 @@ def single_file(path: Path) -> Path:
 
 
 def save_configs(folder: Path) -> Path:
-    """What stands for toolchain/sd15, of the tiny networks."""
+    """What stands for toolchain/sources/sd15, of the tiny networks."""
     save(folder, preview=False)
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
