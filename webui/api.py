@@ -182,7 +182,7 @@ async def _asked(request: Request, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 async def _form(request: Request, photo: str, folder: Path) -> tuple[dict[str, str], str, str]:
-    """Its fields, where the photo lies, and what it is called. OptionError: no photo. ImageError, StorageError."""
+    """Return its fields, where the photo lies, and its name. OptionError: no photo. ImageError, StorageError."""
     async with request.form(max_files=1, max_fields=25, max_part_size=FIELD_BYTES) as form:
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
         file = form.get(photo)
@@ -243,14 +243,14 @@ def _refusal(
 
 
 def sentence(accept_language: str | None, code: str, facts: Mapping[str, Fact]) -> str:
-    """In the caller's language; in both when it names none, as programs do."""
+    """Return it in the caller's language; in both when it names none, as programs do."""
     if accept_language and accept_language != "*":
         return spoken(accept_language).error(code, facts)
     return " ".join(words(language).error(code, facts) for language in LANGUAGES)
 
 
 def status_of(code: str) -> int:
-    """The status of an error's code: that of the nearest class up the tree which has one."""
+    """Return the status of an error's code: that of the nearest class up the tree which has one."""
     kind = next((kind for kind in _tree(StudioError) if kind.code == code), StudioError)
     return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
 

@@ -36,7 +36,7 @@ class _Outlet:
 
 
 def stream(paths: Iterable[Path]) -> Iterator[bytes]:
-    """Under their own names, in this order."""
+    """Yield the archive in pieces: the files under their own names, in this order."""
     outlet = _Outlet()
     with ZipFile(outlet, "w") as archive:
         for path in paths:

@@ -37,7 +37,7 @@ def marks_html(faces: Sequence[FaceReport]) -> Markup:
 
 
 def _inside(share: float) -> float:
-    """A face may reach beyond the edge; its mark may not."""
+    """Keep a mark inside: a face may reach beyond the edge."""
     return min(max(share, 0.0), 0.97)
 
 

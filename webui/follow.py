@@ -19,13 +19,13 @@ JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def remembered(jobs: object, limit: int) -> list[str]:
-    """The names of jobs that a browser keeps, each once. It may send anything: what is no name is passed over."""
+    """Return the names of jobs that a browser keeps, each once. It may send anything: what is none is passed over."""
     names = [name for name in jobs if isinstance(name, str)] if isinstance(jobs, list) else []
     return list(dict.fromkeys(filter(JOB_ID.fullmatch, names)))[:limit]
 
 
 def jobs_of(queue: JobQueue, jobs: object, kind: type[T], limit: int) -> Iterator[tuple[Job, T]]:
-    """The jobs of one kind of request that a browser keeps, each with it. What is none of them is passed over."""
+    """Yield the jobs of one kind of request that a browser keeps, each with it. What is none of them is passed over."""
     for name in remembered(jobs, limit):
         with suppress(StudioError):
             job = queue.job(name)
@@ -34,7 +34,7 @@ def jobs_of(queue: JobQueue, jobs: object, kind: type[T], limit: int) -> Iterato
 
 
 def follow(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
-    """One scene per change, from the waiting line to the end."""
+    """Yield one scene per change, from the waiting line to the end."""
     while ahead := queue.ahead(job_id):
         scene = waiting(scene, ahead)
         yield scene
@@ -45,7 +45,7 @@ def follow(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
 
 
 def resume(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
-    """A page that comes back: a job that ended is shown as it ended, a running one is followed on. Unknown: nothing."""
+    """Yield scenes for a page that comes back: the last of a job that ended, all of one that runs, none of others."""
     try:
         ended = queue.job(job_id).state in ENDED
     except NotFoundError:

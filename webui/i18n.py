@@ -28,7 +28,7 @@ class Words:
     table: Mapping[str, str]
 
     def __call__(self, key: str, **facts: Fact) -> str:
-        """The sentence for a key, with its {facts} filled in. KeyError: no such key, or a fact is missing."""
+        """Return the sentence for a key, with its {facts} filled in. KeyError: no such key, or a fact is missing."""
         return self.table[key].format(**facts)
 
     def error(self, code: str, facts: Mapping[str, Fact]) -> str:

@@ -33,7 +33,7 @@ FONTS = [
 
 @cache
 def i18n() -> gr.I18n:
-    """For the browser, which looks for its own tag and falls back to English."""
+    """Return the words for the browser, which looks for its own tag and falls back to English."""
     zh, en = dict(words("zh").table), dict(words("en").table)
     return gr.I18n(**{"en": en, "zh": zh, "zh-CN": zh, "zh-TW": zh, "zh-HK": zh, "zh-SG": zh})
 
@@ -64,7 +64,7 @@ def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
 
 
 def _connect_history(context: PanelContext, pictures: history.View, studio: portrait.View, tabs: gr.Tabs) -> None:
-    """A picture of the history can be taken up again, or developed, where portraits are drawn."""
+    """Let a picture of the history be taken up again, or developed, where portraits are drawn."""
     do, s = portrait.Handlers(studio, context), studio
 
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:

@@ -22,7 +22,6 @@ from webui.i18n import Words
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
 LOG_LINES = 200  # of a build; older ones leave
-NO_MARKS = Markup()
 MINUTES_FROM_S = 120.0  # from here on, seconds would feign a precision that a guess does not have
 
 
@@ -153,7 +152,7 @@ def _final(scene: JobView, event: Final) -> JobView:
 
 
 def untouched(faces: tuple[FaceReport, ...]) -> bool:
-    """There are faces, and every one of them was left as it is."""
+    """Tell whether there are faces, and every one of them was left as it is."""
     return bool(faces) and all(face.state == "skipped" for face in faces)
 
 
@@ -224,7 +223,7 @@ def status_html(scene: JobView, say: Words) -> Markup:
 
 
 def status_text(scene: JobView, say: Words) -> str:
-    """One line, as the originals write it: what is going on, how far it is, how long it will take."""
+    """Say in one line, as the originals write it: what is going on, how far it is, how long it will take."""
     if scene.state == "failed":
         return _failure(scene, say)
     line = say(scene.status, **scene.facts)
@@ -244,7 +243,7 @@ def left_text(eta_s: float, say: Words) -> str:
 
 
 def _of_a_build(scene: JobView, say: Words) -> str:
-    """The number of its step, as the log counts them; in the end, what became of it."""
+    """Return the number of its step, as the log counts them; in the end, what became of it."""
     if scene.state == "done":
         return f" {say.phrase(scene.reason)}".rstrip()
     total = int(scene.facts.get("total", 1))
@@ -296,12 +295,11 @@ def actions_html(tile: Tile, say: Words) -> Markup:
     )
 
 
-def compare_html(
-    left: tuple[str, str], right: tuple[str, str], hint: str, marks: Markup = NO_MARKS, kind: str = ""
-) -> Markup:
+def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str, marks: str = "", kind: str = "") -> Markup:
     """
     Lay two pictures, each with its label, under one range control, which mouse, finger and keyboard can move
-    (assets/page.js). `marks` lie on them; their places fit if the box is as large as its pictures ("fits").
+    (assets/page.js). `marks`, which are Markup, lie on them; their places fit if the box is as large as its pictures
+    ("fits").
     """
     return Markup(
         '<div class="compare {kind}" style="--at:50%">{first}{second}{marks}'

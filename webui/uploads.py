@@ -28,8 +28,7 @@ class Upload:
 
 def received(folder: Path, payload: Any) -> Upload | None:
     """
-    The file that a page sent, and nothing else. Gradio would open a picture with every decoder there is, would decode
-    data: addresses, and checks only paths that carry its mark. ValueError: not a file in `folder`.
+    Return the file that a page sent, unopened. ValueError: not a file in `folder`, where uploads arrive.
     """
     if payload is None:
         return None
@@ -45,7 +44,7 @@ def received_many(folder: Path, payload: Any) -> list[Upload]:
 
 
 def own_name(name: str) -> str:
-    """A file's name as its owner's machine has it, without folders; the end of a long one, as it tells the kind."""
+    """Return a file's name without its owner's folders; of a long one the end, as it tells the kind."""
     return re.split(r"[/\\]", name)[-1][-NAME_LETTERS:]
 
 
@@ -63,7 +62,7 @@ def keep(source: BinaryIO, folder: Path) -> Path:
 
 
 def _copy(source: BinaryIO, target: Path) -> str:
-    """The checksum of what was copied. ImageError: it was nothing."""
+    """Return the checksum of what was copied. ImageError: it was nothing."""
     digest = hashlib.sha256()
     with target.open("xb") as copy:
         while piece := source.read(PIECE_BYTES):

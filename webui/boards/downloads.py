@@ -40,7 +40,7 @@ class Download:
 
 
 def read(queue: JobQueue, jobs: object) -> list[Download]:
-    """The downloads that a browser remembers. What is none of them is passed over."""
+    """Return the downloads that a browser remembers. What is none of them is passed over."""
     return [_download(queue, job, order) for job, order in jobs_of(queue, jobs, Fetch, LIMIT)]
 
 
@@ -53,7 +53,7 @@ def busy(downloads: Sequence[Download]) -> bool:
 
 
 def outline(downloads: Sequence[Download]) -> str:
-    """Changes whenever one begins or ends."""
+    """Return a text that changes whenever one begins or ends."""
     return " ".join(f"{download.job_id}:{download.state}" for download in downloads)
 
 
@@ -113,7 +113,7 @@ def _busy(download: Download, say: Words) -> Markup:
 
 
 def status_text(download: Download, say: Words) -> str:
-    """One line: how many are before it, or how much of it is here and when the rest will be."""
+    """Say in one line how many are before it, or how much of it is here and when the rest will be."""
     if download.ahead:
         return say("stage_waiting", ahead=download.ahead)
     p = download.latest

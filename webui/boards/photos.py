@@ -42,7 +42,7 @@ class Item:
 
 
 def read(queue: JobQueue, jobs: object) -> list[Item]:
-    """The restorations that a browser remembers. What is none of them is passed over: it may send anything."""
+    """Return the restorations that a browser remembers. What is none of them is passed over: it may send anything."""
     return [_item(queue, job, order) for job, order in jobs_of(queue, jobs, Enhance, LIMIT)]
 
 
@@ -65,7 +65,7 @@ def _after(item: Item, event: Event, queue: JobQueue) -> Item:
 
 
 def results(queue: JobQueue, jobs: Sequence[str]) -> list[str]:
-    """The names of the restored pictures, of those that were restored and are still there."""
+    """Return the names of the restored pictures, of those that were restored and are still there."""
     done = [item.result for item in read(queue, list(jobs)) if item.state == "done" and item.result]
     return [name for name in done if (queue.folder / name).is_file()]
 
@@ -75,12 +75,12 @@ def busy(items: Sequence[Item]) -> bool:
 
 
 def outline(items: Sequence[Item]) -> str:
-    """Changes whenever the list does."""
+    """Return a text that changes whenever the list does."""
     return " ".join(f"{item.job_id}:{item.state}" for item in items)
 
 
 def left_s(items: Sequence[Item]) -> float | None:
-    """How long the rest will take, as the finished ones tell."""
+    """Return how long the rest will take, as the finished ones tell."""
     took = [item.seconds for item in items if item.state == "done"]
     rest = sum(item.state not in ENDED for item in items)
     return sum(took) / len(took) * rest if took else None

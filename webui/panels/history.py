@@ -43,7 +43,7 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
 
 
 def _shows_something(job: Finished, folder: Path) -> bool:
-    """A picture may have been deleted."""
+    """Tell whether its picture is still there: it may have been deleted."""
     return bool(job.final.images) and (folder / job.final.images[0]).is_file()
 
 

@@ -176,19 +176,17 @@ class Handlers:
             "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(lora_values),
             **init_image.fields(photo, strength, self.context, say),
         }  # fmt: skip
-        order = parsed(Generate, values, say)
         ratio = width / height if width and height else 1.0
         scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
-        yield from self.watch(order, scene, say)
+        yield from self.watch(parsed(Generate, values, say), scene, say)
 
     def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
-        say = words_of(request)
-        scene = JobView(task="develop", state="running", status="stage_load")
-        order = parsed(Develop, {"image": event_data(event)["name"], "backend": backend}, say)
-        yield from self.watch(order, scene, say)
+        say, scene = words_of(request), JobView(task="develop", state="running", status="stage_load")
+        values = {"image": event_data(event)["name"], "backend": backend}
+        yield from self.watch(parsed(Develop, values, say), scene, say)
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
-        """On load: what this browser's last job has come to."""
+        """On load, show what this browser's last job has come to."""
         say = words_of(request)
         yield {self.view.stage: job_html(JobView(), say)}
         for scene in resume(self.context.queue, job_id, JobView()):
@@ -204,16 +202,16 @@ class Handlers:
         wording = preset.wording(target.dialect)
         width, height = presets.nearest_size(preset.width, preset.height, target.sizes)
         guidance = target.guidance if wording.guidance is None else wording.guidance
-        words = [wording.prompt[language], wording.negative[language]]
-        return [*words, f"{width}×{height}", guidance, preset.name, preset.lora_strength]
+        prompt, negative, size = wording.prompt[language], wording.negative[language], f"{width}×{height}"
+        return [prompt, negative, size, guidance, preset.name, preset.lora_strength]
 
     def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
-        """To what the bundle does best."""
+        """Set size, steps and guidance to what the bundle does best."""
         target = self.bundle(name)
         return [*self._suited(target), self._backends(target, request)]
 
     def _suited(self, target: BundleStatus, r: Generate = OPEN) -> list[Any]:
-        """Size, steps and guidance as a request has them; what it leaves to the bundle, as that wants it."""
+        """Return size, steps and guidance as a request has them; what it leaves to the bundle, as that wants it."""
         width, height = target.sizes[0]
         size = f"{r.width or width}×{r.height or height}"
         guidance = target.guidance if r.guidance is None else r.guidance
@@ -224,7 +222,7 @@ class Handlers:
         ]
 
     def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
-        """A photo came in: a bundle of several shapes draws the one that fits. It went: as before."""
+        """Offer the shape of a photo that came in, where the bundle draws several; without a photo, as before."""
         bundle, say = self.bundle(name), words_of(request)
         names, shapes = sizes(bundle), {width / height for width, height in bundle.sizes}
         if photo is not None and len(shapes) > 1:
@@ -235,26 +233,25 @@ class Handlers:
         return self.context.offer_backends(target, words_of(request))
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
-        """Bundles that were built and times that were measured since the page was loaded."""
+        """Offer bundles that were built and times that were measured since the page was loaded."""
         target = self.context.find("portrait", name)
         suited = self._suited(target) if target and target.name != name else [gr.skip()] * 3
         return [self.context.offer_bundles("portrait", target), *suited, self._backends(target, request)]
 
     def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
-        """The settings of a picture, to draw it again. What is no longer here is said."""
+        """Return the settings of a picture, to draw it again. What is no longer here is said."""
         v, say, bundles = self.view, words_of(request), self.context.bundles("portrait")
         target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
         active = [] if self.no_loras_reason(target.name) else loras.here(r.loras, self.context)
         gone = [lora.name for lora in r.loras if lora not in active] + [r.bundle] * (target.name != r.bundle)
         if gone:
             gr.Warning(Markup.escape(say("history_gone", names=", ".join(gone))))
-        suited = zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)
         return {
             v.lora_accordion: gr.update(open=True) if active else gr.skip(),
             v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
             v.bundle: self.context.offer_bundles("portrait", target), v.backend: self._backends(target, request),
             v.start.photo: None,
-            **dict(suited),
+            **dict(zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)),
             **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
         }  # fmt: skip
 
@@ -277,11 +274,11 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     drawn = gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
     page.load(do.come_back, [v.job], _shown(v), **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
-    words = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
     v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
     shape: dict[str, Any] = {"fn": do.shape, "inputs": [v.start.photo, v.size, v.bundle], "outputs": [v.size], **QUICK}
     gr.on([v.start.photo.upload, v.start.photo.clear], **shape)
-    v.cards.pick(do.pick, [v.bundle], words, **QUICK).then(**shape)
+    picked = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
+    v.cards.pick(do.pick, [v.bundle], picked, **QUICK).then(**shape)
     v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK).then(**shape)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)

@@ -48,7 +48,7 @@ def build(context: PanelContext) -> StartPhoto:
 
 
 def shown(photo: Upload | None) -> Any:
-    """The slider, where it has something to say."""
+    """Show the slider where it has something to say."""
     return gr.update(visible=photo is not None)
 
 

@@ -70,14 +70,14 @@ def fields(values: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def rows(wanted: Sequence[dict[str, Any]], usual: float) -> list[Any]:
-    """The names that the sliders have from now on, and what becomes of each slider."""
+    """Return the names that the sliders have from now on, and what becomes of each slider."""
     shown = [gr.update(visible=True, label=lora["name"], value=lora["strength"]) for lora in wanted[:MOST_LORAS]]
     hidden = [gr.update(visible=False, value=usual)] * (MOST_LORAS - len(shown))
     return [[lora["name"] for lora in wanted], *shown, *hidden]
 
 
 def arrange(*values: Any) -> list[Any]:
-    """After somebody has chosen: each LoRA keeps its strength, wherever its slider goes."""
+    """Arrange the sliders after somebody has chosen: each LoRA keeps its strength, wherever its slider goes."""
     files, names, usual, *sliders = values
     if files == names:  # chosen by the program, which has set the sliders too: they may not have come through yet
         return [gr.skip()] * (1 + len(sliders))

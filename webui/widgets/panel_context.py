@@ -1,6 +1,6 @@
 """
-One panel of the page a file: its components first, then its handlers, then who listens to what. Panels do not know each
-other; page.py connects them.
+What every panel is given, and what panels share. A panel is one file: its components first, then its handlers, then who
+listens to what. Panels do not know each other; their tab, and page.py, connect them.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class PanelContext:
 
     @property
     def status(self) -> Status:
-        """How the worker is now: bundles and times come while pages are open."""
+        """Return how the worker is now: bundles and times come while pages are open."""
         return self.queue.status()
 
     def bundles(self, kind: BundleKind) -> list[BundleStatus]:
-        """The default one, which is called after its kind, stands first."""
+        """Return the bundles of a kind. The default one, which is called after its kind, stands first."""
         return sorted((b for b in self.status.bundles if b.kind == kind), key=lambda bundle: bundle.name != kind)
 
     def find(self, kind: BundleKind, name: str) -> BundleStatus | None:
-        """The bundle of that name, or else the default one: what a page shows may have gone meanwhile."""
+        """Return the bundle of that name, or else the default one: what a page shows may have gone meanwhile."""
         bundles = self.bundles(kind)
         return next((bundle for bundle in bundles if bundle.name == name), bundles[0] if bundles else None)
 
@@ -62,19 +62,19 @@ class PanelContext:
         return any(engine.name == "torch" and engine.ok for engine in self.status.engines)
 
     def backends(self) -> list[str]:
-        """Auto, then the two groups; then an engine, if STUDIO_BACKEND names one."""
+        """Return auto, then the two groups; then an engine, if STUDIO_BACKEND names one."""
         groups = ["auto", "pytorch", "edge"] if self.torch_is_here() else ["auto", "edge"]
         return groups if self.settings.backend in groups else [*groups, self.settings.backend]
 
     def backend_radio(self, elem_id: str) -> gr.Radio:
-        """An installation without PyTorch says so and does not offer it. `offer` adds what was measured."""
+        """Build the radio. Without PyTorch it says so, and offers less. `offer_backends` adds what was measured."""
         t = self.i18n
         choices = [(t(f"backend_{name}") if name in GROUPS else name, name) for name in self.backends()]
         hint = t("backend_hint") if self.torch_is_here() else t("engines_no_torch")
         return gr.Radio(choices, value=self.settings.backend, label=t("backend"), info=hint, elem_id=elem_id)
 
     def offer_backends(self, bundle: BundleStatus | None, say: Words) -> Any:
-        """The radio's choices again, each with how long the bundle takes on this machine."""
+        """Return the radio's choices again, each with how long the bundle takes on this machine."""
         return gr.update(choices=[(backend_label(name, bundle, say), name) for name in self.backends()])
 
     def offer_bundles(self, kind: BundleKind, chosen: BundleStatus | None) -> Any:
@@ -101,7 +101,7 @@ def measured(bundle: BundleStatus, backend: str) -> Choice | None:
 
 
 def times(choice: Choice, say: Words) -> str:
-    """Until there is something to look at, and until it is finished; once, where that is the same moment."""
+    """Say how long it takes until there is something to look at, and until the end; once, where both are the same."""
     finish = fine_s(choice.finish_s)
     if choice.look_s in (0.0, choice.finish_s):
         return say("stage_after", seconds=finish)
@@ -109,12 +109,12 @@ def times(choice: Choice, say: Words) -> str:
 
 
 def fine_s(seconds: float) -> str:
-    """Seconds as precisely as one cares: what takes a moment is given in hundredths."""
+    """Return seconds as precisely as one cares: what takes a moment is given in hundredths."""
     return f"{seconds:.{3 if seconds < 0.01 else 2 if seconds < 10 else 0}f}"
 
 
 def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
-    """A message of checked types out of what a browser, or somebody pretending to be one, sent."""
+    """Return a message of checked types out of what a browser, or somebody pretending to be one, sent."""
     try:
         return parse(kind, values)
     except StudioError as exc:
@@ -140,18 +140,18 @@ def refusal(text: str) -> gr.Error:
 
 
 def scroll_to(elem_id: str) -> str:
-    """For the browser, after something has appeared elsewhere on the page."""
+    """Return a script for the browser, after something has appeared elsewhere on the page."""
     return f"() => document.getElementById('{elem_id}').scrollIntoView({{ behavior: 'smooth' }})"
 
 
 def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_cancel") -> Any:
-    """While a job goes on, only whether it is seen: a press has changed its words already (`cancel_pressed`)."""
+    """Update the button. While a job goes on, only show it: a press may have changed its words (`cancel_pressed`)."""
     if busy:
         return gr.update(visible=True)
     return gr.update(visible=False, interactive=True, value=context.i18n(label))
 
 
 def cancel_pressed(context: PanelContext, job_id: str) -> Any:
-    """A step of a large network takes seconds: say at once that the press was heard."""
+    """Cancel, and say at once that the press was heard: a step of a large network takes seconds."""
     context.queue.cancel(job_id)
     return gr.update(interactive=False, value=context.i18n("stage_cancelling"))

@@ -166,7 +166,7 @@ class Handlers:
     context: PanelContext
 
     def recall(self, memory: Any) -> list[Any]:
-        """On load: the settings of the last time."""
+        """On load, return the settings of the last time."""
         settings = sound(memory, self.context)
         return [settings.get(name, gr.skip()) for name in NAMES]
 
@@ -175,7 +175,7 @@ class Handlers:
         return self.context.offer_backends(self.context.find("restorer", name), say)
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
-        """Bundles that were built and times that were measured since the page was loaded."""
+        """Offer bundles that were built and times that were measured since the page was loaded."""
         say, target = words_of(request), self.context.find("restorer", name)
         return [self.context.offer_bundles("restorer", target), self.context.offer_backends(target, say)]
 

@@ -53,7 +53,7 @@ class View:
 
 
 def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
-    """Also returns what can be waited for: events after which there may be one more bundle."""
+    """Build the panel. Also return what can be waited for: events after which there may be one more bundle."""
     with gr.Accordion(context.i18n("build_title"), open=False, elem_id="build-panel") as frame:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
@@ -128,7 +128,7 @@ class Handlers:
         return name
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
-        """On load: what this browser's last build has come to; one that goes on is not left in a closed accordion."""
+        """On load, show what this browser's last build has come to, and open the accordion while it goes on."""
         say = words_of(request)
         yield {self.view.stage: stage_html(START, say)}
         for scene in resume(self.context.queue, job_id, START):

@@ -109,13 +109,13 @@ class Handlers:
         yield from self._watch(jobs, say)
 
     def come_back(self, jobs: str, request: gr.Request) -> Iterator[Updates]:
-        """On load: what this browser's last comparison has come to."""
+        """On load, show what this browser's last comparison has come to."""
         say = words_of(request)
         yield {self.view.stage: stage_html([], say)}
         yield from self._watch(jobs, say)
 
     def _watch(self, jobs: str, say: Words) -> Iterator[Updates]:
-        """One job after the other, as the queue does them."""
+        """Follow one job after the other, as the queue does them."""
         orders = self._orders(jobs)
         sides = [(side_title(k, order.backend, say), WAITS) for k, order in enumerate(orders.values())]
         for k, (job_id, order) in enumerate(orders.items()):
@@ -137,7 +137,7 @@ class Handlers:
         return pressed[-1] if pressed else gr.skip()
 
     def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
-        """The bundles that are here now, and the engines that can run the chosen one."""
+        """Offer the bundles that are here now, and the engines that can run the chosen one."""
         say, bundle = words_of(request), self.context.find("portrait", name)
         return [self.context.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
 
@@ -153,7 +153,7 @@ class Handlers:
 
 
 def choosable(bundle: BundleStatus | None) -> list[str]:
-    """An engine that failed its proof draws nothing."""
+    """Return the engines that can draw: those that failed their proof cannot."""
     choices = bundle.choices if bundle else ()
     return [AUTO, *(choice.engine for choice in choices if choice.state in ("accepted", "unproven"))]
 

@@ -40,7 +40,7 @@ class View:
 
 
 def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
-    """Also returns what can be waited for: events after which there may be one more model."""
+    """Build the panel. Also return what can be waited for: events after which there may be one more model."""
     with gr.Accordion(context.i18n("models_title"), open=False, elem_id="models-panel") as frame:
         board = gr.HTML(elem_id="models", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-downloads", secret="awportrait", render=False)
@@ -65,7 +65,7 @@ class Handlers:
         }
 
     def fetch(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
-        """One download of a model at a time; of several models one waits for the other."""
+        """Begin one download of a model at a time; of several models one waits for the other."""
         say, asked = words_of(request), event_data(event)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
         if order.model not in {model.id for model in self.context.status.models}:
@@ -77,7 +77,7 @@ class Handlers:
         return {self.view.jobs: names, **self.show(downloads.read(self.context.queue, names), say)}
 
     def stop(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
-        """A running one hears of it at its next event: say at once that the press was heard."""
+        """Cancel, and say at once that the press was heard: a running download hears of it at its next event."""
         for download in downloads.read(self.context.queue, [event_data(event)["job"]]):
             self.context.queue.cancel(download.job_id)
         shown = [
@@ -91,7 +91,7 @@ class Handlers:
         return self.show(shown, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
-        """On load: how this browser's downloads are; one that goes on is not left in a closed accordion."""
+        """On load, show how this browser's downloads are, and open the accordion if any goes on."""
         updates = self.watch(jobs, request)
         goes_on = downloads.busy(downloads.read(self.context.queue, jobs))
         return {**updates, self.view.frame: gr.update(open=True)} if goes_on else updates

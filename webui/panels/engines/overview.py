@@ -159,7 +159,7 @@ def _choice_row(choice: Choice, serves: bool, say: Words) -> Markup:
 
 
 def _figures(choice: Choice, say: Words) -> list[str]:
-    """As FIGURES; a dash where nothing was measured."""
+    """Return the texts of FIGURES; a dash where nothing was measured."""
 
     def seconds(value: float) -> str:
         return say("stage_after", seconds=fine_s(value)) if value else "—"

@@ -42,7 +42,7 @@ BOARD = """element.addEventListener('click', (event) => {
 
 @dataclass(frozen=True)
 class Entrance:
-    """Where the photos come in."""
+    """The controls where the photos come in."""
 
     files: gr.File
     go: gr.Button
@@ -95,7 +95,7 @@ class Handlers:
         }
 
     def start(self, files: list[Upload], jobs: Any, request: gr.Request, *values: Any) -> Updates:
-        """While an earlier batch goes on, the new photos join it."""
+        """Restore the photos; while an earlier batch goes on, they join it."""
         say = words_of(request)
         running = photos.read(self.context.queue, jobs)
         running = running if photos.busy(running) else []
@@ -123,7 +123,7 @@ class Handlers:
         return self.show(photos.read(self.context.queue, jobs), say)
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
-        """The named photo, or every one that failed, once more with the settings of now. Others stay as they are."""
+        """Restore the named photo, or all that failed, once more with the settings of now. Others stay as they are."""
         say = words_of(request)
         items, wanted = photos.read(self.context.queue, jobs), event_data(event)["job"]
         fields = settings.fields(values)
@@ -142,18 +142,18 @@ class Handlers:
         return parsed(Enhance, {**fields, **photo}, say)
 
     def watch(self, jobs: Any, outline: str, request: gr.Request) -> Updates:
-        """While photos wait: the list, if anything in it has changed."""
+        """While photos wait, show the list, if anything in it has changed."""
         items = photos.read(self.context.queue, jobs)
         if photos.outline(items) == outline:
             return {self.view.outline: gr.skip()}
         return self.show(items, words_of(request))
 
     def come_back(self, jobs: Any, request: gr.Request) -> Updates:
-        """On load: what this browser's last batch has come to."""
+        """On load, show what this browser's last batch has come to."""
         return self._now(jobs, words_of(request))
 
     def stop(self, jobs: Any) -> Any:
-        """All that is not finished. What is, stays."""
+        """Cancel all that is not finished. What is, stays."""
         for item in photos.read(self.context.queue, jobs):
             if photos.busy([item]):
                 self.context.queue.cancel(item.job_id)

@@ -47,7 +47,7 @@ STAGE = """element.addEventListener('click', (event) => {
 
 @dataclass(frozen=True)
 class Entrance:
-    """Where a photo comes in."""
+    """The controls where a photo comes in."""
 
     photo: gr.Image
     advice: gr.HTML
@@ -104,12 +104,12 @@ class Handlers:
         yield from self._watch(self._order(photo, settings.fields(values), say), say)
 
     def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
-        """A look found no face: the photo as a whole, then."""
+        """Restore the photo as a whole, after a look has found no face."""
         say = words_of(request)
         yield from self._watch(self._order(photo, {**settings.fields(values), "whole_picture": True}, say), say)
 
     def anyway(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
-        """The same once more, faces or not."""
+        """Restore the same photo once more, faces or not."""
         say = words_of(request)
         try:
             order = self.context.queue.job(job_id).request
@@ -130,7 +130,7 @@ class Handlers:
             yield self.show(now, say)
 
     def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
-        """A photo came in: what would do it good? Whoever looks at an earlier one may stop."""
+        """Say what would do a photo good that came in. Whoever looks at an earlier one may stop."""
         say, v = words_of(request), self.view
         if looked:
             self.context.queue.cancel(looked)
@@ -149,12 +149,12 @@ class Handlers:
                     yield {v.advice: note_html(say.error(event.code, event.facts))}
 
     def adopt(self, looked: str, request: gr.Request) -> list[Any]:
-        """The controls as the last look advises."""
+        """Set the controls as the last look advises."""
         advice = (event for event in self.context.queue.follow(looked) if isinstance(event, Advice))
         return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
 
     def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
-        """On load: what this browser's last job has come to."""
+        """On load, show what this browser's last job has come to."""
         say = words_of(request)
         yield {self.view.stage: job_html(START, say)}
         for scene in resume(self.context.queue, job_id, START):
