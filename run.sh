@@ -10,7 +10,8 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh [serve]   安装(仅首次)并启动,浏览器打开 http://localhost:7860 · install once, then serve
   ./run.sh edge      不装 PyTorch 的轻量安装并启动 · a light installation without PyTorch, then serve
   ./run.sh setup     只安装 · install only
-  ./run.sh test      检查与测试 · lint, types, architecture, tests (real browser included)
+  ./run.sh test      检查与全部测试(含真实浏览器),多进程并行 · lint, types, architecture, all tests (real browser included), in parallel
+  ./run.sh test quick  三分钟内的检查:规范、类型、架构、单元与契约测试 · lint, types, architecture, unit and contract tests, within three minutes
   ./run.sh build     制作模型包 · make model bundles (./run.sh build --help)
   ./run.sh models    可下载的模型 · models to download (./run.sh models get ID)
   ./run.sh bench     在本机测速 · measure this machine
@@ -96,12 +97,17 @@ case "$verb" in
   bench) ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     ensure .venv torch build train dev
-    ensure_browser
+    which=()
+    if [ "${1:-}" = quick ]; then shift; which=(-m "not slow and not browser")
+    else ensure_browser; fi
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
     .venv/bin/lint-imports
-    .venv/bin/python -m pytest "$@" ;;
+    # One thread a process: tiny tensors gain nothing from more, and there are as many workers as cores (two at least).
+    workers=$(env -u OMP_NUM_THREADS nproc); [ "$workers" -ge 2 ] || workers=2
+    export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+    .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder "${which[@]}" "$@" ;;
   help|-h|--help) usage ;;
   *) usage; die "不认识的命令 Unknown verb: $verb" ;;
 esac

@@ -22,11 +22,34 @@ import engines
 from engines.bundle import BUILT_IN, Shelf
 
 pytest.register_assert_rewrite("tests.support")  # what fails there says what it compared
-pytest_plugins = ("tests.support.server", "tests.support.browser", "tests.support.fake_workers")
+pytest_plugins = ("tests.support.server", "tests.support.fake_workers")
 
+SERVED = {"rig", "idle", "process"}  # fixtures of tests/support/server.py that last for the whole run
+SLOW_FOLDERS = ("end_to_end", "training", "engines/toolchain")
 T = TypeVar("T")
 Within = Callable[[float, Callable[[], T]], T]
 REPOSITORY = Path(engines.__file__).parent.parent
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.path.relative_to(REPOSITORY / "tests").as_posix().startswith(SLOW_FOLDERS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Say which tests stay on one worker: those of a module, whose fixtures are made once, and all that need the served
+    application or Chromium. These come first, as the largest piece, with the browser at their end; then the folders
+    whose modules take minutes.
+    """
+    browser = {item.path for item in items if item.get_closest_marker("browser")}
+    served = {item.path for item in items if SERVED & set(getattr(item, "fixturenames", ()))} | browser
+    for item in items:
+        if is_slow(item):
+            item.add_marker("slow")
+        module = item.path.relative_to(REPOSITORY).as_posix()
+        item.add_marker(pytest.mark.xdist_group("served" if item.path in served else module))
+    items.sort(key=lambda item: (item.path not in served, item.path in browser, not is_slow(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,14 +91,14 @@ def built(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two bundles of the true classes. Read only: copy what a test changes."""
     pytest.importorskip("onnxscript", reason="builds bundles with the toolchain")
     from engines.toolchain import build
-    from tests.support import tiny
+    from tests.support import builds
 
     folder = tmp_path_factory.mktemp("built")
     portrait, restorer = checkpoints / "portrait", checkpoints / "restorer"
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         # torch's exporter uses a class that torch itself has deprecated
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
-        patch.setattr(build, "export", tiny.remembered)
+        builds.lighten(patch)
         build.build_portrait(portrait, portrait / "about.toml", folder / "portrait")
         build.build_restorer(restorer / "model.safetensors", restorer / "about.toml", folder / "restorer")
     return folder

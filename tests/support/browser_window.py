@@ -1,4 +1,4 @@
-"""A person's browser window on the real page, and the server behind it. Fixtures: tests/support/browser.py."""
+"""A person's browser window on the real page, and the server behind it. Fixtures: tests/end_to_end/conftest.py."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from engines.toolchain import build, sources, steps
 from engines.toolchain.compress import prune
 from engines.toolchain.quantize import calibration
 from engines.toolchain.recipe import Recipe
-from tests.support import tiny, tiny_sd
+from tests.support import builds, tiny, tiny_sd
 
 RATIO = 0.3
 FAMILIES = ("zimage", "sd")
@@ -44,7 +44,7 @@ def save(family: str, folder: Path, net: Any = None) -> Path:
 
 def make(base: Path, out: Path, recipe: str = "", **wish: Any) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "export", tiny.remembered)
+        builds.lighten(patch)
         return build.build_portrait(base, base / "about.toml", out, recipe, **wish)
 
 

@@ -8,7 +8,6 @@ autoencoders do not saturate. Needs torch; imported only by tests that have it.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
-from engines.bundle import Role
 from engines.networks.gpen import GPEN, Spec
-from engines.toolchain.export import export
 from tests.support.fakes import tokenizer
 
 LATENT_CHANNELS = 16
@@ -109,28 +106,6 @@ def gpen() -> GPEN:
     return net
 
 
-class RestoreCache:
-    """
-    The toolchain's export, which takes seconds, done once in a run for the same weights under the same treatment. What
-    it is given back is a copy of the file that it wrote then.
-    """
-
-    def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
-
-    def __call__(self, graph: nn.Module, role: Role, feeds: Any, path: Path, *, fold_weights: bool = False) -> None:
-        phased = any(getattr(module, "phased", False) for module in graph.modules())
-        told = hashlib.sha256(repr((role, fold_weights, phased, getattr(graph, "residual", None))).encode())
-        for name, value in sorted(graph.state_dict().items()):
-            told.update(name.encode() + value.numpy().tobytes())
-        if told.hexdigest() in self.kept:
-            path.write_bytes(self.kept[told.hexdigest()])
-        else:
-            export(graph, role, feeds, path, fold_weights=fold_weights)
-            self.kept[told.hexdigest()] = path.read_bytes()
-
-
-remembered = RestoreCache()
 LOADED_FROM = "/home/somebody/checkpoints"  # diffusers notes it down in config.json
 CARD = "# A tiny model\n"
 

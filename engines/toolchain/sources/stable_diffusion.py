@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from engines.bundle import Diffusion, Prediction, Role, Scheduler, Text
 from engines.errors import BundleError
 
-SD15 = Path(__file__).parent / "sd15"
+SD15 = Path(__file__).parents[1] / "sd15"
 PARTS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "decoder": "vae", "encoder": "vae"}
 PIPELINES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 CLASSES: Mapping[Scheduler, str] = {

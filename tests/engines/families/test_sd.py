@@ -40,7 +40,7 @@ from engines.messages import Failed, Final, Generate, Preview
 from engines.studio import Studio
 from engines.toolchain import build
 from engines.toolchain.sources import stable_diffusion
-from tests.support import tiny, tiny_sd
+from tests.support import builds, tiny_sd
 from tests.support.fakes import waves
 from tests.support.tiny_sd import BETAS
 
@@ -74,7 +74,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if kind in ("ddim", *UNETS):
             base = tiny_sd.save(sources / kind, scheduler(), **UNETS.get(kind, {}))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(build, "export", tiny.remembered)
+                builds.lighten(patch)
                 build.build_portrait(base, base / "about.toml", folder / kind, "edge-fp32")
         else:
             shutil.copytree(folder / "ddim", folder / kind)
@@ -277,7 +277,7 @@ def test_a_bundle_is_a_source_and_stays_what_it_was(shelf: Path, tmp_path: Path)
     """Built again from the bundle: same constants, same words, same picture."""
     shutil.copytree(shelf / "lcm-w", tmp_path / "shelf" / "first")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "export", tiny.remembered)
+        builds.lighten(patch)
         again = build.build_portrait(tmp_path / "shelf" / "first", None, tmp_path / "shelf" / "again", "edge-fp32")
     first = Bundle.open(tmp_path / "shelf" / "first")
     assert (again.sampling, again.text, again.sizes) == (first.sampling, first.text, first.sizes)

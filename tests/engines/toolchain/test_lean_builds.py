@@ -27,7 +27,7 @@ from engines.toolchain import build, export
 from engines.toolchain.manifest import SCRATCH
 from engines.toolchain.quantize import out_of_core
 from engines.toolchain.recipe import Recipe
-from tests.support import tiny, tiny_sd
+from tests.support import builds, tiny, tiny_sd
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 FAMILIES = {"sd": ("lean-int8", tiny_sd.save), "zimage": ("lean-int4", tiny.save_portrait)}
@@ -50,7 +50,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory, traced: list[An
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "LARGE", 0)
         patch.setattr(export, "LARGE", 1100)  # numbers in a weight: the optimiser merges smaller ones
-        patch.setattr(build, "export", tiny.remembered)
+        builds.lighten(patch)
         patch.setattr(proof, "prove_apart", proof.prove)
         patch.setattr(out_of_core, "open_graph", lambda *how: traced.append(opened := open_graph(*how)) or opened)
         out = tmp_path_factory.mktemp("models") / recipe

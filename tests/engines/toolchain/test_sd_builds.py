@@ -31,7 +31,7 @@ from engines.toolchain.quantize import calibration
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import stable_diffusion
 from engines.worker import inventory
-from tests.support import tiny, tiny_sd
+from tests.support import builds, tiny_sd
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
@@ -53,7 +53,7 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def by(name: str) -> Bundle:
         if name not in done:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(build, "export", tiny.remembered)
+                builds.lighten(patch)
                 patch.setattr(proof, "prove_apart", proof.prove)
                 how: dict[str, Any] = {"prompts": PROMPTS, "prove": True}
                 done[name] = build.build_portrait(base, base / "about.toml", folder / name, name, **how)
@@ -94,8 +94,9 @@ def test_every_engine_draws_it_and_the_report_says_how_well(made: Any, name: str
     told = {step["role"]: step for step in report["steps"] if step["stage"] == "quantize"}
     for role, step in told.items():
         how = Recipe.read(name).of(role)
-        assert step["layers"] > 3 and 0 < step["quantized"] <= step["layers"], step
-        assert step["reached_db"] >= how.bar_db > 0 or len(step["in_float"]) > 0, step
+        assert how.bar_db > 0 and step["layers"] > 3, step
+        assert step["quantized"] == step["layers"] and step["in_float"] == [], "builds.lighten took the bar away"
+        assert step["reached_db"] == max(step["compared_db"].values()), step
 
 
 @every_recipe
@@ -154,7 +155,7 @@ def in_shards(base: Path, folder: Path, variant: str | None) -> Path:
 def test_shards_are_built_like_one_file(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str | None
 ) -> None:
-    monkeypatch.setattr(build, "export", tiny.remembered)
+    builds.lighten(monkeypatch)
     cut = in_shards(base, tmp_path / "cut", variant)
     bundle = build.build_portrait(cut, base / "about.toml", tmp_path / "made", "edge-fp32")
     other = build.build_portrait(base, base / "about.toml", tmp_path / "folder", "edge-fp32")
@@ -197,7 +198,7 @@ def test_a_single_file_holds_what_the_folder_holds(
 def test_a_single_file_is_built_like_a_folder(
     base: Path, single: Path, tmp_path: Path, tiny_configs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "export", tiny.remembered)
+    builds.lighten(monkeypatch)
     tiny_sd.tiny_vae().save_pretrained(tmp_path / "checkpoints" / "taesd")
     how = {"checkpoints": tmp_path / "checkpoints"}
     bundle = build.build_portrait(single, base / "about.toml", tmp_path / "single", "edge-fp32", **how)

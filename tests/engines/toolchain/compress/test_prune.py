@@ -35,7 +35,7 @@ from engines.toolchain import __main__ as command
 from engines.toolchain import build
 from engines.toolchain.compress import prune
 from engines.toolchain.compress.prune import WEIGHTS
-from tests.support import tiny
+from tests.support import builds
 from tests.support.pruned import FAMILIES, RATIO, begin, cut, make, network, now, save
 
 # torch's exporter uses a class that torch itself has deprecated
@@ -344,7 +344,7 @@ def test_a_bundle_says_what_it_has_lost(
 
 def make_again(bundle: Bundle, out: Path) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "export", tiny.remembered)
+        builds.lighten(patch)
         return build.build_portrait(bundle.root, None, out, "edge-fp32")
 
 

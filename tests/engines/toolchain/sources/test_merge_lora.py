@@ -36,7 +36,7 @@ from engines.toolchain.quantize import calibration
 from engines.toolchain.sources import merge_lora
 from engines.toolchain.sources.merge_lora import Addition
 from tests.conftest import REPOSITORY
-from tests.support import tiny
+from tests.support import builds, tiny
 from tests.support.lora_files import dotted, factors, kohya
 
 # torch's exporter uses a class that torch itself has deprecated
@@ -60,7 +60,7 @@ def additions(files: tuple[Path, Path]) -> tuple[Addition, ...]:
 def made(checkpoints: Path, out: Path, recipe: str, loras: tuple[Addition, ...]) -> tuple[Bundle, list[str]]:
     portrait, events = checkpoints / "portrait", list[Event]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "export", tiny.remembered)
+        builds.lighten(patch)
         about = portrait / "about.toml"
         bundle = build.build_portrait(portrait, about, out, recipe, emit=events.append, loras=loras)
     return bundle, [event.text for event in events if isinstance(event, Note)]

@@ -1,6 +1,6 @@
 """
-Chromium and a server for it, as fixtures. A plugin, declared in tests/conftest.py; a test module asks for the marks
-with `pytestmark = BROWSER`.
+Chromium and a server for it, one of each for all modules that carry the marks of BROWSER. They end with this folder:
+where Playwright runs, asyncio.run() fails.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pytest
 from tests.support.browser_window import CHROMIUM, Visit, serve, until_ready
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def base(home: Path) -> Iterator[str]:
     server, url = serve(home)
     try:
@@ -30,7 +30,7 @@ def base(home: Path) -> Iterator[str]:
         server.wait(30)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[object]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: ./run.sh test")
     with playwright.sync_playwright() as p:
