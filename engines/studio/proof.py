@@ -88,9 +88,16 @@ def make(loaded: LoadedBundle, case: Case, folder: Path) -> Made:
         return _restore(loaded, images.read(loaded.bundle.root / PROOF / case.face))
     started, looked = time.perf_counter(), 0.0
     plan = GenerationPlan.of(Generate(case.prompt, seed=case.seed), loaded.bundle)
-    needs = loaded.memory_for((plan.width, plan.height))
-    drawing = Generation(plan, loaded, "", folder, Timings(), started, needs)
-    for event in drawing.events(ArrayCache(folder / "embeddings", 8)):
+    generation = Generation(
+        plan=plan,
+        loaded=loaded,
+        reason="",
+        folder=folder,
+        pace=Timings(),
+        started=started,
+        memory_plan=loaded.memory_for((plan.width, plan.height)),
+    )
+    for event in generation.events(ArrayCache(folder / "embeddings", 8)):
         if isinstance(event, Preview) and not looked:
             looked = time.perf_counter() - started
     assert isinstance(event, Final)  # a drawing ends with it or raises

@@ -2,7 +2,7 @@
 Restoring a photo: find the faces, restore each on its own crop, put the change back, then the controls for all of it.
 The order of things for one Enhance or Inspect request.
 
-Knows a kit with a restorer and one with a detector, and a folder; no queue, no page, no engine by name. The whole
+Knows a loaded bundle with a restorer, a detector, and a folder; no queue, no page, no engine by name. The whole
 picture never goes through a network, and where nobody asked for a change, not a level changes.
 """
 
@@ -35,7 +35,7 @@ MARGIN_PX = 16  # how far the controls look
 Report = tuple[FaceState, int, str]  # state, strength, why
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Restoration:
     """`reason`: why this engine. `started`: time.perf_counter() of the job's start."""
 
