@@ -80,7 +80,7 @@ class Studio:
                     yield from self._inspect(request)
                 case Develop():
                     yield from self._develop(request, folder)
-                case Build() | Fetch():  # the workshop's
+                case Build() | Fetch():  # for BackgroundJobs
                     raise OptionError("kind", type(request).__name__.lower(), "generate, enhance, develop")
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
@@ -134,8 +134,8 @@ class Studio:
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        kept = kept_latents.read(folder, r.image)
-        loaded, reason = self.loaded_bundles.take(kept.bundle, r.backend)
+        picture = kept_latents.read(folder, r.image)
+        loaded, reason = self.loaded_bundles.take(picture.bundle, r.backend)
         yield Progress("decode", 0, 1)
-        name = images.write_output(folder, seen(loaded.decoder.decode(kept.latents)), kept.text)
-        yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)
+        name = images.write_output(folder, seen(loaded.decoder.decode(picture.latents)), picture.text)
+        yield Final((name,), picture.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

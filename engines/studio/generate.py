@@ -145,11 +145,11 @@ class Generation:
         yield from self._adapted()._pictures(prompt, negative, photo)
 
     def _adapted(self) -> Generation:
-        """With the LoRAs that can be worn. The others cost no picture: the end names them."""
+        """Return it with the LoRAs that can be applied. The others cost no picture: the end names them."""
         refused = self.loaded.apply_loras(self.loras)
         without = tuple(str(error.facts["lora"]) for error in refused)
-        kept = tuple(lora for lora in self.plan.request.loras if lora.name not in without)
-        plan = replace(self.plan, request=replace(self.plan.request, loras=kept))
+        loras = tuple(lora for lora in self.plan.request.loras if lora.name not in without)
+        plan = replace(self.plan, request=replace(self.plan.request, loras=loras))
         return replace(self, plan=plan, without=without, reason="; ".join([self.reason, *map(str, refused)]))
 
     def _pictures(self, prompt: Array, negative: Array | None, photo: Array | None) -> Iterator[Event]:
@@ -218,8 +218,8 @@ class Generation:
         name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
-            kept = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
-            kept_latents.write(self.folder / name, kept)
+            picture = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
+            kept_latents.write(self.folder / name, picture)
         yield Preview(steps, name, self.seconds(), "tiny" if only else "vae", k + 1, "result")
         return name
 
