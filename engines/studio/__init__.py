@@ -33,7 +33,6 @@ from engines.messages import (
 from engines.roles import memory, seen
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
-from engines.studio import init_image
 from engines.studio.generate import Generation, GenerationPlan, Timings
 from engines.studio.restore import Restoration, advise
 from engines.studio.restore_cache import RestoreCache
@@ -48,8 +47,8 @@ SHIPPED = Loras((BUILT_IN / "loras",))
 
 class Studio:
     """
-    `shelf` holds the bundles, `loras` what they may wear; `state` is a folder for caches, `budget` the bytes of memory
-    that models may take.
+    `shelf` holds the bundles, `loras` what may be applied to them; `state` is a folder for caches, `budget` the bytes
+    of memory that models may take.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Studio:
                     yield from self._inspect(request)
                 case Develop():
                     yield from self._develop(request, folder)
-                case Build() | Fetch():  # the workshop's
+                case Build() | Fetch():  # for BackgroundJobs
                     raise OptionError("kind", type(request).__name__.lower(), "generate, enhance, develop")
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
@@ -92,17 +91,23 @@ class Studio:
         loras = self.loras.pick(r.loras)
         loaded, reason = self.loaded_bundles.get(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
         reason += "; a LoRA needs PyTorch" if loras else ""
-        photo = init_image.read(r, loaded.bundle)
-        plan = GenerationPlan.of(r, loaded.bundle, photo)
-        if photo is not None:
-            photo = init_image.fitted(photo, plan.width, plan.height, self._eye().face_detector.find(photo))
+        plan = GenerationPlan.for_request(r, loaded.bundle, lambda photo: self._detector().face_detector.find(photo))
         pace = self.paces[r.bundle, loaded.engine.name, plan.width, plan.height]
-        needs = loaded.memory_plan((plan.width, plan.height))
-        log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, needs)
-        if needs.turns:
+        memory_plan = loaded.memory_plan((plan.width, plan.height))
+        log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, memory_plan)
+        if memory_plan.turns:
             self.loaded_bundles.keep_only(loaded)
-        drawing = Generation(plan, loaded, f"{reason}; {needs}", folder, pace, started, needs, photo, loras)
-        yield from drawing.events(self.embeddings)
+        generation = Generation(
+            plan=plan,
+            loaded=loaded,
+            reason=f"{reason}; {memory_plan}",
+            folder=folder,
+            pace=pace,
+            started=started,
+            memory_plan=memory_plan,
+            loras=loras,
+        )
+        yield from generation.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
@@ -110,25 +115,27 @@ class Studio:
         loaded, reason = self.loaded_bundles.get(r.bundle, r.backend)
         if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
-        eye = self._eye()
-        restoration = Restoration(r, loaded, eye.face_detector, reason, folder, started)
-        yield from self.photos.events(r, (loaded, eye), folder, restoration)
+        detector = self._detector()
+        restoration = Restoration(
+            request=r, loaded=loaded, detector=detector.face_detector, reason=reason, folder=folder, started=started
+        )
+        yield from self.photos.events(r, (loaded, detector), folder, restoration)
 
     def _inspect(self, r: Inspect) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        yield advise(r, self._eye().face_detector)
+        yield advise(r, self._detector().face_detector)
         yield Final((), 0, round(time.perf_counter() - started, 3), "")
 
-    def _eye(self) -> LoadedBundle:
-        """The one graph for all engines: whichever serves a photo, the same faces are found."""
+    def _detector(self) -> LoadedBundle:
+        """Return the detector's bundle, one graph for all engines: whichever serves, the same faces are found."""
         return self.loaded_bundles.get(DETECTOR, "auto")[0]
 
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        kept = kept_latents.read(folder, r.image)
-        loaded, reason = self.loaded_bundles.get(kept.bundle, r.backend)
+        picture = kept_latents.read(folder, r.image)
+        loaded, reason = self.loaded_bundles.get(picture.bundle, r.backend)
         yield Progress("decode", 0, 1)
-        name = images.write_output(folder, seen(loaded.decoder.decode(kept.latents)), kept.text)
-        yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)
+        name = images.write_output(folder, seen(loaded.decoder.decode(picture.latents)), picture.text)
+        yield Final((name,), picture.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

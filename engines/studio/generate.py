@@ -1,7 +1,7 @@
 """
 Drawing portraits: the order of steps, previews and decodes for one Generate request.
 
-Knows a kit (the roles on some engine) and a folder; no queue, no page, no engine by name.
+Knows a loaded bundle (the roles on some engine) and a folder; no queue, no page, no engine by name.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines import images, sampler
@@ -18,6 +18,7 @@ from engines.bundle import Bundle, Role
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
 from engines.errors import BundleError, OptionError, PromptError, SizeError
+from engines.faces.detection import Face
 from engines.families import FAMILIES
 from engines.images import Pixels, infotext, kept_latents
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
@@ -29,11 +30,15 @@ from engines.studio import init_image
 
 PREVIEW_SHARE = 0.1  # of a step's time may go into looking at it
 SIZE_RANGE_PX = (64, 2048)
+FindFaces = Callable[[Pixels], Sequence[Face]]
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """A Generate with nothing left open. `steps` are of the whole schedule, of which a photo leaves some out."""
+    """
+    A Generate with nothing left open. `steps` are of the whole schedule, of which a photo leaves some out; `photo` is
+    what the picture begins with, at its size.
+    """
 
     request: Generate
     width: int
@@ -42,10 +47,23 @@ class GenerationPlan:
     guidance: float
     seed: int
     schedule: Schedule
+    photo: Pixels | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def for_request(cls, r: Generate, bundle: Bundle, find_faces: FindFaces) -> GenerationPlan:
+        """
+        Plan a request, and read its photo, if it has one: of that the part about the largest face is taken.
+        RequestError, BundleError, ImageError, and what `find_faces` raises.
+        """
+        photo = init_image.read(r, bundle)
+        plan = cls.of(r, bundle, photo)
+        if photo is None:
+            return plan
+        return replace(plan, photo=init_image.fitted(photo, plan.width, plan.height, find_faces(photo)))
 
     @classmethod
     def of(cls, r: Generate, bundle: Bundle, photo: Pixels | None = None) -> GenerationPlan:
-        """`photo`: what the request begins with. RequestError: this bundle cannot draw that."""
+        """Plan a request that begins with this photo, which is only measured. RequestError: it cannot be drawn."""
         if "denoiser" not in bundle.roles:
             raise OptionError("bundle", bundle.name, "a bundle that draws portraits")
         if bundle.family not in FAMILIES:
@@ -70,8 +88,8 @@ class GenerationPlan:
         return cls(r, width, height, steps, guidance, seed, schedule)
 
     @property
-    def todo(self) -> int:
-        """The steps that are done."""
+    def steps_to_run(self) -> int:
+        """The number of steps to run for a picture: fewer than `steps` when it begins with a photo."""
         return len(self.schedule.steps)
 
     def seed_of(self, k: int) -> int:
@@ -99,11 +117,11 @@ class Timings:
         return max(1, math.ceil(self.preview_s / (PREVIEW_SHARE * self.step_s))) if self.step_s else 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Generation:
     """
-    One request being drawn. `photo` is what it begins with, at the picture's size. `loras` are to be worn, `without`
-    names those that cannot be.
+    One request being drawn. `reason`: why this engine. `started`: time.perf_counter() of the job's start. `loras` are
+    to be applied, `without` names those that cannot be.
     """
 
     plan: GenerationPlan
@@ -112,26 +130,26 @@ class Generation:
     folder: Path
     pace: Timings
     started: float
-    memory: memory.MemoryPlan
-    photo: Pixels | None = None
+    memory_plan: memory.MemoryPlan
     loras: tuple[LoraFile, ...] = ()
     without: tuple[str, ...] = ()
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
         plan, r = self.plan, self.plan.request
-        self._let_go("denoiser", "decoder")  # of a job that was stopped
-        yield Progress("encode", 0, plan.todo, self.pace.eta_s(plan.todo * r.count, r.count), 1, r.count)
+        self._unload("denoiser", "decoder")  # of a job that was stopped
+        eta_s = self.pace.eta_s(plan.steps_to_run * r.count, r.count)
+        yield Progress("encode", 0, plan.steps_to_run, eta_s, 1, r.count)
         prompt = self.loaded.embedding(r.prompt, embeddings)
         negative = self.loaded.embedding(r.negative, embeddings) if plan.schedule.guidance else None
-        photo = None if self.photo is None or not plan.schedule.kept else self.loaded.encoder.encode(self.photo)
+        photo = None if plan.photo is None or not plan.schedule.kept else self.loaded.encoder.encode(plan.photo)
         yield from self._adapted()._pictures(prompt, negative, photo)
 
     def _adapted(self) -> Generation:
-        """With the LoRAs that can be worn. The others cost no picture: the end names them."""
+        """Return it with the LoRAs that can be applied. The others cost no picture: the end names them."""
         refused = self.loaded.apply_loras(self.loras)
         without = tuple(str(error.facts["lora"]) for error in refused)
-        kept = tuple(lora for lora in self.plan.request.loras if lora.name not in without)
-        plan = replace(self.plan, request=replace(self.plan.request, loras=kept))
+        loras = tuple(lora for lora in self.plan.request.loras if lora.name not in without)
+        plan = replace(self.plan, request=replace(self.plan.request, loras=loras))
         return replace(self, plan=plan, without=without, reason="; ".join([self.reason, *map(str, refused)]))
 
     def _pictures(self, prompt: Array, negative: Array | None, photo: Array | None) -> Iterator[Event]:
@@ -139,21 +157,21 @@ class Generation:
         waiting: list[tuple[int, Array]] = []
         for k in range(r.count):
             waiting.append((k, (yield from self._denoise(k, prompt, negative, photo))))
-            if self.memory.turns and k + 1 < r.count:
+            if self.memory_plan.turns and k + 1 < r.count:
                 continue
-            self._let_go("denoiser")
+            self._unload("denoiser")
             for picture in waiting:
                 names.append((yield from self._decode(*picture)))
             waiting.clear()
-        self._let_go("decoder")
+        self._unload("decoder")
         decoder: DecoderKind = "tiny" if r.preview == "only" else "vae"
         yield Final(
             tuple(names), plan.seed, self.seconds(), self.loaded.engine.name, self.reason, decoder, without=self.without
         )
 
-    def _let_go(self, *roles: Role) -> None:
-        """Where parts take turns."""
-        for role in roles if self.memory.turns else ():
+    def _unload(self, *roles: Role) -> None:
+        """Free the memory of these roles, if they take turns in it."""
+        for role in roles if self.memory_plan.turns else ():
             self.loaded.unload(role)
 
     def seconds(self) -> float:
@@ -168,13 +186,13 @@ class Generation:
         noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
         x = plan.schedule.begin(noise, photo)
         denoised = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
-        for i in range(1, plan.todo + 1):
+        for i in range(1, plan.steps_to_run + 1):
             begun = time.perf_counter()
             x, guess = next(denoised)
             self.pace.step_s = time.perf_counter() - begun
-            steps_left = plan.todo - i + plan.todo * (count - k - 1)
-            yield Progress("denoise", i, plan.todo, self.pace.eta_s(steps_left, count - k), k + 1, count)
-            last = i == plan.todo
+            steps_left = plan.steps_to_run - i + plan.steps_to_run * (count - k - 1)
+            yield Progress("denoise", i, plan.steps_to_run, self.pace.eta_s(steps_left, count - k), k + 1, count)
+            last = i == plan.steps_to_run
             if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
                 yield from self._preview(k, i, x if last else guess)
         return x
@@ -193,21 +211,22 @@ class Generation:
         it.
         """
         plan, only = self.plan, self.plan.request.preview == "only"
-        steps_left = plan.todo * (plan.request.count - k - 1)
-        yield Progress("decode", plan.todo, plan.todo, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
+        steps, count = plan.steps_to_run, plan.request.count
+        eta_s = self.pace.eta_s(steps * (count - k - 1), 1)
+        yield Progress("decode", steps, steps, eta_s, k + 1, count)
         begun = time.perf_counter()
         name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
-            kept = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
-            kept_latents.write(self.folder / name, kept)
-        yield Preview(plan.todo, name, self.seconds(), "tiny" if only else "vae", k + 1, "result")
+            picture = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
+            kept_latents.write(self.folder / name, picture)
+        yield Preview(steps, name, self.seconds(), "tiny" if only else "vae", k + 1, "result")
         return name
 
     def _pixels(self, latents: Array, only: bool) -> Array:
         if only:
             return self.loaded.preview_decoder.decode(latents)
-        return self.loaded.decoder.decode(latents, self.memory.pieces)
+        return self.loaded.decoder.decode(latents, self.memory_plan.pieces)
 
     def _text(self, k: int) -> str:
         plan = self.plan

@@ -39,22 +39,22 @@ def nearest(photo: Pixels, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return min(sizes, key=lambda size: abs(math.log(size[0] * height / (size[1] * width))))
 
 
-def fitted(photo: Pixels, width: int, height: int, found: Sequence[Face]) -> Pixels:
+def fitted(photo: Pixels, width: int, height: int, faces: Sequence[Face]) -> Pixels:
     """
     As much of the photo as has this shape, about its largest face or else about its middle, at this size. (height,
     width, 3)
     """
-    top, left, rows, columns = _window(photo, width, height, found)
+    top, left, rows, columns = _window(photo, width, height, faces)
     window = photo[top : top + rows, left : left + columns]
     method = cv2.INTER_AREA if rows > height else cv2.INTER_LANCZOS4
     return np.asarray(cv2.resize(window, (width, height), interpolation=method), dtype=np.uint8)
 
 
-def _window(photo: Pixels, width: int, height: int, found: Sequence[Face]) -> tuple[int, int, int, int]:
+def _window(photo: Pixels, width: int, height: int, faces: Sequence[Face]) -> tuple[int, int, int, int]:
     """top, left, rows, columns"""
     across, down = photo.shape[1], photo.shape[0]
     scale = min(across / width, down / height)
     rows, columns = max(1, min(down, round(height * scale))), max(1, min(across, round(width * scale)))
-    box = max(found, key=lambda face: face.size_px).box if found else (0, 0, across, down)
+    box = max(faces, key=lambda face: face.size_px).box if faces else (0, 0, across, down)
     top, left = (box[1] + box[3] - rows) / 2, (box[0] + box[2] - columns) / 2
     return round(np.clip(top, 0, down - rows)), round(np.clip(left, 0, across - columns)), rows, columns

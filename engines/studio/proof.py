@@ -67,14 +67,14 @@ class Proof:
     def read(cls, bundle: Bundle) -> Proof:
         """BundleError: there is none, or it is damaged."""
         try:
-            told = json.loads((bundle.root / PROOF / "proof.json").read_text(encoding="utf-8"))
-            return TypeAdapter(cls).validate_python(told)
+            text = (bundle.root / PROOF / "proof.json").read_text(encoding="utf-8")
+            return TypeAdapter(cls).validate_python(json.loads(text))
         except (OSError, ValueError, ValidationError) as exc:
             raise BundleError(f"{bundle.name}/{PROOF}: {exc}", bundle=bundle.name) from exc
 
 
 @dataclass(frozen=True)
-class Made:
+class TimedPicture:
     """A picture, and the seconds until something could be looked at and until it was finished."""
 
     picture: Picture
@@ -82,26 +82,33 @@ class Made:
     finish_s: float
 
 
-def make(loaded: LoadedBundle, case: Case, folder: Path) -> Made:
+def make(loaded: LoadedBundle, case: Case, folder: Path) -> TimedPicture:
     """Do the case as a job would, files included. StudioError: the engine cannot."""
     if case.face:
         return _restore(loaded, images.read(loaded.bundle.root / PROOF / case.face))
     started, looked = time.perf_counter(), 0.0
     plan = GenerationPlan.of(Generate(case.prompt, seed=case.seed), loaded.bundle)
-    needs = loaded.memory_plan((plan.width, plan.height))
-    drawing = Generation(plan, loaded, "", folder, Timings(), started, needs)
-    for event in drawing.events(ArrayCache(folder / "embeddings", 8)):
+    generation = Generation(
+        plan=plan,
+        loaded=loaded,
+        reason="",
+        folder=folder,
+        pace=Timings(),
+        started=started,
+        memory_plan=loaded.memory_plan((plan.width, plan.height)),
+    )
+    for event in generation.events(ArrayCache(folder / "embeddings", 8)):
         if isinstance(event, Preview) and not looked:
             looked = time.perf_counter() - started
     assert isinstance(event, Final)  # a drawing ends with it or raises
-    return Made(images.read(folder / event.images[0]), looked, time.perf_counter() - started)
+    return TimedPicture(images.read(folder / event.images[0]), looked, time.perf_counter() - started)
 
 
-def _restore(loaded: LoadedBundle, face: Picture) -> Made:
+def _restore(loaded: LoadedBundle, face: Picture) -> TimedPicture:
     started = time.perf_counter()
     picture = loaded.restorer.restore(face)
     seconds = time.perf_counter() - started
-    return Made(picture, seconds, seconds)
+    return TimedPicture(picture, seconds, seconds)
 
 
 def prove(bundle: Bundle, candidate: Candidate) -> Verdict:
@@ -111,28 +118,29 @@ def prove(bundle: Bundle, candidate: Candidate) -> Verdict:
     with tempfile.TemporaryDirectory() as folder:
         try:
             make(loaded, cases[0], Path(folder))
-            made = [make(loaded, case, Path(folder)) for case in cases]
+            results = [make(loaded, case, Path(folder)) for case in cases]
         except StudioError as exc:
             return verdict(candidate, failing=f"{exc.code}: {exc}")
         finally:
             loaded.close()
     wanted = [images.read(bundle.root / PROOF / case.want) for case in cases]
-    return judge(candidate, made, wanted)
+    return judge(candidate, results, wanted)
 
 
-def judge(candidate: Candidate, made: list[Made], wanted: list[Picture]) -> Verdict:
-    if any(one.picture.shape != want.shape for one, want in zip(made, wanted, strict=True)):
+def judge(candidate: Candidate, results: list[TimedPicture], wanted: list[Picture]) -> Verdict:
+    pairs = [(result.picture, want) for result, want in zip(results, wanted, strict=True)]
+    if any(picture.shape != want.shape for picture, want in pairs):
         return verdict(candidate, failing="a picture of another size")
-    likeness = [(psnr_db(one.picture, want), ssim(one.picture, want)) for one, want in zip(made, wanted, strict=True)]
+    likeness = [(psnr_db(picture, want), ssim(picture, want)) for picture, want in pairs]
     lowest_db, lowest_ssim = (min(values) for values in zip(*likeness, strict=True))
     return verdict(
         candidate,
         failing=_failing(candidate.precision, lowest_db, lowest_ssim),
         psnr_db=round(lowest_db, 2),
         ssim=round(lowest_ssim, 4),
-        pictures=len(made),
-        look_s=round(statistics.median(one.look_s for one in made), 3),
-        finish_s=round(statistics.median(one.finish_s for one in made), 3),
+        pictures=len(results),
+        look_s=round(statistics.median(result.look_s for result in results), 3),
+        finish_s=round(statistics.median(result.finish_s for result in results), 3),
     )
 
 
@@ -158,22 +166,22 @@ def peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def due(bundles: Iterable[Bundle], known: Verdicts) -> Iterator[tuple[Bundle, Candidate]]:
+def due(bundles: Iterable[Bundle], verdicts: Verdicts) -> Iterator[tuple[Bundle, Candidate]]:
     """Every pair of a bundle that carries a proof and an engine that could run it, but has no verdict here yet."""
     for bundle in bundles:
         if PROOF in bundle.extras:
             for engine in backends.engines():
-                found = backends.candidate(bundle, engine, known)
-                if not found.refused and found.verdict is None:
-                    yield bundle, found
+                candidate = backends.candidate(bundle, engine, verdicts)
+                if not candidate.refused and candidate.verdict is None:
+                    yield bundle, candidate
 
 
 def prove_apart(bundle: Bundle, candidate: Candidate, stopped: Callable[[], bool] = lambda: False) -> Verdict | None:
     """In a process of its own, whose crash is a verdict too. None: `stopped` said so meanwhile."""
     command = [sys.executable, "-m", "engines.studio.proof", str(bundle.root), candidate.engine.name]
     command += ["--cache", str(bundle.cache)] if bundle.cache else []
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=log, cwd=PROJECT)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=PROJECT)
         try:
             came = _wait(child, stopped)
         finally:  # whatever ends this, the child ends with it
@@ -186,10 +194,10 @@ def prove_apart(bundle: Bundle, candidate: Candidate, stopped: Callable[[], bool
         if child.returncode:
             return verdict(candidate, failing=f"it stopped with {child.returncode}: {_last_line(log)[:200]}")
         try:
-            found: Verdict = TypeAdapter(Verdict).validate_json(_last_line(told))
+            proved: Verdict = TypeAdapter(Verdict).validate_json(_last_line(out))
         except ValidationError:  # an engine that ends the process in its own way
             return verdict(candidate, failing="it stopped without a verdict")
-        return found
+        return proved
 
 
 def _last_line(file: IO[bytes]) -> str:

@@ -2,7 +2,7 @@
 Restoring a photo: find the faces, restore each on its own crop, put the change back, then the controls for all of it.
 The order of things for one Enhance or Inspect request.
 
-Knows a kit with a restorer and one with a detector, and a folder; no queue, no page, no engine by name. The whole
+Knows a loaded bundle with a restorer, a detector, and a folder; no queue, no page, no engine by name. The whole
 picture never goes through a network, and where nobody asked for a change, not a level changes.
 """
 
@@ -35,7 +35,7 @@ MARGIN_PX = 16  # how far the controls look
 Report = tuple[FaceState, int, str]  # state, strength, why
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Restoration:
     """`reason`: why this engine. `started`: time.perf_counter() of the job's start."""
 
@@ -55,13 +55,13 @@ class Restoration:
         before = self._shown(photo)
         yield before
         photo = replace(photo, pixels=self._mended(photo.pixels))
-        found = sorted(self.detector.find(photo.pixels), key=lambda face: face.box[0])
-        if not found and not self.request.whole_picture:
+        detected = sorted(self.detector.find(photo.pixels), key=lambda face: face.box[0])
+        if not detected and not self.request.whole_picture:
             raise NoFaceError("no face was found in this picture")
         shape, canvas, reports = photo.pixels.shape, photo.pixels.copy(), []
-        for k, face in enumerate(found):
-            yield Progress("restore", k, len(found), self._eta_s(k, len(found)))
-            state, strength, why = self._face(canvas, face, k == most_central(found, shape), photo.grey)
+        for k, face in enumerate(detected):
+            yield Progress("restore", k, len(detected), self._eta_s(k, len(detected)))
+            state, strength, why = self._face(canvas, face, k == most_central(detected, shape), photo.grey)
             reports.append(FaceReport(share(face, shape), state, strength, why))
         photo = replace(photo, pixels=self._controls(photo.pixels, canvas))
         del canvas  # 150 MB of a photo of 50 megapixels, which writing it would come on top of
@@ -122,8 +122,8 @@ class Restoration:
             retouch.hold_skin(was, canvas[region])
 
     def _landmarks(self, crop: Picture) -> Points | None:
-        found = self.detector.find(crop)
-        return found[0].landmarks if found else None
+        detected = self.detector.find(crop)
+        return detected[0].landmarks if detected else None
 
     def _controls(self, source: Picture, canvas: Picture) -> Picture:
         """For all of the picture. Skin keeps the colour that it had before the faces were restored."""
@@ -144,9 +144,9 @@ class Restoration:
 
     def _written(self, photo: Photo, reports: tuple[FaceReport, ...]) -> Final:
         r, engine = self.request, self.loaded.engine.name
-        kept = photo if r.keep_date else replace(photo, taken="")
+        dated = photo if r.keep_date else replace(photo, taken="")
         text = infotext.describe_restoration(r, engine)
-        name = images.write_photo(self.folder, kept, text, r.format, r.quality, r.name)
+        name = images.write_photo(self.folder, dated, text, r.format, r.quality, r.name)
         seconds = round(time.perf_counter() - self.started, 3)
         return Final((name,), 0, seconds, engine, self.reason, faces=reports)
 
@@ -163,23 +163,23 @@ def share(face: Face, shape: tuple[int, ...]) -> tuple[float, float, float, floa
     return tuple(round(float(side), 4) for side in sides)  # type: ignore[return-value]
 
 
-def most_central(found: list[Face], shape: tuple[int, ...]) -> int:
+def most_central(detected: list[Face], shape: tuple[int, ...]) -> int:
     """Which face is meant by the one in the centre: the nearest, though a larger one may lie somewhat further away."""
     middle = np.array([shape[1] / 2, shape[0] / 2])
 
     def away(face: Face) -> float:
         return float(np.linalg.norm(face.landmarks.mean(0) - middle)) / max(math.sqrt(face.size_px), 1.0)
 
-    return min(range(len(found)), key=lambda k: away(found[k]))
+    return min(range(len(detected)), key=lambda k: away(detected[k]))
 
 
 def advise(request: Inspect, detector: Detector) -> Advice:
     """What a look at the photo says. ImageError, EngineError."""
     pixels = images.read(Path(request.image))
-    found = detector.find(pixels)
-    largest = sorted(found, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
+    detected = detector.find(pixels)
+    largest = sorted(detected, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
     blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]
     noisy, faded = quality.noise(images.fit(pixels, BEFORE_PX)), retouch.fading_of(pixels)
     height, width = pixels.shape[:2]
     settings = quality.suggestion(blurs, noisy, faded)
-    return Advice(len(found), width, height, round(max(blurs, default=0.0), 2), round(noisy, 2), settings)
+    return Advice(len(detected), width, height, round(max(blurs, default=0.0), 2), round(noisy, 2), settings)

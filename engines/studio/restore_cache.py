@@ -40,16 +40,16 @@ class RestoreCache:
     def events(self, r: Enhance, loaded_bundles: Sequence[LoadedBundle], outputs: Path, work: Work) -> Iterator[Event]:
         """What was remembered, or what `work` yields, which is then remembered."""
         started, path = time.perf_counter(), self.folder / f"{key(r, loaded_bundles)}.jsonl"
-        if known := self._known(path, outputs):
-            for event in known:
+        if remembered := self._remembered(path, outputs):
+            for event in remembered:
                 if isinstance(event, Preview) and not (outputs / event.image).is_file():
                     event = work.before()  # previews are tidied away sooner than pictures
                 took = round(time.perf_counter() - started, 3)
                 yield replace(event, seconds=took, reason=AGAIN) if isinstance(event, Final) else event
             return
-        self._keep(path, (yield from work.events()))
+        self._remember(path, (yield from work.events()))
 
-    def _known(self, path: Path, outputs: Path) -> list[Event]:
+    def _remembered(self, path: Path, outputs: Path) -> list[Event]:
         """Empty if anything of it is gone or damaged."""
         try:
             events: list[Event] = [unpack(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -59,14 +59,14 @@ class RestoreCache:
         whole = isinstance(last, Final) and all((outputs / name).is_file() for name in last.images)
         return events if whole else []
 
-    def _keep(self, path: Path, events: Sequence[Event]) -> None:
+    def _remember(self, path: Path, events: Sequence[Event]) -> None:
         with contextlib.suppress(OSError):  # a full disk must not cost the picture
             self.folder.mkdir(parents=True, exist_ok=True)
             beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
             beside.write_text("\n".join(map(pack, events)), encoding="utf-8")
             beside.replace(path)
-            kept = sorted(self.folder.glob("*.jsonl"), key=lambda p: p.stat().st_mtime, reverse=True)
-            for old in kept[self.limit :]:
+            entries = sorted(self.folder.glob("*.jsonl"), key=lambda p: p.stat().st_mtime, reverse=True)
+            for old in entries[self.limit :]:
                 old.unlink(missing_ok=True)
 
 
@@ -78,8 +78,8 @@ def key(r: Enhance, loaded_bundles: Sequence[LoadedBundle]) -> str:
         for role in loaded.bundle.roles
     ]
     parts = sorted((name, part.role, part.sha256, part.precision) for name, part in used)
-    told = [METHOD, _digest(Path(r.image)), asdict(replace(r, image="", backend="")), parts]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    facts = [METHOD, _digest(Path(r.image)), asdict(replace(r, image="", backend="")), parts]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _digest(photo: Path) -> str:

@@ -28,7 +28,7 @@ QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings m
 
 
 class Runner(Protocol):
-    """What does a job: the studio, or the workshop. JobCancelled is thrown in when the job is to end."""
+    """What does a job: the studio, or BackgroundJobs. JobCancelled is thrown in when the job is to end."""
 
     def run(self, request: Any, folder: Path) -> Generator[Event]: ...
 
@@ -61,21 +61,21 @@ def execute(job: Job, queue: JobQueue, runner: Runner) -> None:
 
 class EmbeddedWorker:
     """
-    Loads the default bundles, says how it is, and works until it is stopped. With a workshop, a second thread makes
+    Loads the default bundles, says how it is, and works until it is stopped. With `background`, a second thread makes
     bundles, and proves engines while nothing is to be drawn.
     """
 
     def __init__(
-        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, workshop: BackgroundJobs | None = None
+        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, background: BackgroundJobs | None = None
     ) -> None:
-        self.queue, self.studio, self.shelf, self.backend, self.workshop = queue, studio, shelf, backend, workshop
+        self.queue, self.studio, self.shelf, self.backend, self.background = queue, studio, shelf, backend, background
         self._status, self._status_lock = Status("loading"), threading.Lock()
         self._warned: set[str] = set()  # names of strays
         self._stopping, self._changed = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
-        if workshop is not None:
-            workshop.refresh = self._refresh
-            self._threads.append(threading.Thread(target=self._make, name="workshop", daemon=True))
+        if background is not None:
+            background.refresh = self._refresh
+            self._threads.append(threading.Thread(target=self._run_background, name="background jobs", daemon=True))
 
     def start(self) -> None:
         self.queue.recover()
@@ -88,8 +88,8 @@ class EmbeddedWorker:
         """Take no further job; wait for the present one. What is not finished by then waits for the next start."""
         self._stopping.set()
         self.queue.retire()
-        if self.workshop is not None:
-            self.workshop.stop()
+        if self.background is not None:
+            self.background.stop()
         deadline = time.monotonic() + wait_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -105,19 +105,19 @@ class EmbeddedWorker:
                     self._changed.clear()
                     self._warm_up()
 
-    def _make(self) -> None:
+    def _run_background(self) -> None:
         """The second thread: builds first; proofs when it has been quiet for a while."""
-        assert self.workshop is not None  # or the thread would not be
+        assert self.background is not None  # or the thread would not be
         quiet_since, proving = time.monotonic(), True
         while not self._stopping.is_set():
-            with surviving("the workshop", lambda: self._stopping.wait(QUIET_S)):
+            with surviving("the background jobs", lambda: self._stopping.wait(QUIET_S)):
                 if (job := self.queue.claim(WAIT_S, "builds")) is not None:
-                    execute(job, self.queue, self.workshop)
+                    execute(job, self.queue, self.background)
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()
                 elif proving and time.monotonic() - quiet_since > QUIET_S:
-                    proving = self.workshop.prove_next(self._occupied)
+                    proving = self.background.prove_next(self._occupied)
                     self._refresh()
 
     def _occupied(self) -> bool:
@@ -152,8 +152,8 @@ class EmbeddedWorker:
 
     def _inventory(self) -> Status:
         """What is here, as a Status of which only the state is not meant. Reads the disk, so nobody waits for it."""
-        jobs, loras = self.workshop, self.studio.loras.names()
-        engines, bundles = survey(self.shelf, self.backend, jobs.known if jobs else None)
+        jobs, loras = self.background, self.studio.loras.names()
+        engines, bundles = survey(self.shelf, self.backend, jobs.verdicts if jobs else None)
         if jobs is None:
             return Status("loading", engines=engines, bundles=bundles, loras=loras)
         return Status(

@@ -36,9 +36,9 @@ PROJECT = Path(__file__).parents[2]
 
 class BackgroundJobs:
     """
-    Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what they may wear; `known` are this
-    machine's verdicts, `endpoint` the address of a hub in the place of huggingface.co. `refresh` is called before a job
-    ends well, so that what it brought is on every page before anybody hears of the end.
+    Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what may be applied to them; `verdicts`
+    are this machine's, `endpoint` is the address of a hub in the place of huggingface.co. `refresh` is called before a
+    job ends well, so that what it brought is on every page before anybody hears of the end.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class BackgroundJobs:
         shelf: Shelf,
         models: Path,
         checkpoints: Path,
-        known: Verdicts,
+        verdicts: Verdicts,
         loras: Path | None = None,
         endpoint: str = "",
     ) -> None:
-        self.shelf, self.models, self.checkpoints, self.known = shelf, models, checkpoints, known
+        self.shelf, self.models, self.checkpoints, self.verdicts = shelf, models, checkpoints, verdicts
         self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
         self.loras = Loras((self.places.loras, BUILT_IN / "loras"))
         self.endpoint = endpoint
@@ -99,11 +99,11 @@ class BackgroundJobs:
         return last
 
     def _command(self, r: Build, prompts: Path) -> list[str]:
-        found = sources(self.shelf, self.checkpoints)
-        if (r.makes, r.source) not in found:
+        available = sources(self.shelf, self.checkpoints)
+        if (r.makes, r.source) not in available:
             raise NotFoundError("checkpoint", r.source)
         command = [sys.executable, "-W", "ignore", "-m", "engines.toolchain", r.makes, "--events"]
-        command += ["--base" if r.makes == "portrait" else "--weights", str(found[r.makes, r.source])]
+        command += ["--base" if r.makes == "portrait" else "--weights", str(available[r.makes, r.source])]
         command += ["--recipe", r.recipe, "--out", str(self.models / r.name)]
         command += ["--prompts", str(prompts)] if r.prompts else []
         command += [f"--lora={lora.path}:{lora.strength}" for lora in self.loras.pick(r.loras)]
@@ -155,18 +155,17 @@ class BackgroundJobs:
         """What the toolchain proved a moment ago on this machine need not be proved again."""
         bundle = self.shelf.open(name)
         report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
-        told = TypeAdapter(tuple[Verdict, ...]).validate_python(report["verdicts"])
-        for verdict in told:
-            self.known.put(backends.candidate(bundle, backends.engine(verdict.engine)).key, verdict)
+        for verdict in TypeAdapter(tuple[Verdict, ...]).validate_python(report["verdicts"]):
+            self.verdicts.put(backends.candidate(bundle, backends.engine(verdict.engine)).key, verdict)
 
     def prove_next(self, wait: Callable[[], bool]) -> bool:
         """Prove one engine that was not proved yet, unless `wait` says that others need the machine. False: none is
         left.
         """
-        for bundle, candidate in proof.due(readable(self.shelf), self.known):
-            found = proof.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
-            if found is not None:
-                self.known.put(candidate.key, found)
+        for bundle, candidate in proof.due(readable(self.shelf), self.verdicts):
+            verdict = proof.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
+            if verdict is not None:
+                self.verdicts.put(candidate.key, verdict)
             return True
         return False
 

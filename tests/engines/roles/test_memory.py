@@ -104,7 +104,15 @@ def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[obj
     loaded = LoadedBundle(write_portrait(tmp_path / "portrait"), engine, budget)
     plan = GenerationPlan.of(Generate("红发", seed=1, steps=2, count=count), loaded.bundle)
     (tmp_path / "out").mkdir()
-    drawing = Generation(plan, loaded, "why", tmp_path / "out", Timings(), 0.0, loaded.memory_plan((64, 64)))
+    drawing = Generation(
+        plan=plan,
+        loaded=loaded,
+        reason="why",
+        folder=tmp_path / "out",
+        pace=Timings(),
+        started=0.0,
+        memory_plan=loaded.memory_plan((64, 64)),
+    )
     return engine, list(drawing.events(ArrayCache(tmp_path / "cache", 8)))
 
 

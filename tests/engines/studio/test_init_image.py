@@ -116,10 +116,10 @@ def test_the_size_is_the_nearest_to_the_photos_shape(
 
 
 def test_a_photo_leaves_steps_out(bundle: Bundle) -> None:
-    for strength, todo in ((0.0, 1), (0.25, 2), (0.5, 4), (1.0, 8)):
+    for strength, steps in ((0.0, 1), (0.25, 2), (0.5, 4), (1.0, 8)):
         plan = GenerationPlan.of(Generate("p", steps=8, start="x", strength=strength), bundle, waves(64, 64))
-        assert (plan.steps, plan.todo) == (8, todo)
-    assert GenerationPlan.of(Generate("p", steps=8, strength=0.25), bundle).todo == 8, (
+        assert (plan.steps, plan.steps_to_run) == (8, steps)
+    assert GenerationPlan.of(Generate("p", steps=8, strength=0.25), bundle).steps_to_run == 8, (
         "without a photo strength says nothing"
     )
 

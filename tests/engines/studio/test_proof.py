@@ -18,7 +18,7 @@ from engines.bundle import PROOF, Bundle, Part, Precision
 from engines.bundle.signatures import Array
 from engines.errors import BundleError, EngineError
 from engines.studio import proof
-from engines.studio.proof import BARS, Case, Made, Proof, due, judge, prove, prove_apart
+from engines.studio.proof import BARS, Case, Proof, TimedPicture, due, judge, prove, prove_apart
 from tests.support.fakes import FakeEngine, add_proof, builtin_with_proof, write_portrait, write_restorer
 
 PROMPTS = (Case("1.png", "一位女士", 7), Case("2.png", "a man", 8))
@@ -101,8 +101,8 @@ def test_an_engine_that_raises_is_refused_with_its_words(portrait: Bundle) -> No
     assert sorted(engine.opened) == sorted(engine.closed)
 
 
-def made(picture: Any) -> list[Made]:
-    return [Made(picture, 0.5, 1.0)]
+def made(picture: Any) -> list[TimedPicture]:
+    return [TimedPicture(picture, 0.5, 1.0)]
 
 
 def judged(precision: Precision, amount: float) -> Verdict:

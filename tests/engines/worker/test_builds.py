@@ -287,7 +287,7 @@ def test_a_true_build_becomes_a_bundle_that_serves(home: Path) -> None:
     assert os.listdir(home / "models") == ["mine"] and (bundle.root / "report.json").is_file()
     for name in ("ort", "openvino"):
         if backends.engine(name).probe().ok:
-            found = backends.candidate(bundle, backends.engine(name), shop.known)
+            found = backends.candidate(bundle, backends.engine(name), shop.verdicts)
             assert found.verdict is not None and found.verdict.accepted, "proved while it was built"
     assert shop.prove_next(lambda: False) is False, "nothing is proved twice"
 
@@ -309,11 +309,11 @@ def proving(home: Path, builtin: Path) -> BackgroundJobs:
 
 def test_engines_are_proved_one_by_one_until_none_is_left(proving: BackgroundJobs, within: Within[bool]) -> None:
     bundle = proving.shelf.open("restorer")
-    due = [c.engine.name for _, c in proof.due([bundle], proving.known)]
+    due = [c.engine.name for _, c in proof.due([bundle], proving.verdicts)]
     for _ in due:
         assert proving.prove_next(lambda: False) is True
     assert proving.prove_next(lambda: False) is False
-    verdicts = {e.name: backends.candidate(bundle, e, proving.known).verdict for e in backends.engines()}
+    verdicts = {e.name: backends.candidate(bundle, e, proving.verdicts).verdict for e in backends.engines()}
     assert {name for name, verdict in verdicts.items() if verdict} == set(due)
     ort = verdicts["ort"]
     assert ort is not None and ort.accepted and ort.finish_s > 0
@@ -323,7 +323,7 @@ def test_a_proof_gives_way_to_pictures_and_is_made_later(proving: BackgroundJobs
     started = time.monotonic()
     assert proving.prove_next(lambda: True) is True, "there still is something to prove"
     assert time.monotonic() - started < 10 and nobody_works_in(home)
-    assert not list(proving.known.folder.glob("*"))
+    assert not list(proving.verdicts.folder.glob("*"))
 
 
 def test_an_engine_that_crashed_is_not_tried_again(
@@ -339,7 +339,7 @@ def test_an_engine_that_crashed_is_not_tried_again(
         assert count < 9
     bundle = proving.shelf.open("restorer")
     for engine in backends.engines():
-        found = backends.candidate(bundle, engine, proving.known)
+        found = backends.candidate(bundle, engine, proving.verdicts)
         assert found.refused, "crashed, or never could"
 
 

@@ -65,7 +65,7 @@ class FakeWorkshop(BackgroundJobs):
         verdict = Verdict("openvino", "CPU", "v", "fp32", "", 44.0, 0.99, 4, 0.1, 0.2)
         for name in self.shelf.names():
             found = backends.candidate(self.shelf.open(name), backends.engine("openvino"))
-            self.known.put(found.key, verdict)
+            self.verdicts.put(found.key, verdict)
         return True
 
 
@@ -149,14 +149,14 @@ def test_a_bundle_that_was_made_is_announced(begin: Open, queue: SqliteQueue) ->
 
 
 class SlowFolder(Loras):
-    """A folder of LoRAs that the workshop's thread cannot list until `go_on` is set; everybody else can."""
+    """A folder of LoRAs that the thread of background jobs cannot list until `go_on` is set; everybody else can."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__((folder,))
         self.reached, self.go_on = threading.Event(), threading.Event()
 
     def names(self) -> tuple[str, ...]:
-        if threading.current_thread().name == "workshop":
+        if threading.current_thread().name == "background jobs":
             self.reached.set()
             assert self.go_on.wait(LIMIT_S)
         return super().names()
