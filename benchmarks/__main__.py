@@ -21,11 +21,11 @@ LARGE = {"sd": large.sd, "zimage": large.zimage}
 
 
 def main() -> None:
-    names, known = sys.argv[1:] or list(MEASUREMENTS), {**MEASUREMENTS, **LARGE}
-    if unknown := [name for name in names if name not in known]:
-        sys.exit(f"no measurement is called {', '.join(unknown)}; there are {', '.join(known)}")
+    names, measurements = sys.argv[1:] or list(MEASUREMENTS), {**MEASUREMENTS, **LARGE}
+    if unknown := [name for name in names if name not in measurements]:
+        sys.exit(f"no measurement is called {', '.join(unknown)}; there are {', '.join(measurements)}")
     for name in names:
-        known[name]()
+        measurements[name]()
 
 
 if __name__ == "__main__":

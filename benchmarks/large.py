@@ -39,25 +39,25 @@ ROUNDS = 3
 
 
 def sd() -> None:
-    bundle = _made("sd")
+    bundle = _built("sd")
     _steps("sd", bundle, PARTS["denoiser"], torch.float32)
     _jobs(bundle, "512x512x8", BUDGETS_GB["sd"])
     _sizes(bundle)
 
 
 def zimage() -> None:
-    bundle = _made("zimage")
+    bundle = _built("zimage")
     _jobs(bundle, "512x512x8", BUDGETS_GB["zimage"])
     _steps("zimage", bundle, FOLDERS["denoiser"], torch.bfloat16)
 
 
-def _made(kind: str) -> Bundle:
-    """Built in a process of its own, if it is not there."""
+def _built(kind: str) -> Bundle:
+    """Return the bundle; build it in a process of its own, if it is not there."""
     root = HOME / kind
     if not (root / "bundle.json").is_file():
         subprocess.run([sys.executable, "-m", "benchmarks.large", kind], check=True)
-    told = json.loads((HOME / f"{kind}.json").read_text(encoding="utf-8"))
-    print(f"\n{kind}: built in {told['seconds']:.0f} s, at most {told['peak_mb'] / 1000:.1f} GB of memory")
+    cost = json.loads((HOME / f"{kind}.json").read_text(encoding="utf-8"))
+    print(f"\n{kind}: built in {cost['seconds']:.0f} s, at most {cost['peak_mb'] / 1000:.1f} GB of memory")
     _bytes(root)
     return Bundle.open(root)
 
@@ -75,8 +75,8 @@ def make(kind: str) -> None:
         true_size.MAKE[kind](checkpoint)
         started = time.perf_counter()
     build.build_portrait(checkpoint, None, HOME / kind, RECIPES[kind])
-    told = {"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
-    (HOME / f"{kind}.json").write_text(json.dumps(told), encoding="utf-8")
+    cost = {"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
+    (HOME / f"{kind}.json").write_text(json.dumps(cost), encoding="utf-8")
 
 
 def _steps(kind: str, bundle: Bundle, folder: str, width: torch.dtype) -> None:

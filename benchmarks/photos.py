@@ -99,23 +99,25 @@ def _quality(title: str, scenes: list[Scene], scratch: Path) -> None:
     title = f"{len(scenes)} photos, {title}, damaged at the middle level"
     head(title, "settings", "gain", "lowest", "seam", "outside", "faces")
     for name, settings in SETTINGS.items():
-        rows = [_measured(studio, one, settings, scratch) for one in scenes]
+        rows = [_measured(studio, scene, settings, scratch) for scene in scenes]
         gains, seams, outside, restored = zip(*rows, strict=True)
         means = f"{statistics.mean(gains):+.2f} dB | {min(gains):+.2f} dB | {statistics.mean(seams):.2f}"
         print(f"| {name} | {means} | {max(outside)} | {sum(restored)} |")
 
 
-def _measured(studio: Studio, one: Scene, settings: dict[str, object], scratch: Path) -> tuple[float, float, int, int]:
+def _measured(
+    studio: Studio, scene: Scene, settings: dict[str, object], scratch: Path
+) -> tuple[float, float, int, int]:
     path = scratch / "photo.png"
-    images.write_png(path, one.damaged)
+    images.write_png(path, scene.damaged)
     final = _final(studio, Enhance(str(path), **settings), scratch)  # type: ignore[arg-type]
     result = images.read(scratch / final.images[0])
-    weight = _weight(studio, one.damaged)
+    weight = _weight(studio, scene.damaged)
     region = weight > 0.5
-    gain = _db(result, one.truth, region) - _db(one.damaged, one.truth, region)
-    outside = int(np.abs(result.astype(int) - one.damaged)[weight == 0].max())
-    kept = sum(face.state != "skipped" for face in final.faces)
-    return gain, _seam(one.damaged, result, weight), outside, kept
+    gain = _db(result, scene.truth, region) - _db(scene.damaged, scene.truth, region)
+    outside = int(np.abs(result.astype(int) - scene.damaged)[weight == 0].max())
+    restored = sum(face.state != "skipped" for face in final.faces)
+    return gain, _seam(scene.damaged, result, weight), outside, restored
 
 
 def _final(studio: Studio, request: Enhance, folder: Path) -> Final:

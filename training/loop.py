@@ -23,7 +23,7 @@ def pick_device() -> torch.device:
 
 def join() -> tuple[int, int]:
     """
-    (rank, processes). Under `torchrun --nproc-per-node N` the N processes share each batch; alone it is (0, 1).
+    Return (rank, processes). Under `torchrun --nproc-per-node N` the N processes share each batch; alone it is (0, 1).
 
     Worth it on a busy CPU too: processes of one thread wait for each other once a step, threads hundreds of times.
     """
@@ -36,7 +36,7 @@ def join() -> tuple[int, int]:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Over all processes that joined; nothing when alone."""
+    """Average the gradients over all processes that joined; do nothing when alone."""
     if not distributed.is_initialized():
         return
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
@@ -59,7 +59,11 @@ def keep_memory() -> None:
 
 
 class Ema:
-    """Moving average of a module's parameters and buffers; young ones forget faster, so the start does not linger."""
+    """
+    Moving average of a module's parameters and buffers; young ones forget faster, so the start does not linger. Not
+    torch's AveragedModel: it copies at its first update, counts in its own buffer and puts "module." before every name,
+    so neither the numbers nor old checkpoints would stay.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
@@ -67,6 +71,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Move the average towards the module by 1 - decay; whole numbers are copied."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         for name, value in module.state_dict().items():

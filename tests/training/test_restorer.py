@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines.networks.gpen import Spec
 from training.restorer import bars, dataset, degrade, losses, pairs, train, weights
 
-TINY = train.GenerationPlan(
+TINY = train.TrainingPlan(
     steps=4,
     adversarial_steps=2,
     batch=2,

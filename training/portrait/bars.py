@@ -57,11 +57,11 @@ def prompts_for(records: Sequence[Record], language: str) -> list[str]:
 def judge_lines(
     said: dict[str, Tensor], ceiling: dict[str, float], records: Sequence[Record], title: str
 ) -> list[Line]:
-    found = agreement(said, labels(records))
+    agreed = agreement(said, labels(records))
     lines = []
     for name in JUDGED:
-        share = found[name] / ceiling[name]
-        value = f"{found[name]:.3f} / {ceiling[name]:.3f} = {share:.1%}"
+        share = agreed[name] / ceiling[name]
+        value = f"{agreed[name]:.3f} / {ceiling[name]:.3f} = {share:.1%}"
         lines.append(Line(f"{title}: {name}", value, f">= {SHARE_BAR:.0%}", share >= SHARE_BAR))
     return lines
 
@@ -156,11 +156,9 @@ def measure(args: argparse.Namespace) -> list[Line]:
     for offset, language in enumerate(("English", "Chinese")):
         own = {name: values[offset::2] for name, values in said.items()}
         lines += judge_lines(own, ceiling, records[offset::2], language)
-    found, usual = finder.rate(pictures), finder.rate(renders)
-    value = f"{found:.3f} / {usual:.3f} = {found / usual:.1%}"
-    lines.append(
-        Line("faces found, share of the renders' rate", value, f">= {FACE_BAR:.0%}", found >= FACE_BAR * usual)
-    )
+    rate, usual = finder.rate(pictures), finder.rate(renders)
+    value = f"{rate:.3f} / {usual:.3f} = {rate / usual:.1%}"
+    lines.append(Line("faces found, share of the renders' rate", value, f">= {FACE_BAR:.0%}", rate >= FACE_BAR * usual))
     lines.append(steps_line(drawn, mixed[: args.slow_pictures], records, said, judge, device))
     broken = flat_or_broken(pictures)
     lines.append(Line(f"blank, flat or broken of {count}", str(broken), "0", broken == 0))

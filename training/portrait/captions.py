@@ -223,13 +223,13 @@ def chinese(r: Record, parts: list[Part], v: Voice) -> str:
     subject = v.pick((), w.SUBJECT_ZH[str(r["gender"]), str(r["age"])])
     style = next((p.text for p in parts if p.attribute == "style"), "")
     rest = in_order([p for p in parts if p.attribute != "style"], rng)
-    one = v.lead("", "一位", "一个", "")
+    article = v.lead("", "一位", "一个", "")
     if rng.random() < 0.45:
         near = [p.text for p in rest if p.attribute in NEAR_ZH][: int(rng.integers(1, 4))]
         far = [p.text for p in rest if p.text not in near]
-        pieces = [one + v.lead("，", "、", "").join(near) + ("的" if near else "") + subject, *far]
+        pieces = [article + v.lead("，", "、", "").join(near) + ("的" if near else "") + subject, *far]
     else:
-        head = (one + subject + "的肖像", subject, one + subject, subject + "肖像", "人像照片，" + subject)
+        head = (article + subject + "的肖像", subject, article + subject, subject + "肖像", "人像照片，" + subject)
         pieces = [head[int(rng.integers(len(head)))], *(p.text for p in rest)]
     if style:
         pieces = [style, *pieces] if rng.random() < 0.4 else [*pieces, style]

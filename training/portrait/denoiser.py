@@ -146,7 +146,7 @@ def train(args: argparse.Namespace) -> None:
     run.side = latents.shape[-1]
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
     forward = torch.compile(core, dynamic=False) if args.compile else core
-    grids, seen, start, first = Grids(run.model.transformer, device), 0.0, time.time(), run.step
+    grids, loss_mean, start, first = Grids(run.model.transformer, device), 0.0, time.time(), run.step
     print(f"{count(run.model.transformer):.2f} + {count(run.model.encoder):.2f} M parameters, {len(latents)} pictures")
     print(f"from step {run.step} of {args.steps}", flush=True)
     while run.step < args.steps:
@@ -159,11 +159,11 @@ def train(args: argparse.Namespace) -> None:
         at = grids.of(batch, coarse)
         now = rate(run.step, args.steps, args.decay, args.rate)
         loss = learn(run, batch, at, straight(batch, at), forward, now)
-        seen = loss if seen == 0.0 else 0.98 * seen + 0.02 * loss
+        loss_mean = loss if loss_mean == 0.0 else 0.98 * loss_mean + 0.02 * loss
         if run.step == args.coarse:  # the pace changes
             start, first = time.time(), run.step
         if rank == 0:
-            after_step(run, args, seen, start, first, state_file, vae, tokenizer)
+            after_step(run, args, loss_mean, start, first, state_file, vae, tokenizer)
 
 
 def is_half(share: float, seed: int, step: int) -> bool:
@@ -174,7 +174,7 @@ def is_half(share: float, seed: int, step: int) -> bool:
 def after_step(
     run: Run,
     args: argparse.Namespace,
-    seen: float,
+    loss_mean: float,
     start: float,
     first: int,
     path: Path,
@@ -188,7 +188,8 @@ def after_step(
         size = args.coarse_batch if run.step <= args.coarse else args.batch
         left_min = (until - run.step) / max(pace, 1e-9) / 60
         print(
-            f"{run.step} loss {seen:.4f} {pace * size:.0f} pictures/s, {left_min:.0f} min to step {until}", flush=True
+            f"{run.step} loss {loss_mean:.4f} {pace * size:.0f} pictures/s, {left_min:.0f} min to step {until}",
+            flush=True,
         )
     if run.step % args.save == 0 or run.step == args.steps:
         run.save(path)

@@ -74,17 +74,17 @@ def train(args: argparse.Namespace) -> None:
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
     forward = torch.compile(core, dynamic=False) if args.compile else core
     teacher, grids = Teacher(frozen, args.guidance, forward), Grids(run.model.transformer, device)
-    start, first, seen = time.time(), run.step, 0.0
+    start, first, loss_mean = time.time(), run.step, 0.0
     while run.step < args.steps:
         chosen = halves if is_half(args.half, args.seed, run.step) else latents
         batch = make(chosen, pool, args.batch, False, (args.seed, run.step)).to(device)
         at = grids.of(batch, False)
         now = args.rate * min(1.0, (run.step + 1) / 50) * max(0.02, 1 - run.step / args.steps)
         loss = learn(run, batch, at, teacher.answer(batch, at), forward, now)
-        seen = loss if seen == 0.0 else 0.98 * seen + 0.02 * loss
+        loss_mean = loss if loss_mean == 0.0 else 0.98 * loss_mean + 0.02 * loss
         if run.step % args.report == 0:
             left_min = (args.steps - run.step) * (time.time() - start) / (run.step - first) / 60
-            print(f"{run.step} loss {seen:.4f}, {left_min:.0f} min left", flush=True)
+            print(f"{run.step} loss {loss_mean:.4f}, {left_min:.0f} min left", flush=True)
         if run.step % args.save == 0 or run.step == args.steps:
             run.save(state_file)
             draw_sheet(run, vae, tokenizer, work / f"sheet-{args.name}.png", False)

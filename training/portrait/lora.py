@@ -88,9 +88,9 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
     pictures, cache = Pictures.open(work, "relit"), work / "relit-latents.pt"
-    if (kept := load_checkpoint(cache, torch.device("cpu"))) is None:
-        kept = {"latents": torch.stack([encode_all(vae, pictures, m, device, 4) for m in (False, True)], 1)}
-        save_checkpoint(cache, kept)
+    if (encoded := load_checkpoint(cache, torch.device("cpu"))) is None:
+        encoded = {"latents": torch.stack([encode_all(vae, pictures, m, device, 4) for m in (False, True)], 1)}
+        save_checkpoint(cache, encoded)
     model, _ = load_averaged(work / f"{args.checkpoint}.pt", device)
     torch.manual_seed(args.seed)
     deltas = attach(model.transformer, args.rank)
@@ -102,23 +102,23 @@ def train(args: argparse.Namespace) -> None:
         adam.load_state_dict(saved["adam"])
         step = int(saved["step"])
     pool = pool_of(pictures.records, tokenizer, 20, args.seed)
-    grids, start, first, seen = Grids(model.transformer, device), time.time(), step, 0.0
+    grids, start, first, loss_mean = Grids(model.transformer, device), time.time(), step, 0.0
     while step < args.steps:
         adam.param_groups[0]["lr"] = args.rate * min(1.0, (step + 1) / 20) * max(0.05, 1 - step / args.steps)
-        batch = make(kept["latents"], pool, args.batch, False, (args.seed, step)).to(device)
+        batch = make(encoded["latents"], pool, args.batch, False, (args.seed, step)).to(device)
         at = grids.of(batch, False)
         loss = (predict(model, batch, at, core) - straight(batch, at)).pow(2).mean()
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
-        step, seen = step + 1, 0.95 * seen + 0.05 * loss.item()
+        step, loss_mean = step + 1, 0.95 * loss_mean + 0.05 * loss.item()
         if step % 20 == 0:
             left_min = (args.steps - step) * (time.time() - start) / (step - first) / 60
-            print(f"{step} loss {seen:.4f}, {left_min:.0f} min left", flush=True)
+            print(f"{step} loss {loss_mean:.4f}, {left_min:.0f} min left", flush=True)
         if step % 100 == 0 or step == args.steps:
             save_checkpoint(state_file, {"step": step, "weights": weights.state_dict(), "adam": adam.state_dict()})
     save_file(exported(deltas), args.out, metadata={"format": "pt", "rank": str(args.rank)})
-    sheet(model, vae, tokenizer, deltas, kept["latents"].shape[-1], work / "sheet-lora.png")
+    sheet(model, vae, tokenizer, deltas, encoded["latents"].shape[-1], work / "sheet-lora.png")
 
 
 def main() -> None:

@@ -62,16 +62,16 @@ def train(args: argparse.Namespace) -> None:
         ema.load_state_dict(saved["ema"])
         step = int(saved["step"])
     print(f"decoder {count(tiny.decoder):.3f} M parameters, from step {step} of {args.steps}", flush=True)
-    start, first, seen = time.time(), step, 0.0
+    start, first, loss_mean = time.time(), step, 0.0
     while step < args.steps:
         muon.set_rate(rate(step, args.steps, args.rate))
         images = crops(pictures, args.batch, args.crop, args.seed, step, args.half).to(device)
-        seen = 0.98 * seen + 0.02 * step_once(vae, tiny, muon, images)
+        loss_mean = 0.98 * loss_mean + 0.02 * step_once(vae, tiny, muon, images)
         ema.update(tiny)
         step += 1
         if step % args.report == 0:
             left_min = (args.steps - step) * (time.time() - start) / (step - first) / 60
-            print(f"{step} loss {seen:.4f}, {left_min:.0f} min left", flush=True)
+            print(f"{step} loss {loss_mean:.4f}, {left_min:.0f} min left", flush=True)
         if step % args.save == 0 or step == args.steps:
             state = {"step": step, "tiny": tiny.state_dict(), "muon": muon.state_dict(), "ema": ema.state_dict()}
             save_checkpoint(state_file, state)

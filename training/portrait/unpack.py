@@ -38,7 +38,7 @@ def sizes_of_networks(transformer: Any, encoder: Any, vae: Any, tiny: Any) -> Si
 
 
 def autoencoder(bundle: Path) -> nn.Module:
-    """Of its two halves."""
+    """Put the autoencoder together from the bundle's encoder and decoder."""
     vae: nn.Module = AutoencoderKL.from_config(AutoencoderKL.load_config(bundle / "decoder"))
     halves = [load_file(bundle / half / "diffusion_pytorch_model.safetensors") for half in ("decoder", "encoder")]
     vae.load_state_dict({**halves[0], **halves[1]})

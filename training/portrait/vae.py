@@ -112,7 +112,7 @@ def train(args: argparse.Namespace) -> None:
     state_file = work / f"{args.name}.pt"
     step = resume(state_file, device, vae, muon, ema)
     print(f"{count(vae):.2f} M parameters, {len(pictures)} pictures, from step {step} of {args.steps}", flush=True)
-    start, first, seen = time.time(), step, 0.0
+    start, first, loss_mean = time.time(), step, 0.0
     while step < args.steps:
         muon.set_rate(rate(step, args.steps, args.rate))
         images = crops(pictures, args.batch // world, args.crop, args.seed + 1000 * rank, step, args.half).to(device)
@@ -124,11 +124,11 @@ def train(args: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         muon.step()
         ema.update(vae)
-        step, seen = step + 1, 0.98 * (seen or loss.item()) + 0.02 * loss.item()
+        step, loss_mean = step + 1, 0.98 * (loss_mean or loss.item()) + 0.02 * loss.item()
         if rank == 0 and step % args.report == 0:
             pace = (step - first) / (time.time() - start)
             left_min = (args.steps - step) / pace / 60
-            print(f"{step} loss {seen:.4f} {pace * args.batch:.1f} crops/s, {left_min:.0f} min left", flush=True)
+            print(f"{step} loss {loss_mean:.4f} {pace * args.batch:.1f} crops/s, {left_min:.0f} min left", flush=True)
         if rank == 0 and (step % args.save == 0 or step == args.steps):
             save(state_file, step, vae, muon, ema)
             quality = report(vae, ema, checks, work / f"sheet-{args.name}.png")

@@ -32,7 +32,7 @@ from training.restorer import bars, dataset, degrade, losses, sheet, weights
 
 
 @dataclass(frozen=True)
-class GenerationPlan:
+class TrainingPlan:
     """Every number a run depends on; each is a flag of the command."""
 
     steps: int = 8000  # reconstruction
@@ -78,7 +78,9 @@ class GenerationPlan:
 class Trainer:
     """Everything that changes while training, and one step of it."""
 
-    def __init__(self, plan: GenerationPlan, device: torch.device) -> None:
+    PARTS = ("model", "ema", "optimizer", "discriminator", "judge")  # what a checkpoint holds
+
+    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.step = plan, device, 0
         self.model = weights.fresh(plan.spec(), plan.residual).to(device)
@@ -94,17 +96,13 @@ class Trainer:
             self.fast = torch.compile(self.model, dynamic=False)
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in self.kept()}
+        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
         return {"step": self.step, "plan": asdict(self.plan), **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        for name in self.kept():
+        for name in self.PARTS:
             getattr(self, name).load_state_dict(state[name])
-
-    @staticmethod
-    def kept() -> tuple[str, ...]:
-        return ("model", "ema", "optimizer", "discriminator", "judge")
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -151,7 +149,7 @@ class Trainer:
 class Gallery:
     """The validation faces a run is watched with: the gain at the middle level, and a sheet."""
 
-    def __init__(self, portraits: Path, plan: GenerationPlan, count: int = 24) -> None:
+    def __init__(self, portraits: Path, plan: TrainingPlan, count: int = 24) -> None:
         self.truth = dataset.aligned(dataset.read_portraits(portraits, "val"), plan.spec().size_px)[:count]
         self.bad = bars.degraded(self.truth, "middle")
         self.model = weights.fresh(plan.spec(), plan.residual)
@@ -168,7 +166,7 @@ class Gallery:
         return bars.mean(measure, good, self.truth) - bars.mean(measure, self.bad, self.truth)
 
 
-def metadata(plan: GenerationPlan, step: int) -> dict[str, str]:
+def metadata(plan: TrainingPlan, step: int) -> dict[str, str]:
     return {
         "residual": str(plan.residual),
         "range": "RGB [-1, 1]",
@@ -184,7 +182,7 @@ def save(trainer: Trainer, folder: Path) -> None:
     weights.save(folder / "restorer.safetensors", trainer.ema.state, metadata(trainer.plan, trainer.step))
 
 
-def train(plan: GenerationPlan, portraits: Path, out: Path, device: torch.device) -> Trainer:
+def train(plan: TrainingPlan, portraits: Path, out: Path, device: torch.device) -> Trainer:
     rank, ranks = join()
     out.mkdir(parents=True, exist_ok=True)
     trainer, gallery = Trainer(plan, device), Gallery(portraits, plan)
@@ -214,15 +212,15 @@ def record(trainer: Trainer, gallery: Gallery, shown: dict[str, float], out: Pat
         save(trainer, out)
 
 
-def parse() -> tuple[GenerationPlan, Path, Path]:
+def parse() -> tuple[TrainingPlan, Path, Path]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--portraits", type=Path, required=True, help="folder with train/, val/ and their landmarks")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint, weights and sheets go here")
-    for field in fields(GenerationPlan):
+    for field in fields(TrainingPlan):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     arguments = vars(parser.parse_args())
     portraits, out = arguments.pop("portraits"), arguments.pop("out")
-    return GenerationPlan(**arguments), portraits, out
+    return TrainingPlan(**arguments), portraits, out
 
 
 def main() -> None:

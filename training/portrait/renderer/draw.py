@@ -29,7 +29,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class JobView:
+class Scene:
     person: Person
     anatomy: Anatomy
     camera: Camera
@@ -54,8 +54,8 @@ def dressing(person: Person, p: Anatomy, rng: np.random.Generator) -> list[Sheet
     return sheets
 
 
-def build(person: Person, size_px: int, wrinkles: float = 1.0) -> JobView:
-    """`wrinkles` below 1 gives cleaner skin."""
+def build(person: Person, size_px: int, wrinkles: float = 1.0) -> Scene:
+    """Draw a person's geometry, to be lit by any look. `wrinkles` below 1 gives cleaner skin."""
     rng = np.random.default_rng(person.seed)
     p = anatomy(person, rng)
     p = p._replace(age=wrinkles * p.age)
@@ -64,13 +64,13 @@ def build(person: Person, size_px: int, wrinkles: float = 1.0) -> JobView:
         draw(buffer, sheets, camera)
     trace(buffer, camera, p)
     add_relief(buffer, p)
-    z, normal = occlusion.halved(buffer.z, buffer.normal)
+    z, normal = occlusion.downscaled(buffer.z, buffer.normal)
     ao = np.ones_like(z)
     occlusion.ambient(z, normal, 2 * camera.units_per_px, ao)
-    return JobView(person, p, camera, buffer, occlusion.blur_within(ao, z, 4))
+    return Scene(person, p, camera, buffer, occlusion.blur_within(ao, z, 4))
 
 
-def sunlight(scene: JobView, key: tuple[float, float, float], spread: float) -> Floats:
+def sunlight(scene: Scene, key: tuple[float, float, float], spread: float) -> Floats:
     """Where the key light reaches, soft-edged."""
     z = np.ascontiguousarray(scene.buffer.z[::2, ::2])
     sun = np.ones_like(z)
@@ -78,7 +78,7 @@ def sunlight(scene: JobView, key: tuple[float, float, float], spread: float) -> 
     return occlusion.blur_within(occlusion.blur_within(sun, z, 4), z, 8)
 
 
-def picture(scene: JobView, look: Look) -> Picture:
+def picture(scene: Scene, look: Look) -> Picture:
     rng = np.random.default_rng(look.seed)
     size = scene.ao.shape[0]
     side = float(rng.choice((-1.0, 1.0)))

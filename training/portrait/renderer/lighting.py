@@ -1,4 +1,9 @@
-"""Light presets by name. Directions point towards the light; the camera looks along -z. `side` is +1 or -1."""
+"""
+Light presets by name. Directions point towards the light; the camera looks along -z. `side` is +1 or -1.
+
+Colours are linear RGB, 1 a white surface at full exposure. All numbers were chosen for how the pictures look; the
+judge (judge.py) reads the light off held-out renders and is right in 90 to 92 % (LOG.md).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,18 @@ from training.portrait.renderer.shade import Lighting, Rgb
 
 
 def aim(x: float, y: float, z: float) -> Rgb:
+    """Return the unit vector in this direction."""
     s = 1.0 / sqrt(x * x + y * y + z * z)
     return x * s, y * s, z * s
 
 
 def lighting(name: str, side: float, cel: float, flip: bool = False) -> Lighting:
-    """`flip` swaps the two colours of neon light."""
+    """Return the preset of this name. `flip` swaps the two colours of neon light."""
     studio = Lighting(
-        aim(0.50 * side, 0.58, 0.80), (1.08, 1.05, 1.00), 0.10,
-        aim(-0.8 * side, 0.1, 0.7), (0.26, 0.28, 0.31),
-        aim(-0.75 * side, 0.5, -0.45), (0.55, 0.58, 0.64),
-        (0.32, 0.32, 0.34), (0.21, 0.17, 0.15), cel,
+        aim(0.50 * side, 0.58, 0.80), (1.08, 1.05, 1.00), 0.10,  # key: high, 32 degrees to the side, a little warm
+        aim(-0.8 * side, 0.1, 0.7), (0.26, 0.28, 0.31),  # fill: across from it, a quarter as strong (two stops)
+        aim(-0.75 * side, 0.5, -0.45), (0.55, 0.58, 0.64),  # rim: from behind, half as strong
+        (0.32, 0.32, 0.34), (0.21, 0.17, 0.15), cel,  # sky; ground, warm as a floor is
     )  # fmt: skip
     pink, cyan = (1.20, 0.36, 0.82), (0.26, 0.82, 1.18)
     a, b = (cyan, pink) if flip else (pink, cyan)

@@ -1,6 +1,6 @@
 """
-Halves the data set: `python -m training.portrait.halve --work DIR --out DIR2`. What a model of half the native size
-learns from: sharper than pictures drawn small, and done in a minute. Goes on where it stopped.
+Makes the data set at half its size: `python -m training.portrait.downscale --work DIR --out DIR2`. What a model of half
+the native size learns from: sharper than pictures drawn small, and done in a minute. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from training.portrait.pictures import shrunk
 
 
-def halve(file: Path, folder: Path) -> None:
-    """One shard: its pictures at half their size, its records as they are."""
+def downscale(file: Path, folder: Path) -> None:
+    """Write one shard to `folder`: its pictures at half their size, its records as they are."""
     beside = folder / f"{file.stem}.part.npy"
     np.save(beside, np.stack([shrunk(picture) for picture in np.load(file, mmap_mode="r")]))
     shutil.copy(file.with_suffix(".jsonl"), folder)
@@ -31,7 +31,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted((args.work / "pictures").glob("*-[0-9]*[0-9].npy")):
         if not (folder / file.name).exists():
-            halve(file, folder)
+            downscale(file, folder)
             print(file.name, flush=True)
 
 
