@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from engines.errors import Fact, OptionError, RequestError
 from engines.messages import earlier
-from engines.messages.status import BundleKind, Status
+from engines.messages.status import BundleKind, Mirror, Status
 from engines.messages.validation import check, refusal
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ Stage = Literal[
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
     "fetch",  # models
 ]  # fmt: skip
-Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 DecoderKind = Literal["tiny", "vae"]
 PreviewKind = Literal["step", "before", "result"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -178,7 +177,7 @@ Request = Generate | Enhance | Inspect | Develop | Build | Fetch
 @dataclass(frozen=True, slots=True)
 class Progress:
     stage: Stage
-    step: int
+    step: int  # of a fetch: megabytes that are here
     total: int
     eta_s: float | None = None
     picture: int = 1
@@ -231,7 +230,10 @@ class FaceReport:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The end of a job that went well. `reason`: why this engine and not another; of a build, what became of it."""
+    """
+    The end of a job that went well. `reason`: why this engine and not another; of a build or a download, its name and
+    what became of it, for a log.
+    """
 
     images: tuple[str, ...]
     seed: int
@@ -265,7 +267,9 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def pack(message: Request | Event | Status) -> str:
-    """A message as JSON, in which `kind` says which one it is; what a Preview calls so is `shows` there."""
+    """
+    Write a message as JSON, in which `kind` says which one it is; what a Preview calls so is `shows` there.
+    """
     values = asdict(message)
     if isinstance(message, Preview):
         values["shows"] = values.pop("kind")
@@ -273,7 +277,7 @@ def pack(message: Request | Event | Status) -> str:
 
 
 def unpack(text: str) -> Any:
-    """The message that `pack` wrote, in this version or an earlier one. RequestError: not one."""
+    """Read the message that `pack` wrote, in this version or an earlier one. RequestError: this is none."""
     try:
         values = json.loads(text)
         name = values.pop("kind")

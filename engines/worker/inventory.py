@@ -6,14 +6,13 @@ import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from engines import backends
 from engines.backends import Candidate
 from engines.backends.verdicts import Verdicts
 from engines.bundle import Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
-from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus
+from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus, State
 
 log = logging.getLogger(__name__)
 Inventory = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
@@ -24,10 +23,11 @@ CARD_BYTES = 20_000
 KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detector"}
 
 
-def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Inventory:
-    probes = [(engine.name, engine.probe()) for engine in backends.engines()]
-    engines = tuple(EngineStatus(name, probe.ok, probe.device, probe.reason) for name, probe in probes)
-    return engines, tuple(_bundle_status(bundle, backend, known) for bundle in readable(shelf))
+def survey(shelf: Shelf, backend: str, verdicts: Verdicts | None = None) -> Inventory:
+    """Look at every engine and at every bundle that can be read. `backend` is what the server prefers."""
+    probes = [(engine, engine.probe()) for engine in backends.engines()]
+    engines = tuple(EngineStatus(e.name, probe.ok, probe.device, probe.reason, e.group) for e, probe in probes)
+    return engines, tuple(_bundle_status(bundle, backend, verdicts) for bundle in readable(shelf))
 
 
 def readable(shelf: Shelf) -> Iterator[Bundle]:
@@ -40,28 +40,29 @@ def readable(shelf: Shelf) -> Iterator[Bundle]:
 
 def strays(models: Path, warned: set[str] | None = None) -> tuple[str, ...]:
     """
-    Names in the folder of bundles that are none: weights without a manifest, or a manifest that cannot be read. The log
+    List what is no bundle among the bundles: weights without a manifest, or a manifest that cannot be read. The log
     has those without one, except what is in `warned`, where they are then put.
     """
     warned = set() if warned is None else warned
-    found = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
+    paths = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
     shelf = Shelf((models,))
     good = {bundle.name for bundle in readable(shelf)}
-    for path in found:
+    for path in paths:
         if path.name not in shelf.names() and path.name not in warned:
             warned.add(path.name)
             log.warning("%s is no bundle: weights belong into the folder of checkpoints, to be built from", path.name)
-    return tuple(path.name for path in found if path.name not in good)
+    return tuple(path.name for path in paths if path.name not in good)
 
 
 def kind_of(bundle: Bundle) -> BundleKind:
     return next((kind for role, kind in KINDS.items() if bundle.has(role)), "portrait")
 
 
-def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> BundleStatus:
+def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None) -> BundleStatus:
+    candidates = [backends.candidate(bundle, engine, verdicts) for engine in backends.engines()]
+    wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
     try:
-        wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
-        engine, reason = backends.select(bundle, wanted, known)
+        engine, reason = backends.choose(bundle, candidates, wanted, verdicts is not None)
         chosen = engine.name
     except StudioError as exc:
         chosen, reason = "", str(exc)
@@ -76,7 +77,7 @@ def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> Bund
         guidance=sampling.guidance if sampling else 0.0,
         engine=chosen,
         reason=reason,
-        choices=tuple(_choice(backends.candidate(bundle, engine, known)) for engine in backends.engines()),
+        choices=tuple(map(_choice, candidates)),
         size_mb=round(size_bytes(bundle.root) / 1e6, 1),
         card=_card(bundle.root / "card.md"),
         family=bundle.family,
@@ -92,41 +93,29 @@ def _card(path: Path) -> str:
 
 
 def _choice(c: Candidate) -> Choice:
-    group: Literal["pytorch", "edge"] = "pytorch" if c.engine.name in backends.GROUPS["pytorch"] else "edge"
-    v = c.verdict
-    if v is None:
-        return Choice(c.engine.name, group, "unavailable" if c.refused else "unproven", c.precision, c.refused)
-    return Choice(
-        c.engine.name,
-        group,
-        "accepted" if v.accepted else "failed",
-        c.precision,
-        c.refused,
-        v.psnr_db,
-        v.ssim,
-        v.look_s,
-        v.finish_s,
-        v.peak_mb,
-    )
+    state: State = "unavailable" if c.refused else "unproven"
+    if c.verdict is not None:
+        state = "accepted" if c.verdict.accepted else "failed"
+    return Choice(c.engine.name, c.engine.group, state, c.precision, c.refused, c.verdict)
 
 
 def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Path]:
-    """What can be built from, by kind and name: bundles that carry their source, and what lies in `checkpoints`."""
-    found: dict[tuple[BundleKind, str], Path] = {}
+    """List what can be built from, by kind and name: bundles that carry their source, and the `checkpoints`."""
+    origins: dict[tuple[BundleKind, str], Path] = {}
     for path in sorted(checkpoints.glob("[!.]*")):
         if path.suffix.lower() in CHECKPOINTS and path.is_file():
-            found["portrait" if _is_stable_diffusion(path) else "restorer", path.name] = path
+            origins["portrait" if _is_stable_diffusion(path) else "restorer", path.name] = path
         elif any((path / name).exists() for name in ("model_index.json", "transformer", "unet")):
-            found["portrait", path.name] = path
+            origins["portrait", path.name] = path
     for bundle in readable(shelf):
         carried = {part.role for part in bundle.parts if part.format in ("diffusers", "safetensors")}
         if carried == bundle.roles:
-            found[kind_of(bundle), bundle.name] = bundle.root
-    return found
+            origins[kind_of(bundle), bundle.name] = bundle.root
+    return origins
 
 
 def _is_stable_diffusion(path: Path) -> bool:
-    """Whether it is a .safetensors whose header names a tensor of its U-Net."""
+    """Tell whether a file is a .safetensors whose header names a tensor of Stable Diffusion's U-Net."""
     if path.suffix.lower() != ".safetensors":
         return False
     try:
@@ -138,6 +127,6 @@ def _is_stable_diffusion(path: Path) -> bool:
 
 
 def cannot_build() -> str:
-    """Why bundles cannot be made here; empty: they can."""
+    """Say why bundles cannot be made here; empty: they can."""
     missing = [name for name in NEEDED_TO_BUILD if find_spec(name) is None]
     return f"not installed ({', '.join(missing)})" if missing else ""

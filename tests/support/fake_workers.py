@@ -61,7 +61,7 @@ def shop(idle: Rig) -> Iterator[Rig]:
 def hub(shop: Rig) -> Iterator[FakeHub]:
     """Somebody who fetches the next model: then it is here, and there is one more source."""
     now = shop.queue.status()
-    models = tuple(replace(model, here=model.id == "gpen") for model in MODELS)
+    models = tuple(replace(status, here=status.model.id == "gpen") for status in MODELS)
     there = replace(now, models=models, sources=(*now.sources, ("restorer", "GPEN.pth")))
     made = FakeHub(lambda: shop.queue.announce(there))
 

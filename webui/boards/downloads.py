@@ -6,14 +6,14 @@ which escapes every text that is put into it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from engines.jobs import ENDED, Job, JobQueue, State
 from engines.messages import Event, Failed, Fetch, Progress
-from engines.messages.status import ModelStatus, Status
+from engines.messages.status import Model, ModelStatus, Status
 from webui.follow import jobs_of
 from webui.i18n import Words
 from webui.stream import left_text
@@ -65,7 +65,7 @@ def board_html(status: Status, downloads: Sequence[Download], say: Words) -> Mar
     return Markup('{strays}<p class="note">{note}</p><div class="models">{cards}</div>').format(
         strays=_strays(status.strays, say),
         note=say("models_note"),
-        cards=Markup().join(_card(model, of_model.get(model.id), say) for model in status.models),
+        cards=Markup().join(_card(model_status, of_model, say) for model_status in status.models),
     )
 
 
@@ -75,8 +75,9 @@ def _strays(names: Sequence[str], say: Words) -> Markup:
     return Markup('<p class="hurdle">{}</p>').format(say("models_strays", names=", ".join(names)))
 
 
-def _card(model: ModelStatus, download: Download | None, say: Words) -> Markup:
-    now = _busy(download, say) if download and download.busy else _here(model, say) if model.here else None
+def _card(status: ModelStatus, of_model: Mapping[str, Download], say: Words) -> Markup:
+    model, download = status.model, of_model.get(status.model.id)
+    now = _busy(download, say) if download and download.busy else _here(model, say) if status.here else None
     return Markup(
         '<article><h4>{title}</h4><p class="chips"><span>{size}</span><span{limited}>{licence}</span></p>'
         '<p class="note">{terms}</p>{now}</article>'
@@ -86,11 +87,11 @@ def _card(model: ModelStatus, download: Download | None, say: Words) -> Markup:
         limited="" if model.commercial else Markup(' class="is-limited"'),
         licence=model.licence,
         terms=model.terms.get(say.language, ""),
-        now=now or _away(model, download, say),
+        now=now or _away(status, download, say),
     )
 
 
-def _size(model: ModelStatus) -> str:
+def _size(model: Model) -> str:
     size = f"{model.size_gb:.1f} GB" if model.size_gb >= 1 else f"{1000 * model.size_gb:.0f} MB"
     return f"≈ {size}" if model.approximate else size
 
@@ -127,7 +128,7 @@ def _amount(p: Progress) -> str:
     return f"{p.step / 1000:.2f} / {p.total / 1000:.2f} GB" if p.total >= 1000 else f"{p.step} / {p.total} MB"
 
 
-def _here(model: ModelStatus, say: Words) -> Markup:
+def _here(model: Model, say: Words) -> Markup:
     """Offer what to do next, in one press; a small decoder is taken by itself."""
     line = Markup('<p class="now is-here">{}</p>').format(say("models_here"))
     if model.becomes not in NEXT:
@@ -137,12 +138,12 @@ def _here(model: ModelStatus, say: Words) -> Markup:
     return line + button.format(step=step, model=model.id, label=say(f"models_{step}"))
 
 
-def _away(model: ModelStatus, download: Download | None, say: Words) -> Markup:
+def _away(status: ModelStatus, download: Download | None, say: Words) -> Markup:
     failed = download.latest if download and isinstance(download.latest, Failed) else None
     line = Markup('<p class="now is-lost" role="status">{}</p>').format(_why(failed, say)) if failed else Markup()
-    if not model.fits:
-        return line + Markup('<p class="now">{}</p>').format(say("models_too_large", why=say.phrase(model.why)))
-    button = Markup('<button type="button" data-fetch="{}" data-mirror="{}">{}</button>')
+    if not status.fits:
+        return line + Markup('<p class="now">{}</p>').format(say("models_too_large", why=say.phrase(status.why)))
+    button, model = Markup('<button type="button" data-fetch="{}" data-mirror="{}">{}</button>'), status.model
     buttons = Markup().join(
         button.format(
             model.id, mirror, say("models_get" if k == 0 else "models_get_from", hub=HUBS.get(mirror, mirror))

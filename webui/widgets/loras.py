@@ -128,7 +128,7 @@ def apply_on(event: Any, v: View, accordion: gr.Accordion, tabs: gr.Tabs, contex
         model = context.model(event_data(asked)["model"])
         if model is None or model.becomes != "lora":
             return [gr.skip()] * len(shown)
-        return [gr.Tabs(selected="portrait"), gr.update(open=True), *choose_another(values, model.file, context)]
+        return [gr.Tabs(selected="portrait"), gr.update(open=True), *choose_another(values, model.target, context)]
 
     event(apply, v.values, shown, api_name="wear", **QUICK).then(None, None, None, js=scroll_to(str(accordion.elem_id)))
 

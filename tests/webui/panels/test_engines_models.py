@@ -14,7 +14,7 @@ from engines import catalogue
 from engines.catalogue import Machine, Places
 from engines.messages import Failed, Fetch, Generate, Mirror, Note, Progress
 from engines.messages.status import ModelStatus, Status
-from tests.support.announced import BASE, GPEN, LARGE, LORA, MODELS, TINY
+from tests.support.announced import BASE, GPEN, LARGE, LORA, MODELS, TINY, Z_IMAGE, about
 from tests.support.fake_workers import FakeHub, fetches
 from tests.support.http import CJK, Session, succeeded, tree
 from webui.boards.downloads import HUBS, Download, board_html, status_text
@@ -45,7 +45,7 @@ def card(model: ModelStatus, say: Any, *downloads: Download) -> Card:
 def test_a_card_says_what_a_person_must_know_before_a_download(language: str) -> None:
     say = words(language)
     text, buttons = card(BASE, say)
-    assert {BASE.title[language], "≈ 32.9 GB", "Apache-2.0", BASE.terms[language]} <= set(text)
+    assert {Z_IMAGE.title[language], "≈ 32.9 GB", "Apache-2.0", Z_IMAGE.terms[language]} <= set(text)
     assert [(b["data-fetch"], b["data-mirror"]) for b in buttons] == [("z-image", "hf"), ("z-image", "modelscope")]
     text, buttons = card(GPEN, say)
     assert {"284 MB", "non-commercial"} <= set(text) and say("models_get") in text
@@ -66,7 +66,7 @@ def test_a_model_that_is_here_offers_one_next_step(model: ModelStatus, step: str
     text, buttons = card(replace(model, here=True), EN)
     assert EN("models_here") in text
     assert [{k: v for k, v in b.items() if k != "type"} for b in buttons] == (
-        [{f"data-{step}": model.id}] if step else []
+        [{f"data-{step}": model.model.id}] if step else []
     )
     assert (EN("models_taken") in text) == (step is None)
 
@@ -133,9 +133,9 @@ def test_what_lies_among_the_models_and_is_none_is_named(language: str) -> None:
 
 def test_whatever_a_worker_or_a_hub_tells_it_is_words() -> None:
     evil = "\"><img src=x onerror=alert(1)>'"
-    model = replace(GPEN, id=evil, title={"en": evil}, licence=evil, terms={"en": evil}, mirrors=(evil,), why=evil)
+    model = replace(about(GPEN, id=evil, title={"en": evil}, licence=evil, terms={"en": evil}), why=evil)
     failed = Download("a" * 32, evil, "failed", Failed("download_failed", "", {"model": evil, "why": evil}))
-    for one in (model, replace(model, here=True), replace(model, fits=False)):
+    for one in (model, replace(model, here=True), replace(model, why="")):
         parsed = tree(board_html(Status("ready", models=(one,), strays=(evil,)), [failed], EN))
         assert not parsed.all("img") and len(parsed.all("article")) == 1
 

@@ -68,7 +68,7 @@ class Handlers:
         """Begin one download of a model at a time; of several models one waits for the other."""
         say, asked = words_of(request), event_data(event)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
-        if order.model not in {model.id for model in self.context.status.models}:
+        if self.context.model(order.model) is None:
             raise complaint(NotFoundError("model", order.model), say)
         earlier = downloads.read(self.context.queue, jobs)
         names = [download.job_id for download in earlier if download.model != order.model or download.busy]

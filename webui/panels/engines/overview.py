@@ -76,7 +76,7 @@ def chip_html(status: Status, say: Words) -> Markup:
 
 
 def status_html(status: Status, say: Words) -> Markup:
-    torch_is_here = any(engine.name == "torch" and engine.ok for engine in status.engines)
+    torch_is_here = any(engine.group == "pytorch" and engine.ok for engine in status.engines)
     note = Markup("<p>{}</p>").format(say("engines_no_torch"))
     return Markup(
         '<h3>{title}</h3><table class="here"><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>'
@@ -164,12 +164,15 @@ def _figures(choice: Choice, say: Words) -> list[str]:
     def seconds(value: float) -> str:
         return say("stage_after", seconds=fine_s(value)) if value else "—"
 
+    verdict = choice.verdict
+    if verdict is None:
+        return ["—"] * len(FIGURES)
     return [
-        f"{choice.psnr_db:.1f} dB" if choice.psnr_db else "—",
-        f"{choice.ssim:.3f}" if choice.ssim else "—",
-        seconds(choice.look_s),
-        seconds(choice.finish_s),
-        f"{choice.peak_mb:.0f} MB" if choice.peak_mb else "—",
+        f"{verdict.psnr_db:.1f} dB" if verdict.psnr_db else "—",
+        f"{verdict.ssim:.3f}" if verdict.ssim else "—",
+        seconds(verdict.look_s),
+        seconds(verdict.finish_s),
+        f"{verdict.peak_mb:.0f} MB" if verdict.peak_mb else "—",
     ]
 
 
