@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 
+from engines import files
 from engines.errors import NotFoundError
 from engines.messages import Mirror
 from engines.messages.status import ModelStatus
@@ -101,7 +102,7 @@ def free_bytes(folder: Path) -> int:
 @cache
 def catalogue() -> dict[str, Model]:
     told: dict[str, dict[str, Any]] = tomllib.loads(LIST.read_text(encoding="utf-8"))
-    models = [TypeAdapter(Model).validate_python({"id": name, **values}) for name, values in told.items()]
+    models = [files.validate(Model, {"id": name, **values}) for name, values in told.items()]
     return {model.id: model for model in models}
 
 

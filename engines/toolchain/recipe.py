@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, ValidationError
 
+from engines import files
 from engines.bundle import Precision, Role
 from engines.errors import OptionError
 
@@ -66,7 +67,7 @@ class Recipe:
         told: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         try:
             stored, lean = told.pop("stored"), told.pop("lean", False)
-            return TypeAdapter(cls).validate_python({"name": name, "stored": stored, "lean": lean, "roles": told})
+            return files.validate(cls, {"name": name, "stored": stored, "lean": lean, "roles": told})
         except (KeyError, ValidationError) as exc:
             raise OptionError("recipe", name, f"a recipe that makes sense: {exc}") from exc
 
