@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from engines import files
+
 
 def pick_device() -> torch.device:
     """The GPU of this process (torchrun numbers them), else the CPU."""
@@ -92,14 +94,9 @@ class Ema:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write beside, flush, rename: a checkpoint is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    with beside.open("wb") as f:
-        torch.save(dict(state), f)
-        f.flush()
-        os.fsync(f.fileno())
-    beside.replace(path)
+    """Write a checkpoint that is whole or absent, and on the disk when this returns."""
+    with files.replacing(path, durable=True) as beside, beside.open("wb") as file:
+        torch.save(dict(state), file)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
+from engines import files
 from engines.errors import ImageError, StorageError
 
 PIECE_BYTES = 1 << 20
@@ -51,12 +51,8 @@ def own_name(name: str) -> str:
 def keep(source: BinaryIO, folder: Path) -> Path:
     """Store what can be read from `source`. ImageError: nothing. StorageError: the disk refuses."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f"{uuid4().hex}.tmp"
-        try:
+        with files.temporary(folder) as beside:
             return beside.replace(folder / _copy(source, beside)[:32])
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as exc:
         raise StorageError(f"{folder}: {exc.strerror}", why=exc.strerror or "?") from exc
 

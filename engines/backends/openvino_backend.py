@@ -94,7 +94,7 @@ class OpenVinoEngine:
 
         label, core = f"{bundle.name}/{part.file}", openvino.Core()
         try:
-            path, mapped = _graph(bundle.root / part.file), _mapped(bundle, part)
+            path, mapped = bundle.graph(part), _mapped(bundle, part)
             with given_back(*mapped):
                 compiled = core.compile_model(path, "CPU", _settings(bundle, part))  # what is cached is not read again
             looks_up = any(TYPES[port.element_type.to_string()] == np.int64 for port in compiled.inputs)
@@ -125,7 +125,7 @@ def _mapped(bundle: Bundle, part: Part) -> tuple[Path, ...]:
     if size_bytes(bundle.root / part.file) < LARGE:
         return ()
     compiled = bundle.cache and bundle.cache / COMPILED
-    return tuple(folder.resolve() for folder in (_graph(bundle.root / part.file).parent, compiled) if folder)
+    return tuple(folder.resolve() for folder in (bundle.graph(part).parent, compiled) if folder)
 
 
 def _writable(folder: Path) -> bool:
@@ -134,10 +134,6 @@ def _writable(folder: Path) -> bool:
     except OSError:  # a full or read-only disk costs loading time, nothing else
         return False
     return True
-
-
-def _graph(path: Path) -> Path:
-    return path / "model.onnx" if path.is_dir() else path
 
 
 def _vocabularies(model: openvino.Model) -> dict[str, int]:

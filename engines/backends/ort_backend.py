@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines import files
 from engines.backends import Probe, Session, cores, device_buffers, processor, version, vocabulary
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
@@ -71,7 +71,7 @@ class OrtEngine:
 
     def load(self, bundle: Bundle, part: Part) -> Session:
         """EngineError: ONNX Runtime refuses the model, or the libraries that it needs on a GPU are missing."""
-        path, label = _graph(bundle, part), f"{bundle.name}/{part.file}"
+        path, label = bundle.graph(part), f"{bundle.name}/{part.file}"
         try:
             if self.probe().device != "CPU":
                 return OrtSession(_on_gpu(path, part), label, vocabulary(bundle, part))
@@ -90,16 +90,11 @@ def _open(path: Path, kept: Path | None) -> onnxruntime.InferenceSession:
     if kept.is_file():
         with contextlib.suppress(*known):
             return _session(kept, graph_optimization_level=Level.ORT_DISABLE_ALL)
-    beside = kept.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        session = _session(path, optimized_model_filepath=str(beside))
-        beside.replace(kept)
+        with files.replacing(kept) as beside:
+            session = _session(path, optimized_model_filepath=str(beside))
     except known + (OSError,):  # a full or read-only disk costs loading time, nothing else; or the graph is bad
         session = _session(path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
     return session
 
 
@@ -129,11 +124,6 @@ def _session(path: Path, providers: Sequence[Any] = (ON_CPU,), **settings: Any) 
     for name, value in settings.items():
         setattr(options, name, value)
     return onnxruntime.InferenceSession(path, options, providers=list(providers))
-
-
-def _graph(bundle: Bundle, part: Part) -> Path:
-    path = bundle.root / part.file
-    return path / "model.onnx" if path.is_dir() else path
 
 
 def _kept(bundle: Bundle, part: Part) -> Path | None:

@@ -13,10 +13,10 @@ import logging
 import os
 import secrets
 import stat
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines import files
 from engines.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,11 @@ class SignedFiles:
 
     key_file: Path
 
-    def keep(self, path: Path, data: Bytes) -> None:
+    def write(self, path: Path, data: Bytes) -> None:
         """OSError: the disk is full or read-only. The signature comes last: without it the file is worth nothing."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         signature = self._sign(path.name, data)
-        _write(path, data)
-        _write(_signature_of(path), signature)
+        files.write_atomic(path, data)
+        files.write_atomic(_signature_of(path), signature)
 
     def read(self, path: Path) -> bytes:
         """FileNotFoundError: nothing is kept. Refused: it was not written here, or has changed since."""
@@ -73,17 +72,14 @@ class SignedFiles:
 
     def _new_key(self) -> bytes:
         """Whole before it has its name; if another process was first, its key counts."""
-        self.key_file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.key_file.with_name(f"{self.key_file.name}.{uuid.uuid4().hex}.tmp")
         key = secrets.token_bytes(KEY_BYTES)
-        try:
+        with files.temporary(self.key_file.parent) as beside:
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(key)
-            os.link(beside, self.key_file)
-        except FileExistsError:
-            return self.key_file.read_bytes()
-        finally:
-            beside.unlink(missing_ok=True)
+            try:
+                os.link(beside, self.key_file)
+            except FileExistsError:
+                return self.key_file.read_bytes()
         return key
 
 
@@ -93,12 +89,3 @@ def _private(status: os.stat_result) -> bool:
 
 def _signature_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sig")
-
-
-def _write(path: Path, data: Bytes) -> None:
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

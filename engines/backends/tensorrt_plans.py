@@ -179,15 +179,12 @@ class PlanCompiler:
 
 
 def graph_of(bundle: Bundle, part: Part) -> Path:
-    """In a folder, the graph in the part's own arithmetic goes before the one in float32 that others read."""
-    path = bundle.root / part.file
-    if not path.is_dir():
-        return path
-    own = path / f"model.{part.precision}.onnx"
-    return own if own.is_file() else path / "model.onnx"
+    """Return the part's graph; in a folder, one in the part's own arithmetic goes before the float32 of the others."""
+    own = bundle.root / part.file / f"model.{part.precision}.onnx"
+    return own if own.is_file() else bundle.graph(part)
 
 
 def _keep(safe: SignedFiles, path: Path, data: SerializedPlan) -> None:
     """A full or read-only disk costs minutes at the next start, nothing else."""
     with contextlib.suppress(OSError):
-        safe.keep(path, data)
+        safe.write(path, data)

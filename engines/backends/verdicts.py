@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
+from engines import files
 from engines.messages.status import Verdict as Verdict
 
 
@@ -34,17 +32,14 @@ class Verdicts:
 
     def get(self, name: str) -> Verdict | None:
         try:
-            return TypeAdapter(Verdict).validate_python(json.loads(self._path(name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, ValidationError):
+            return files.read_json(Verdict, self._path(name))
+        except (OSError, ValueError):
             return None
 
     def put(self, name: str, verdict: Verdict) -> None:
         """Store a verdict. A full disk costs the proof, which is made again at the next start, and nothing else."""
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            beside = self._path(name).with_suffix(f".{uuid.uuid4().hex}.tmp")
-            beside.write_text(json.dumps(asdict(verdict)), encoding="utf-8")
-            beside.replace(self._path(name))
+            files.write_atomic(self._path(name), json.dumps(asdict(verdict)).encode())
 
     def forget(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)

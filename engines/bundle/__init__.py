@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
-
+from engines import files
 from engines.errors import BundleError, NotFoundError
 
 Role = Literal["text_encoder", "denoiser", "decoder", "preview_decoder", "encoder", "face_detector", "restorer"]
@@ -139,8 +138,8 @@ class Bundle:
         """BundleError: no manifest, or one that does not say what a bundle must."""
         try:
             manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
-            return TypeAdapter(cls).validate_python({**manifest, "root": root})
-        except (OSError, ValueError, TypeError, ValidationError) as exc:
+            return files.validate(cls, {**manifest, "root": root})
+        except (OSError, ValueError, TypeError) as exc:
             raise BundleError(f"{root.name}/bundle.json: {exc}", bundle=root.name) from exc
 
     def part(self, role: Role, formats: frozenset[Format]) -> Part:
@@ -149,6 +148,11 @@ class Bundle:
             if part.role == role and part.format in formats:
                 return part
         raise BundleError(f"{self.name} has no {role} in {', '.join(sorted(formats))}", bundle=self.name)
+
+    def graph(self, part: Part) -> Path:
+        """Return the part's ONNX graph: its file, or model.onnx in its folder."""
+        path = self.root / part.file
+        return path / "model.onnx" if path.is_dir() else path
 
     def has(self, role: Role) -> bool:
         return any(part.role == role for part in self.parts)

@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
+from engines import files
 from engines.errors import NotFoundError
 from engines.messages.status import Model as Model
 from engines.messages.status import ModelStatus
@@ -54,7 +53,7 @@ def free_bytes(folder: Path) -> int:
 @cache
 def catalogue() -> dict[str, Model]:
     tables: dict[str, dict[str, Any]] = tomllib.loads(LIST.read_text(encoding="utf-8"))
-    models = [TypeAdapter(Model).validate_python({"id": name, **values}) for name, values in tables.items()]
+    models = [files.validate(Model, {"id": name, **values}) for name, values in tables.items()]
     return {model.id: model for model in models}
 
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
+from engines import files
 from engines.errors import ImageError, ImageTooLarge, StorageError
 from engines.messages import PhotoFormat
 
@@ -229,11 +230,10 @@ def _encoded(image: Image.Image, format: PhotoFormat, text: str, **more: Any) ->
 def _claimed(folder: Path, data: bytes, ending: str) -> str:
     stem = time.strftime("outputs_%Y%m%d%H%M%S")
     names = chain([stem + ending], (f"{stem}_{i:03}{ending}" for i in count(1)))
-    with mapped_storage(folder):
-        beside = write_beside(folder, data, durable=True)
-        name = next(name for name in names if _claim(beside, folder / name))
-        beside.unlink(missing_ok=True)
-        return name
+    with mapped_storage(folder), files.temporary(folder) as beside:
+        beside.write_bytes(data)
+        files.sync(beside)
+        return next(name for name in names if _claim(beside, folder / name))
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
@@ -247,24 +247,8 @@ def write_preview(folder: Path, pixels: Pixels, profile: bytes = b"") -> str:
     Image.fromarray(pixels).save(data, "WEBP", quality=80, method=0, icc_profile=profile)
     name = f"{PREVIEW_PREFIX}{uuid.uuid4().hex}.webp"
     with mapped_storage(folder):
-        write_beside(folder, data.getvalue(), durable=False).replace(folder / name)
+        files.write_atomic(folder / name, data.getvalue())  # not durable: a preview is not worth waiting for the disk
     return name
-
-
-def write_beside(folder: Path, data: bytes, durable: bool) -> Path:
-    """A whole file that has no name yet. `durable` waits for the disk; a preview is not worth that."""
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with beside.open("xb") as f:
-            f.write(data)
-            f.flush()
-            if durable:
-                os.fsync(f.fileno())
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    return beside
 
 
 def _claim(beside: Path, path: Path) -> bool:

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import images
+from engines import files, images
 from engines.errors import ImageError, NotFoundError
 
 KEPT_SUFFIX = ".negative.npz"
@@ -37,7 +37,7 @@ def write(picture: Path, negative: KeptLatents) -> None:
     np.savez(data, allow_pickle=False, latents=negative.latents, note=np.array(note))
     path = picture.with_suffix(KEPT_SUFFIX)
     with images.mapped_storage(path.parent):
-        images.write_beside(path.parent, data.getvalue(), durable=True).replace(path)
+        files.write_atomic(path, data.getvalue(), durable=True)
 
 
 def read(folder: Path, name: str) -> KeptLatents:

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from engines import files
 from engines.bundle.loras import LoraFile
 from engines.errors import LoraError
 
@@ -131,7 +131,7 @@ def _config(path: Path) -> Config:
     try:
         with safe_open(path, "pt") as file:
             told = json.loads((file.metadata() or {}).get(CONFIG, "{}"))
-        config = TypeAdapter(Config).validate_python({k.removeprefix("transformer."): v for k, v in told.items()})
+        config = files.validate(Config, {k.removeprefix("transformer."): v for k, v in told.items()})
     except FAULTS as exc:
         raise LoraError(path.stem, _unreadable(exc)) from exc
     if config.use_dora:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import os
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engines import files
 
 Array = NDArray[Any]
 DIGEST_BYTES = 32  # of sha256, in front of each array: a changed byte must not change a picture
@@ -49,13 +50,7 @@ class ArrayCache:
     def _put(self, path: Path, array: Array) -> None:
         data = io.BytesIO()
         np.save(data, array, allow_pickle=False)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        try:
-            beside.write_bytes(hashlib.sha256(data.getvalue()).digest() + data.getvalue())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        files.write_atomic(path, hashlib.sha256(data.getvalue()).digest() + data.getvalue())
         self._prune()
 
     def _prune(self) -> None:

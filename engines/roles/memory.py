@@ -10,7 +10,6 @@ given back (backends/pages.py), or taken back by the system when it needs them.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from engines.bundle import Bundle, Part, Precision, Role, size_bytes
 from engines.errors import MemoryShort
+from engines.files import safetensors_header
 from engines.roles import tiled_decode
 
 GB = 1_000_000_000
@@ -81,17 +81,14 @@ def _work(role: Role, pixels: int) -> int:
 
 
 def numbers(path: Path) -> int:
-    """How many are in a safetensors file, or in those of a folder; of other files every four bytes count as one."""
-    found = [file for file in path.rglob("*.safetensors")] if path.is_dir() else [path]
-    files = found or [file for file in path.iterdir() if file.is_file()]
-    return sum(_in_header(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in files)
+    """Count the numbers in a safetensors file, or in those of a folder; in other files four bytes count as one."""
+    weights = list(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    paths = weights or [file for file in path.iterdir() if file.is_file()]
+    return sum(_numbers_in(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in paths)
 
 
-def _in_header(file: Path) -> int:
-    """8 bytes of length, then JSON. (safetensors' README, "Format")"""
-    with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+def _numbers_in(file: Path) -> int:
+    return sum(math.prod(tensor.shape) for tensor in safetensors_header(file).values())
 
 
 def usable_bytes() -> int:

@@ -22,9 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
-from engines import backends, images
+from engines import backends, files, images
 from engines.backends import Candidate
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import PROOF, Bundle, Precision
@@ -67,9 +65,8 @@ class Proof:
     def read(cls, bundle: Bundle) -> Proof:
         """BundleError: there is none, or it is damaged."""
         try:
-            text = (bundle.root / PROOF / "proof.json").read_text(encoding="utf-8")
-            return TypeAdapter(cls).validate_python(json.loads(text))
-        except (OSError, ValueError, ValidationError) as exc:
+            return files.read_json(cls, bundle.root / PROOF / "proof.json")
+        except (OSError, ValueError) as exc:
             raise BundleError(f"{bundle.name}/{PROOF}: {exc}", bundle=bundle.name) from exc
 
 
@@ -194,8 +191,8 @@ def prove_apart(bundle: Bundle, candidate: Candidate, stopped: Callable[[], bool
         if child.returncode:
             return verdict(candidate, failing=f"it stopped with {child.returncode}: {_last_line(log)[:200]}")
         try:
-            proved: Verdict = TypeAdapter(Verdict).validate_json(_last_line(out))
-        except ValidationError:  # an engine that ends the process in its own way
+            proved: Verdict = files.validate(Verdict, json.loads(_last_line(out)))
+        except ValueError:  # an engine that ends the process in its own way
             return verdict(candidate, failing="it stopped without a verdict")
         return proved
 

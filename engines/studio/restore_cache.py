@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-import uuid
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from engines import files
 from engines.bundle import digest
 from engines.errors import StudioError
 from engines.messages import Enhance, Event, Final, Preview, pack, unpack
@@ -61,10 +61,7 @@ class RestoreCache:
 
     def _remember(self, path: Path, events: Sequence[Event]) -> None:
         with contextlib.suppress(OSError):  # a full disk must not cost the picture
-            self.folder.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-            beside.write_text("\n".join(map(pack, events)), encoding="utf-8")
-            beside.replace(path)
+            files.write_atomic(path, "\n".join(map(pack, events)).encode())
             entries = sorted(self.folder.glob("*.jsonl"), key=lambda p: p.stat().st_mtime, reverse=True)
             for old in entries[self.limit :]:
                 old.unlink(missing_ok=True)

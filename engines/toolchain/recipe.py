@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, ValidationError
 
+from engines import files
 from engines.bundle import Precision, Role
 from engines.errors import OptionError
 
@@ -67,7 +68,7 @@ class Recipe:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         try:
             top = {"name": name, "stored": values.pop("stored"), "lean": values.pop("lean", False)}
-            return TypeAdapter(cls).validate_python({**top, "roles": values})
+            return files.validate(cls, {**top, "roles": values})
         except (KeyError, ValidationError) as exc:
             raise OptionError("recipe", name, f"a recipe that makes sense: {exc}") from exc
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines import files
 from engines.messages import Event, Note, Progress, Stage
 
 Emit = Callable[[Event], None]
@@ -66,9 +67,8 @@ def _do(work: Path, step: Step, say: Say) -> None:
     begun = time.perf_counter()
     told = step.run(say)
     record = {"step": step.title, "stage": step.stage, "seconds": round(time.perf_counter() - begun, 1), **told}
-    beside = _record(work, step).with_suffix(".tmp")
-    beside.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-    beside.replace(_record(work, step))  # the step is done when its record stands
+    text = json.dumps(record, ensure_ascii=False)
+    files.write_atomic(_record(work, step), text.encode())  # the step is done when its record stands
 
 
 def _record(work: Path, step: Step) -> Path:

@@ -18,9 +18,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO
 
-from pydantic import TypeAdapter
-
-from engines import backends, catalogue
+from engines import backends, catalogue, files
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.build_job import BuildJob
@@ -164,7 +162,7 @@ class BackgroundJobs:
         """What the toolchain proved a moment ago on this machine need not be proved again."""
         bundle = self.shelf.open(name)
         report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
-        for verdict in TypeAdapter(tuple[Verdict, ...]).validate_python(report["verdicts"]):
+        for verdict in files.validate(tuple[Verdict, ...], report["verdicts"]):
             self.verdicts.put(backends.candidate(bundle, backends.engine(verdict.engine)).key, verdict)
 
     def prove_next(self, wait: Callable[[], bool]) -> bool:

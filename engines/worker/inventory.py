@@ -12,11 +12,12 @@ from engines.backends import Candidate
 from engines.backends.verdicts import Verdicts
 from engines.bundle import Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
+from engines.files import safetensors_header
 from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus, State
 
 log = logging.getLogger(__name__)
 Inventory = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
-UNET, HEADER_BYTES = b'"model.diffusion_model.', 2_000_000  # a name in the header of Stable Diffusion's files
+UNET = "model.diffusion_model."  # begins names in the header of Stable Diffusion's files
 NEEDED_TO_BUILD = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_dtypes")
 CHECKPOINTS = (".pth", ".safetensors", ".onnx")
 CARD_BYTES = 20_000
@@ -119,10 +120,8 @@ def _is_stable_diffusion(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors":
         return False
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return UNET in file.read(min(length, HEADER_BYTES))
-    except OSError:  # whoever builds from it will be told why it cannot be read
+        return any(name.startswith(UNET) for name in safetensors_header(path))
+    except (OSError, ValueError):  # whoever builds from it will be told why it cannot be read
         return False
 
 

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engines import files
 from engines.networks.gpen import GPEN, FeatureNoise, Spec
 from training.restorer.dataset import stack, to_pixels
 
@@ -46,10 +47,8 @@ def fresh(spec: Spec, residual: float) -> Restorer:
 def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """`state` is the network's (upstream's keys); stored as fp16."""
     halves = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    save_file(halves, beside, metadata=dict(metadata))
-    beside.replace(path)
+    with files.replacing(path) as beside:
+        save_file(halves, beside, metadata=dict(metadata))
 
 
 def load(path: Path) -> Restorer:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engines import files
 from engines.bundle import Bundle
 from engines.errors import OptionError
 from engines.networks.graphs import open_graph
@@ -177,8 +178,8 @@ class Run:
             "student": self.student.state_dict(),
             "average": self.average,
         }
-        torch.save({**state, "optimiser": self.optimiser.state_dict()}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with files.replacing(path) as beside, beside.open("wb") as file:
+            torch.save({**state, "optimiser": self.optimiser.state_dict()}, file)
 
     def load(self, path: Path) -> None:
         if path.is_file():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines import backends, sampler
+from engines import backends, files, sampler
 from engines.bundle import Bundle, Sampling
 from engines.bundle.signatures import Array
 from engines.families import FAMILIES, sd
@@ -86,9 +86,8 @@ class DistillData:
                 drawn.append(Drawn(some, _draw(bundle, teacher, some, wordless)))
                 say(f"the teacher has drawn {sum(len(one.latents) for one in drawn)} of {len(captions)} pictures")
             kept = [(torch.from_numpy(one.prompts), torch.from_numpy(one.latents)) for one in drawn]
-            beside = path.with_suffix(".tmp")
-            torch.save((kept, None if wordless is None else torch.from_numpy(wordless)), beside)
-            beside.replace(path)
+            with files.replacing(path) as beside, beside.open("wb") as file:
+                torch.save((kept, None if wordless is None else torch.from_numpy(wordless)), file)
         kept, empty = torch.load(path, weights_only=True)
         again = [Drawn(prompts.numpy(), latents.numpy()) for prompts, latents in kept]
         return cls(bundle, again, None if empty is None else empty.numpy())

@@ -11,9 +11,7 @@ naming rule is needed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +21,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.files import StoredTensor, safetensors_header
+
 SMALL_BYTES = 1024  # not worth a reference
 STORED = {
     "F32": (np.dtype(np.float32), TensorProto.FLOAT),
     "F16": (np.dtype(np.float16), TensorProto.FLOAT16),
     "BF16": (np.dtype(ml_dtypes.bfloat16), TensorProto.BFLOAT16),
 }
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where a tensor lies in a safetensors file."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int
-    length: int
 
 
 def share_weights(model_path: Path, weights_path: Path) -> int:
@@ -63,19 +53,16 @@ def _key(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
     return array.shape, hashlib.sha256(np.ascontiguousarray(array, dtype=np.float32).tobytes()).digest()
 
 
-def _tensors(path: Path) -> Iterator[tuple[NDArray[Any], Stored]]:
-    """Layout: 8 bytes of header length, JSON, tensors. (safetensors' README, "Format")"""
+def _tensors(path: Path) -> Iterator[tuple[NDArray[Any], StoredTensor]]:
+    """Yield each tensor of a safetensors file whose type a graph can refer to, and where it lies."""
     raw = path.read_bytes()
-    start = 8 + int.from_bytes(raw[:8], "little")
-    for name, entry in json.loads(raw[8:start]).items():
-        if name != "__metadata__" and entry["dtype"] in STORED:
-            begin, end = entry["data_offsets"]
-            shape = tuple(entry["shape"])
-            array = np.frombuffer(raw[start + begin : start + end], STORED[entry["dtype"]][0]).reshape(shape)
-            yield array, Stored(shape, entry["dtype"], start + begin, end - begin)
+    for tensor in safetensors_header(path).values():
+        if tensor.dtype in STORED:
+            data = raw[tensor.offset : tensor.offset + tensor.length]
+            yield np.frombuffer(data, STORED[tensor.dtype][0]).reshape(tensor.shape), tensor
 
 
-def _refer(tensor: TensorProto, stored: Stored, location: str) -> onnx.NodeProto:
+def _refer(tensor: TensorProto, stored: StoredTensor, location: str) -> onnx.NodeProto:
     """Empty the tensor, point it outside, and return the Cast that gives its old name the old values."""
     name = tensor.name
     tensor.Clear()

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engines import files
 from engines.bundle import Bundle, Face, Role, Sampling, Scheduler, Text
 from engines.errors import BundleError
 from engines.networks.gpen import Spec
@@ -72,7 +73,7 @@ class About:
             return cls(**customs)
         try:
             told = tomllib.loads(path.read_text(encoding="utf-8"))
-            return TypeAdapter(cls).validate_python({**customs, **told})
+            return files.validate(cls, {**customs, **told})
         except (OSError, ValueError) as exc:  # no text, no TOML, or not these fields
             raise BundleError(f"{path.name}: {exc}", bundle=path.name) from exc
 

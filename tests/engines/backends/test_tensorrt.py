@@ -315,26 +315,26 @@ def test_the_key_is_random_and_its_owners_alone(machine: Machine, tmp_path: Path
     machine.load()
     key = machine.cache / OURS / "key"
     assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_bytes()) == 32
-    SignedFiles(tmp_path / "other" / "key").keep(tmp_path / "x", b"x")
+    SignedFiles(tmp_path / "other" / "key").write(tmp_path / "x", b"x")
     assert (tmp_path / "other" / "key").read_bytes() != key.read_bytes()
 
 
 @pytest.mark.parametrize("spoil", [lambda key: key.chmod(0o644), lambda key: key.write_bytes(b"short")])
 def test_a_key_that_others_may_know_is_worth_nothing(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     safe, path = SignedFiles(tmp_path / "key"), tmp_path / "x.plan"
-    safe.keep(path, b"plan")
+    safe.write(path, b"plan")
     known = safe.key_file.read_bytes()
     spoil(safe.key_file)
     with pytest.raises(Refused, match=r"x\.plan was changed, or made by another installation"):
         safe.read(path)
     assert safe.key_file.read_bytes() != known and safe.key_file.stat().st_mode & 0o777 == 0o600
-    safe.keep(path, b"plan")
+    safe.write(path, b"plan")
     assert safe.read(path) == b"plan"
 
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     safe = SignedFiles(tmp_path / "key")
-    threads = [threading.Thread(target=safe.keep, args=(tmp_path / f"{i}.plan", b"plan")) for i in range(8)]
+    threads = [threading.Thread(target=safe.write, args=(tmp_path / f"{i}.plan", b"plan")) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

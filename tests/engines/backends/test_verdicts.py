@@ -13,6 +13,7 @@ from engines.backends import Candidate, Probe
 from engines.backends.verdicts import Verdict, Verdicts, key
 from engines.bundle import Part
 from tests.support.fakes import FakeEngine
+from tests.support.full_disk import full_disk
 
 ACCEPTED = Verdict("ort", "CPU", "onnxruntime 1.31", "int8", "", 41.25, 0.987, 4, 0.5, 2.25, 812.0)
 FAILED = Verdict("openvino", "CPU", "openvino 2026.4", "bf16", "PSNR 31.0 dB < 40 dB", 31.0, 0.91, 4)
@@ -39,6 +40,13 @@ def test_the_latest_verdict_counts(known: Verdicts) -> None:
     known.put("k", FAILED)
     assert known.get("k") == FAILED
     assert [path.name for path in known.folder.iterdir()] == ["k.json"], "nothing half-written stays"
+
+
+def test_a_full_disk_leaves_nothing_half_written(known: Verdicts) -> None:
+    known.put("before", ACCEPTED)
+    with full_disk():
+        known.put("k", ACCEPTED)
+    assert known.get("k") is None and [path.name for path in known.folder.iterdir()] == ["before.json"]
 
 
 def test_forgetting(known: Verdicts) -> None:

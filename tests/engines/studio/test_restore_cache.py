@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines.bundle import digest
-from engines.messages import Event, FaceReport, Final, Preview
+from engines.messages import Enhance, Event, FaceReport, Final, Preview
 from engines.studio import Studio
 from engines.studio.restore_cache import AGAIN, RestoreCache
 from tests.support.fakes import FakeEngine, write_detector, write_restorer
+from tests.support.full_disk import full_disk
 from tests.support.restoration import Darkroom, noisy, person, scene, seeing
 
 
@@ -153,3 +154,21 @@ def test_a_disk_that_refuses_costs_no_picture(room: Darkroom) -> None:
     room.studio.photos = RestoreCache(room.folder / "photo.png" / "below", 3)
     events: list[Event] = room.events(scene())
     assert isinstance(events[-1], Final) and isinstance(room.studio, Studio)
+
+
+class Done:
+    """Work that is done at once and writes nothing."""
+
+    def before(self) -> Preview:
+        return Preview(0, "before.webp")
+
+    def events(self) -> Iterator[Event]:
+        yield self.before()
+        yield Final((), 0, 1.0, "fake", "a reason")
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    cache = RestoreCache(tmp_path / "photos", 3)
+    with full_disk():
+        events = list(cache.events(Enhance(str(tmp_path / "photo.png")), (), tmp_path, Done()))
+    assert isinstance(events[-1], Final) and list(cache.folder.iterdir()) == []
