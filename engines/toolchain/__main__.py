@@ -67,7 +67,7 @@ def _make(args: argparse.Namespace, emit: Emit) -> Path:
     more: dict[str, Any] = {"prompts": prompts, "calibration": args.calibration, "loras": loras, "prove": True}
     if args.kind == "portrait":
         more["checkpoints"] = Settings.load(os.environ).checkpoints  # tiny decoders may lie there
-        more["prune"], more["course"] = args.prune, _course(args)
+        more["prune"], more["distill"] = args.prune, _course(args)
     make(args.base, args.about, out, args.recipe, emit=emit, **more).verify()
     return out
 

@@ -1,4 +1,4 @@
-"""Embeddings of known prompts, stored in the bundle: for presets the text encoder is never loaded."""
+"""Embeddings of given prompts, stored in the bundle: for presets the text encoder is never loaded."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from engines.roles.loaded import LoadedBundle, stored_name
 
 
 def write(loaded: LoadedBundle, prompts: Sequence[str], path: Path) -> None:
-    """One array (1, T, D) a prompt, as the kit's text encoder gives it, under kit.stored_name."""
+    """Write an array (1, T, D) for each prompt, as the bundle's text encoder gives it, under stored_name."""
     np.savez(path, allow_pickle=False, **{stored_name(prompt): loaded.text.encode(prompt) for prompt in prompts})

@@ -23,7 +23,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-SMALL_BYTES = 1024  # not worth a reference
+SMALL_BYTES = 1024  # less is not worth a reference and a Cast
 STORED = {
     "F32": (np.dtype(np.float32), TensorProto.FLOAT),
     "F16": (np.dtype(np.float16), TensorProto.FLOAT16),
@@ -44,11 +44,11 @@ class Stored:
 def share_weights(model_path: Path, weights_path: Path) -> int:
     """Rewrite the model in place; both files lie in one folder. Returns the bytes of float32 that left the model."""
     model = onnx.load(model_path)
-    known = {_key(array): stored for array, stored in _tensors(weights_path)}
+    by_content = {_key(array): stored for array, stored in _tensors(weights_path)}
     casts, saved = [], 0
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        stored = known.get(_key(array)) if array.dtype == np.float32 and array.nbytes >= SMALL_BYTES else None
+        stored = by_content.get(_key(array)) if array.dtype == np.float32 and array.nbytes >= SMALL_BYTES else None
         if stored is not None:
             casts.append(_refer(tensor, stored, weights_path.name))
             saved += array.nbytes
@@ -64,7 +64,10 @@ def _key(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
 
 
 def _tensors(path: Path) -> Iterator[tuple[NDArray[Any], Stored]]:
-    """Layout: 8 bytes of header length, JSON, tensors. (safetensors' README, "Format")"""
+    """
+    Yield every tensor and where it lies. Layout: 8 bytes of header length, JSON, tensors. (safetensors' README,
+    "Format")
+    """
     raw = path.read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")
     for name, entry in json.loads(raw[8:start]).items():
