@@ -46,19 +46,19 @@ def main() -> None:
         print(NEEDED)
         return
     if not (work / "pruned" / "bundle.json").is_file():
-        course = DistillOptions(STEPS, captions(CAPTIONS), BATCH)
-        build.build_portrait(BUILT_IN / "portrait", None, work / "pruned", "edge-bf16", prune=RATIO, course=course)
+        distill = DistillOptions(STEPS, captions(CAPTIONS), BATCH)
+        build.build_portrait(BUILT_IN / "portrait", None, work / "pruned", "edge-bf16", prune=RATIO, distill=distill)
     pruned = Bundle.open(work / "pruned")
-    told = json.loads((pruned.root / "denoiser" / "config.json").read_text(encoding="utf-8"))[PRUNED]
+    facts = json.loads((pruned.root / "denoiser" / "config.json").read_text(encoding="utf-8"))[PRUNED]
     head("the pruned denoiser", "", "whole", "pruned", "share")
     for what, name, unit in (("parameters", "M parameters", 1e6), ("flops", "GFLOP a step", 1e9)):
-        whole, less = (number / unit for number in told[what])
+        whole, less = (number / unit for number in facts[what])
         print(f"| {name} | {whole:.2f} | {less:.2f} | {less / whole:.1%} |")
     _agreement(work, Bundle.open(BUILT_IN / "portrait"), pruned)
 
 
 def captions(count: int) -> tuple[str, ...]:
-    """Of invented people who are in no other set."""
+    """Return captions of invented people who are in no other set."""
     from training.portrait.captions import caption
     from training.portrait.render import as_record
     from training.portrait.renderer.attributes import sample_look, sample_person
@@ -79,11 +79,11 @@ def _agreement(work: Path, *bundles: Bundle) -> None:
     said = [prompts_for(records, language) for language in ("en", "zh")]
     prompts = [said[i % 2][i] for i in range(len(records))]
     judge, truth = load(work, device), labels(records)
-    found = [agreement(verdicts(judge, _drawn(bundle, prompts), device), truth) for bundle in bundles]
+    agreements = [agreement(verdicts(judge, _drawn(bundle, prompts), device), truth) for bundle in bundles]
     head(f"read off {len(records)} pictures as asked for", "", "whole", "pruned", "points")
     for name in JUDGED:
-        _line(name, *(one[name] for one in found))
-    _line("mean", *(statistics.mean(one[name] for name in JUDGED) for one in found))
+        _line(name, *(shares[name] for shares in agreements))
+    _line("mean", *(statistics.mean(shares[name] for name in JUDGED) for shares in agreements))
 
 
 def _line(name: str, whole: float, pruned: float) -> None:

@@ -20,7 +20,7 @@ class ClipGraph(nn.Module):
         self.layers, self.norm = model.encoder.layers, model.final_layer_norm
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (1, T) int64 -> (1, T, D)"""
+        """Encode tokens. ids (1, T) int64 -> (1, T, D)"""
         places = torch.arange(ids.shape[1], device=ids.device)
         x = self.tokens(ids) + self.positions(places)
         future = places[None, :] > places[:, None]

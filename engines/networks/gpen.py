@@ -36,11 +36,14 @@ class Spec:
         return 2 << len(self.widths)
 
     @classmethod
-    def official(cls, size_px: int, channel_multiplier: int, narrow: float, style_dim: int = 512) -> Spec:
-        """The widths of upstream's constructor: 512 up to 32 px, halved at each level above, times `narrow`."""
+    def official(cls, size_px: int, channel_multiplier: int, share: float, style_dim: int = 512) -> Spec:
+        """
+        Return the widths of upstream's constructor: 512 up to 32 px, halved at each level above, times `share` (its
+        `narrow`).
+        """
         sizes = [2**i for i in range(2, int(math.log2(size_px)) + 1)]
         full = [512 if s <= 32 else 16384 * channel_multiplier // s for s in sizes]
-        return cls(tuple(int(width * narrow) for width in full), style_dim)
+        return cls(tuple(int(width * share) for width in full), style_dim)
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Spec:
@@ -52,7 +55,7 @@ class Spec:
 
 
 def fir(gain: float) -> Tensor:
-    """The binomial low-pass [1, 3, 3, 1] in two dimensions, with the given sum. (4, 4)"""
+    """Return the binomial low-pass [1, 3, 3, 1] in two dimensions, with the sum `gain`. (4, 4)"""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return torch.outer(taps, taps) * (gain / 64)
 
@@ -70,7 +73,7 @@ class Blur(nn.Module):
         self.pad = pad
 
     def forward(self, x: Tensor, ahead: bool = True) -> Tensor:
-        """`ahead`: pad right and below too; not where `up_in_phases` has done it."""
+        """Blur every channel alike. `ahead`: pad right and below too; not where `up_in_phases` has done it."""
         depthwise = self.kernel.expand(x.shape[1], 1, 4, 4)
         if ahead:
             return F.conv2d(x, depthwise, padding=self.pad, groups=x.shape[1])
@@ -139,9 +142,9 @@ class ModulatedConv(nn.Module):
 
 def up_in_phases(x: Tensor, weight: Tensor) -> Tensor:
     """
-    conv_transpose2d(x, weight, stride=2) for a 3x3 kernel, with a row and a column of zeros behind it: four small
-    convolutions, one for each parity of row and column, woven together. The same arithmetic, in convolutions, which
-    every engine has an int8 kernel for. (B, c_in, h, w), (c_out, c_in, 3, 3) -> (B, c_out, 2 h + 2, 2 w + 2)
+    Compute conv_transpose2d(x, weight, stride=2) for a 3x3 kernel, with a row and a column of zeros behind it: four
+    small convolutions, one for each parity of row and column, woven together. The same arithmetic, in convolutions,
+    which every engine has an int8 kernel for. (B, c_in, h, w), (c_out, c_in, 3, 3) -> (B, c_out, 2 h + 2, 2 w + 2)
     """
     even, odd = [2, 0], [1]  # taps that meet even outputs (with the input before and at), and odd ones (at)
     ahead = {0: 1, 1: 0}
@@ -196,14 +199,14 @@ class Upsample(nn.Module):
         self.register_buffer("dense", dense_upsampling(fir(4.0), 3), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, 3, 2 h, 2 w)"""
+        """Enlarge a picture. (B, 3, h, w) -> (B, 3, 2 h, 2 w)"""
         return F.pixel_shuffle(F.conv2d(x, self.dense, padding=1), 2)
 
 
 def dense_upsampling(kernel: Tensor, channels: int) -> Tensor:
     """
-    The weight of a 3x3 convolution to (channel, row parity, column parity) which equals conv_transpose2d with this 4x4
-    kernel on each channel, stride 2 and padding 1. (4 c, c, 3, 3)
+    Return the weight of a 3x3 convolution to (channel, row parity, column parity) which equals conv_transpose2d with
+    this 4x4 kernel on each channel, stride 2 and padding 1. (4 c, c, 3, 3)
     """
     taps = (
         (slice(0, 2), [3, 1]),
@@ -255,7 +258,7 @@ class Generator(nn.Module):
             self.to_rgbs.append(ToRGB(2 * here, dim, up=True))
 
     def forward(self, latent: Tensor, features: list[Tensor]) -> Tensor:
-        """latent (B, style_dim), features from 4x4 upwards -> (B, 3, N, N)"""
+        """Draw a face. latent (B, style_dim), features from 4x4 upwards -> (B, 3, N, N)"""
         w = self.style(latent)
         x = self.conv1(self.input.input.expand(latent.shape[0], -1, -1, -1), w, features[0])
         rgb: Tensor = self.to_rgb1(x, w, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,38 +20,37 @@ from engines.errors import BundleError
 from engines.networks import prunable
 from engines.networks.autoencoder import DecoderGraph, EncoderGraph
 from engines.networks.clip import ClipGraph
+from engines.networks.faults import LOADER_FAULTS
 from engines.networks.gpen import GPEN, Spec
 from engines.networks.qwen import Qwen3Graph
 from engines.networks.restorer import RestorerGraph
 from engines.networks.unet import UNetGraph
 from engines.networks.zimage import ZImageGraph
 
-# The tensors that a part keeps of an AutoencoderKL, by how their names begin: each half has a folder of its own.
+# The tensors that a part keeps of an AutoencoderKL, by how their names begin: encoder and decoder have a folder each.
 HELD: Mapping[Role, tuple[str, ...]] = {
     "decoder": ("decoder.", "post_quant_conv."),
     "encoder": ("encoder.", "quant_conv."),
 }
-# What the loaders of diffusers, transformers, safetensors and torch raise for files that are missing, damaged or
-# another's.
-FAULTS = (OSError, KeyError, RuntimeError, ValueError, SafetensorError, StopIteration)
 WIDTHS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def open_graph(bundle: Bundle, part: Part, width: torch.dtype | None = torch.float32) -> nn.Module:
     """
-    An eval-mode module on the CPU, its weights in float32 or another `width`. None: as wide as they lie on the disk,
-    from where they are mapped and take no memory before they are used. BundleError: the files do not make one.
+    Open the part as a module in eval mode on the CPU, its weights in float32 or another `width`. None: as wide as they
+    lie on the disk, from where they are mapped and take no memory before they are used. BundleError: the files do not
+    make one.
     """
     path = bundle.root / part.file
     try:
         graph = LOADERS[part.role](bundle, path, width or stored_width(path))
-    except FAULTS as exc:
+    except LOADER_FAULTS as exc:
         raise BundleError(f"{bundle.name}/{part.file}: {exc}", bundle=bundle.name) from exc
     return graph.eval().requires_grad_(False)
 
 
 def stored_width(path: Path) -> torch.dtype:
-    """Of the first matrix in a safetensors file, or in the first one of a folder."""
+    """Return the type of the first matrix in a safetensors file, or in the first file of a folder."""
     file = path if path.is_file() else next(iter(sorted(path.glob("*.safetensors"))))
     with safe_open(file, "pt") as opened:
         matrices = (opened.get_slice(key) for key in opened.keys())
@@ -67,7 +66,7 @@ def _denoiser(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
 
     kinds = {"zimage": (ZImageGraph, ZImageTransformer2DModel), "sd": (UNetGraph, UNet2DConditionModel)}
     graph, kind = kinds[bundle.family]
-    if prunable.is_narrower(path):
+    if prunable.is_pruned(path):
         return graph(prunable.load(kind, path, width))
     return graph(_complete(kind, path, torch_dtype=width))
 
@@ -100,8 +99,8 @@ def _preview_decoder(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Modul
 
 def _complete(kind: Any, path: Path, needed: tuple[str, ...] = ("",), **how: Any) -> Any:
     """
-    ValueError: the checkpoint lacks a tensor whose name begins as `needed` says; the libraries would fill it with
-    random numbers and a warning.
+    Load a model of this class. ValueError: the checkpoint lacks a tensor whose name begins as `needed` says; the
+    libraries would fill it with random numbers and a warning.
     """
     talk = import_module(f"{kind.__module__.partition('.')[0]}.utils.logging")  # of diffusers or transformers
     talk.set_verbosity_error()  # one of them warns of what it writes itself; what matters is checked here

@@ -1,7 +1,7 @@
 """
-LoRA files: what they change in a network, whichever trainer wrote them; and a network that wears some for a while.
+LoRA files: what they change in a network, whichever trainer wrote them; and a network to which some are applied.
 
-A LoRA holds two narrow matrices for each Linear that it changes: weight + strength * alpha / rank * B A (Hu et al.
+A LoRA holds two matrices of low rank for each Linear that it changes: weight + strength * alpha / rank * B A (Hu et al.
 2021). A layer's name may have any of PREFIXES, and dots or underscores alike. Z-Image's first code calls some layers
 otherwise and has q, k and v in one: ORIGINAL and FUSED are from `convert_z_image_transformer_checkpoint_to_diffusers`
 (diffusers/loaders/single_file_utils.py). Where a file has a layer both ways it says the same twice, as
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 from engines import files
 from engines.bundle.loras import LoraFile
 from engines.errors import LoraError
+from engines.networks.faults import LOADER_FAULTS
 
 Shapes = Mapping[str, tuple[int, int]]  # of every Linear, by name: outputs, inputs
 Stamp = tuple[Path, int, int]
@@ -41,8 +42,6 @@ ORIGINAL = (("all_final_layer.2-1.", "final_layer."), ("all_x_embedder.2-1", "x_
 FUSED = (("to_q", "to_k", "to_v"), "qkv")
 CONFIG = "lora_adapter_metadata"  # in the header of a file that diffusers wrote
 UNSUPPORTED = ", which is not supported: save it as a plain LoRA"
-# What safetensors and json raise for files that are missing, damaged or another's.
-FAULTS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Config:
     use_rslora: bool = False
 
     def alpha(self, layer: str) -> float | None:
-        """Of a layer whose alpha is not among the tensors."""
+        """Return the alpha of a layer that has none among the tensors; None if the config says none either."""
         for pattern, alpha in self.alpha_pattern.items():
             if layer == pattern.removeprefix("^") or layer.endswith(f".{pattern}"):
                 return alpha
@@ -64,7 +63,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Change:
-    """Of one Linear: its weight (out, in) grows by scale * b a, at a strength of 1. Float32."""
+    """The change of one Linear: its weight (out, in) grows by scale * b a, at a strength of 1. Float32."""
 
     a: Tensor  # (rank, in)
     b: Tensor  # (out, rank)
@@ -73,24 +72,30 @@ class Change:
 
 @dataclass(frozen=True)
 class Lora:
-    """`left_out` are layers, as the file calls them, that are a text encoder's or that the network has not."""
+    """
+    What a file changes, by layer. `left_out` are layers, as the file calls them, that are a text encoder's or that the
+    network has not.
+    """
 
     changes: Mapping[str, Change]
     left_out: tuple[str, ...] = ()
 
 
 def read(path: Path, shapes: Shapes) -> Lora:
-    """LoraError: it cannot be read, is another kind of adapter, or is made for another network."""
-    found, left_out = _sorted_out(path)
-    config, known = _config(path), spellings(shapes)
+    """
+    Read what the file changes in a network of these shapes. LoraError: it cannot be read, is another kind of adapter,
+    or is made for another network.
+    """
+    factors, left_out = _sorted_out(path)
+    config, by_spelling = _config(path), spellings(shapes)
     own = {_flat(layer) for layer in shapes}
     changes: dict[str, Change] = {}
-    for theirs in sorted(found, key=lambda name: (_flat(name) not in own, name)):
-        layers = known.get(_flat(theirs), ())
+    for theirs in sorted(factors, key=lambda name: (_flat(name) not in own, name)):
+        layers = by_spelling.get(_flat(theirs), ())
         if not layers:
             left_out.append(theirs)
         elif not changes.keys() & set(layers):  # or it is the twin of what was there under the layers' own names
-            change = _change(path.stem, theirs, found[theirs], config)
+            change = _change(path.stem, theirs, factors[theirs], config)
             changes.update(_fitted(path.stem, theirs, change, layers, shapes))
     if not changes:
         raise LoraError(path.stem, "it fits no layer of this model")
@@ -98,8 +103,8 @@ def read(path: Path, shapes: Shapes) -> Lora:
 
 
 def _sorted_out(path: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """By layer as the file calls it: a, b and alpha; and the layers that are a text encoder's."""
-    found: dict[str, dict[str, Tensor]] = {}
+    """Return a, b and alpha by layer, as the file calls it; and the layers that are a text encoder's."""
+    factors: dict[str, dict[str, Tensor]] = {}
     text = set()
     for key, value in _tensors(path).items():
         other = next((kind for word, kind in OTHERS.items() if word in key), "")
@@ -110,19 +115,19 @@ def _sorted_out(path: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
         if key.startswith(TEXT):
             text.add(match["layer"])
         else:
-            found.setdefault(_bare(match["layer"]), {})[SIDES.get(match["side"], "alpha")] = value.float()
-    return found, list(text)
+            factors.setdefault(_bare(match["layer"]), {})[SIDES.get(match["side"], "alpha")] = value.float()
+    return factors, list(text)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except FAULTS as exc:
+    except LOADER_FAULTS as exc:
         raise LoraError(path.stem, _unreadable(exc)) from exc
 
 
 def _unreadable(exc: Exception) -> str:
-    """Without the path, which is nobody's business."""
+    """Say why a file cannot be read, without its path, which is nobody's business."""
     why = type(exc).__name__ if isinstance(exc, OSError) else next(iter(str(exc).splitlines()), type(exc).__name__)
     return f"it cannot be read, {why}"
 
@@ -130,9 +135,9 @@ def _unreadable(exc: Exception) -> str:
 def _config(path: Path) -> Config:
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get(CONFIG, "{}"))
-        config = files.validate(Config, {k.removeprefix("transformer."): v for k, v in told.items()})
-    except FAULTS as exc:
+            fields = json.loads((file.metadata() or {}).get(CONFIG, "{}"))
+        config = files.validate(Config, {k.removeprefix("transformer."): v for k, v in fields.items()})
+    except LOADER_FAULTS as exc:
         raise LoraError(path.stem, _unreadable(exc)) from exc
     if config.use_dora:
         raise LoraError(path.stem, f"it is a DoRA{UNSUPPORTED}")
@@ -150,17 +155,17 @@ def _flat(name: str) -> str:
 
 
 def spellings(layers: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """What files may call these layers, flat; several layers for a name of theirs together."""
+    """Return what files may call these layers, flat, and the layers meant: several where a file has them as one."""
     names = set(layers)
-    known: dict[str, tuple[str, ...]] = {}
+    by_spelling: dict[str, tuple[str, ...]] = {}
     parts, together = FUSED
     for layer in names:
         block = layer.removesuffix(parts[0])
         if layer.endswith(f".{parts[0]}") and names.issuperset(fused := tuple(block + part for part in parts)):
-            known[_flat(block + together)] = fused
+            by_spelling[_flat(block + together)] = fused
         for ours, theirs in ORIGINAL:
-            known[_flat(layer.replace(ours, theirs))] = (layer,)
-    return {**known, **{_flat(layer): (layer,) for layer in names}}
+            by_spelling[_flat(layer.replace(ours, theirs))] = (layer,)
+    return {**by_spelling, **{_flat(layer): (layer,) for layer in names}}
 
 
 def _change(name: str, layer: str, parts: Mapping[str, Tensor], config: Config) -> Change:
@@ -169,8 +174,8 @@ def _change(name: str, layer: str, parts: Mapping[str, Tensor], config: Config) 
     a, b = parts["a"], parts["b"]
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not len(a):
         raise LoraError(name, f"the two matrices of {layer}, {_size(b)} and {_size(a)}, make none together")
-    rank, told = len(a), config.alpha(layer)
-    alpha = parts.get("alpha", torch.tensor(float(rank if told is None else told)))
+    rank, usual = len(a), config.alpha(layer)
+    alpha = parts.get("alpha", torch.tensor(float(rank if usual is None else usual)))
     if alpha.numel() != 1 or not all(value.isfinite().all() for value in (a, b, alpha)):
         raise LoraError(name, f"{layer} has values that are not numbers")
     return Change(a, b, alpha.item() / (rank**0.5 if config.use_rslora else rank))
@@ -179,11 +184,11 @@ def _change(name: str, layer: str, parts: Mapping[str, Tensor], config: Config) 
 def _fitted(
     name: str, theirs: str, change: Change, layers: Sequence[str], shapes: Shapes
 ) -> Iterator[tuple[str, Change]]:
-    """The change of each layer, where the file has several as one: their outputs stand below each other."""
+    """Yield the change of each layer, where the file has several as one: their outputs stand below each other."""
     outputs = [shapes[layer][0] for layer in layers]
-    made, wanted = (len(change.b), change.a.shape[1]), (sum(outputs), shapes[layers[0]][1])
-    if made != wanted:
-        raise LoraError(name, f"{theirs} is {made[0]} x {made[1]}, in this model {wanted[0]} x {wanted[1]}")
+    given, wanted = (len(change.b), change.a.shape[1]), (sum(outputs), shapes[layers[0]][1])
+    if given != wanted:
+        raise LoraError(name, f"{theirs} is {given[0]} x {given[1]}, in this model {wanted[0]} x {wanted[1]}")
     for layer, b in zip(layers, torch.split(change.b, outputs), strict=True):
         yield layer, replace(change, b=b)
 
@@ -193,7 +198,7 @@ def _size(matrix: Tensor) -> str:
 
 
 def stacked(loras: Iterable[tuple[Lora, float]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Several at their strengths as one pair (a, b) for each layer: weight + b a."""
+    """Return several LoRAs at their strengths as one pair (a, b) for each layer: weight + b a."""
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for lora, strength in loras:
         for layer, change in lora.changes.items():
@@ -205,32 +210,33 @@ def stacked(loras: Iterable[tuple[Lora, float]]) -> dict[str, tuple[Tensor, Tens
 
 class ActiveLoras:
     """
-    What a network wears. A layer's output gets what its LoRAs add, beside its weight, which is never touched: when they
-    are taken off, nothing is left of them. Files are read when they are first put on, and let go of with them.
+    The LoRAs that are applied to a network. A layer's output gets what its LoRAs add, beside its weight, which is never
+    touched: without them, nothing is left of them. Files are read when they are first applied, and dropped when they no
+    longer are.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self.layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
         self.shapes = {name: (layer.out_features, layer.in_features) for name, layer in self.layers.items()}
         self.held: dict[Stamp, Lora] = {}
-        self.worn: list[tuple[Stamp, float]] = []
+        self.active: list[tuple[Stamp, float]] = []
         self.hooks: list[RemovableHandle] = []
 
-    def wear(self, wanted: Sequence[LoraFile]) -> tuple[LoraError, ...]:
-        """These from now on, and no others; of some, why they cannot be worn."""
+    def set(self, wanted: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+        """Apply these from now on, and no others; return why some cannot be applied."""
         held: dict[Stamp, Lora] = {}
-        worn: list[tuple[Stamp, float]] = []
+        active: list[tuple[Stamp, float]] = []
         refused: list[LoraError] = []
         for file in wanted:
             try:
                 stamp = _stamp(file)
                 held[stamp] = self.held.get(stamp) or held.get(stamp) or read(file.path, self.shapes)
-                worn.append((stamp, file.strength))
+                active.append((stamp, file.strength))
             except LoraError as exc:
                 refused.append(exc)
-        if worn != self.worn:
-            self._change(stacked((held[stamp], strength) for stamp, strength in worn))
-        self.held, self.worn = held, worn
+        if active != self.active:
+            self._change(stacked((held[stamp], strength) for stamp, strength in active))
+        self.held, self.active = held, active
         return tuple(refused)
 
     def _change(self, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -243,7 +249,7 @@ class ActiveLoras:
 
 
 def _stamp(file: LoraFile) -> Stamp:
-    """Tells a file from what was there before it under its name."""
+    """Return what tells a file from one that was there before it under its name."""
     try:
         stat = file.path.stat()
     except OSError as exc:
@@ -252,7 +258,7 @@ def _stamp(file: LoraFile) -> Stamp:
 
 
 def _adding(a: Tensor, b: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    """`a` and `b` lie where the layer is."""
+    """Return a forward hook that adds b a x to a layer's output; `a` and `b` lie on the layer's device."""
 
     def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + F.linear(F.linear(inputs[0], a), b)

@@ -1,11 +1,11 @@
 """
-Where a denoiser can be narrower without a change to what stands around it, and how a narrower one is opened.
+Which units of a denoiser can be pruned without a change to what stands around it, and how a pruned one is opened.
 
 A unit is what goes as a whole: an attention head, a channel of a feed-forward layer or of the time embedding, a group
 of channels under one GroupNorm. Units lie inside a block, so that the width of what blocks hand to each other stays,
 and what is left of a norm sees what it saw. Without a unit the network is the one whose weights out of that unit are
-zero. The classes' configs cannot say such widths. So config.json of a narrower network has one more entry, PRUNED, with
-what is told of it; the widths are the tensors' own, read from the header of the file. Knows no importance.
+zero. The classes' configs cannot say such widths. So config.json of a pruned network has one more entry, PRUNED, with
+the facts of it; the widths are the tensors' own, read from the header of the file. Knows no importance.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Group:
     places: tuple[Place, ...]
 
     def channels(self, units: Tensor, place: Place) -> Tensor:
-        """Indices along the place's axis, of units (n,) -> (n * size,)"""
+        """Return the units' indices along the place's axis. (n,) -> (n * size,)"""
         return (place.start + units[:, None] * self.size + torch.arange(self.size)).flatten()
 
 
 def groups(net: nn.Module) -> list[Group]:
-    """Of Z-Image's transformer or Stable Diffusion's U-Net, in the order of its blocks."""
+    """Return what can be pruned of Z-Image's transformer or Stable Diffusion's U-Net, in the order of its blocks."""
     from diffusers.models.attention import FeedForward as Geglu
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
@@ -74,25 +74,30 @@ Modules = Mapping[str, nn.Module]
 
 
 def _heads(name: str, attention: Any, modules: Modules) -> Iterator[Group]:
+    """Yield the heads: each has its rows in the three projections and its columns in the output's."""
     layers = [(f"{name}.{layer}", 0) for layer in ("to_q", "to_k", "to_v")]
     places = _places([*layers, (f"{name}.to_out.0", 1)], modules)
     yield Group(name, "heads", attention.heads, attention.inner_dim // attention.heads, places)
 
 
 def _swiglu(name: str, layer: Any, modules: Modules) -> Iterator[Group]:
+    """Yield the hidden channels of w2(silu(w1 x) * w3 x). (Shazeer 2020)"""
     places = _places([(f"{name}.w1", 0), (f"{name}.w3", 0), (f"{name}.w2", 1)], modules)
     yield Group(name, "feed-forward", layer.w2.in_features, 1, places)
 
 
 def _geglu(name: str, layer: Any, modules: Modules) -> Iterator[Group]:
-    """Its first matrix gives values, then gates."""
+    """Yield the hidden channels; the first matrix gives their values, then their gates. (Shazeer 2020)"""
     width, both = layer.net[2].in_features, [(f"{name}.net.0.proj", 0)]
     places = (*_places(both, modules), *_places(both, modules, width), *_places([(f"{name}.net.2", 1)], modules))
     yield Group(name, "feed-forward", width, 1, places)
 
 
 def _resnet(name: str, block: Any, modules: Modules) -> Iterator[Group]:
-    """ValueError: the time scales its channels, which no Stable Diffusion 1 or 2 does."""
+    """
+    Yield the groups of channels between the two convolutions, each under one group of norm2. ValueError: the time
+    scales its channels, which no Stable Diffusion 1 or 2 does.
+    """
     if block.time_embedding_norm != "default":
         raise ValueError(f"{name} is told the time by {block.time_embedding_norm}")
     inner = ("conv1", "time_emb_proj", "norm2")
@@ -102,9 +107,9 @@ def _resnet(name: str, block: Any, modules: Modules) -> Iterator[Group]:
 
 
 def _time(name: str, embedder: Any, modules: Modules) -> Iterator[Group]:
-    """Between the embedder and every layer that it modulates."""
-    told = [(key, 1) for key, m in modules.items() if "adaLN_modulation" in key and isinstance(m, nn.Linear)]
-    yield Group(name, "time", embedder.mlp[2].out_features, 1, _places([(f"{name}.mlp.2", 0), *told], modules))
+    """Yield the channels between the embedder and every layer that it modulates."""
+    modulated = [(key, 1) for key, m in modules.items() if "adaLN_modulation" in key and isinstance(m, nn.Linear)]
+    yield Group(name, "time", embedder.mlp[2].out_features, 1, _places([(f"{name}.mlp.2", 0), *modulated], modules))
 
 
 def _places(layers: list[tuple[str, int]], modules: Modules, start: int = 0) -> tuple[Place, ...]:
@@ -116,21 +121,21 @@ def _places(layers: list[tuple[str, int]], modules: Modules, start: int = 0) -> 
     )
 
 
-# ---- a narrower network
+# ---- a pruned network
 
 
 def without(state: Mapping[str, Tensor], cut: Mapping[Group, Tensor]) -> dict[str, Tensor]:
-    """A state dict without some units of each group (n,)."""
+    """Return the state dict without these units (n,) of each group."""
     gone: dict[tuple[str, int], list[Tensor]] = {}
     for group, units in cut.items():
         for place in group.places:
             gone.setdefault((place.tensor, place.axis), []).append(group.channels(units, place))
-    narrow = dict(state)
+    pruned = dict(state)
     for (tensor, axis), channels in gone.items():
-        kept = torch.ones(narrow[tensor].shape[axis], dtype=torch.bool)
-        kept[torch.cat(channels)] = False
-        narrow[tensor] = narrow[tensor].index_select(axis, kept.nonzero()[:, 0]).contiguous()
-    return narrow
+        mask = torch.ones(pruned[tensor].shape[axis], dtype=torch.bool)
+        mask[torch.cat(channels)] = False
+        pruned[tensor] = pruned[tensor].index_select(axis, mask.nonzero()[:, 0]).contiguous()
+    return pruned
 
 
 def fit(net: nn.Module, shapes: Shapes) -> None:
@@ -139,12 +144,12 @@ def fit(net: nn.Module, shapes: Shapes) -> None:
         raise ValueError(f"{len(odd)} tensors are missing or unknown, {odd[0]} for one")
     for group in groups(net):
         if units := _units(group, _shapes(net), shapes):
-            _narrow(net.get_submodule(group.name), group, units)
+            _set_units(net.get_submodule(group.name), group, units)
     for name, value in list(net.named_parameters()):
         if value.shape != shapes[name]:
             layer, _, kind = name.rpartition(".")
             setattr(net.get_submodule(layer), kind, nn.Parameter(value.new_empty(shapes[name])))
-            _tell(net.get_submodule(layer), shapes[name])
+            _set_shape(net.get_submodule(layer), shapes[name])
 
 
 def _shapes(net: nn.Module) -> Shapes:
@@ -152,7 +157,9 @@ def _shapes(net: nn.Module) -> Shapes:
 
 
 def _units(group: Group, old: Shapes, new: Shapes) -> int:
-    """How many are left; 0 if none is gone. ValueError: its places do not agree, or no whole number is left."""
+    """
+    Return how many units are left; 0 if none is gone. ValueError: its places do not agree, or no whole number is left.
+    """
     places = Counter((place.tensor, place.axis) for place in group.places)
     gone = {(old[name][axis] - new[name][axis]) / times / group.size for (name, axis), times in places.items()}
     units = group.count - max(gone)
@@ -161,8 +168,8 @@ def _units(group: Group, old: Shapes, new: Shapes) -> int:
     return int(units) if units < group.count else 0
 
 
-def _narrow(owner: Any, group: Group, units: int) -> None:
-    """What a block, rather than its layers, knows of its units."""
+def _set_units(owner: Any, group: Group, units: int) -> None:
+    """Set what a block, rather than its layers, says of its units."""
     if group.kind == "heads":
         owner.heads = owner.sliceable_head_dim = units
         owner.inner_dim = owner.inner_kv_dim = units * group.size
@@ -170,8 +177,8 @@ def _narrow(owner: Any, group: Group, units: int) -> None:
         owner.norm2.num_groups = units
 
 
-def _tell(layer: Any, shape: tuple[int, ...]) -> None:
-    """A layer's own numbers, which it shows and which exporters read."""
+def _set_shape(layer: Any, shape: tuple[int, ...]) -> None:
+    """Set a layer's own numbers of channels, which it shows and which exporters read."""
     if isinstance(layer, nn.Linear) and len(shape) == 2:
         layer.out_features, layer.in_features = shape
     elif isinstance(layer, nn.Conv2d) and len(shape) == 4:
@@ -180,12 +187,13 @@ def _tell(layer: Any, shape: tuple[int, ...]) -> None:
         layer.num_channels = shape[0]
 
 
-def is_narrower(folder: Path) -> bool:
+def is_pruned(folder: Path) -> bool:
+    """Tell whether the network in `folder` has fewer units than its class makes of its config."""
     return PRUNED in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def sketch(kind: Any, folder: Path) -> Any:
-    """The network in `folder`, with shapes and without weights (on torch's device "meta")."""
+    """Return the network in `folder`, with shapes and without weights (on torch's device "meta")."""
     config = {name: value for name, value in kind.load_config(folder).items() if name != PRUNED}
     with torch.device("meta"):
         net = kind.from_config(config)
@@ -198,7 +206,10 @@ def sketch(kind: Any, folder: Path) -> Any:
 
 
 def load(kind: Any, folder: Path, width: torch.dtype) -> Any:
-    """ValueError: tensors are missing, unknown, or of shapes that do not go together."""
+    """
+    Open the pruned network in `folder`, its weights in this type. ValueError: tensors are missing, unknown, or of
+    shapes that do not go together.
+    """
     net = sketch(kind, folder)
     for path in sorted(folder.glob("*.safetensors")):
         state = {name: value.to(width) for name, value in load_file(path).items()}

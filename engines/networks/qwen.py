@@ -21,7 +21,7 @@ class Qwen3Graph(nn.Module):
         self.layers = nn.ModuleList(model.layers[:-1])
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (1, T) int64 -> (1, T, D)"""
+        """Encode tokens. ids (1, T) int64 -> (1, T, D)"""
         x, length = self.embed(ids), ids.shape[1]
         positions = torch.arange(length, device=ids.device)
         future = positions[None, :] > positions[:, None]

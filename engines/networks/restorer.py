@@ -15,7 +15,9 @@ class RestorerGraph(nn.Module):
         self.network, self.residual = network, residual
 
     def in_phases(self) -> RestorerGraph:
-        """The same function in convolutions alone, which is what quantises; see gpen.up_in_phases. Changes itself."""
+        """
+        Compute the same in convolutions alone, which is what quantises (gpen.up_in_phases). Changes and returns itself.
+        """
         for module in self.network.modules():
             if isinstance(module, ModulatedConv):
                 module.phased = True

@@ -24,8 +24,8 @@ NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 class TorchSession:
     """
-    `width` is what the graph computes in; `limits`: how many rows the table of an input has. A GPU that looks beyond it
-    never recovers.
+    A graph that runs on PyTorch. `width` is what it computes in; `limits`: how many rows the table of an input has. A
+    GPU that looks beyond it never recovers.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class TorchSession:
         cls, bundle: Bundle, part: Part, threads: int, device: str = "cpu", limits: Mapping[str, int] = NO_LIMITS
     ) -> TorchSession:
         """
-        In float32; a part that allows bf16 is computed in bf16, and takes half of the memory. BundleError: the files do
-        not make the network. EngineError: the device has no room for it.
+        Open the part in float32; one that allows bf16 is computed in bf16, and takes half of the memory. BundleError:
+        the files do not make the network. EngineError: the device has no room for it.
         """
         torch.set_num_threads(threads)
         width = torch.bfloat16 if part.precision == "bf16" else torch.float32
@@ -72,25 +72,28 @@ class TorchSession:
         return {self.signature.output: result.float().numpy()}
 
     def _tensor(self, array: Array) -> torch.Tensor:
-        """Numbers with one axis say where on the way we are: networks make sines of them, and want them exact."""
+        """
+        Return the array on the device, in the graph's type. What has one axis is a noise level or a guidance, of which
+        networks make sines: it stays exact.
+        """
         tensor = _tensor(array)
-        narrow = self.width if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor.dtype
-        return tensor.to(self.device, narrow)
+        dtype = self.width if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor.dtype
+        return tensor.to(self.device, dtype)
 
     @cached_property
-    def wardrobe(self) -> ActiveLoras:
-        return ActiveLoras(self.graph.get_submodule("net"))  # a denoiser's: the others wear nothing
+    def loras(self) -> ActiveLoras:
+        return ActiveLoras(self.graph.get_submodule("net"))  # a denoiser's: no other graph takes LoRAs
 
     def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
-        return self.wardrobe.wear(loras)
+        return self.loras.set(loras)
 
     def close(self) -> None:
-        vars(self).pop("wardrobe", None)
+        vars(self).pop("loras", None)
         del self.graph
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # other engines of this process want the memory too
 
 
 def _tensor(array: Array) -> torch.Tensor:
-    """Shares the array's memory, unless it is read-only, which torch cannot promise to respect."""
+    """Return a tensor that shares the array's memory, unless it is read-only, which torch cannot promise to respect."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())

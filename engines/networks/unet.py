@@ -17,7 +17,7 @@ ANY_SIZE = 32  # no side of a picture is a multiple of 2 to the power of this
 
 class UNetGraph(nn.Module):
     def __init__(self, unet: Any) -> None:
-        """ValueError: it is a U-Net of another pipeline, which wants more than words."""
+        """Wrap diffusers' network. ValueError: it is a U-Net of another pipeline, which wants more than words."""
         super().__init__()
         config = unet.config
         if config.in_channels != config.out_channels:
@@ -37,8 +37,8 @@ class UNetGraph(nn.Module):
         """latents (1, C, h, w), time (1,) in training steps, prompt (1, T, D), guidance (1,) -> (1, C, h, w)"""
         if (guidance is None) != (self.guidance_width is None):
             raise TypeError("this network is told no guidance" if guidance is not None else "guidance is missing")
-        told = None if guidance is None else guidance_embedding(guidance, self.guidance_width).to(latents)
-        out: Tensor = self.net(latents, time, prompt, timestep_cond=told, return_dict=False)[0]
+        embedded = None if guidance is None else guidance_embedding(guidance, self.guidance_width).to(latents)
+        out: Tensor = self.net(latents, time, prompt, timestep_cond=embedded, return_dict=False)[0]
         return out
 
 
@@ -55,7 +55,7 @@ class Enlarge(nn.Module):
 
 
 def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
-    """Sines and cosines, as StableDiffusionPipeline.get_guidance_scale_embedding. (1,) -> (1, width)"""
+    """Return sines and cosines as StableDiffusionPipeline.get_guidance_scale_embedding does. (1,) -> (1, width)"""
     half = width // 2
     places = torch.arange(half, dtype=torch.float32, device=guidance.device)
     frequencies = torch.exp(places * -(math.log(10000.0) / (half - 1)))

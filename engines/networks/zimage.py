@@ -46,15 +46,15 @@ class RealRotaryAttention:
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, turn: Tensor) -> Tensor:
     """
-    x (B, S, heads, d), cos and sin (S, 1, d), turn (d, d): neighbouring channels form the pairs. The quarter turn of
-    each pair is a small matrix product, which compiled engines do several times faster than taking the channels apart
-    and weaving them together again.
+    Rotate x (B, S, heads, d) by cos and sin (S, 1, d), with turn (d, d): neighbouring channels form the pairs. The
+    quarter turn of each pair is a small matrix product, which compiled engines do several times faster than taking the
+    channels apart and weaving them together again.
     """
     return (x * cos + (x @ turn.to(x)) * sin).to(x)
 
 
 def _quarter_turn(dim: int) -> Tensor:
-    """x @ this: (even, odd) -> (-odd, even) for each pair of channels. (d, d)"""
+    """Return the matrix (d, d) that x is multiplied by to turn each pair of channels (even, odd) into (-odd, even)."""
     turn = torch.zeros(dim, dim)
     even = torch.arange(0, dim, 2)
     turn[even + 1, even], turn[even, even + 1] = -1.0, 1.0
@@ -75,8 +75,8 @@ class ZImageGraph(nn.Module):
 
     def forward(self, latents: Tensor, time: Tensor, prompt: Tensor) -> Tensor:
         """
-        latents (B, C, h, w), time (B,) from 0 = noise to 1 = picture, prompt (B, T, D) -> (B, C, h, w). One picture at
-        a time is what engines run; training takes several.
+        Predict the velocity. latents (B, C, h, w), time (B,) from 0 = noise to 1 = picture, prompt (B, T, D) -> (B, C,
+        h, w). One picture at a time is what engines run; training takes several.
         """
         net, (rows, columns) = self.net, (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
         temb = net.t_embedder(time * net.t_scale)
@@ -98,7 +98,7 @@ class ZImageGraph(nn.Module):
         return _unpatch(out, rows, columns)
 
     def _caption_rope(self, length: int) -> tuple[Tensor, Tensor]:
-        """Caption tokens stand at (1 + i, 0, 0)."""
+        """Return the rotation of the caption's tokens, which stand at (1 + i, 0, 0)."""
         return self._table("cos", 1, length), self._table("sin", 1, length)
 
     def _table(self, kind: str, start: int, length: int) -> Tensor:
@@ -107,7 +107,10 @@ class ZImageGraph(nn.Module):
         return torch.cat((first, *rest), -1)[:, None]
 
     def _image_rope(self, rows: int, columns: int, caption_length: int, total: int) -> tuple[Tensor, Tensor]:
-        """Patches stand at (caption length + 1, row, column); what fills the sequence up stands at (0, 0, 0)."""
+        """
+        Return the rotation of the patches, which stand at (caption length + 1, row, column); what fills the sequence up
+        stands at (0, 0, 0).
+        """
         tables = []
         for kind in ("cos", "sin"):
             t, y, x = (getattr(self, f"{kind}{i}") for i in range(3))
@@ -125,7 +128,7 @@ class ZImageGraph(nn.Module):
 
 
 def _angles(dim: int, length: int, theta: float) -> Tensor:
-    """For every position and channel; the two channels of a pair turn by the same angle. (length, dim)"""
+    """Return the angle of every position and channel (length, dim); the two channels of a pair turn alike."""
     frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     return torch.outer(torch.arange(length, dtype=torch.float64), frequencies).float().repeat_interleave(2, 1)
 
@@ -143,7 +146,7 @@ def _fill(tokens: Tensor, filler: Tensor, total: int | None = None) -> tuple[Ten
 
 
 def _patches(latents: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h/2 * w/2, 4 C), the channel last within a patch"""
+    """Cut latents into patches, the channel last within each. (B, C, h, w) -> (B, h/2 * w/2, 4 C)"""
     count, channels, rows, columns = *latents.shape[:2], latents.shape[2] // PATCH, latents.shape[3] // PATCH
     x = latents.view(count, channels, rows, PATCH, columns, PATCH)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, PATCH * PATCH * channels)

@@ -64,7 +64,7 @@ def _make(job: BuildJob, emit: Emit) -> None:
         calibration=job.calibration,
         loras=tuple(map(Addition.from_file, job.loras)),
         prune=job.prune,
-        course=DistillOptions(job.distil, job.captions, job.batch) if job.distil else None,
+        distill=DistillOptions(job.distil, job.captions, job.batch) if job.distil else None,
         prove=job.makes != "detector",  # nothing proves it: it is the original's graph
     )
     Builder(_source(job), Recipe.read(job.recipe), job.out, options).build(emit).verify()

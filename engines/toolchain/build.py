@@ -1,8 +1,8 @@
 """
 From checkpoints to a bundle: weights stored, each part exported beside them and held against PyTorch, the bytes shared,
-parts quantised as the recipe says, embeddings of known prompts stored, and every engine proved.
+parts quantised as the recipe says, embeddings of given prompts stored, and every engine proved.
 
-A bundle is made in a hidden folder beside its place and moved there when it is whole; what is finished is not done
+A bundle is built in a hidden folder beside its place and moved there when it is whole; what is finished is not done
 twice. What weights cannot say of themselves (title, sizes, prompt template, licence ...) is read from a small TOML
 file; training/portrait/about.toml is one.
 """
@@ -20,13 +20,11 @@ from typing import Any
 from engines import backends
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest, size_bytes
 from engines.errors import EngineError, OptionError
-from engines.faces.retouch import Pixels
 from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.roles import memory
 from engines.roles.loaded import LoadedBundle
-from engines.studio.proof import Case
 from engines.toolchain import manifest, prompt_embeddings, report, sources, steps
 from engines.toolchain.compress import distill
 from engines.toolchain.compress.distill import DistillOptions
@@ -45,7 +43,7 @@ LARGE = 40_000_000  # numbers in a network: beyond, its graph is quantised witho
 
 
 def unheard(event: Event) -> None:
-    """For those who do not listen."""
+    """Drop an event: for callers who do not listen."""
 
 
 def build_portrait(
@@ -59,9 +57,9 @@ def build_portrait(
     **more: Any,
 ) -> Bundle:
     """
-    `base` is a folder as ZImagePipeline or StableDiffusionPipeline writes it, or a .safetensors of Stable Diffusion 1,
-    with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`; or a bundle. `more` are fields of
-    BuildOptions. BundleError: it is something else, or a graph is not its source's.
+    Build a portrait bundle in `out`. `base` is a folder as ZImagePipeline or StableDiffusionPipeline writes it, or a
+    .safetensors of Stable Diffusion 1, with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`;
+    or a bundle. `more` are fields of BuildOptions. BundleError: it is something else, or a graph is not its source's.
     """
     return Builder(sources.portrait(base, about_file, checkpoints), _recipe(recipe), out, BuildOptions(**more)).build(
         emit
@@ -71,35 +69,42 @@ def build_portrait(
 def build_restorer(
     weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
 ) -> Bundle:
-    """`weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx), or a bundle. BundleError."""
+    """
+    Build a restorer bundle in `out`. `weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx),
+    or a bundle. BundleError: it is something else, or the graph is not its source's.
+    """
     return Builder(sources.restorer(weights, about_file), _recipe(recipe), out, BuildOptions(**more)).build(emit)
 
 
 def build_detector(
     weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
 ) -> Bundle:
-    """`weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's graph. BundleError."""
+    """
+    Build a detector bundle in `out`. `weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's
+    graph. BundleError: it is something else.
+    """
     source = sources.detector(weights, about_file)
     return Builder(source, _recipe(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
 
 
 def _recipe(name: str) -> Recipe:
-    """Without a name: weights stored in half the width, and all arithmetic in float32."""
+    """Return the recipe of this name; without one, weights stored in fp16 and all arithmetic in float32."""
     return Recipe.read(name) if name else Recipe("", "fp16")
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """
-    `prompts` get stored embeddings; `calibration` is a folder of photographs; `loras` are merged into the denoiser,
-    which then loses the share `prune` and is taught again by `course`; `prove`: with proof and report.
+    What a build is asked for besides the recipe: `prompts` get stored embeddings; `calibration` is a folder of
+    photographs; `loras` are merged into the denoiser, which then loses the share `prune` and is distilled; `prove`:
+    with proof and report.
     """
 
     prompts: tuple[str, ...] = ()
     calibration: Path | None = None
     loras: tuple[Addition, ...] = ()
     prune: float = 0.0
-    course: DistillOptions | None = None
+    distill: DistillOptions | None = None
     prove: bool = False
 
 
@@ -108,7 +113,7 @@ class Builder:
     source: Source
     recipe: Recipe
     out: Path
-    wish: BuildOptions
+    options: BuildOptions
 
     @property
     def work(self) -> Path:
@@ -116,20 +121,20 @@ class Builder:
 
     @property
     def draft(self) -> Draft:
-        return Draft(self.source, self.recipe, self.work, self.out.name, tuple(map(str, self.wish.loras)))
+        return Draft(self.source, self.recipe, self.work, self.out.name, tuple(map(str, self.options.loras)))
 
     def build(self, emit: Emit) -> Bundle:
-        if self.wish.prune and self.recipe.lean:
+        if self.options.prune and self.recipe.lean:
             raise OptionError(
                 "recipe", self.recipe.name, "with --prune, one that keeps its source; then build from that"
             )
         steps.resume(self.work, self._inputs())
         records = steps.run(list(self._steps()), self.work, emit)
         bundle = self.draft.bundle()
-        if self.wish.prove:
+        if self.options.prove:
             report.write_report(bundle, records)
         self.draft.write_manifest(bundle)
-        self.draft.write_card(bundle, self.wish.prove)
+        self.draft.write_card(bundle, self.options.prove)
         for scratch in (steps.RECORDS, manifest.SCRATCH):
             shutil.rmtree(self.work / scratch, ignore_errors=True)
         shutil.rmtree(self.out, ignore_errors=True)
@@ -137,12 +142,19 @@ class Builder:
         return Bundle.open(self.out)
 
     def _inputs(self) -> str:
-        """What a working folder must have been begun from, to be gone on with."""
+        """Return a digest of all that the build is made from: a working folder of another one is begun anew."""
         files = [*dict.fromkeys(self.source.parts.values()), *filter(None, (self.source.tokenizer,))]
-        files += [self.wish.calibration] if self.wish.calibration else []
+        files += [self.options.calibration] if self.options.calibration else []
         source = self.source
-        told = [source.about, source.sampling, source.text, self.recipe, self.wish, [digest(path) for path in files]]
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+        inputs = [
+            source.about,
+            source.sampling,
+            source.text,
+            self.recipe,
+            self.options,
+            [digest(path) for path in files],
+        ]
+        return hashlib.sha256(repr(inputs).encode()).hexdigest()
 
     # ---- the plan
 
@@ -150,7 +162,7 @@ class Builder:
         for role, path in self.source.parts.items():
             megabytes = size_bytes(path) / 1e6
             yield Step("prepare", f"store {role}", 0.2 + megabytes / 200, partial(self._store, role))
-        yield from distill.plan(self.wish.prune, self.wish.course, self._some_prompts(8), self.draft.bundle)
+        yield from distill.plan(self.options.prune, self.options.distill, self._some_prompts(8), self.draft.bundle)
         for role, path in self.source.parts.items():
             if not self.recipe.alone(role):
                 cost = 8 + size_bytes(path) / 3e7
@@ -161,20 +173,20 @@ class Builder:
                 cost = (10 + size_bytes(path) / 2e6) * max(1, len(how.ranges))
                 yield Step("quantize", title, cost, partial(self._quantize, role))
             elif self._for_tensorrt(role):
-                yield Step("export", f"{how.tensorrt} {role}", 5 + size_bytes(path) / 3e7, partial(self._halve, role))
-        if self.wish.prompts and "text_encoder" in self.source.parts:
-            yield Step("embed", f"read {len(self.wish.prompts)} prompts", 5, self._embed)
-        if self.wish.prove:
+                yield Step("export", f"{how.tensorrt} {role}", 5 + size_bytes(path) / 3e7, partial(self._to_fp16, role))
+        if self.options.prompts and "text_encoder" in self.source.parts:
+            yield Step("embed", f"read {len(self.options.prompts)} prompts", 5, self._embed)
+        if self.options.prove:
             yield Step("verify", "draw the proof", 10, self._draw_proof)
             for name in backends.names():
                 yield Step("verify", f"prove {name}", 10, partial(self._prove, name))
 
     def _store(self, role: Role, say: Say) -> dict[str, Any]:
-        """The weights in the recipe's width, in the layout their library reads."""
+        """Store the weights in the recipe's width, in the layout their library reads."""
         if role == "text_encoder" and self.source.tokenizer is not None:
             weights.tokenizer(self.source.tokenizer, self.work / "tokenizer.json")
         folder, source = self.draft.stored(role), self.source.parts[role]
-        loras = self.wish.loras if role == "denoiser" else ()
+        loras = self.options.loras if role == "denoiser" else ()
         if self.recipe.alone(role) and source.is_dir() and not loras:
             say("is read where it lies")
             return {}
@@ -202,61 +214,61 @@ class Builder:
         return {"parity": difference}
 
     def _quantize(self, role: Role, say: Say) -> dict[str, Any]:
-        how, part, folder = self.recipe.of(role), self.draft.origin(role), self.draft.narrow(role)
+        how, part, folder = self.recipe.of(role), self.draft.origin(role), self.draft.quantized_folder(role)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         feeds, path = self._feeds(role), folder / "model.onnx"
-        if part is not None and self._streamed(role):
+        streams = self._is_large(role) and role != "restorer" and how.quantize != "dynamic" and not how.tensorrt
+        if part is not None and streams:
             outcome = OutOfCore(self.draft.origins(), part, how, self.draft.example(role), feeds).quantize(path, say)
         else:
             whole = self._whole(role, part, folder)
             outcome = quantize(whole, path, how, feeds, say)
             (folder / "float.onnx").unlink(missing_ok=True)
-        halved = {"halved": asdict(fp16.to_fp16(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
-        return {"role": role, "bytes": size_bytes(folder), **asdict(outcome), **halved}
+        in_fp16 = {"halved": asdict(fp16.to_fp16(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
+        return {"role": role, "bytes": size_bytes(folder), **asdict(outcome), **in_fp16}
 
     def _for_tensorrt(self, role: Role) -> bool:
+        """Tell whether the part gets a graph of its own for TensorRT."""
         return bool(self.recipe.of(role).tensorrt) and role not in self.source.about.exact
 
-    def _halve(self, role: Role, say: Say) -> dict[str, Any]:
-        """Beside the graph in float32, whose weights it shares."""
+    def _to_fp16(self, role: Role, say: Say) -> dict[str, Any]:
+        """Write the graph for TensorRT beside the one in float32, whose weights it shares."""
         path = self.work / role / "model.onnx"
         return asdict(fp16.to_fp16(path, path.with_name(fp16.NAME), self._feeds(role, 1), say))
 
     def _whole(self, role: Role, part: Part | None, folder: Path) -> Path:
-        """The graph in float32, its weights inside."""
+        """Return the path of the graph in float32, its weights inside: exported to `folder`, or as it came."""
         if part is None:
             return self.work / role / "model.onnx"
         graph, path = open_graph(self.draft.origins(), part), folder / "float.onnx"
-        graph = graph.in_phases() if isinstance(graph, RestorerGraph) and self._static(role) else graph
+        if isinstance(graph, RestorerGraph) and self.recipe.of(role).quantize == "static":
+            graph = graph.in_phases()
         export(graph, role, self.draft.example(role), path, fold_weights=True)
         return path
 
-    def _streamed(self, role: Role) -> bool:
-        how = self.recipe.of(role)
-        return self._large(role) and role != "restorer" and how.quantize != "dynamic" and not how.tensorrt
-
-    def _large(self, role: Role) -> bool:
+    def _is_large(self, role: Role) -> bool:
         return memory.numbers(self.draft.path(role)) > LARGE
 
-    def _static(self, role: Role) -> bool:
-        return self.recipe.of(role).quantize == "static"
-
     def _feeds(self, role: Role, count: int = 8) -> list[calibration.Feeds]:
+        """Return feeds to calibrate and to check with; `count` prompts at most."""
         if role == "restorer":
-            return calibration.of_faces(list(calibration.faces(self.wish.calibration, self._face_px)))
+            return calibration.of_faces(list(calibration.faces(self.options.calibration, self._face_px)))
         loaded = self._reference() if any(map(self.recipe.alone, self.source.parts)) else self._exact()
         try:
-            return self._seen(role, loaded, count)
+            return self._drawn_feeds(role, loaded, count)
         finally:
             loaded.close()
 
-    def _seen(self, role: Role, loaded: LoadedBundle, count: int) -> list[calibration.Feeds]:
-        """The larger a network, the less there is time for: weights without ranges are judged by two steps alone."""
+    def _drawn_feeds(self, role: Role, loaded: LoadedBundle, count: int) -> list[calibration.Feeds]:
+        """
+        Return what the role is fed while pictures are drawn. The larger a network, the less there is time for: weights
+        without ranges are judged by two steps alone.
+        """
         if role == "text_encoder":
             return calibration.words(self._some_prompts(count), loaded)
-        large = self._large("denoiser")
-        if large and not self._static(role):
+        large = self._is_large("denoiser")
+        if large and self.recipe.of(role).quantize != "static":
             return calibration.trajectories(loaded, self._some_prompts(1), most_steps=2)[role]
         return calibration.trajectories(loaded, self._some_prompts(min(count, 3) if large else count))[role]
 
@@ -265,22 +277,25 @@ class Builder:
         return self.draft.origins().need(self.source.face, "its face").size_px
 
     def _some_prompts(self, count: int) -> Sequence[str]:
-        prompts = self.wish.prompts or calibration.PROMPTS
+        prompts = self.options.prompts or calibration.PROMPTS
         return prompts[:: max(1, len(prompts) // count)][:count]
 
     def _embed(self, say: Say) -> dict[str, Any]:
         guided = self.source.sampling is not None and self.source.sampling.guidance > 0
-        prompts = tuple(dict.fromkeys((*self.wish.prompts, *([""] if guided else []))))
+        prompts = tuple(dict.fromkeys((*self.options.prompts, *([""] if guided else []))))
         prompt_embeddings.write(self._reference(), prompts, self.work / EMBEDDINGS)
         return {"prompts": len(prompts), "bytes": size_bytes(self.work / EMBEDDINGS)}
 
     def _reference(self) -> LoadedBundle:
-        """PyTorch, where there is a source; else ONNX Runtime on the graph that was given."""
+        """
+        Return what pictures are held against: PyTorch, where there is a source; else ONNX Runtime on the given graph.
+        """
         if all(map(self.draft.origin, self.source.parts)):
             return LoadedBundle(self.draft.origins(), backends.engine("torch"))
         return self._exact()
 
     def _exact(self) -> LoadedBundle:
+        """Return the graphs in float32 on ONNX Runtime."""
         bundle = self.draft.bundle()
         parts = tuple(part for part in bundle.parts if part.precision == "fp32")
         return LoadedBundle(replace(bundle, parts=parts), backends.engine("ort"))
@@ -289,15 +304,11 @@ class Builder:
         folder = self.work / PROOF
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        cases = report.faces(folder, self._proof_faces()) if "restorer" in self.source.parts else self._proof_prompts()
+        if "restorer" in self.source.parts:  # drawn faces: a photograph given for calibration is nobody's to pass on
+            cases = report.faces(folder, list(calibration.faces(None, self._face_px, 4)))
+        else:
+            cases = report.prompts(self._some_prompts(2 if self._is_large("denoiser") else 4))
         return report.write_proof(self._reference(), folder, cases, say)
-
-    def _proof_prompts(self) -> list[Case]:
-        return report.prompts(self._some_prompts(2 if self._large("denoiser") else 4))
-
-    def _proof_faces(self) -> list[Pixels]:
-        """Drawn ones always: a photograph given for calibration is nobody's to pass on."""
-        return list(calibration.faces(None, self._face_px, 4))
 
     def _prove(self, name: str, say: Say) -> dict[str, Any]:
         bundle = self.draft.bundle()

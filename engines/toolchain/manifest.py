@@ -26,7 +26,10 @@ SCRATCH = ".source"  # what the bundle is made from and does not keep
 
 @dataclass(frozen=True)
 class Draft:
-    """`name` is the bundle's where the source says none, `work` its folder; `lineage` is added to the source's."""
+    """
+    A bundle as far as it is built. `name` is its name where the source says none, `work` its folder; `lineage` is added
+    to the source's.
+    """
 
     source: Source
     recipe: Recipe
@@ -35,16 +38,16 @@ class Draft:
     lineage: tuple[str, ...] = ()
 
     def stored(self, role: Role) -> Path:
-        """Where its source is stored: among what is left behind, if the bundle has no use for it."""
+        """Return where a part's source is stored: among what is left behind, if the bundle has no use for it."""
         return self.work / SCRATCH / role if self.recipe.alone(role) else self.work / role
 
-    def narrow(self, role: Role) -> Path:
+    def quantized_folder(self, role: Role) -> Path:
         return self.work / f"{role}-{self.recipe.of(role).precision}"
 
     def origin(self, role: Role) -> Part | None:
         """
-        What PyTorch reads; None for what came as ONNX. Beyond what memory holds in float32, and of the file meanwhile,
-        it computes in bf16.
+        Return what PyTorch reads of a role; None for what came as ONNX. Beyond what memory holds in float32, and of the
+        file meanwhile, it computes in bf16.
         """
         kind, path = self._format(role), self.path(role)
         if kind is None:
@@ -53,22 +56,22 @@ class Draft:
         return Part(role, str(path), kind, precision, "", "")
 
     def path(self, role: Role) -> Path:
-        """What it is read from: as it is stored, or where it was found."""
+        """Return what a role is read from: as it is stored, or where it came from."""
         return (self.stored(role) if self.stored(role).is_dir() else self.source.parts[role]).resolve()
 
     def origins(self) -> Bundle:
-        """For PyTorch alone: nothing in it is quantised, and nothing is read for checksums."""
+        """Return the bundle for PyTorch alone: nothing in it is quantised, and nothing is read for checksums."""
         return self._with(tuple(filter(None, map(self.origin, self.source.parts))))
 
     def bundle(self) -> Bundle:
-        """With every part that is there. Reads every byte, for the checksums."""
+        """Return the bundle with every part that is there. Reads every byte, for the checksums."""
         return self._with(tuple(self._parts()))
 
     def _with(self, parts: tuple[Part, ...]) -> Bundle:
         about, tokenizer = self.source.about, self.work / "tokenizer.json"
         extras = {name: digest(self.work / name) for name in (EMBEDDINGS, PROOF) if (self.work / name).exists()}
         text = self.source.text if tokenizer.is_file() else None
-        pruned = prune.story(self.work / "denoiser")  # a source that was pruned has said so itself
+        pruned = prune.lineage(self.work / "denoiser")  # a source that was pruned has said so itself
         return Bundle(
             name=about.name or self.name,
             family=self.source.family,
@@ -87,10 +90,10 @@ class Draft:
     def _parts(self) -> Iterator[Part]:
         for role in self.source.parts:
             how, licence, whole = self.recipe.of(role), self.source.about.licence, self.work / role
-            narrow, exported = self.narrow(role), (whole / "model.onnx").is_file()
-            if how.quantize and (narrow / "model.onnx").is_file():
+            quantized, exported = self.quantized_folder(role), (whole / "model.onnx").is_file()
+            if how.quantize and (quantized / "model.onnx").is_file():
                 theirs: Format = "tensorrt" if how.tensorrt else "onnx"
-                yield Part(role, narrow.name, theirs, how.precision, digest(narrow), licence)
+                yield Part(role, quantized.name, theirs, how.precision, digest(quantized), licence)
             elif (whole / fp16.NAME).is_file():
                 yield Part(role, role, "tensorrt", "fp16", digest(whole), licence)
             elif exported and how.openvino != "fp32" and role not in self.source.about.exact:
@@ -110,8 +113,8 @@ class Draft:
             return example(role, {"N": self.source.face.size_px}, other)
         config = json.loads((self.path("denoiser") / "config.json").read_text(encoding="utf-8"))
         widths = {"C": config["in_channels"], "D": config.get("cap_feat_dim") or config["cross_attention_dim"]}
-        told = role == "denoiser" and config.get("time_cond_proj_dim")
-        return example(role, widths, other, ("guidance",) if told else ())
+        guided = role == "denoiser" and config.get("time_cond_proj_dim")
+        return example(role, widths, other, ("guidance",) if guided else ())
 
     def write_manifest(self, bundle: Bundle) -> None:
         manifest = asdict(bundle)
@@ -120,10 +123,10 @@ class Draft:
         (bundle.root / "bundle.json").write_text(text, encoding="utf-8")
 
     def write_card(self, bundle: Bundle, proved: bool) -> None:
-        """The maker's own, if there is one, with what was done since; what was measured stands in the report."""
+        """Write the maker's own card, if there is one, with what was done since; or one from what was measured."""
         if self.source.card is not None:
-            told = self.source.card.read_text(encoding="utf-8")
-            since = [f"\n- {line}\n" for line in prune.story(bundle.root / "denoiser") if line not in told]
-            (bundle.root / "card.md").write_text(told + "".join(since), encoding="utf-8")
+            text = self.source.card.read_text(encoding="utf-8")
+            since = [f"\n- {line}\n" for line in prune.lineage(bundle.root / "denoiser") if line not in text]
+            (bundle.root / "card.md").write_text(text + "".join(since), encoding="utf-8")
         elif proved:
             (bundle.root / "card.md").write_text(report.card(bundle, self.recipe.name), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Embeddings of known prompts, stored in the bundle: for presets the text encoder is never loaded."""
+"""Embeddings of given prompts, stored in the bundle: for presets the text encoder is never loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from engines.roles.loaded import LoadedBundle, stored_name
 
 
 def write(loaded: LoadedBundle, prompts: Sequence[str], path: Path) -> None:
-    """One array (1, T, D) a prompt, as the bundle's text encoder gives it, under its stored_name."""
-    np.savez(
-        path, allow_pickle=False, **{stored_name(prompt): loaded.text_encoder.encode(prompt) for prompt in prompts}
-    )
+    """Write an array (1, T, D) for each prompt, as the bundle's text encoder gives it, under stored_name."""
+    embeddings = {stored_name(prompt): loaded.text_encoder.encode(prompt) for prompt in prompts}
+    np.savez(path, allow_pickle=False, **embeddings)

@@ -1,6 +1,6 @@
 """
-What a bundle's maker measures: the reference's pictures, which go with the bundle as its proof, how every engine here
-does against them, and the report and the card that say so.
+What a bundle's maker measures: the reference's pictures, which go with the bundle as its proof, how near every engine
+here comes to them, and the report and the card that say so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEED = 4100  # of the proof's first picture
 
 
 def write_proof(loaded: LoadedBundle, folder: Path, cases: Sequence[Case], say: Say) -> dict[str, Any]:
-    """What the reference, a kit that rounds nothing, makes of each case."""
+    """Write what the reference, which rounds nothing, makes of each case, and proof.json; closes `loaded`."""
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases:
             source = replace(case, face=str((folder / case.face).resolve())) if case.face else case
@@ -34,9 +34,9 @@ def write_proof(loaded: LoadedBundle, folder: Path, cases: Sequence[Case], say: 
             say(case.prompt or case.face)
     loaded.close()
     widths = {part.precision for part in loaded.bundle.parts}
-    told = asdict(Proof(f"{loaded.engine.probe().runtime} {' '.join(sorted(widths))}", tuple(cases)))
-    (folder / "proof.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return {"reference": told["reference"], "cases": len(cases)}
+    record = asdict(Proof(f"{loaded.engine.probe().runtime} {' '.join(sorted(widths))}", tuple(cases)))
+    (folder / "proof.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {"reference": record["reference"], "cases": len(cases)}
 
 
 def prompts(words: Sequence[str]) -> list[Case]:
@@ -44,14 +44,14 @@ def prompts(words: Sequence[str]) -> list[Case]:
 
 
 def faces(folder: Path, pictures: Sequence[Pixels]) -> list[Case]:
-    """The pictures are written beside the proof."""
+    """Write the pictures beside the proof; return their cases."""
     for i, face in enumerate(pictures, start=1):
         images.write_png(folder / f"{i}-face.png", face)
     return [Case(f"{i}.png", face=f"{i}-face.png") for i in range(1, len(pictures) + 1)]
 
 
 def prove(bundle: Bundle, name: str, say: Say) -> dict[str, Any]:
-    """One engine, in a process of its own."""
+    """Prove one engine in a process of its own: how near it comes to the reference's pictures, and how fast."""
     candidate = backends.candidate(bundle, backends.engine(name))
     if candidate.refused:
         say(candidate.refused)
@@ -64,7 +64,7 @@ def prove(bundle: Bundle, name: str, say: Say) -> dict[str, Any]:
 
 
 def write_report(bundle: Bundle, records: list[dict[str, Any]]) -> None:
-    """report.json: every step's record; engines' verdicts with the machine they were given on."""
+    """Write report.json: every step's record, and the engines' verdicts with the machine they were given on."""
     files = [path for path in bundle.root.rglob("*") if path.is_file() and ".records" not in path.parts]
     report = {
         "made": time.strftime("%Y-%m-%d"),
@@ -79,7 +79,7 @@ def write_report(bundle: Bundle, records: list[dict[str, Any]]) -> None:
 
 
 def card(bundle: Bundle, recipe: str) -> str:
-    """Markdown: where it comes from and how each engine did."""
+    """Return the card in Markdown: where the bundle comes from and how each engine did."""
     report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
     lines = [f"# {bundle.title.get('zh', bundle.name)} · {bundle.title.get('en', bundle.name)}", ""]
     lines += [f"- {line}" for line in (*bundle.lineage, f"recipe {recipe}", f"licence: {bundle.parts[0].licence}")]

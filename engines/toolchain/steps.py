@@ -19,12 +19,15 @@ from engines.messages import Event, Note, Progress, Stage
 Emit = Callable[[Event], None]
 Say = Callable[[str], None]
 RECORDS = ".records"
-EARLY = 0.15  # of the work: nothing is foretold from less
+EARLY = 0.15  # of the work: nothing is foretold from less: costs are guesses
 
 
 @dataclass(frozen=True)
 class Step:
-    """`cost` is a guess of the seconds; only its share of the whole counts. `run` returns what the report will say."""
+    """
+    A piece of the work. `cost` is a guess of the seconds; only its share of the whole counts. `run` returns what the
+    report will say.
+    """
 
     stage: Stage
     title: str
@@ -42,7 +45,7 @@ def resume(work: Path, inputs: str) -> None:
 
 
 def run(steps: Sequence[Step], work: Path, emit: Emit) -> list[dict[str, Any]]:
-    """The plan first, then every step. Returns their records, each with its title and seconds."""
+    """Announce the plan, then take every step. Return their records, each with its title and seconds."""
     total, started, before = sum(step.cost for step in steps), time.perf_counter(), 0.0
     for i, step in enumerate(steps, start=1):
         emit(Note(f"{i}. {step.title}" + (" ✓" if _record(work, step).is_file() else "")))
@@ -65,8 +68,8 @@ def _eta_s(passed_s: float, done: float, total: float) -> float | None:
 
 def _do(work: Path, step: Step, say: Say) -> None:
     begun = time.perf_counter()
-    told = step.run(say)
-    record = {"step": step.title, "stage": step.stage, "seconds": round(time.perf_counter() - begun, 1), **told}
+    facts = step.run(say)
+    record = {"step": step.title, "stage": step.stage, "seconds": round(time.perf_counter() - begun, 1), **facts}
     text = json.dumps(record, ensure_ascii=False)
     files.write_atomic(_record(work, step), text.encode())  # the step is done when its record stands
 

@@ -46,7 +46,7 @@ WORDS = 77  # length of the prompt that operations are counted with: what CLIP a
 
 @dataclass(frozen=True)
 class Size:
-    """Of a network, or of a unit's share in it. Operations are those of one call at the bundle's native size."""
+    """What a network costs, or a unit's share in it. Operations are those of one call at the bundle's native size."""
 
     parameters: float
     flops: float
@@ -57,60 +57,61 @@ Cut = Mapping[Group, Tensor]  # which units of each group go
 
 def denoiser(bundle: Bundle, ratio: float, prompts: Sequence[str], say: Say) -> dict[str, Any]:
     """
-    Of a bundle being built, in its folder; the unpruned one moves to WHOLE. `prompts` are drawn while units are
-    weighed. OptionError: the ratio is none, or more than can go.
+    Prune the denoiser of a bundle being built, in its folder; the unpruned one moves to WHOLE. `prompts` are drawn
+    while units are weighed. OptionError: the ratio is none, or more than can go.
     """
     within("prune", ratio, 0.0, MOST)
-    folder, kept = bundle.root / "denoiser", bundle.root / WHOLE
-    if not kept.is_dir():  # else it was stopped in the middle
-        folder.rename(kept)
+    folder, unpruned = bundle.root / "denoiser", bundle.root / WHOLE
+    if not unpruned.is_dir():  # else it was stopped in the middle
+        folder.rename(unpruned)
     shutil.rmtree(folder, ignore_errors=True)
     feeds = _on_the_way(bundle, prompts)
     graph = open_graph(bundle, whole())
-    found = prunable.groups(graph.get_submodule("net"))
-    size, costs = measure(graph, bundle, found)
-    cut = choose(found, importances(graph, found, feeds), costs, size, ratio)
-    for kind in dict.fromkeys(group.kind for group in found):
-        of_kind = [group for group in found if group.kind == kind]
+    groups = prunable.groups(graph.get_submodule("net"))
+    size, costs = measure(graph, bundle, groups)
+    cut = choose(groups, importances(graph, groups, feeds), costs, size, ratio)
+    for kind in dict.fromkeys(group.kind for group in groups):
+        of_kind = [group for group in groups if group.kind == kind]
         left = sum(group.count - len(cut[group]) for group in of_kind)
         say(f"{kind}: {left} of {sum(group.count for group in of_kind)} units are left")
-    _write(kept, folder, cut)
+    _write(unpruned, folder, cut)
     after, _ = measure(open_graph(bundle, pruned()), bundle, [])
-    told = {"parameters": [int(size.parameters), int(after.parameters)], "flops": [int(size.flops), int(after.flops)]}
-    tell(folder, told)
-    say(story(folder)[0])
-    return told
+    facts = {"parameters": [int(size.parameters), int(after.parameters)], "flops": [int(size.flops), int(after.flops)]}
+    add_facts(folder, facts)
+    say(lineage(folder)[0])
+    return facts
 
 
 def whole() -> Part:
-    """The unpruned denoiser of a bundle being built."""
+    """Return the unpruned denoiser of a bundle being built."""
     return Part("denoiser", WHOLE, "diffusers", "fp32", "", "")
 
 
 def pruned() -> Part:
+    """Return the pruned denoiser of a bundle being built."""
     return replace(whole(), file="denoiser")
 
 
-def tell(folder: Path, told: Mapping[str, Any]) -> None:
-    """Add to what the part's config says of its pruning."""
+def add_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add to what the config of a part says of its pruning."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config[PRUNED] = {**config.get(PRUNED, {}), **told}
+    config[PRUNED] = {**config.get(PRUNED, {}), **facts}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def story(folder: Path) -> tuple[str, ...]:
-    """A line of a bundle's lineage, if a denoiser is pruned."""
-    if not (folder / "config.json").is_file() or not prunable.is_narrower(folder):
+def lineage(folder: Path) -> tuple[str, ...]:
+    """Return a line for the bundle's lineage, if the denoiser in this folder is pruned."""
+    if not (folder / "config.json").is_file() or not prunable.is_pruned(folder):
         return ()
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))[PRUNED]
-    (many, fewer), (slow, fast) = told["parameters"], told["flops"]
+    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))[PRUNED]
+    (many, fewer), (slow, fast) = facts["parameters"], facts["flops"]
     line = f"denoiser pruned from {many / 1e6:.4g} to {fewer / 1e6:.4g} M parameters ({fewer / many:.1%})"
     line += f" and from {slow / 1e9:.4g} to {fast / 1e9:.4g} GFLOP a step ({fast / slow:.1%})"
-    return (line + (f", distilled in {told['steps']} steps" if "steps" in told else ""),)
+    return (line + (f", distilled in {facts['steps']} steps" if "steps" in facts else ""),)
 
 
 def _on_the_way(bundle: Bundle, prompts: Sequence[str]) -> list[calibration.Feeds]:
-    """PROBES feeds of the unpruned denoiser, from noise to picture."""
+    """Return PROBES feeds of the unpruned denoiser, from noise to picture."""
     others = (part for part in bundle.parts if part.role != "denoiser")
     loaded = LoadedBundle(replace(bundle, parts=(*others, whole())), backends.engine("torch"))
     feeds = calibration.trajectories(loaded, prompts)["denoiser"]
@@ -119,21 +120,26 @@ def _on_the_way(bundle: Bundle, prompts: Sequence[str]) -> list[calibration.Feed
 
 
 def _write(source: Path, target: Path, cut: Cut) -> None:
-    """Weights as they were stored, in one file, and the config with the mark of what is pruned."""
+    """
+    Write the weights that are left, as they were stored, in one file, and the config with the mark of what is pruned.
+    """
     state: dict[str, Tensor] = {}
     for path in sorted(source.glob("*.safetensors")):
         state.update(load_file(path))
     target.mkdir()
     save_file(prunable.without(state, cut), target / WEIGHTS, metadata={"format": "pt"})
     shutil.copyfile(source / "config.json", target / "config.json")
-    tell(target, {})
+    add_facts(target, {})
 
 
 # ---- what units cost
 
 
 def measure(graph: nn.Module, bundle: Bundle, groups: Sequence[Group]) -> tuple[Size, dict[Group, Size]]:
-    """Of the network, and of one unit of each group. Nothing is computed: shapes alone go through the network."""
+    """
+    Return what the network costs, and what one unit of each group does. Nothing is computed: shapes alone go through
+    the network.
+    """
     tensors = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad(), counter:
@@ -146,7 +152,7 @@ def measure(graph: nn.Module, bundle: Bundle, groups: Sequence[Group]) -> tuple[
 
 
 def _blank(graph: nn.Module, bundle: Bundle) -> dict[str, Tensor]:
-    """Feeds of the native size."""
+    """Return empty feeds of the bundle's native size."""
     net: Any = graph.get_submodule("net")
     sampling, config = bundle.need(bundle.sampling, "sampling"), net.config
     width, height = (side // sampling.latent_stride for side in bundle.sizes[0])
@@ -160,7 +166,7 @@ def _blank(graph: nn.Module, bundle: Bundle) -> dict[str, Tensor]:
 
 
 def _unit(group: Group, net: nn.Module, flops: Mapping[str, int]) -> Size:
-    """Its share of the layers that it goes through and, of a head, of the attention itself."""
+    """Return a unit's share of the layers that it goes through and, of a head, of the attention itself."""
     parameters = operations = 0.0
     for place in group.places:
         tensor = net.get_parameter(place.tensor)
@@ -181,24 +187,24 @@ def _unit(group: Group, net: nn.Module, flops: Mapping[str, int]) -> Size:
 def importances(
     graph: nn.Module, groups: Sequence[Group], feeds: Sequence[calibration.Feeds], seed: int = 0
 ) -> dict[Group, Tensor]:
-    """By unit, (count,): the mean square of how far the output moves without it."""
+    """Return the mean square of how far the output moves without each unit, (count,) by group."""
     net, generator = graph.get_submodule("net"), torch.Generator().manual_seed(seed)
     names = list(dict.fromkeys(place.tensor for group in groups for place in group.places if place.axis == 1))
     weights = {name: net.get_parameter(name).requires_grad_() for name in names}
-    found = {group: torch.zeros(group.count) for group in groups}
-    for one in feeds:
-        told = graph(**{name: torch.from_numpy(array) for name, array in one.items()})
-        probe = (told * torch.randn(told.shape, generator=generator)).sum()
+    importance = {group: torch.zeros(group.count) for group in groups}
+    for fed in feeds:
+        output = graph(**{name: torch.from_numpy(array) for name, array in fed.items()})
+        probe = (output * torch.randn(output.shape, generator=generator)).sum()
         slopes = dict(zip(names, torch.autograd.grad(probe, list(weights.values())), strict=True))
         for group in groups:
             moved = torch.stack(list(_moved(group, weights, slopes))).sum(0)
-            found[group] += moved.square() / len(feeds)
+            importance[group] += moved.square() / len(feeds)
     graph.requires_grad_(False)
-    return found
+    return importance
 
 
 def _moved(group: Group, weights: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """By place and unit (count,): how far the probe moves with the weights that lead out of it."""
+    """Yield, by place, how far the probe moves with the weights that lead out of each unit (count,)."""
     for place in group.places:
         if place.axis == 1:
             change = (weights[place.tensor].detach() * slopes[place.tensor]).transpose(0, 1).flatten(1).sum(1)
@@ -216,7 +222,7 @@ def choose(
     ratio: float,
 ) -> Cut:
     """
-    The least important units for the operations they cost, until those have fallen by the ratio, then for the
+    Return the least important units for the operations they cost, until those have fallen by the ratio, then for the
     parameters, if those have not yet. OptionError: that is more than can go.
     """
     order = {group: importance[group].argsort() for group in groups}
@@ -237,12 +243,12 @@ def choose(
 
 
 def _price(harm: Sequence[float], gone: int, rung: int) -> float:
-    """Of each unit up to the next rung of the ladder."""
+    """Return the harm of each unit on average, up to the next rung of the ladder."""
     return (harm[rung] - harm[gone]) / (rung - gone)
 
 
 def _rung(group: Group, gone: int) -> int:
-    """How many units are gone at the next rung of the ladder; 0 at its end."""
+    """Return how many units are gone at the next rung of the ladder; 0 at its end."""
     even = EVEN if group.size == 1 and group.count >= WIDE else 1
     left = (group.count - gone - 1) // even * even
     return group.count - left if left >= max(1, LEAST_LEFT * group.count) else 0

@@ -2,7 +2,8 @@
 From a graph (engines/networks) to ONNX, with the role's signature: names, and which axes may vary.
 
 The exporter's optimiser would store transposed copies of weights; here they stay as the checkpoint has them, so that
-share.py can point the graph at the checkpoint's own bytes. Engines fold the transpositions away when they load.
+shared_weights.py can point the graph at the checkpoint's own bytes. Engines fold the transpositions away when they
+load.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from engines.bundle.signatures import SIGNATURES
 
 EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18, "H": 64, "W": 96}  # nothing special but that they differ
 OTHER_SIZES: Mapping[str, int] = {"T": 40, "h": 20, "w": 12, "H": 128, "W": 80}
-LARGE = 4096  # numbers: the optimiser compares smaller weights, and merges those that are equal
+LARGE = 4096  # numbers in a weight: the optimiser compares smaller ones, and merges those that are equal
 # Axes that may vary, with their ranges. Latent sides are even: the denoiser takes patches of two by two cells.
 # A photo's sides are such patches in pixels, of two a cell at least.
 _ROWS, _COLUMNS, _TOKENS = Dim("rows", min=1, max=512), Dim("columns", min=1, max=512), Dim("tokens", min=1, max=512)
@@ -58,7 +59,7 @@ def export(
 
 def export_hollow(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> onnx.ModelProto:
     """
-    The graph in float32 without the graph module's LARGE parameters, however many and whatever their type: each is an
+    Return the graph in float32 without the module's LARGE parameters, however many and whatever their type: each is an
     initializer of the parameter's name that points at a file which is not there.
     """
     with hollow(graph) as names:
@@ -76,18 +77,18 @@ def export_hollow(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> 
 @contextmanager
 def hollow(graph: nn.Module) -> Iterator[Mapping[str, torch.Size]]:
     """
-    Meanwhile all parameters are float32, and those of LARGE size take no memory: pages that nobody has written to are
-    not there. They must not be read. Gives their shapes by name.
+    Give the parameters of LARGE size no memory meanwhile, pages that nobody has written to: they must not be read. All
+    are float32. Yields the shapes of the LARGE ones by name.
     """
-    kept = {name: parameter.data for name, parameter in graph.named_parameters()}
-    large = {name: value.shape for name, value in kept.items() if value.numel() >= LARGE}
+    originals = {name: parameter.data for name, parameter in graph.named_parameters()}
+    large = {name: value.shape for name, value in originals.items() if value.numel() >= LARGE}
     try:
         for name, parameter in graph.named_parameters():
-            parameter.data = torch.empty(large[name]) if name in large else kept[name].float()
+            parameter.data = torch.empty(large[name]) if name in large else originals[name].float()
         yield large
     finally:
         for name, parameter in graph.named_parameters():
-            parameter.data = kept[name]
+            parameter.data = originals[name]
 
 
 def _traced(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> torch.onnx.ONNXProgram:
@@ -114,7 +115,9 @@ def _traced(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> torch.
 def example(
     role: Role, widths: Mapping[str, int], other: bool = False, optional: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Feeds to trace with, or others, of other sizes and contents, to check with. `optional` inputs are named."""
+    """
+    Return feeds to trace with, or `other` ones, of other sizes and contents, to check with; with these optional inputs.
+    """
     signature = SIGNATURES[role]
     inputs = {**signature.inputs, **{name: signature.optional[name] for name in optional}}
     sizes = {**(OTHER_SIZES if other else EXAMPLE_SIZES), **widths}
@@ -125,7 +128,8 @@ def example(
 
 
 def parity(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor], path: Path) -> float:
-    """The largest difference between PyTorch and ONNX Runtime in float32, as a share of the largest output (of 1 at
+    """
+    Return the largest difference between PyTorch and ONNX Runtime in float32, as a share of the largest output (of 1 at
     least).
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -145,13 +149,14 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _anything(node: Any) -> bool | None:
-    """None leaves every decision to the optimiser."""
+    """Return None, which leaves every decision to the optimiser."""
     return None
 
 
 def _not_a_weight(node: Any) -> bool | None:
     """
-    False keeps a transposed or cast weight from being stored a second time; None leaves the decision to the optimiser.
+    Return False for a transposed or cast weight, which must not be stored a second time; None leaves the decision to
+    the optimiser.
     """
     of_weights = any(value is not None and value.is_initializer() for value in node.inputs)
     return False if of_weights else None

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.files import StoredTensor, safetensors_header
 
-SMALL_BYTES = 1024  # not worth a reference
+SMALL_BYTES = 1024  # less is not worth a reference and a Cast
 STORED = {
     "F32": (np.dtype(np.float32), TensorProto.FLOAT),
     "F16": (np.dtype(np.float16), TensorProto.FLOAT16),
@@ -34,11 +34,11 @@ STORED = {
 def share_weights(model_path: Path, weights_path: Path) -> int:
     """Rewrite the model in place; both files lie in one folder. Returns the bytes of float32 that left the model."""
     model = onnx.load(model_path)
-    known = {_key(array): stored for array, stored in _tensors(weights_path)}
+    by_content = {_key(array): stored for array, stored in _tensors(weights_path)}
     casts, saved = [], 0
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        stored = known.get(_key(array)) if array.dtype == np.float32 and array.nbytes >= SMALL_BYTES else None
+        stored = by_content.get(_key(array)) if array.dtype == np.float32 and array.nbytes >= SMALL_BYTES else None
         if stored is not None:
             casts.append(_refer(tensor, stored, weights_path.name))
             saved += array.nbytes

@@ -40,7 +40,8 @@ class Layer:
 
 def layers(model: onnx.ModelProto, ops: Sequence[str]) -> list[Layer]:
     """Return the convolutions and products among the operators `ops` whose weight lies outside the model."""
-    outside = _outside(model.graph)
+    external = TensorProto.EXTERNAL
+    outside = {tensor.name for tensor in model.graph.initializer if tensor.data_location == external}
     turns = {node.output[0]: node for node in model.graph.node if node.op_type == "Transpose"}
     outer = []
     for node in model.graph.node:
@@ -167,10 +168,6 @@ class Writer:
                 self.graph.initializer.append(
                     self.store.add(tensor.name, TensorProto.FLOAT, array.shape, iter((array,)))
                 )
-
-
-def _outside(graph: onnx.GraphProto) -> set[str]:
-    return {tensor.name for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
 
 
 def _round_inputs(graph: onnx.GraphProto, chosen: Sequence[Layer], ranges: Mapping[str, Range]) -> None:

@@ -9,6 +9,9 @@ feeds, as autoencoders and networks trained in bf16 do. Inputs and outputs stay 
 
 Weights that shared_weights.py has pointed at a checkpoint's bytes are used as they lie there: no second copy is
 written.
+
+Not onnxruntime.transformers.float16, tried in 1.31 on built-in graphs (one feed of noise, ONNX Runtime on a CPU): the
+denoiser comes to 79.8 dB with 22.2 MB of its own (here 86.3 dB and 0.4 MB, weights shared); its decoder does not load.
 """
 
 from __future__ import annotations
@@ -120,7 +123,7 @@ class Fp16Converter:
         self.nodes: list[NodeProto] = []
 
     def run(self) -> None:
-        """EngineError: there is a graph within the graph."""
+        """Convert the model. EngineError: there is a graph within the graph."""
         for node in self.graph.node:
             if any(attribute.type == AttributeProto.GRAPH for attribute in node.attribute):
                 raise EngineError(f"{node.name} holds a graph, which is not made half", engine="onnx")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import struct
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,13 +17,13 @@ from typing import Any
 
 import torch
 from pydantic import ConfigDict
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from engines import files
 from engines.bundle import Bundle, Face, Role, Sampling, Scheduler, Text
 from engines.errors import BundleError
+from engines.networks.faults import LOADER_FAULTS
 from engines.networks.gpen import Spec
 from engines.toolchain.sources import stable_diffusion
 from engines.toolchain.sources.autoencoder import with_encoder
@@ -38,11 +37,6 @@ LIBRARIES = ("diffusion_pytorch_model", "model")  # how diffusers and transforme
 WRAPPERS = ("g_ema", "params_ema", "params", "state_dict")  # under which trainers hide a state dict
 # How a file begins that torch before 1.6 wrote, as upstream's may be: no zip, and so it cannot be mapped into memory.
 OLD_PTH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
-# What the loaders of torch and safetensors raise for files that are missing, cut off or another's.
-FAULTS = (
-    OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, struct.error, SafetensorError,
-    pickle.UnpicklingError,
-)  # fmt: skip
 FOREIGN = "see the licence of the source"
 QWEN_TEMPLATE = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"  # Qwen3's, thinking enabled
 
@@ -68,12 +62,12 @@ class About:
 
     @classmethod
     def read(cls, path: Path | None, **customs: Any) -> About:
-        """`customs` hold where the file says nothing. BundleError: it says something else."""
+        """Read the file; `customs` hold where it says nothing. BundleError: it says something else."""
         if path is None:
             return cls(**customs)
         try:
-            told = tomllib.loads(path.read_text(encoding="utf-8"))
-            return files.validate(cls, {**customs, **told})
+            stated = tomllib.loads(path.read_text(encoding="utf-8"))
+            return files.validate(cls, {**customs, **stated})
         except (OSError, ValueError) as exc:  # no text, no TOML, or not these fields
             raise BundleError(f"{path.name}: {exc}", bundle=path.name) from exc
 
@@ -94,15 +88,15 @@ class Source:
 
 def portrait(base: Path, about_file: Path | None = None, checkpoints: Path | None = None) -> Source:
     """
-    `base`: a bundle, a folder as ZImagePipeline or StableDiffusionPipeline writes it, or one .safetensors of Stable
-    Diffusion 1. A tiny decoder is looked for in preview_decoder/ beside, then among `checkpoints`. BundleError: none of
-    these, or something is missing.
+    Return the source of a portrait model. `base`: a bundle, a folder as ZImagePipeline or StableDiffusionPipeline
+    writes it, or one .safetensors of Stable Diffusion 1. A tiny decoder is looked for in preview_decoder/ beside, then
+    among `checkpoints`. BundleError: none of these, or something is missing.
     """
     if (base / "bundle.json").is_file():
         source = _of_bundle(Bundle.open(base), "diffusers")
         return replace(source, parts=with_encoder(source.parts))
     try:
-        source = KNOWN[_pipeline(base)](base, about_file)
+        source = READERS[_pipeline(base)](base, about_file)
         tiny = _preview_decoder(base, source, checkpoints)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise BundleError(f"{base.name} is no model for portraits: {exc!r}", bundle=base.name) from exc
@@ -114,14 +108,14 @@ def portrait(base: Path, about_file: Path | None = None, checkpoints: Path | Non
 
 
 def _pipeline(base: Path) -> str:
-    """The class that reads it; a folder that does not say is known by the name of its denoiser's."""
+    """Return the pipeline's class; a folder that does not say is told by the name of its denoiser's folder."""
     if base.is_file() or ((base / "unet").is_dir() and not (base / "model_index.json").is_file()):
         return stable_diffusion.PIPELINES[0]
     if not (base / "model_index.json").is_file():
         return "ZImagePipeline"
     name = str(_config(base, "model_index.json").get("_class_name"))
-    if name not in KNOWN:
-        raise BundleError(f"{base.name} is a {name}; known are {', '.join(KNOWN)}", bundle=base.name)
+    if name not in READERS:
+        raise BundleError(f"{base.name} is a {name}; known are {', '.join(READERS)}", bundle=base.name)
     return name
 
 
@@ -139,11 +133,11 @@ def _stable_diffusion(base: Path, about_file: Path | None) -> Source:
     configs = stable_diffusion.SD15 if single else base
     parts = dict.fromkeys(stable_diffusion.PARTS, base) if single else _parts(base, stable_diffusion.PARTS)
     geometry, unet = _geometry(_config(configs / "vae")), _config(configs / "unet")
-    told = _config(configs / "scheduler", "scheduler_config.json")
+    scheduler = _config(configs / "scheduler", "scheduler_config.json")
     wanted = About.read(about_file).scheduler
-    how = stable_diffusion.diffusion(told, unet, wanted)
+    how = stable_diffusion.diffusion(scheduler, unet, wanted)
     about = About.read(about_file, **stable_diffusion.customs(how, (unet.get("sample_size") or 64) * geometry[1]))
-    if (name := told.get("_class_name")) not in stable_diffusion.CLASSES.values() and wanted is None:
+    if (name := scheduler.get("_class_name")) not in stable_diffusion.CLASSES.values() and wanted is None:
         about = replace(about, lineage=(*about.lineage, f"sampled by DDIM in place of {name}"))
     sampling = Sampling(about.steps, 1.0, *geometry, about.guidance, how)
     positions = _config(configs / "text_encoder").get("max_position_embeddings", 77)
@@ -151,14 +145,16 @@ def _stable_diffusion(base: Path, about_file: Path | None) -> Source:
     return Source("sd", parts, about, sampling, configs / "tokenizer", text=text)
 
 
-KNOWN: Mapping[str, Callable[[Path, Path | None], Source]] = {
+READERS: Mapping[str, Callable[[Path, Path | None], Source]] = {
     "ZImagePipeline": _z_image,
     **dict.fromkeys(stable_diffusion.PIPELINES, _stable_diffusion),
 }
 
 
 def _geometry(vae: Mapping[str, Any]) -> tuple[int, int, float, float]:
-    """latent_channels, latent_stride, latent_scale, latent_shift; what old files leave out is Stable Diffusion's."""
+    """
+    Return latent_channels, latent_stride, latent_scale, latent_shift; what old files leave out is Stable Diffusion's.
+    """
     stride = 2 ** (len(vae["block_out_channels"]) - 1)
     return vae["latent_channels"], stride, vae.get("scaling_factor", 0.18215), vae.get("shift_factor") or 0.0
 
@@ -171,16 +167,19 @@ def _parts(base: Path, folders: Mapping[Role, str]) -> dict[Role, Path]:
 
 
 def _preview_decoder(base: Path, source: Source, checkpoints: Path | None) -> dict[Role, Path]:
-    """By latent space, never by habit: another one's draws nonsense. BundleError: what lies beside is another's."""
+    """
+    Return the tiny decoder of this latent space, if there is one: another one's draws nonsense. BundleError: what lies
+    beside is another's.
+    """
     channels = source.sampling.latent_channels if source.sampling else 0
     name = TINY.get(channels, "")
     beside = (base if base.is_dir() else base.parent) / "preview_decoder"
     for folder in (beside, checkpoints / name) if checkpoints and name else (beside,):
         if folder.is_dir():
-            found = _config(folder).get("latent_channels", 4)
-            if found != channels:
+            given = _config(folder).get("latent_channels", 4)
+            if given != channels:
                 detail = (
-                    f"{folder.name} is for {found} latent channels, {base.name} has {channels}: {name or 'none known'}"
+                    f"{folder.name} is for {given} latent channels, {base.name} has {channels}: {name or 'none known'}"
                 )
                 raise BundleError(detail, bundle=base.name)
             return {"preview_decoder": folder}
@@ -189,8 +188,8 @@ def _preview_decoder(base: Path, source: Source, checkpoints: Path | None) -> di
 
 def weight_files(folder: Path) -> list[Path]:
     """
-    The safetensors that the folder's library reads, one file or the shards of one: those of full width, or the halves
-    where there is nothing else.
+    Return the safetensors that the folder's library reads, one file or the shards of one: those of full width, or the
+    fp16 ones where there is nothing else.
     """
     files = [path for path in sorted(folder.glob("*.safetensors")) if path.name.startswith(LIBRARIES)]
     variants = {path: path.name.removesuffix(".safetensors").partition(".")[2] for path in files}
@@ -199,17 +198,20 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def in_one_file(shard: Path) -> str:
-    """What the library calls all of these weights together."""
+    """Return what the library calls all of these weights together."""
     return next(name for name in LIBRARIES if shard.name.startswith(name)) + ".safetensors"
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-    return told
+    config: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    return config
 
 
 def restorer(weights: Path, about_file: Path | None = None) -> Source:
-    """`weights`: a bundle, or a GPEN as .safetensors, .pth or .onnx. BundleError: none of these."""
+    """
+    Return the source of a restorer. `weights`: a bundle, or a GPEN as .safetensors, .pth or .onnx. BundleError: none of
+    these.
+    """
     if (weights / "bundle.json").is_file():
         return _of_bundle(Bundle.open(weights), "safetensors")
     about = About.read(about_file)
@@ -220,10 +222,13 @@ def restorer(weights: Path, about_file: Path | None = None) -> Source:
 
 
 def detector(weights: Path, about_file: Path | None = None) -> Source:
-    """`weights`: CenterFace or YuNet as ONNX. BundleError: neither. Its face's size is the longest side it looks at."""
-    known = recognise(weights)
+    """
+    Return the source of a face detector. `weights`: CenterFace or YuNet as ONNX. BundleError: neither. Its face's size
+    is the longest side it looks at.
+    """
+    kind = recognise(weights)
     about, card = About.read(about_file), _card(about_file or weights)
-    return Source(known.family, {"face_detector": weights}, about, face=Face(known.longest_px), card=card)
+    return Source(kind.family, {"face_detector": weights}, about, face=Face(kind.longest_px), card=card)
 
 
 def _card(beside: Path) -> Path | None:
@@ -252,10 +257,10 @@ def _of_bundle(bundle: Bundle, source: str) -> Source:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A GPEN's state dict. BundleError: the file is damaged, or holds something else."""
+    """Read a GPEN's state dict. BundleError: the file is damaged, or holds something else."""
     try:
         state: Any = load_file(path) if path.suffix.lower() == ".safetensors" else _unpickled(path)
-    except FAULTS as exc:
+    except LOADER_FAULTS as exc:
         why = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise BundleError(f"{path.name} cannot be read: {why}", bundle=path.name) from exc
     for key in WRAPPERS:
@@ -279,7 +284,9 @@ def size_of(path: Path, state: Mapping[str, Tensor]) -> int:
 
 
 def onnx_size_px(path: Path) -> int:
-    """Of a community export: one picture (1, 3, N, N) in and one out. BundleError: it is something else."""
+    """
+    Return the side N of a community export: one picture (1, 3, N, N) in and one out. BundleError: it is something else.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -298,7 +305,7 @@ def onnx_size_px(path: Path) -> int:
 
 
 def _shape(value: Any) -> list[int]:
-    """0 for what may vary."""
+    """Return a value's shape, 0 for what may vary."""
     return [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
 
 

@@ -1,5 +1,5 @@
 """
-An autoencoder's two halves: a checkpoint holds both in one folder or file, a bundle each in a folder of its own.
+An autoencoder's encoder and decoder: a checkpoint holds both in one folder or file, a bundle each in a folder.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ MARK = "encoder.conv_in.weight"  # how the name of one tensor ends, in every lay
 
 def with_encoder(parts: Mapping[Role, Path]) -> dict[Role, Path]:
     """
-    A decoder may come without its encoder, and nothing is lost but photos as a start. In a bundle of earlier days both
-    lie in the decoder's folder. BundleError: a file cannot be read.
+    Return the parts with the encoder, if there is one. A decoder may come without, and nothing is lost but photos as a
+    start. In a bundle of earlier days both lie in the decoder's folder. BundleError: a file cannot be read.
     """
-    found: dict[Role, Path] = {role: path for role, path in parts.items() if role != "encoder"}
+    complete: dict[Role, Path] = {role: path for role, path in parts.items() if role != "encoder"}
     for path in (parts.get("encoder"), parts.get("decoder")):
-        if path is not None and "encoder" not in found and _encodes(path):
-            found["encoder"] = path
-    return found
+        if path is not None and "encoder" not in complete and _encodes(path):
+            complete["encoder"] = path
+    return complete
 
 
 def _encodes(autoencoder: Path) -> bool:

@@ -22,14 +22,14 @@ LOOKS_AT_PX = {"centerface": 1600, "yunet": 640}  # YuNet's official export is f
 
 
 @dataclass(frozen=True)
-class Known:
+class DetectorKind:
     family: str
     longest_px: int
 
 
-def recognise(path: Path) -> Known:
-    """BundleError: it is neither."""
-    return _known(path, _graph(path).graph)
+def recognise(path: Path) -> DetectorKind:
+    """Tell which detector the file is. BundleError: it is neither."""
+    return _kind(path, _graph(path).graph)
 
 
 def _graph(path: Path) -> onnx.ModelProto:
@@ -41,29 +41,29 @@ def _graph(path: Path) -> onnx.ModelProto:
         raise BundleError(f"{path.name} cannot be read: {exc}", bundle=path.name) from exc
 
 
-def _known(path: Path, graph: onnx.GraphProto) -> Known:
+def _kind(path: Path, graph: onnx.GraphProto) -> DetectorKind:
     constants = {tensor.name for tensor in graph.initializer}
     if len([value for value in graph.input if value.name not in constants]) != 1:
         raise BundleError(f"{path.name} does not take one picture", bundle=path.name)
-    channels = [value.type.tensor_type.shape.dim[1].dim_value for value in graph.output if len(_dims(value)) == 4]
+    shapes = [value.type.tensor_type.shape.dim for value in graph.output]
+    channels = [dims[1].dim_value for dims in shapes if len(dims) == 4]
     if {value.name for value in graph.output} == set(YUNET_HEADS):
-        return Known("yunet", LOOKS_AT_PX["yunet"])
+        return DetectorKind("yunet", LOOKS_AT_PX["yunet"])
     if channels == CENTERFACE_CHANNELS and len(graph.output) == len(channels):
-        return Known("centerface", LOOKS_AT_PX["centerface"])
+        return DetectorKind("centerface", LOOKS_AT_PX["centerface"])
     raise BundleError(f"{path.name} is neither CenterFace nor YuNet", bundle=path.name)
 
 
-def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
-    return list(value.type.tensor_type.shape.dim)
-
-
 def adopt(source: Path, target: Path) -> None:
-    """BundleError: it is neither, or what engines/toolchain/sources/onnx_import.py refuses."""
+    """
+    Write the detector under our signature. BundleError: it is neither, or what engines/toolchain/sources/onnx_import.py
+    refuses.
+    """
     model = _graph(source)
-    graph, known = model.graph, _known(source, model.graph)
+    graph, kind = model.graph, _kind(source, model.graph)
     _only_used_constants(graph)
-    _take_pictures(graph, known)
-    heads = _yunet_heads(graph) if known.family == "yunet" else _centerface_heads(graph)
+    _take_pictures(graph, kind)
+    heads = _yunet_heads(graph) if kind.family == "yunet" else _centerface_heads(graph)
     graph.node.append(helper.make_node("Concat", heads, ["candidates"], name="all_candidates", axis=1))
     del graph.output[:], graph.value_info[:]
     graph.output.append(helper.make_tensor_value_info("candidates", TensorProto.FLOAT, [1, "n", "K"]))
@@ -73,25 +73,25 @@ def adopt(source: Path, target: Path) -> None:
 
 
 def _only_used_constants(graph: onnx.GraphProto) -> None:
-    """Old exporters list weights among the inputs, and keep counters that nothing reads."""
+    """Drop constants that nothing reads, and weights from the inputs: old exporters leave both."""
     used = {name for node in graph.node for name in node.input}
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
     inputs = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
-    for field, kept in ((graph.initializer, constants), (graph.input, inputs)):
+    for field, values in ((graph.initializer, constants), (graph.input, inputs)):
         del field[:]
-        field.extend(kept)
+        field.extend(values)
 
 
-def _take_pictures(graph: onnx.GraphProto, known: Known) -> None:
-    """The input gets our name and RGB; its sides may vary where the network lets them."""
+def _take_pictures(graph: onnx.GraphProto, kind: DetectorKind) -> None:
+    """Give the input our name and RGB; its sides may vary where the network lets them."""
     (wanted,) = SIGNATURES["face_detector"].inputs
     given = graph.input[0].name
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = wanted if name == given else name
-    sides: list[int | str] = [known.longest_px] * 2 if known.family == "yunet" else ["H", "W"]
+    sides: list[int | str] = [kind.longest_px] * 2 if kind.family == "yunet" else ["H", "W"]
     graph.input[0].CopyFrom(helper.make_tensor_value_info(wanted, TensorProto.FLOAT, [1, 3, *sides]))
-    if known.family == "yunet":  # learned from OpenCV's BGR
+    if kind.family == "yunet":  # learned from OpenCV's BGR
         graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], dtype=np.int64), "bgr"))
         for node in graph.node:
             for i, name in enumerate(node.input):
@@ -100,7 +100,7 @@ def _take_pictures(graph: onnx.GraphProto, known: Known) -> None:
 
 
 def _centerface_heads(graph: onnx.GraphProto) -> list[str]:
-    """Maps (1, 15, h, w) -> rows (1, h * w, 15)."""
+    """Join the maps as rows; return their name. (1, 15, h, w) -> (1, h * w, 15)"""
     names = [value.name for value in graph.output]
     graph.initializer.append(numpy_helper.from_array(np.array([1, 15, -1], dtype=np.int64), "flat"))
     graph.node.extend(
@@ -114,7 +114,10 @@ def _centerface_heads(graph: onnx.GraphProto) -> list[str]:
 
 
 def _yunet_heads(graph: onnx.GraphProto) -> list[str]:
-    """(1, n, 1), (1, n, 1), (1, n, 4), (1, n, 10) of each stride -> (1, n, 16)."""
+    """
+    Join the four heads of each stride; return the names of the rows. (1, n, 1), (1, n, 1), (1, n, 4), (1, n, 10) ->
+    (1, n, 16)
+    """
     heads = []
     for stride in (8, 16, 32):
         names = [f"{head}_{stride}" for head in ("cls", "obj", "bbox", "kps")]

@@ -65,20 +65,22 @@ def _number(text: str) -> float | None:
 
 
 def read(folder: Path, additions: Sequence[Addition], say: Say) -> Pairs:
-    """What they add to the layers in this folder of safetensors, together. LoraError: one of them does not fit."""
+    """
+    Return what they add to the layers in this folder of safetensors, together. LoraError: one of them does not fit.
+    """
     shapes = _shapes(folder) if additions else {}
-    found = []
+    loras = []
     for addition in additions:
-        one = lora.read(addition.path, shapes)
-        say(f"{addition.path.name} at {addition.strength:g}: {len(one.changes)} layers")
-        if one.left_out:
-            say(f"left out of {addition.path.name}: {', '.join(one.left_out)}")
-        found.append((one, addition.strength))
-    return lora.stacked(found)
+        file = lora.read(addition.path, shapes)
+        say(f"{addition.path.name} at {addition.strength:g}: {len(file.changes)} layers")
+        if file.left_out:
+            say(f"left out of {addition.path.name}: {', '.join(file.left_out)}")
+        loras.append((file, addition.strength))
+    return lora.stacked(loras)
 
 
 def _shapes(folder: Path) -> lora.Shapes:
-    """Of every matrix, from the headers alone: a large model lies in several files."""
+    """Return the shape of every matrix, from the headers alone: a large model lies in several files."""
     shapes: dict[str, tuple[int, int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -93,9 +95,9 @@ def _shapes(folder: Path) -> lora.Shapes:
 
 
 def merged(state: Mapping[str, Tensor], pairs: Pairs) -> dict[str, Tensor]:
-    """The weights with what is added to them: those in float32, whatever they were stored in."""
-    return {name: _added(value, pairs.get(name.removesuffix(".weight"))) for name, value in state.items()}
-
-
-def _added(value: Tensor, pair: tuple[Tensor, Tensor] | None) -> Tensor:
-    return value if pair is None else value.float() + pair[1] @ pair[0]
+    """Return the weights with what is added to them: those in float32, whatever they were stored in."""
+    by_weight = {f"{layer}.weight": pair for layer, pair in pairs.items()}
+    return {
+        name: value.float() + by_weight[name][1] @ by_weight[name][0] if name in by_weight else value
+        for name, value in state.items()
+    }

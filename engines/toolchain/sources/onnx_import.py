@@ -12,7 +12,7 @@ from engines.errors import BundleError
 
 
 def adopt(source: Path, target: Path, role: Role) -> None:
-    """BundleError: what `checked` refuses."""
+    """Write the graph under the role's signature. BundleError: what `checked` refuses."""
     model, signature = onnx.load(source, load_external_data=False), SIGNATURES[role]
     constants = {tensor.name for tensor in model.graph.initializer}
     (given,) = (value.name for value in model.graph.input if value.name not in constants)
@@ -25,8 +25,8 @@ def adopt(source: Path, target: Path, role: Role) -> None:
 
 def checked(model: onnx.ModelProto, source: Path) -> onnx.ModelProto:
     """
-    The same model. BundleError: it is no valid ONNX, has operators of other domains, which could be anybody's code, or
-    reads other files, which could be any.
+    Return the same model. BundleError: it is no valid ONNX, has operators of other domains, which could be anybody's
+    code, or reads other files, which could be any.
     """
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
     if foreign := sorted(domains - {"", "ai.onnx"}):

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from engines.bundle import Diffusion, Prediction, Role, Scheduler, Text
 from engines.errors import BundleError
+from engines.networks.faults import LOADER_FAULTS
 
 SD15 = Path(__file__).parents[1] / "sd15"
 PARTS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "decoder": "vae", "encoder": "vae"}
@@ -37,20 +38,19 @@ MARKS = {
     "autoencoder": "first_stage_model.decoder.conv_in.weight",
     "CLIP text model": "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
 }
-FAULTS = (OSError, KeyError, RuntimeError, ValueError, SafetensorError)
 
 
-def diffusion(told: Mapping[str, Any], unet: Mapping[str, Any], wanted: Scheduler | None = None) -> Diffusion:
+def diffusion(stated: Mapping[str, Any], unet: Mapping[str, Any], wanted: Scheduler | None = None) -> Diffusion:
     """
-    From scheduler_config.json and the U-Net's config.json. A scheduler that we have not is replaced by DDIM under its
-    constants, as `DDIMScheduler.from_config` would. As StableDiffusionPipeline does, whatever the file says: levels are
-    shifted by one and guesses are not clipped. ValueError: it does what none of ours does.
+    Return the schedule by scheduler_config.json and the U-Net's config.json. A scheduler that we have not is replaced
+    by DDIM under its constants, as `DDIMScheduler.from_config` would. As StableDiffusionPipeline does, whatever the
+    file says: levels are shifted by one and guesses are not clipped. ValueError: it does what none of ours does.
     """
     import diffusers
 
-    known: dict[str, Scheduler] = {name: ours for ours, name in CLASSES.items()}
-    scheduler = wanted or known.get(str(told.get("_class_name")), "ddim")
-    config = getattr(diffusers, CLASSES[scheduler]).from_config(dict(told)).config
+    by_class: dict[str, Scheduler] = {name: ours for ours, name in CLASSES.items()}
+    scheduler = wanted or by_class.get(str(stated.get("_class_name")), "ddim")
+    config = getattr(diffusers, CLASSES[scheduler]).from_config(dict(stated)).config
     if odd := [f"{name} = {config[name]}" for name, usual in USUAL.items() if config.get(name, usual) != usual]:
         raise ValueError(f"its scheduler says {odd[0]}, which is not supported")
     if config["prediction_type"] not in get_args(Prediction):
@@ -71,7 +71,7 @@ def diffusion(told: Mapping[str, Any], unet: Mapping[str, Any], wanted: Schedule
 
 
 def customs(how: Diffusion, native_px: int) -> dict[str, Any]:
-    """What an About says where its file says nothing."""
+    """Return what an About says where its file says nothing."""
     lcm, tall = how.scheduler == "lcm", native_px * 3 // 2
     return {
         "steps": 8 if lcm else 25,
@@ -82,14 +82,17 @@ def customs(how: Diffusion, native_px: int) -> dict[str, Any]:
 
 
 def text(folder: Path, positions: int) -> Text:
-    """Of CLIP's tokenizer, to as many tokens as the text encoder has positions. OSError, ValueError: it is none."""
-    told = _tokenizer(folder)
-    most = min(told.model_max_length, positions)
-    return Text("tokenizer.json", "", "{prompt}", most, told.bos_token, told.eos_token, told.pad_token)
+    """
+    Return how CLIP's tokenizer in `folder` is used, to as many tokens as the text encoder has positions. OSError,
+    ValueError: it is none.
+    """
+    clip = _tokenizer(folder)
+    most = min(clip.model_max_length, positions)
+    return Text("tokenizer.json", "", "{prompt}", most, clip.bos_token, clip.eos_token, clip.pad_token)
 
 
 def write_tokenizer(folder: Path, target: Path) -> None:
-    """From vocab.json and merges.txt, or from a tokenizer.json as it is."""
+    """Write tokenizer.json from vocab.json and merges.txt, or from a tokenizer.json as it is."""
     _tokenizer(folder).backend_tokenizer.save(str(target))
 
 
@@ -100,13 +103,13 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def check_single(file: Path) -> None:
-    """BundleError: it is no whole checkpoint of Stable Diffusion 1."""
+    """Check that the file is a checkpoint. BundleError: it is no whole one of Stable Diffusion 1."""
     try:
         with safe_open(file, "pt") as opened:
             names = set(opened.keys())
             lacking = [part for part, name in MARKS.items() if name not in names]
             channels = 0 if "U-Net" in lacking else opened.get_slice(MARKS["U-Net"]).get_shape()[1]
-    except FAULTS as exc:
+    except LOADER_FAULTS as exc:
         raise BundleError(f"{file.name} cannot be read: {exc}", bundle=file.name) from exc
     if lacking:
         raise BundleError(f"{file.name} has no {lacking[0]} of Stable Diffusion 1", bundle=file.name)
@@ -115,13 +118,16 @@ def check_single(file: Path) -> None:
 
 
 def unpack(file: Path, role: Role, target: Path) -> Path:
-    """One part of a single file, in diffusers' layout. BundleError: tensors are missing or have other shapes."""
+    """
+    Write one part of a single file to `target`, in diffusers' layout. BundleError: tensors are missing or have other
+    shapes.
+    """
     try:
         model = _converted(file, role)
         if missing := [name for name, value in model.named_parameters() if value.is_meta]:
             raise ValueError(f"{len(missing)} tensors of its {role} are missing, {missing[0]} for one")
         model.save_pretrained(target)
-    except FAULTS as exc:
+    except LOADER_FAULTS as exc:
         raise BundleError(f"{file.name}: {exc}", bundle=file.name) from exc
     return target
 

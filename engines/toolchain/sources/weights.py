@@ -25,7 +25,7 @@ from engines.toolchain.steps import Say
 
 
 def part(role: Role, source: Path, target: Path, stored: Stored, loras: Sequence[Addition], say: Say) -> None:
-    """`target` is an empty folder. `loras` are merged. BundleError, LoraError."""
+    """Write a part's weights to the empty folder `target`; `loras` are merged. BundleError, LoraError."""
     if role == "face_detector":
         face_detector.adopt(source, target / "model.onnx")
     elif source.suffix.lower() == ".onnx":
@@ -35,13 +35,13 @@ def part(role: Role, source: Path, target: Path, stored: Stored, loras: Sequence
         _copy(role, unpacked, target, stored, merge_lora.read(unpacked, loras, say))
         shutil.rmtree(unpacked)
     elif source.is_file():
-        save_file(_narrowed(sources.read_state(source), stored), target / "model.safetensors")
+        save_file(_stored_as(sources.read_state(source), stored), target / "model.safetensors")
     else:
         _copy(role, source, target, stored, merge_lora.read(source, loras, say))
 
 
 def tokenizer(source: Path, target: Path) -> None:
-    """`source`: tokenizer.json, or CLIP's folder."""
+    """Write the tokenizer. `source`: tokenizer.json, or CLIP's folder."""
     if source.is_file():
         shutil.copyfile(source, target)
     else:
@@ -50,8 +50,8 @@ def tokenizer(source: Path, target: Path) -> None:
 
 def _copy(role: Role, source: Path, target: Path, stored: Stored, added: merge_lora.Pairs) -> None:
     """
-    config.json without the folder it once was loaded from, and the safetensors that its library reads, shards brought
-    together; of an autoencoder the half that is this part.
+    Write config.json without the folder it once was loaded from, and the safetensors that its library reads, shards
+    brought together; of an autoencoder the tensors of this part.
     """
     if (source / "config.json").is_file():
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
@@ -60,13 +60,14 @@ def _copy(role: Role, source: Path, target: Path, stored: Stored, added: merge_l
     shards = sources.weight_files(source)
     loaded = (item for shard in shards for item in load_file(shard).items())
     held = {key: value for key, value in loaded if key.startswith(HELD.get(role, ("",)))}
-    state = _narrowed(merge_lora.merged(held, added), stored)
+    state = _stored_as(merge_lora.merged(held, added), stored)
     save_file(state, target / sources.in_one_file(shards[0]), metadata={"format": "pt"})
 
 
-def _narrowed(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
-    narrow = stored == "fp16"
+def _stored_as(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
+    """Return the weights to store: float32 in fp16, if so wanted; all others as they are."""
+    to_fp16 = stored == "fp16"
     return {
-        name: (value.half() if narrow and value.dtype == torch.float32 else value).contiguous()
+        name: (value.half() if to_fp16 and value.dtype == torch.float32 else value).contiguous()
         for name, value in state.items()
     }

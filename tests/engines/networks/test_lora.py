@@ -93,7 +93,7 @@ def forward(net: Any) -> Any:
 
 def ours(net: Any, *files: tuple[Path, float]) -> Any:
     graph = ZImageGraph(copy.deepcopy(net)).eval()
-    assert ActiveLoras(graph.net).wear([LoraFile(*file) for file in files]) == ()
+    assert ActiveLoras(graph.net).set([LoraFile(*file) for file in files]) == ()
     return drawn(graph)
 
 
@@ -191,15 +191,15 @@ def test_nothing_is_left_of_what_is_taken_off(base: Any, tmp_path: Path) -> None
     graph = ZImageGraph(copy.deepcopy(base)).eval()
     before, plain = copy.deepcopy(graph.state_dict()), drawn(graph)
     files = [saved(dotted(factors(base, k)), tmp_path / f"{k}.safetensors") for k in range(2)]
-    wardrobe = ActiveLoras(graph.net)
-    wardrobe.wear([LoraFile(files[0], 0.7)])
+    active = ActiveLoras(graph.net)
+    active.set([LoraFile(files[0], 0.7)])
     first = drawn(graph)
     for k in range(100):
-        wardrobe.wear([LoraFile(files[k % 2], 0.1 * k - 5), LoraFile(files[0], 1.0)])
-    wardrobe.wear([LoraFile(files[0], 0.7)])
+        active.set([LoraFile(files[k % 2], 0.1 * k - 5), LoraFile(files[0], 1.0)])
+    active.set([LoraFile(files[0], 0.7)])
     assert torch.equal(drawn(graph), first) and not torch.equal(first, plain)
-    wardrobe.wear([])
-    assert torch.equal(drawn(graph), plain) and not wardrobe.held
+    active.set([])
+    assert torch.equal(drawn(graph), plain) and not active.held
     assert all(torch.equal(value, before[name]) for name, value in graph.state_dict().items())
 
 
@@ -219,13 +219,13 @@ def test_a_file_is_read_once_and_again_when_it_is_another(base: Any, tmp_path: P
 
     monkeypatch.setattr(lora, "read", counted)
     graph = ZImageGraph(copy.deepcopy(base)).eval()
-    wardrobe, path = ActiveLoras(graph.net), saved(dotted(factors(base)), tmp_path / "l.safetensors")
+    active, path = ActiveLoras(graph.net), saved(dotted(factors(base)), tmp_path / "l.safetensors")
     for strength in (0.5, 0.5, 0.8):
-        wardrobe.wear([LoraFile(path, strength)])
+        active.set([LoraFile(path, strength)])
     assert len(times) == 1
     one = drawn(graph)
     saved(dotted(factors(base, 9)), tmp_path / "l.safetensors")
-    wardrobe.wear([LoraFile(path, 0.8)])
+    active.set([LoraFile(path, 0.8)])
     assert len(times) == 2 and not torch.equal(drawn(graph), one)
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_is_none_is_refused_and_the_others_are_worn(base: Any, tmp_p
     if content is not None:
         bad.write_bytes(content)
     graph = ZImageGraph(copy.deepcopy(base)).eval()
-    refused = ActiveLoras(graph.net).wear([LoraFile(bad, 1.0), LoraFile(good, 0.6)])
+    refused = ActiveLoras(graph.net).set([LoraFile(bad, 1.0), LoraFile(good, 0.6)])
     assert [error.facts["lora"] for error in refused] == ["bad"] and str(tmp_path) not in str(refused[0])
     assert torch.equal(drawn(graph), ours(base, (good, 0.6)))
 
@@ -323,7 +323,7 @@ def test_the_shipped_lora_on_the_shipped_denoiser_is_diffusers(builtin: Path, tm
 
     plain = forward_(net)
     graph = ZImageGraph(copy.deepcopy(net)).eval()
-    assert ActiveLoras(graph.net).wear([LoraFile(path, strength)]) == ()
+    assert ActiveLoras(graph.net).set([LoraFile(path, strength)]) == ()
     ZImagePipeline.load_lora_into_transformer(ZImagePipeline.lora_state_dict(str(path)), net, adapter_name="light")
     net.set_adapters(["light"], [strength])
     expected = forward_(net)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,10 @@ class Done:
     def before(self) -> Preview:
         return Preview(0, "before.webp")
 
-    def events(self) -> Iterator[Event]:
-        yield self.before()
-        yield Final((), 0, 1.0, "fake", "a reason")
+    def events(self) -> Generator[Event, None, list[Event]]:
+        events: list[Event] = [self.before(), Final((), 0, 1.0, "fake", "a reason")]
+        yield from events
+        return events
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:

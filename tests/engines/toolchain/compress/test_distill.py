@@ -29,7 +29,7 @@ from engines.roles.loaded import LoadedBundle
 from engines.toolchain.compress import distill, distill_data
 from engines.toolchain.compress.distill import DistillOptions
 from engines.toolchain.compress.distill_data import DistillData
-from engines.toolchain.compress.prune import WEIGHTS, WHOLE, story
+from engines.toolchain.compress.prune import WEIGHTS, WHOLE, lineage
 from engines.toolchain.quantize import calibration
 from tests.support import tiny_sd
 from tests.support.pruned import FAMILIES, RATIO, begin, cut, make, now
@@ -82,7 +82,7 @@ def test_it_comes_nearer_to_its_teacher_and_stays_as_small(
     assert 0 < after <= before / FACTOR, told
     config = json.loads((bundle.root / "denoiser" / "config.json").read_text(encoding="utf-8"))
     assert (
-        config[PRUNED].items() >= told.items() and f"distilled in {STEPS} steps" in story(bundle.root / "denoiser")[0]
+        config[PRUNED].items() >= told.items() and f"distilled in {STEPS} steps" in lineage(bundle.root / "denoiser")[0]
     )
     ended = {}
     for name, one, file in (("whole", bare, WHOLE), ("bare", bare, "denoiser"), ("taught", bundle, "denoiser")):
@@ -109,22 +109,22 @@ def test_a_stopped_course_goes_on_as_if_it_never_was(
     """Bit for bit, the error it began with included, and the teacher does not draw twice."""
     monkeypatch.setattr(distill, "SAVE_EVERY", 4)
     at_once, stopped = (copied(pruned("zimage"), tmp_path / name) for name in ("at once", "stopped"))
-    told, learned, seen = learn(at_once, 10), distill.Run.learn, list[int]()
+    told, learned, seen = learn(at_once, 10), distill.DistillState.learn, list[int]()
 
-    def until_six(run: distill.Run, loss: torch.Tensor) -> float:
+    def until_six(run: distill.DistillState, loss: torch.Tensor) -> float:
         if run.step == 6:
             raise Stopped
         return learned(run, loss)
 
-    def watched(run: distill.Run, loss: torch.Tensor) -> float:
+    def watched(run: distill.DistillState, loss: torch.Tensor) -> float:
         seen.append(run.step)
         return learned(run, loss)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill.Run, "learn", until_six)
+        patch.setattr(distill.DistillState, "learn", until_six)
         with pytest.raises(Stopped):
             learn(stopped, 10)
-    monkeypatch.setattr(distill.Run, "learn", watched)
+    monkeypatch.setattr(distill.DistillState, "learn", watched)
     monkeypatch.setattr(distill_data, "_draw", None)
     assert learn(stopped, 10) == told and seen == [4, 5, 6, 7, 8, 9]
     ours, theirs = (load_file(one.root / "denoiser" / WEIGHTS) for one in (stopped, at_once))
@@ -135,7 +135,7 @@ def test_a_stopped_course_goes_on_as_if_it_never_was(
 @pytest.mark.parametrize("captions", [(), ("one",)])
 def test_nothing_is_learned_from_one_caption(bases: dict[str, Path], tmp_path: Path, captions: tuple[str, ...]) -> None:
     with pytest.raises(OptionError, match="captions"):
-        make(bases["zimage"], tmp_path / "made", prune=RATIO, course=DistillOptions(3, captions))
+        make(bases["zimage"], tmp_path / "made", prune=RATIO, distill=DistillOptions(3, captions))
 
 
 # ---- lessons
@@ -168,8 +168,8 @@ def test_lessons_are_the_teachers_pictures_at_all_levels(bases: dict[str, Path],
     assert sum(len(one.latents) for one in all_of_them.drawn) == len(CAPTIONS)
     levels, wordless = set[float](), 0
     for number in range(60):
-        shown = all_of_them.lesson(8, (0, number))
-        again = all_of_them.lesson(8, (0, number))
+        shown = all_of_them.batch(8, (0, number))
+        again = all_of_them.batch(8, (0, number))
         assert all(torch.equal(shown[name], again[name]) for name in shown)
         levels |= set(shown["time"].tolist())
         if all_of_them.wordless is not None:
@@ -191,7 +191,7 @@ def test_the_teacher_draws_together_what_it_draws_alone(
     graph = now(bundle)
     loaded = LoadedBundle(bundle, backends.engine("torch"))
     words, wordless = loaded.text_encoder.encode("a man"), loaded.text_encoder.encode("") if family == "sd" else None
-    monkeypatch.setattr(distill_data, "narrow", lambda device: False)
+    monkeypatch.setattr(distill_data, "supports_bf16", lambda device: False)
     monkeypatch.setattr(distill_data.sampler, "noise", lambda shape, seed: one_noise(shape))
     together = distill_data._draw(bundle, graph, words.repeat(3, 0), wordless)
     alone = calibration.trajectory(loaded, words, 0)

@@ -96,7 +96,7 @@ def without(net: Any, gone: dict[Group, torch.Tensor], folder: Path) -> Any:
     """The narrower network, by way of its files."""
     net.save_pretrained(folder)
     save_file(prunable.without(load_file(folder / WEIGHTS), gone), folder / WEIGHTS)
-    prune.tell(folder, {})
+    prune.add_facts(folder, {})
     return prunable.load(type(net), folder, torch.float32).eval()
 
 
@@ -328,7 +328,7 @@ def test_a_bundle_says_what_it_has_lost(
 ) -> None:
     """In its lineage and its card; once, also when it is built on."""
     bundle = made("zimage")
-    (line,) = prune.story(bundle.root / "denoiser")
+    (line,) = prune.lineage(bundle.root / "denoiser")
     (many, slow), (fewer, fast) = counted(begun("zimage", 0.0)), counted(bundle)
     assert f"from {many / 1e6:.4g} to {fewer / 1e6:.4g} M parameters ({fewer / many:.1%})" in line
     assert f"from {slow / 1e9:.4g} to {fast / 1e9:.4g} GFLOP a step ({fast / slow:.1%})" in line
@@ -339,7 +339,7 @@ def test_a_bundle_says_what_it_has_lost(
     assert again.lineage == bundle.lineage
     assert (again.root / "card.md").read_text(encoding="utf-8").count(line) == 1
     assert counted(again) == counted(bundle)
-    assert prune.story(begun("zimage", 0.0).root / "denoiser") == () == prune.story(tmp_path)
+    assert prune.lineage(begun("zimage", 0.0).root / "denoiser") == () == prune.lineage(tmp_path)
 
 
 def make_again(bundle: Bundle, out: Path) -> Bundle:

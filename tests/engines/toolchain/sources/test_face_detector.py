@@ -100,7 +100,7 @@ def picture_of(height: int, width: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96)])
 def test_centerface_is_taken_in_at_any_size(tmp_path: Path, height: int, width: int) -> None:
     path, weights = centerface(tmp_path / "centerface.onnx")
-    assert face_detector.recognise(path) == face_detector.Known("centerface", 1600)
+    assert face_detector.recognise(path) == face_detector.DetectorKind("centerface", 1600)
     face_detector.adopt(path, tmp_path / "model.onnx")
     picture = picture_of(height, width)
     want = np.concatenate([rows(picture, weight) for weight in weights.values()], axis=1)
@@ -113,7 +113,7 @@ def test_centerface_is_taken_in_at_any_size(tmp_path: Path, height: int, width: 
 def test_yunet_is_taken_in_and_gets_the_colours_it_learned_from(tmp_path: Path) -> None:
     """OpenCV's are BGR; ours are RGB on every engine."""
     path, weights = yunet(tmp_path / "yunet.onnx")
-    assert face_detector.recognise(path) == face_detector.Known("yunet", 640)
+    assert face_detector.recognise(path) == face_detector.DetectorKind("yunet", 640)
     face_detector.adopt(path, tmp_path / "model.onnx")
     picture = picture_of(640, 640)
     grids = [
