@@ -68,10 +68,12 @@ def test_first_come_first_served(queue: Queue) -> None:
 
 
 def test_waiting_for_a_job_ends_when_one_comes(queue: Queue, within: Within[Job | None]) -> None:
-    timer = threading.Timer(0.05, lambda: queue.submit(Generate("p")))
+    submitted: list[str] = []
+    timer = threading.Timer(0.05, lambda: submitted.append(queue.submit(Generate("p"))))
     timer.start()
-    assert within(5, lambda: queue.claim(wait_s=4)) is not None
+    job = within(30, lambda: queue.claim(wait_s=120))  # woken long before it would have looked by itself
     timer.join()
+    assert job is not None and [job.id] == submitted and queue.job(job.id).state == "running"
 
 
 def test_what_is_not_there_is_not_found(queue: Queue) -> None:

@@ -14,7 +14,7 @@ from engines.bundle.signatures import Array
 from engines.errors import BundleError, EngineError, EngineUnavailable, NotFoundError
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, stored_name
-from tests.support.fakes import PORTRAIT_ROLES, FakeEngine, write_portrait, write_restorer
+from tests.support.fakes import PORTRAIT_ROLES, FakeEngine, write_detector, write_portrait, write_restorer
 
 
 @pytest.fixture
@@ -60,12 +60,12 @@ def test_load_all_loads_every_part_and_runs_none(tmp_path: Path) -> None:
 
 
 def test_load_all_knows_every_role_that_a_manifest_may_have(tmp_path: Path) -> None:
-    """A manifest may name a face detector: loading must work, or refuse it as a BundleError, not stop the worker."""
-    bundle = write_portrait(tmp_path / "p", (*PORTRAIT_ROLES, "face_detector"))
-    try:
-        LoadedBundle(bundle, FakeEngine()).load_all()
-    except BundleError:
-        pass
+    """A face detector too: it is opened, or refused with what the manifest lacks."""
+    engine = FakeEngine()
+    LoadedBundle(write_detector(tmp_path / "d"), engine).load_all()
+    assert engine.opened == ["face_detector"]
+    with pytest.raises(BundleError, match="says nothing about its face"):
+        LoadedBundle(write_portrait(tmp_path / "p", (*PORTRAIT_ROLES, "face_detector")), engine).load_all()
 
 
 def test_a_caption_is_read_once(loaded_bundles: LoadedBundles, tmp_path: Path) -> None:

@@ -268,8 +268,12 @@ def test_an_old_preview_that_cannot_be_removed_stops_nobody(studio: Studio, out:
     """As on a disk that has become read-only; tidying up must neither raise nor cost the job."""
     stuck = out / f"{images.PREVIEW_PREFIX}0.webp"
     stuck.mkdir()
-    os.utime(stuck, (1, 1))
-    assert final(studio, Generate("p"), out).images
+    old = out / f"{images.PREVIEW_PREFIX}1.webp"
+    old.touch()
+    for path in (stuck, old):
+        os.utime(path, (1, 1))
+    (image,) = final(studio, Generate("p"), out).images
+    assert (out / image).is_file() and stuck.is_dir() and not old.exists()
 
 
 def test_old_previews_are_tidied_and_young_ones_kept(studio: Studio, out: Path) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engines import backends
 from engines.backends import Engine
@@ -240,8 +241,12 @@ def test_the_worker_lives_through_a_full_disk(home: Path, studio: Studio, within
     queue = TiredQueue(home / "tired.db", home / "outputs")
     worker = EmbeddedWorker(queue, studio, Shelf((home / "shelf",)), "auto")
     worker.start()
+    assert queue.settled.wait(LIMIT_S)
     job_id = queue.submit(Generate("p"))
-    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+    last = within(LIMIT_S, partial(events_of, queue, job_id))[-1]
+    assert queue.refusals == 0, "the disk was full in truth"
+    assert isinstance(last, Final) and (home / "outputs" / last.images[0]).is_file()
+    assert queue.job(job_id).state == "done"
     worker.stop(LIMIT_S)
     queue.close()
 
@@ -261,12 +266,17 @@ def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: Embe
 
 
 def test_jobs_that_came_while_loading_are_served(
-    queue: WatchedQueue, worker: EmbeddedWorker, within: Within[list[Event]]
+    queue: WatchedQueue, worker: EmbeddedWorker, home: Path, within: Within[list[Event]]
 ) -> None:
-    ids = [queue.submit(Generate(str(i), preview="off")) for i in range(3)]
+    """Each with its own picture, which says what was asked for."""
+    prompts = ("red hair", "blue hair", "no hair")
+    ids = [queue.submit(Generate(prompt, preview="off")) for prompt in prompts]
     worker.start()
-    for job_id in ids:
-        assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+    for prompt, job_id in zip(prompts, ids, strict=True):
+        last = within(LIMIT_S, partial(events_of, queue, job_id))[-1]
+        assert isinstance(last, Final) and queue.job(job_id).state == "done"
+        with Image.open(home / "outputs" / last.images[0]) as image:
+            assert image.text["parameters"].startswith(f"{prompt}\n")
 
 
 def test_what_the_last_program_left_running_is_finished(
