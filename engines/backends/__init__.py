@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 from engines.backends import verdicts
 from engines.backends.verdicts import Verdict, Verdicts
@@ -27,10 +27,8 @@ from engines.bundle import PRECISIONS, Bundle, Format, Part
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
 from engines.errors import EngineUnavailable, LoraError, OptionError
+from engines.messages.status import Group
 
-PREFERENCE = ("tensorrt", "openvino", "ort", "torch")  # among engines on equal devices; one not named here comes last
-GROUPS = {"pytorch": ("torch",), "edge": ("tensorrt", "openvino", "ort")}
-TRUSTED = ("ort", "torch")  # with fp32 parts: the toolchain has held their graphs against the source to 1e-4
 FOR_LORAS = "auto, pytorch; this engine takes a LoRA in a bundle built with --lora"
 
 
@@ -67,8 +65,16 @@ class RefusesParts(Protocol):
 
 
 class Engine(Protocol):
+    """
+    `rank` orders engines on equal devices, the lowest first. One that is `trusted` serves fp32 parts before its proof:
+    the toolchain has held their graphs against the source to 1e-4.
+    """
+
     name: str
     formats: frozenset[Format]
+    group: Group
+    rank: int
+    trusted: bool
 
     def probe(self) -> Probe: ...
 
@@ -77,22 +83,24 @@ class Engine(Protocol):
 
 def names() -> list[str]:
     """Engines whose file is here, in order of preference."""
-    found = [m.name.removesuffix("_backend") for m in pkgutil.iter_modules(__path__) if m.name.endswith("_backend")]
-    return sorted(found, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else len(PREFERENCE))
+    return [engine.name for engine in engines()]
 
 
 def engine(name: str) -> Engine:
     """EngineUnavailable: there is no such engine."""
-    if name not in names():
-        raise EngineUnavailable(
-            f"no engine is called {name!r}; there are {', '.join(names())}", wanted=name, why="no such engine"
-        )
-    found: Engine = importlib.import_module(f"{__name__}.{name}_backend").ENGINE
-    return found
+    for registered in engines():
+        if registered.name == name:
+            return registered
+    raise EngineUnavailable(
+        f"no engine is called {name!r}; there are {', '.join(names())}", wanted=name, why="no such engine"
+    )
 
 
 def engines() -> Iterator[Engine]:
-    return map(engine, names())
+    """Import every engine whose file is here, and yield them in order of preference."""
+    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name.endswith("_backend")]
+    registered: list[Engine] = [importlib.import_module(f"{__name__}.{file}").ENGINE for file in files]
+    return iter(sorted(registered, key=lambda engine: (engine.rank, engine.name)))
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Candidate:
 
     @property
     def trusted(self) -> bool:
-        return self.engine.name in TRUSTED and self.precision == "fp32"
+        return self.engine.trusted and self.precision == "fp32"
 
     @property
     def key(self) -> str:
@@ -122,6 +130,7 @@ class Candidate:
 
 
 def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> Candidate:
+    """Probe an engine, hold a bundle's parts against what it reads, and look up what became of its proof."""
     probe = engine.probe()
     readable = {part.role for part in bundle.parts if part.format in engine.formats}
     missing = sorted(bundle.roles - readable)
@@ -129,12 +138,12 @@ def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> 
         return Candidate(engine, probe, (), probe.reason)
     if missing:
         return Candidate(engine, probe, (), f"cannot read this bundle's {', '.join(missing)}")
-    found = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
-    if why := "; ".join(filter(None, map(engine.refuses, found.parts))) if isinstance(engine, RefusesParts) else "":
-        return replace(found, parts=(), refused=why)
-    verdict = known.get(found.key) if known else None
+    able = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
+    if why := "; ".join(filter(None, map(engine.refuses, able.parts))) if isinstance(engine, RefusesParts) else "":
+        return replace(able, parts=(), refused=why)
+    verdict = known.get(able.key) if known else None
     refused = f"failed its proof, {verdict.failing}" if verdict and verdict.failing else ""
-    return replace(found, refused=refused, verdict=verdict)
+    return replace(able, refused=refused, verdict=verdict)
 
 
 def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) -> tuple[Engine, str]:
@@ -145,15 +154,23 @@ def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) 
     one, an engine that is trusted, and any other last. Without a store of verdicts an accelerator comes first instead.
     EngineUnavailable: none can, or those that were asked for failed their proofs.
     """
-    found = [candidate(bundle, engine, known) for engine in _wanted(wanted)]
-    able = sorted((c for c in found if not c.refused), key=lambda c: _rank(c, known is not None))
+    candidates = [candidate(bundle, engine, known) for engine in engines() if _is_wanted(engine, wanted)]
+    return choose(bundle, candidates, wanted, known is not None)
+
+
+def choose(bundle: Bundle, candidates: Sequence[Candidate], wanted: str, proving: bool) -> tuple[Engine, str]:
+    """Select among candidates that are looked at already. `proving`: verdicts were asked for. EngineUnavailable."""
+    asked = [c for c in candidates if _is_wanted(c.engine, wanted)]
+    if not asked and wanted not in get_args(Group):
+        engine(wanted)  # says which there are
+    able = sorted((c for c in asked if not c.refused), key=lambda c: _rank(c, proving))
     if not able:
-        why = "; ".join(f"{c.engine.name}: {c.refused}" for c in found)
+        why = "; ".join(f"{c.engine.name}: {c.refused}" for c in asked)
         raise EngineUnavailable(f"{bundle.name}: {why}", wanted=wanted, why=why)
-    chosen, others = able[0], able[1:] + [c for c in found if c.refused]
+    chosen, others = able[0], able[1:] + [c for c in asked if c.refused]
     aside = "; ".join(f"{c.engine.name}: {_standing(c)}" for c in others)
     reason = f"{chosen.engine.name} on {chosen.probe.device}, {chosen.probe.reason}"
-    if known is not None:
+    if proving:
         verified = f", {_standing(chosen)}" if chosen.verdict or not chosen.trusted else ""
         reason += verified if chosen.probe.reason.endswith(chosen.precision) else f", {chosen.precision}{verified}"
     return chosen.engine, reason + (f" ({aside})" if aside else "")
@@ -161,7 +178,7 @@ def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) 
 
 def for_loras(wanted: str) -> str:
     """What to select instead for a request with LoRAs, which only sessions of PyTorch can wear. OptionError."""
-    able = ("pytorch", *GROUPS["pytorch"])
+    able = ("pytorch", *(engine.name for engine in engines() if engine.group == "pytorch"))
     if wanted not in ("auto", *able):
         raise OptionError("backend", wanted, FOR_LORAS)
     return wanted if wanted in able else "pytorch"
@@ -169,8 +186,8 @@ def for_loras(wanted: str) -> str:
 
 def _rank(c: Candidate, proving: bool) -> tuple[int, float, bool, bool, int]:
     stand = (0 if c.verdict else 1 if c.trusted else 2) if proving else 0
-    order = PREFERENCE.index(c.engine.name) if c.engine.name in PREFERENCE else len(PREFERENCE)
-    return stand, c.verdict.finish_s if c.verdict else 0.0, c.probe.device == "CPU", c.engine.name not in TRUSTED, order
+    finish_s = c.verdict.finish_s if c.verdict else 0.0
+    return stand, finish_s, c.probe.device == "CPU", not c.engine.trusted, c.engine.rank
 
 
 def _standing(c: Candidate) -> str:
@@ -179,10 +196,8 @@ def _standing(c: Candidate) -> str:
     return f"verified, {c.verdict.finish_s:.2f} s" if c.verdict else "also ready" if c.trusted else "not verified yet"
 
 
-def _wanted(wanted: str) -> list[Engine]:
-    if wanted == "auto":
-        return list(engines())
-    return [engine(name) for name in GROUPS.get(wanted, (wanted,)) if wanted not in GROUPS or name in names()]
+def _is_wanted(engine: Engine, wanted: str) -> bool:
+    return wanted in ("auto", engine.group, engine.name)
 
 
 def version(package: str) -> str:
@@ -223,5 +238,5 @@ def processor_flags() -> frozenset[str]:
 @cache
 def processor() -> str:
     """Tells this kind of processor from others: what was compiled or proved on one says nothing about another."""
-    told = f"{platform.processor()} {sorted(processor_flags())}"
-    return f"{platform.machine()} {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    facts = f"{platform.processor()} {sorted(processor_flags())}"
+    return f"{platform.machine()} {hashlib.sha256(facts.encode()).hexdigest()[:16]}"

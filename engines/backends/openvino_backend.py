@@ -23,6 +23,7 @@ from engines.backends.page_cache import given_back
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
+from engines.messages.status import Group
 
 if TYPE_CHECKING:
     import openvino
@@ -78,6 +79,9 @@ class OpenVinoSession:
 class OpenVinoEngine:
     name = "openvino"
     formats: frozenset[Format] = frozenset({"openvino", "onnx"})
+    group: Group = "edge"
+    rank = 2
+    trusted = False
 
     def probe(self) -> Probe:
         if find_spec("openvino") is None:

@@ -23,6 +23,7 @@ from engines.backends import Probe, Session, cores, device_buffers, processor, v
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
+from engines.messages.status import Group
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -52,6 +53,9 @@ class OrtSession:
 class OrtEngine:
     name = "ort"
     formats: frozenset[Format] = frozenset({"onnx"})
+    group: Group = "edge"
+    rank = 3
+    trusted = True
 
     def probe(self) -> Probe:
         if find_spec("onnxruntime") is None:

@@ -26,6 +26,7 @@ from engines.backends.tensorrt_types import Library
 from engines.bundle import Bundle, Format, Part
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
+from engines.messages.status import Group
 
 TYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
@@ -134,6 +135,9 @@ def _said(library: Library) -> TensorRtLog:
 class TensorRtEngine:
     name: str = "tensorrt"
     formats: frozenset[Format] = frozenset({"tensorrt", "onnx"})
+    group: Group = "edge"
+    rank: int = 1
+    trusted: bool = False
     library: Callable[[], Library] = installed
     driver: Callable[[], Driver] = device_buffers.driver
 

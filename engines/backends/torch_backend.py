@@ -15,6 +15,7 @@ from engines.backends import Probe, Session, cores, device_buffers, version, voc
 from engines.backends.device_buffers import Gpu
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
+from engines.messages.status import Group
 
 NEEDS = ("torch", "diffusers", "transformers")
 BUILT_FOR = re.compile(r"^cuda\b[^=]*= '(\d+)\.(\d+)'", re.MULTILINE)  # in torch/version.py; None on a CPU's build
@@ -23,6 +24,9 @@ BUILT_FOR = re.compile(r"^cuda\b[^=]*= '(\d+)\.(\d+)'", re.MULTILINE)  # in torc
 class TorchEngine:
     name = "torch"
     formats: frozenset[Format] = frozenset({"safetensors", "diffusers"})
+    group: Group = "pytorch"
+    rank = 4
+    trusted = True
 
     def probe(self) -> Probe:
         missing = [name for name in NEEDS if find_spec(name) is None]

@@ -17,35 +17,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """
-    `failing` names the bar that was missed, with the number reached; empty: accepted. `psnr_db` and `ssim` are the
-    lowest over `pictures`. Seconds are medians on this machine, `peak_mb` is the proving process's.
-    """
-
-    engine: str
-    device: str
-    runtime: str
-    precision: str
-    failing: str = ""
-    psnr_db: float = 0.0
-    ssim: float = 0.0
-    pictures: int = 0
-    look_s: float = 0.0
-    finish_s: float = 0.0
-    peak_mb: float = 0.0
-
-    @property
-    def accepted(self) -> bool:
-        return not self.failing
+from engines.messages.status import Verdict as Verdict
 
 
 def key(engine: str, device: str, runtime: str, parts: Iterable[tuple[str, str]]) -> str:
     """What a verdict belongs to. `parts` are (sha256, precision) of everything the engine would run."""
-    told = "\n".join([engine, device, runtime, *(f"{sha256} {precision}" for sha256, precision in sorted(parts))])
-    return hashlib.sha256(told.encode()).hexdigest()
+    facts = "\n".join([engine, device, runtime, *(f"{sha256} {precision}" for sha256, precision in sorted(parts))])
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

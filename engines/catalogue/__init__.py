@@ -11,63 +11,16 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from engines.errors import NotFoundError
-from engines.messages import Mirror
+from engines.messages.status import Model as Model
 from engines.messages.status import ModelStatus
+from engines.messages.status import Piece as Piece
 
 LIST = Path(__file__).parent / "catalogue.toml"
-Becomes = Literal["portrait", "restorer", "preview_decoder", "lora"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """
-    The files of one repository that match `files`; each pattern must find one. What goes `into` a folder of the model's
-    is an extra: a hub without it still has the model.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    hf: str
-    files: tuple[str, ...]
-    modelscope: str = ""
-    into: str = ""
-
-    def at(self, mirror: Mirror) -> str:
-        """Its repository there; empty: that hub does not have it."""
-        return self.hf if mirror == "hf" else self.modelscope
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the fields mean stands in catalogue.toml."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    id: str
-    title: dict[str, str]
-    becomes: Becomes
-    target: str
-    licence: str
-    commercial: bool
-    terms: dict[str, str]
-    size_gb: float
-    memory_gb: float
-    disk_gb: float
-    pieces: tuple[Piece, ...]
-    approximate: bool = False
-
-    @property
-    def is_file(self) -> bool:
-        return bool(Path(self.target).suffix)
-
-    @property
-    def mirrors(self) -> tuple[Mirror, ...]:
-        return tuple(hub for hub in get_args(Mirror) if all(piece.at(hub) or piece.into for piece in self.pieces))
 
 
 @dataclass(frozen=True)
@@ -100,8 +53,8 @@ def free_bytes(folder: Path) -> int:
 
 @cache
 def catalogue() -> dict[str, Model]:
-    told: dict[str, dict[str, Any]] = tomllib.loads(LIST.read_text(encoding="utf-8"))
-    models = [TypeAdapter(Model).validate_python({"id": name, **values}) for name, values in told.items()]
+    tables: dict[str, dict[str, Any]] = tomllib.loads(LIST.read_text(encoding="utf-8"))
+    models = [TypeAdapter(Model).validate_python({"id": name, **values}) for name, values in tables.items()]
     return {model.id: model for model in models}
 
 
@@ -129,19 +82,4 @@ def statuses(places: Places, machine: Machine | None = None) -> tuple[ModelStatu
 
 def _status(model: Model, places: Places, machine: Machine) -> ModelStatus:
     here = places.path(model).exists()
-    why = hurdle(model, machine, here)
-    return ModelStatus(
-        id=model.id,
-        title=model.title,
-        becomes=model.becomes,
-        size_gb=model.size_gb,
-        approximate=model.approximate,
-        licence=model.licence,
-        commercial=model.commercial,
-        terms=model.terms,
-        mirrors=model.mirrors,
-        file=model.target,
-        here=here,
-        fits=not why,
-        why=why,
-    )
+    return ModelStatus(model, here, hurdle(model, machine, here))

@@ -17,8 +17,8 @@ from typing import TextIO, get_args
 from engines.catalogue import Model, Places, find, statuses
 from engines.catalogue.fetch import Emit, Fetching
 from engines.errors import StudioError
-from engines.messages import Event, Failed, Final, Mirror, Note, Progress, pack
-from engines.messages.status import ModelStatus
+from engines.messages import Event, Failed, Final, Note, Progress, pack
+from engines.messages.status import Mirror, ModelStatus
 from engines.settings import Settings, SettingsError
 
 # Read by huggingface_hub when it is imported. Whoever asks for a model goes online for it, and for nothing else.
@@ -70,15 +70,16 @@ def _list() -> int:
     return 0
 
 
-def _lines(s: ModelStatus) -> list[str]:
-    size = f"{'≈ ' if s.approximate else ''}{s.size_gb:g} GB"
-    here = "● 已在本机 here" if s.here else "○ 未下载 not here"
-    fits = "本机可用 runs here" if s.fits else f"本机不够 too small a machine: {s.why}"
+def _lines(status: ModelStatus) -> list[str]:
+    model = status.model
+    size = f"{'≈ ' if model.approximate else ''}{model.size_gb:g} GB"
+    here = "● 已在本机 here" if status.here else "○ 未下载 not here"
+    fits = "本机可用 runs here" if status.fits else f"本机不够 too small a machine: {status.why}"
     return [
-        f"\n{s.id}  {here}",
-        f"  {s.title['zh']} · {s.title['en']}",
-        f"  {size}, {s.licence}: {s.terms['zh']} · {s.terms['en']}",
-        f"  {fits}; {', '.join(s.mirrors)}",
+        f"\n{model.id}  {here}",
+        f"  {model.title['zh']} · {model.title['en']}",
+        f"  {size}, {model.licence}: {model.terms['zh']} · {model.terms['en']}",
+        f"  {fits}; {', '.join(model.mirrors)}",
     ]
 
 

@@ -18,7 +18,8 @@ from typing import TypeVar
 from engines.catalogue import Model, Places, free_bytes, hubs
 from engines.catalogue.hubs import Broken, Remote
 from engines.errors import DownloadError, StorageError
-from engines.messages import Event, Mirror, Note, Progress
+from engines.messages import Event, Note, Progress
+from engines.messages.status import Mirror
 
 Emit = Callable[[Event], None]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from engines.catalogue import Model, Piece
 from engines.errors import DownloadError
-from engines.messages import Mirror
+from engines.messages.status import Mirror
 
 TIMEOUT_S = 30.0
 CHUNK = 1 << 20

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from engines.errors import Fact, OptionError, RequestError
-from engines.messages.status import BundleKind, Status
+from engines.messages.status import BundleKind, Mirror, Status
 from engines.messages.validation import check, refusal
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ Stage = Literal[
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
     "fetch",  # models
 ]  # fmt: skip
-Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 DecoderKind = Literal["tiny", "vae"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 Percent = Annotated[int, Field(ge=0, le=100)]

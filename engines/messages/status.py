@@ -1,14 +1,21 @@
 """
-What a worker says of itself: engines, bundles with what was measured of them, and what can be built. Every front door
-reads the same.
+What a worker says of itself: engines, bundles with what was measured of them, models that can be had, and what can be
+built. Every front door reads the same. What is said of an engine's proof and of a model is what is known of it: Verdict
+and Model are those of backends and of the catalogue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from pydantic import ConfigDict
 
 BundleKind = Literal["portrait", "restorer", "detector"]
+Group = Literal["pytorch", "edge"]  # of engines: the networks themselves, and what was compiled of them
+State = Literal["accepted", "failed", "unproven", "unavailable"]  # of an engine for a bundle
+Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,25 +24,44 @@ class EngineStatus:
     ok: bool
     device: str
     reason: str
+    group: Group = "edge"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What became of an engine's proof. `failing` names the bar that was missed, with the number reached; empty: accepted.
+    `psnr_db` and `ssim` are the lowest over `pictures`. Seconds to the first picture to look at and to the finished one
+    are medians on this machine, 0 where nothing was measured; `peak_mb` is the proving process's.
+    """
+
+    engine: str
+    device: str
+    runtime: str
+    precision: str
+    failing: str = ""
+    psnr_db: float = 0.0
+    ssim: float = 0.0
+    pictures: int = 0
+    look_s: float = 0.0
+    finish_s: float = 0.0
+    peak_mb: float = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        return not self.failing
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """
-    One engine for one bundle, and how it did when measured on this machine: seconds to the first picture to look at and
-    to the finished one; 0 where nothing was measured.
-    """
+    """One engine for one bundle, and how it did when it was measured on this machine, if it was."""
 
     engine: str
-    group: Literal["pytorch", "edge"]
-    state: Literal["accepted", "failed", "unproven", "unavailable"]
+    group: Group
+    state: State
     precision: str = ""
     reason: str = ""
-    psnr_db: float = 0.0
-    ssim: float = 0.0
-    look_s: float = 0.0
-    finish_s: float = 0.0
-    peak_mb: float = 0.0
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +85,63 @@ class BundleStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelStatus:
+class Piece:
     """
-    A model of the catalogue: what it becomes, its licence in short (`terms`), and whether this machine is large enough,
-    or `why` not, in the phrases of this program. `file` is its name among the checkpoints, or the LoRAs.
+    The files of one repository that match `files`; each pattern must find one. What goes `into` a folder of the model's
+    is an extra: a hub without it still has the model.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    hf: str
+    files: tuple[str, ...]
+    modelscope: str = ""
+    into: str = ""
+
+    def at(self, mirror: Mirror) -> str:
+        """Its repository there; empty: that hub does not have it."""
+        return self.hf if mirror == "hf" else self.modelscope
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be had elsewhere. What the fields mean stands in catalogue.toml."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     id: str
     title: dict[str, str]
     becomes: Literal["portrait", "restorer", "preview_decoder", "lora"]
-    size_gb: float
-    approximate: bool
+    target: str
     licence: str
     commercial: bool
     terms: dict[str, str]
-    mirrors: tuple[str, ...]
-    file: str
+    size_gb: float
+    memory_gb: float
+    disk_gb: float
+    pieces: tuple[Piece, ...]
+    approximate: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return bool(Path(self.target).suffix)
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        return tuple(hub for hub in get_args(Mirror) if all(piece.at(hub) or piece.into for piece in self.pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A model of the catalogue, whether it is here, and `why` this machine is too small, in this program's phrases."""
+
+    model: Model
     here: bool
-    fits: bool
     why: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return not self.why
 
 
 @dataclass(frozen=True, slots=True)

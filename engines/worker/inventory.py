@@ -6,14 +6,13 @@ import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from engines import backends
 from engines.backends import Candidate
 from engines.backends.verdicts import Verdicts
 from engines.bundle import Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
-from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus
+from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus, State
 
 log = logging.getLogger(__name__)
 Inventory = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
@@ -25,8 +24,9 @@ KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detec
 
 
 def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Inventory:
-    probes = [(engine.name, engine.probe()) for engine in backends.engines()]
-    engines = tuple(EngineStatus(name, probe.ok, probe.device, probe.reason) for name, probe in probes)
+    """Look at every engine and at every bundle that can be read. `backend` is what the server prefers."""
+    probes = [(engine, engine.probe()) for engine in backends.engines()]
+    engines = tuple(EngineStatus(e.name, probe.ok, probe.device, probe.reason, e.group) for e, probe in probes)
     return engines, tuple(_bundle_status(bundle, backend, known) for bundle in readable(shelf))
 
 
@@ -40,13 +40,13 @@ def readable(shelf: Shelf) -> Iterator[Bundle]:
 
 def strays(models: Path) -> tuple[str, ...]:
     """Names in the folder of bundles that are none: weights without a manifest, or a manifest that cannot be read."""
-    found = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
+    paths = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
     shelf = Shelf((models,))
     good = {bundle.name for bundle in readable(shelf)}
-    for path in found:
+    for path in paths:
         if path.name not in shelf.names():
             log.warning("%s is no bundle: weights belong into the folder of checkpoints, to be built from", path.name)
-    return tuple(path.name for path in found if path.name not in good)
+    return tuple(path.name for path in paths if path.name not in good)
 
 
 def kind_of(bundle: Bundle) -> BundleKind:
@@ -54,9 +54,10 @@ def kind_of(bundle: Bundle) -> BundleKind:
 
 
 def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> BundleStatus:
+    candidates = [backends.candidate(bundle, engine, known) for engine in backends.engines()]
+    wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
     try:
-        wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
-        engine, reason = backends.select(bundle, wanted, known)
+        engine, reason = backends.choose(bundle, candidates, wanted, known is not None)
         chosen = engine.name
     except StudioError as exc:
         chosen, reason = "", str(exc)
@@ -71,7 +72,7 @@ def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> Bund
         guidance=sampling.guidance if sampling else 0.0,
         engine=chosen,
         reason=reason,
-        choices=tuple(_choice(backends.candidate(bundle, engine, known)) for engine in backends.engines()),
+        choices=tuple(map(_choice, candidates)),
         size_mb=round(size_bytes(bundle.root) / 1e6, 1),
         card=_card(bundle.root / "card.md"),
         family=bundle.family,
@@ -87,37 +88,25 @@ def _card(path: Path) -> str:
 
 
 def _choice(c: Candidate) -> Choice:
-    group: Literal["pytorch", "edge"] = "pytorch" if c.engine.name in backends.GROUPS["pytorch"] else "edge"
-    v = c.verdict
-    if v is None:
-        return Choice(c.engine.name, group, "unavailable" if c.refused else "unproven", c.precision, c.refused)
-    return Choice(
-        c.engine.name,
-        group,
-        "accepted" if v.accepted else "failed",
-        c.precision,
-        c.refused,
-        v.psnr_db,
-        v.ssim,
-        v.look_s,
-        v.finish_s,
-        v.peak_mb,
-    )
+    state: State = "unavailable" if c.refused else "unproven"
+    if c.verdict is not None:
+        state = "accepted" if c.verdict.accepted else "failed"
+    return Choice(c.engine.name, c.engine.group, state, c.precision, c.refused, c.verdict)
 
 
 def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Path]:
     """What can be built from, by kind and name: bundles that carry their source, and what lies in `checkpoints`."""
-    found: dict[tuple[BundleKind, str], Path] = {}
+    origins: dict[tuple[BundleKind, str], Path] = {}
     for path in sorted(checkpoints.glob("[!.]*")):
         if path.suffix.lower() in CHECKPOINTS and path.is_file():
-            found["portrait" if _is_stable_diffusion(path) else "restorer", path.name] = path
+            origins["portrait" if _is_stable_diffusion(path) else "restorer", path.name] = path
         elif any((path / name).exists() for name in ("model_index.json", "transformer", "unet")):
-            found["portrait", path.name] = path
+            origins["portrait", path.name] = path
     for bundle in readable(shelf):
         carried = {part.role for part in bundle.parts if part.format in ("diffusers", "safetensors")}
         if carried == bundle.roles:
-            found[kind_of(bundle), bundle.name] = bundle.root
-    return found
+            origins[kind_of(bundle), bundle.name] = bundle.root
+    return origins
 
 
 def _is_stable_diffusion(path: Path) -> bool:

@@ -23,6 +23,7 @@ from engines import images
 from engines.backends import Engine, Probe, Session, engine
 from engines.bundle import PROOF, Bundle, Face, Format, Part, Role, Sampling, Text, digest
 from engines.bundle.signatures import SIGNATURES, Array
+from engines.messages.status import Group
 from engines.roles.loaded import LoadedBundle
 from engines.studio.proof import Case, Proof, make
 
@@ -107,6 +108,9 @@ class FakeEngine:
 
     name: str = "fake"
     formats: frozenset[Format] = frozenset({"onnx"})
+    group: Group = "edge"
+    rank: int = 9
+    trusted: bool = False
     spoil: dict[Role, Spoil] = field(default_factory=dict)
     slow_s: dict[Role, float] = field(default_factory=dict)
     calls: list[Role] = field(default_factory=list)

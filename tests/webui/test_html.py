@@ -113,7 +113,7 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
     status = Status(
         "ready",
         text,
-        (EngineStatus(text, True, text, text), EngineStatus("torch", False, text, text)),
+        (EngineStatus(text, True, text, text), EngineStatus("torch", False, text, text, "pytorch")),
         (bundle, broken),
     )
     return [
@@ -173,7 +173,9 @@ def status(torch_ok: bool) -> Status:
         "portrait", "portrait", {"zh": "肖像", "en": "Portrait"}, "natural", ((128, 96),), 8, 1.5, "ort", "ort on CPU"
     )
     lost = BundleStatus("big", "portrait", {}, "natural", (), 8, 1.5, "", "no driver")
-    torch = EngineStatus("torch", torch_ok, "CPU" if torch_ok else "", "2 threads" if torch_ok else "not installed")
+    torch = EngineStatus(
+        "torch", torch_ok, "CPU" if torch_ok else "", "2 threads" if torch_ok else "not installed", "pytorch"
+    )
     return Status("ready", "", (EngineStatus("ort", True, "CPU", "2 threads"), torch), (bundle, lost))
 
 

@@ -12,7 +12,7 @@ from html import escape
 
 from engines.jobs import ENDED, Job, JobQueue, State
 from engines.messages import Event, Failed, Fetch, Progress
-from engines.messages.status import ModelStatus, Status
+from engines.messages.status import Model, ModelStatus, Status
 from webui.follow import jobs_of
 from webui.i18n import Words
 from webui.stream import left_text
@@ -61,7 +61,7 @@ def outline(downloads: Sequence[Download]) -> str:
 
 def board_html(status: Status, downloads: Sequence[Download], say: Words) -> str:
     of_model = {download.model: download for download in downloads}  # of one model, the last
-    cards = "".join(_card(model, of_model, say) for model in status.models)
+    cards = "".join(_card(model_status, of_model, say) for model_status in status.models)
     note = f'<p class="note">{escape(say("models_note"))}</p>'
     return f'{_strays(status.strays, say)}{note}<div class="models">{cards}</div>'
 
@@ -72,18 +72,19 @@ def _strays(names: Sequence[str], say: Words) -> str:
     return f'<p class="hurdle">{escape(say("models_strays", names=", ".join(names)))}</p>'
 
 
-def _card(model: ModelStatus, of_model: Mapping[str, Download], say: Words) -> str:
+def _card(status: ModelStatus, of_model: Mapping[str, Download], say: Words) -> str:
+    model = status.model
     download = of_model.get(model.id)
     title = model.title.get(say.language, model.id)
     limited = "" if model.commercial else ' class="is-limited"'
     chips = f"<span>{escape(_size(model))}</span><span{limited}>{escape(model.licence)}</span>"
     terms = f'<p class="note">{escape(model.terms.get(say.language, ""))}</p>'
-    now = _busy(download, say) if download and download.busy else _here(model, say) if model.here else ""
+    now = _busy(download, say) if download and download.busy else _here(model, say) if status.here else ""
     head = f'<h4>{escape(title)}</h4><p class="chips">{chips}</p>{terms}'
-    return f"<article>{head}{now or _away(model, download, say)}</article>"
+    return f"<article>{head}{now or _away(status, download, say)}</article>"
 
 
-def _size(model: ModelStatus) -> str:
+def _size(model: Model) -> str:
     size = f"{model.size_gb:.1f} GB" if model.size_gb >= 1 else f"{1000 * model.size_gb:.0f} MB"
     return f"≈ {size}" if model.approximate else size
 
@@ -115,7 +116,7 @@ def _amount(p: Progress) -> str:
     return f"{p.step / 1000:.2f} / {p.total / 1000:.2f} GB" if p.total >= 1000 else f"{p.step} / {p.total} MB"
 
 
-def _here(model: ModelStatus, say: Words) -> str:
+def _here(model: Model, say: Words) -> str:
     """What to do next, in one press; a small decoder is taken by itself."""
     line = f'<p class="now is-here">{escape(say("models_here"))}</p>'
     if model.becomes not in NEXT:
@@ -126,11 +127,12 @@ def _here(model: ModelStatus, say: Words) -> str:
     return f'{line}<p class="actions">{button}</p>'
 
 
-def _away(model: ModelStatus, download: Download | None, say: Words) -> str:
+def _away(status: ModelStatus, download: Download | None, say: Words) -> str:
     failed = download.latest if download and isinstance(download.latest, Failed) else None
     line = f'<p class="now is-lost" role="status">{escape(_why(failed, say))}</p>' if failed else ""
-    if not model.fits:
-        return f'{line}<p class="now">{escape(say("models_too_large", why=say.phrase(model.why)))}</p>'
+    if not status.fits:
+        return f'{line}<p class="now">{escape(say("models_too_large", why=say.phrase(status.why)))}</p>'
+    model = status.model
     buttons = "".join(
         f'<button type="button" data-fetch="{escape(model.id)}" data-mirror="{escape(mirror)}">'
         f"{escape(say('models_get' if k == 0 else 'models_get_from', hub=HUBS.get(mirror, mirror)))}</button>"

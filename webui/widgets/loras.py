@@ -127,7 +127,7 @@ def wear_on(event: Any, v: View, lid: gr.Accordion, tabs: gr.Tabs, context: Pane
         model = context.model(asked._data["model"])
         if model is None or model.becomes != "lora":
             return [gr.skip()] * len(shown)
-        return [gr.Tabs(selected="portrait"), gr.update(open=True), *with_one_more(values, model.file, context)]
+        return [gr.Tabs(selected="portrait"), gr.update(open=True), *with_one_more(values, model.target, context)]
 
     event(wear, v.values, shown, **QUICK).then(None, None, None, js=scroll_to(str(lid.elem_id)))
 

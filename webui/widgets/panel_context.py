@@ -15,7 +15,7 @@ import gradio as gr
 from engines.errors import StudioError
 from engines.jobs import JobQueue
 from engines.messages import parse
-from engines.messages.status import BundleKind, BundleStatus, Choice, ModelStatus, Status
+from engines.messages.status import BundleKind, BundleStatus, Model, Status, Verdict
 from engines.settings import Settings
 from webui import uploads
 from webui.i18n import Words
@@ -54,12 +54,12 @@ class PanelContext:
         bundles = self.bundles(kind)
         return next((bundle for bundle in bundles if bundle.name == name), bundles[0] if bundles else None)
 
-    def model(self, name: object) -> ModelStatus | None:
+    def model(self, name: object) -> Model | None:
         """Of the catalogue."""
-        return next((model for model in self.status.models if model.id == name), None)
+        return next((status.model for status in self.status.models if status.model.id == name), None)
 
     def torch_is_here(self) -> bool:
-        return any(engine.name == "torch" and engine.ok for engine in self.status.engines)
+        return any(engine.group == "pytorch" and engine.ok for engine in self.status.engines)
 
     def backends(self) -> list[str]:
         """Auto, then the two groups; then an engine, if STUDIO_BACKEND names one."""
@@ -84,23 +84,24 @@ class PanelContext:
 
 def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:
     label = say(f"backend_{name}") if name in GROUPS else name
-    choice = measured(bundle, name) if bundle else None
-    return f"{label} · {times(choice, say)}" if choice else label
+    verdict = measured(bundle, name) if bundle else None
+    return f"{label} · {times(verdict, say)}" if verdict else label
 
 
-def measured(bundle: BundleStatus, backend: str) -> Choice | None:
+def measured(bundle: BundleStatus, backend: str) -> Verdict | None:
     """What a backend comes to: of a group the fastest that passed its proof here. None: nothing was measured yet."""
-    accepted = [choice for choice in bundle.choices if choice.state == "accepted" and choice.finish_s]
     wanted = bundle.engine if backend == "auto" else backend
-    return min((c for c in accepted if wanted in (c.engine, c.group)), key=lambda c: c.finish_s, default=None)
+    accepted = [c.verdict for c in bundle.choices if c.state == "accepted" and wanted in (c.engine, c.group)]
+    timed = [verdict for verdict in accepted if verdict and verdict.finish_s]
+    return min(timed, key=lambda verdict: verdict.finish_s, default=None)
 
 
-def times(choice: Choice, say: Words) -> str:
+def times(verdict: Verdict, say: Words) -> str:
     """Until there is something to look at, and until it is finished; once, where that is the same moment."""
-    finish = fine_s(choice.finish_s)
-    if choice.look_s in (0.0, choice.finish_s):
+    finish = fine_s(verdict.finish_s)
+    if verdict.look_s in (0.0, verdict.finish_s):
         return say("stage_after", seconds=finish)
-    return say("backend_times", look=fine_s(choice.look_s), finish=finish)
+    return say("backend_times", look=fine_s(verdict.look_s), finish=finish)
 
 
 def fine_s(seconds: float) -> str:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from engines.backends import Engine, Session, cores
 from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import SIGNATURES, Array
 from engines.errors import BundleError, EngineError, EngineUnavailable
+from engines.messages.status import Group
 from tests.conftest import REPOSITORY
 from tests.support.fakes import write_portrait
 
@@ -228,6 +230,7 @@ def test_an_engine_describes_itself(name: str) -> None:
     engine: Engine = backends.engine(name)
     probe = engine.probe()
     assert engine.name == name and engine.formats and probe.reason
+    assert engine.group in get_args(Group) and isinstance(engine.rank, int) and isinstance(engine.trusted, bool)
     assert bool(probe.device) == probe.ok
 
 
@@ -251,7 +254,7 @@ REGISTRATION = """
     for name in backends.names():
         backends.engine(name)
     told["imported"] = [name for name in heavy if name in sys.modules]
-    for wanted in ("auto", "gpu", "edge", "broken", "picky"):
+    for wanted in ("auto", "gpu", "edge", "pytorch", "broken", "picky"):
         try:
             engine, reason = backends.select(bundle, wanted)
             told[wanted] = [engine.name, reason]
@@ -263,6 +266,7 @@ BACKEND = """
 from engines.backends import Probe
 class Engine:
     name, formats = {name!r}, frozenset({formats!r})
+    group, rank, trusted = {group!r}, {rank}, False
     def probe(self): return Probe({ok}, {device!r}, {reason!r})
 ENGINE = Engine()
 """
@@ -272,12 +276,12 @@ ENGINE = Engine()
 def registered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """What a program says that finds three more files among the backends, and one that is none."""
     folder = tmp_path_factory.mktemp("backends")
-    for name, formats, ok, device, reason in (
-        ("gpu", ["onnx"], True, "ACME 9000", "driver 1"),
-        ("broken", ["onnx"], False, "", "no driver"),
-        ("picky", ["tensorrt"], True, "ACME 9000", "driver 1"),
+    for name, group, rank, formats, ok, device, reason in (
+        ("gpu", "edge", 0, ["onnx"], True, "ACME 9000", "driver 1"),
+        ("broken", "pytorch", 9, ["onnx"], False, "", "no driver"),
+        ("picky", "edge", 9, ["tensorrt"], True, "ACME 9000", "driver 1"),
     ):
-        text = BACKEND.format(name=name, formats=formats, ok=ok, device=device, reason=reason)
+        text = BACKEND.format(name=name, group=group, rank=rank, formats=formats, ok=ok, device=device, reason=reason)
         (folder / f"{name}_backend.py").write_text(text)
     (folder / "backend_of_nothing.py").write_text("raise SystemExit('was imported')")
     bundle = write_portrait(tmp_path_factory.mktemp("shelf") / "p")
@@ -300,7 +304,14 @@ def test_an_accelerator_wins_over_the_cpu(registered: dict[str, list[str]]) -> N
     name, reason = registered["auto"]
     assert name == "gpu" and reason.startswith("gpu on ACME 9000, driver 1")
     assert registered["gpu"] == ["gpu", "gpu on ACME 9000, driver 1"]
-    assert registered["edge"][0] == "ort"  # a group names its engines
+
+
+def test_a_new_engine_takes_its_place_by_what_its_file_says(registered: dict[str, list[str]]) -> None:
+    """Group and rank are the engine's own: nothing else had to be edited."""
+    assert registered["names"][0] == "gpu" and registered["names"][-2:] == ["broken", "picky"]
+    (edge, why_edge), (_, why_pytorch) = registered["edge"], registered["pytorch"]
+    assert edge == "gpu" and "picky: " in why_edge and "broken" not in why_edge
+    assert "broken: no driver" in why_pytorch and "gpu" not in why_pytorch
 
 
 def test_the_reason_names_every_engine_that_was_not_taken(registered: dict[str, list[str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -63,8 +63,9 @@ def chosen(bundle: Bundle, known: Verdicts | None, wanted: str = "auto") -> str:
     return backends.select(bundle, wanted, known)[0].name
 
 
-ORT, OPENVINO, TORCH = OnTrial("ort"), OnTrial("openvino"), OnTrial("torch")
-GPU = OnTrial("gpu", device="ACME 9000")
+OPENVINO, ORT = OnTrial("openvino", rank=1), OnTrial("ort", rank=2, trusted=True)
+TORCH = OnTrial("torch", group="pytorch", rank=3, trusted=True)
+GPU = OnTrial("gpu", rank=4, device="ACME 9000")
 
 
 def test_an_engine_on_trial_does_not_serve_while_a_trusted_one_can(here: Here, bundle: Bundle, known: Verdicts) -> None:
@@ -81,7 +82,7 @@ def test_trust_is_for_exact_arithmetic_only(here: Here, bundle: Bundle, known: V
     part = {**vars_of(bundle), "precision": "int8"}
     exact = {**vars_of(bundle), "format": "safetensors", "sha256": "f" * 64}
     both = write_manifest(bundle.root, {"name": "r", "family": "gpen", "parts": [part, exact], "face": {"size_px": 32}})
-    torch = OnTrial("torch", formats=frozenset({"safetensors"}))
+    torch = replace(TORCH, formats=frozenset({"safetensors"}))
     here(ORT, torch)
     assert chosen(both, known) == "torch"
     put(known, both, ORT)

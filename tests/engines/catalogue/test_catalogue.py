@@ -123,7 +123,7 @@ def test_what_this_machine_is_too_small_for_is_said_with_figures(places: Places)
     tight = replace(ENOUGH, free_gb=8.0)
     assert catalogue.hurdle(Z_IMAGE, tight, False) == "39.9 GB of disk space needed, 8.0 GB available"
     assert catalogue.hurdle(Z_IMAGE, tight, True) == "", "the download itself needs no more room"
-    by_id = {status.id: status for status in catalogue.statuses(places, LITTLE)}
+    by_id = {status.model.id: status for status in catalogue.statuses(places, LITTLE)}
     assert list(by_id) == list(catalogue.catalogue())
     assert not by_id["z-image-turbo"].fits and by_id["gpen-bfr-512"].fits and not by_id["gpen-bfr-512"].here
 
@@ -142,7 +142,7 @@ def test_a_file_arrives_under_its_name_with_nothing_beside_it(hub: Hub, places: 
     assert path == places.checkpoints / "GPEN-BFR-512.pth" and path.read_bytes() == PTH
     assert os.listdir(places.checkpoints) == ["GPEN-BFR-512.pth"]
     assert get.said == ["1. GPEN-BFR-512.pth, 0.3 MB"]
-    assert {s.id for s in catalogue.statuses(places, ENOUGH) if s.here} == {"gpen-bfr-512"}
+    assert {s.model.id for s in catalogue.statuses(places, ENOUGH) if s.here} == {"gpen-bfr-512"}
 
 
 def test_a_pipeline_arrives_with_its_tiny_decoder_and_without_pictures(hub: Hub, places: Places) -> None:

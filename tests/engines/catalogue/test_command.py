@@ -189,13 +189,13 @@ def test_a_download_through_the_queue_is_told_to_every_page(
     worker = EmbeddedWorker(queue, Studio(shop.shelf, home / "state", FakeEngine().select), shop.shelf, "auto", shop)
     worker.start()
     try:
-        assert "gpen-bfr-512" not in {model.id for model in queue.status().models if model.here}
+        assert "gpen-bfr-512" not in {status.model.id for status in queue.status().models if status.here}
         job = queue.submit(GET)
         events = within(LIMIT_S, lambda: list(queue.follow(job)))
         assert isinstance(events[-1], Final) and events[-1].reason == f"gpen-bfr-512: {FILE}", events[-1]
         assert any(isinstance(event, Progress) and event.stage == "fetch" for event in events)
         assert Note(f"1. {FILE}, 4.0 MB") in events
-        assert {model.id for model in queue.status().models if model.here} == {"gpen-bfr-512"}
+        assert {status.model.id for status in queue.status().models if status.here} == {"gpen-bfr-512"}
         assert ("restorer", FILE) in queue.status().sources, "ready to be built from"
         assert queue.finished(9) == []
     finally:

@@ -31,24 +31,32 @@ from engines.messages import (
     parse,
     unpack,
 )
-from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from engines.messages.status import BundleStatus, Choice, EngineStatus, Model, ModelStatus, Piece, Status, Verdict
 from engines.messages.validation import limits
 
+MODEL = Model(
+    "z-image", {"zh": "通义", "en": "Z"}, "portrait", "z-image", "MIT", True, {}, 32.9, 20.0, 40.0,
+    (Piece("a/b", ("*.json",), "c/d"), Piece("e/f", ("x",), into="preview_decoder")), True,
+)  # fmt: skip
 STATUS = Status(
     "ready",
     "",
-    (EngineStatus("ort", True, "CPU", "2 threads"), EngineStatus("torch", False, "", "not installed")),
+    (EngineStatus("ort", True, "CPU", "2 threads"), EngineStatus("torch", False, "", "not installed", "pytorch")),
     (
         BundleStatus(
             "b", "portrait", {"zh": "人", "en": "x"}, "natural", ((128, 96), (64, 64)), 8, 1.5, "ort", "ort on CPU",
             (
-                Choice("ort", "edge", "accepted", "int8", "2 threads", 41.5, 0.993, 0.6, 2.25, 512.0),
+                Choice(
+                    "ort", "edge", "accepted", "int8", "2 threads",
+                    Verdict("ort", "CPU", "onnxruntime 1", "int8", "", 41.5, 0.993, 4, 0.6, 2.25, 512.0),
+                ),
                 Choice("torch", "pytorch", "unavailable", reason="not installed"),
             ),
             12.5, "# 卡片\n",
         ),
     ),
     (("portrait", "z-image"), ("restorer", "GPEN-BFR-512.pth")), "torch is not installed",
+    ("skin",), (ModelStatus(MODEL, True, "窄"),),
 )  # fmt: skip
 SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from engines.bundle import Bundle, Shelf
 from engines.messages.status import BundleStatus, Choice
 from engines.worker import inventory
 from tests.support.fakes import write_portrait, write_restorer
+
+MEASURED = Verdict("ort", "CPU", "v", "fp32", "", 41.5, 0.991, 4, 0.4, 2.0, 321.0)
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def known(tmp_path: Path) -> Verdicts:
 
 def put(known: Verdicts, bundle: Bundle, name: str, failing: str = "", finish_s: float = 2.0) -> None:
     engine = backends.engine(name)
-    verdict = Verdict(name, "CPU", "v", "fp32", failing, 41.5, 0.991, 4, 0.4, finish_s, 321.0)
+    verdict = replace(MEASURED, engine=name, failing=failing, finish_s=finish_s)
     known.put(backends.candidate(bundle, engine).key, verdict)
 
 
@@ -51,18 +54,18 @@ def test_every_engine_is_a_choice_with_its_group(shelf: Shelf, known: Verdicts) 
 def test_an_engine_that_cannot_is_unavailable_and_says_why(shelf: Shelf, known: Verdicts) -> None:
     torch = choices(told(shelf, known))["torch"]  # the fakes' parts are ONNX
     assert torch.state == "unavailable" and torch.reason
-    assert (torch.precision, torch.psnr_db, torch.finish_s) == ("", 0.0, 0.0), "nothing is made up"
+    assert (torch.precision, torch.verdict) == ("", None), "nothing is made up"
 
 
 def test_before_its_proof_an_engine_is_unproven(shelf: Shelf, known: Verdicts) -> None:
     ort = choices(told(shelf, known))["ort"]
-    assert (ort.state, ort.precision, ort.reason, ort.finish_s) == ("unproven", "fp32", "", 0.0)
+    assert (ort.state, ort.precision, ort.reason, ort.verdict) == ("unproven", "fp32", "", None)
 
 
 def test_a_verdict_is_shown_with_its_figures(shelf: Shelf, known: Verdicts) -> None:
     put(known, shelf.open("portrait"), "ort")
     ort = choices(told(shelf, known))["ort"]
-    assert ort == Choice("ort", "edge", "accepted", "fp32", "", 41.5, 0.991, 0.4, 2.0, 321.0)
+    assert ort == Choice("ort", "edge", "accepted", "fp32", "", MEASURED)
     assert choices(told(shelf, known, "restorer"))["ort"].state == "unproven", "of this bundle only"
 
 
@@ -70,8 +73,23 @@ def test_a_failed_engine_is_shown_with_its_bar_and_another_serves(shelf: Shelf, 
     put(known, shelf.open("portrait"), "ort", "PSNR 31.0 dB < 40 dB")
     status = told(shelf, known)
     ort = choices(status)["ort"]
-    assert ort.state == "failed" and "PSNR 31.0 dB < 40 dB" in ort.reason and ort.psnr_db == 41.5
+    assert (
+        ort.state == "failed"
+        and "PSNR 31.0 dB < 40 dB" in ort.reason
+        and ort.verdict == replace(MEASURED, failing="PSNR 31.0 dB < 40 dB")
+    )
     assert status.engine != "ort" and "ort: failed its proof, PSNR 31.0 dB < 40 dB" in status.reason
+
+
+def test_an_engine_is_looked_at_once_for_a_bundle(
+    shelf: Shelf, known: Verdicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe may load a driver, and a verdict is a file."""
+    asked: list[str] = []
+    get = Verdicts.get
+    monkeypatch.setattr(Verdicts, "get", lambda self, name: asked.append(name) or get(self, name))
+    inventory.survey(shelf, "auto", known)
+    assert asked and len(asked) == len(set(asked))
 
 
 def test_what_serves_is_what_select_takes(shelf: Shelf, known: Verdicts) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.messages import MAX_SEED, Build, Enhance, Generate, unpack
-from engines.messages.status import BundleStatus, Choice
+from engines.messages.status import BundleStatus, Choice, Verdict
 from tests.support.http import SKETCH, Session, pixels, succeeded, tree
 from webui.i18n import words
 from webui.panels.engines.compare import choosable, side_title, stage_html
@@ -183,10 +183,11 @@ def test_cancel_stops_both(rig: Rig) -> None:
 # ---- what can be chosen, and what is shown
 
 
+FAST = Verdict("openvino", "CPU", "v", "int8", look_s=0.31, finish_s=1.25)
 MODEL = BundleStatus(
     "mine", "portrait", {}, "natural", ((64, 64),), 8, 1.5, "openvino", "",
     (
-        Choice("openvino", "edge", "accepted", "int8", look_s=0.31, finish_s=1.25), Choice("ort", "edge", "unproven"),
+        Choice("openvino", "edge", "accepted", "int8", verdict=FAST), Choice("ort", "edge", "unproven"),
         Choice("torch", "pytorch", "unavailable"), Choice("tensorrt", "edge", "failed"),
     ),
 )  # fmt: skip

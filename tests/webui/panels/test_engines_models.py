@@ -14,7 +14,7 @@ import pytest
 from engines import catalogue
 from engines.catalogue import Machine, Places
 from engines.messages import Event, Failed, Fetch, Final, Generate, Mirror, Note, Progress, Request, unpack
-from engines.messages.status import ModelStatus, Status
+from engines.messages.status import Model, ModelStatus, Piece, Status
 from engines.worker import execute
 from tests.support.http import CJK, Session, succeeded, tree
 from webui.boards.downloads import HUBS, Download, board_html, status_text
@@ -25,17 +25,25 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
-BASE = ModelStatus(
-    "z-image", {"zh": "通义", "en": "Z-Image"}, "portrait", 32.9, True, "Apache-2.0", True,
-    {"zh": "可商用", "en": "commercial use allowed"}, ("hf", "modelscope"), "z-image", False, True,
+Z_IMAGE = Model(
+    "z-image", {"zh": "通义", "en": "Z-Image"}, "portrait", "z-image", "Apache-2.0", True,
+    {"zh": "可商用", "en": "commercial use allowed"}, 32.9, 20.0, 40.0, (Piece("a/b", ("*",), "a/b"),), True,
 )  # fmt: skip
-GPEN = replace(
+BASE = ModelStatus(Z_IMAGE, False)
+
+
+def about(base: ModelStatus, **changes: Any) -> ModelStatus:
+    """The status of another model, which differs from the first in this."""
+    return replace(base, model=replace(base.model, **changes))
+
+
+GPEN = about(
     BASE, id="gpen", title={"zh": "修复", "en": "GPEN"}, becomes="restorer", size_gb=0.284, approximate=False,
-    licence="non-commercial", commercial=False, mirrors=("hf",), file="GPEN.pth",
+    licence="non-commercial", commercial=False, pieces=(Piece("a/c", ("*",)),), target="GPEN.pth",
 )  # fmt: skip
-LORA = replace(GPEN, id="lora", becomes="lora", file="AW.safetensors")
-TINY = replace(GPEN, id="tiny", becomes="preview_decoder", file="taef1")
-LARGE = replace(BASE, id="large", fits=False, why="20 GB of memory needed, 8 GB available")
+LORA = about(GPEN, id="lora", becomes="lora", target="AW.safetensors")
+TINY = about(GPEN, id="tiny", becomes="preview_decoder", target="taef1")
+LARGE = replace(about(BASE, id="large"), why="20 GB of memory needed, 8 GB available")
 MODELS = (BASE, GPEN, LORA, TINY, LARGE)
 FETCHING = (Note("1. x, 30.0 MB"), Progress("fetch", 12, 30, 90.0))
 Card = tuple[list[str], list[dict[str, str]]]
@@ -59,7 +67,7 @@ def card(model: ModelStatus, say: Any, *downloads: Download) -> Card:
 def test_a_card_says_what_a_person_must_know_before_a_download(language: str) -> None:
     say = words(language)
     text, buttons = card(BASE, say)
-    assert {BASE.title[language], "≈ 32.9 GB", "Apache-2.0", BASE.terms[language]} <= set(text)
+    assert {Z_IMAGE.title[language], "≈ 32.9 GB", "Apache-2.0", Z_IMAGE.terms[language]} <= set(text)
     assert [(b["data-fetch"], b["data-mirror"]) for b in buttons] == [("z-image", "hf"), ("z-image", "modelscope")]
     text, buttons = card(GPEN, say)
     assert {"284 MB", "non-commercial"} <= set(text) and say("models_get") in text
@@ -80,7 +88,7 @@ def test_a_model_that_is_here_offers_one_next_step(model: ModelStatus, step: str
     text, buttons = card(replace(model, here=True), EN)
     assert EN("models_here") in text
     assert [{k: v for k, v in b.items() if k != "type"} for b in buttons] == (
-        [{f"data-{step}": model.id}] if step else []
+        [{f"data-{step}": model.model.id}] if step else []
     )
     assert (EN("models_taken") in text) == (step is None)
 
@@ -133,7 +141,7 @@ def test_the_whole_catalogue_is_shown_in_both_languages(tmp_path: Path) -> None:
     models = catalogue.statuses(Places(tmp_path, tmp_path), Machine(1e6, 1e6))
     for say in (ZH, EN):
         shown = cards(board_html(Status("ready", models=models), [], say))
-        assert [buttons[0]["data-fetch"] for _, buttons in shown] == [model.id for model in models]
+        assert [buttons[0]["data-fetch"] for _, buttons in shown] == [status.model.id for status in models]
     assert len(models) >= 7 and not CJK.search(board_html(Status("ready", models=models), [], EN))
 
 
@@ -147,9 +155,9 @@ def test_what_lies_among_the_models_and_is_none_is_named(language: str) -> None:
 
 def test_whatever_a_worker_or_a_hub_tells_it_is_words() -> None:
     evil = "\"><img src=x onerror=alert(1)>'"
-    model = replace(GPEN, id=evil, title={"en": evil}, licence=evil, terms={"en": evil}, mirrors=(evil,), why=evil)
+    model = replace(about(GPEN, id=evil, title={"en": evil}, licence=evil, terms={"en": evil}), why=evil)
     failed = Download("a" * 32, evil, "failed", Failed("download_failed", "", {"model": evil, "why": evil}))
-    for one in (model, replace(model, here=True), replace(model, fits=False)):
+    for one in (model, replace(model, here=True), replace(model, why="")):
         parsed = tree(board_html(Status("ready", models=(one,), strays=(evil,)), [failed], EN))
         assert not parsed.all("img") and len(parsed.all("article")) == 1
 
@@ -191,7 +199,7 @@ def shop(idle: Rig) -> Iterator[Rig]:
 def hub(shop: Rig) -> Iterator[FakeHub]:
     """Somebody who fetches the next model: then it is here, and there is one more source."""
     now = shop.queue.status()
-    models = tuple(replace(model, here=model.id == "gpen") for model in MODELS)
+    models = tuple(replace(status, here=status.model.id == "gpen") for status in MODELS)
     there = replace(now, models=models, sources=(*now.sources, ("restorer", "GPEN.pth")))
     made = FakeHub(lambda: shop.queue.announce(there))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from engines.messages.status import BundleStatus, Choice, EngineStatus, Status, Verdict
 from tests.support.http import CJK, Tree, tree
 from webui.i18n import LANGUAGES, words
 from webui.panels.engines import overview
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
+FAST = Verdict("openvino", "CPU", "openvino 2026.4", "int8", "", 41.52, 0.9934, 4, 0.31, 1.25, 512.4)
+WRONG = Verdict("ort", "CPU", "onnxruntime 1", "int4", "PSNR 24.1 dB < 26 dB", 24.1, 0.91, 4, 0.4, 2.5, 610.0)
 CHOICES = (
-    Choice("openvino", "edge", "accepted", "int8", "", 41.52, 0.9934, 0.31, 1.25, 512.4),
-    Choice("ort", "edge", "failed", "int4", "failed its proof, PSNR 24.1 dB < 26 dB", 24.1, 0.91, 0.4, 2.5, 610.0),
+    Choice("openvino", "edge", "accepted", "int8", "", FAST),
+    Choice("ort", "edge", "failed", "int4", "failed its proof, PSNR 24.1 dB < 26 dB", WRONG),
     Choice("torch", "pytorch", "unproven", "fp32"),
     Choice("tensorrt", "edge", "unavailable", reason="not installed (tensorrt)"),
 )
@@ -223,9 +225,14 @@ def test_a_backend_says_how_long_it_takes_here(backend: str, zh: str, en: str) -
     assert (backend_label(backend, MODEL, ZH), backend_label(backend, MODEL, EN)) == (zh, en)
 
 
+def timed(look_s: float, finish_s: float) -> Choice:
+    """CHOICES[0], measured to take this long."""
+    return replace(CHOICES[0], verdict=replace(FAST, look_s=look_s, finish_s=finish_s))
+
+
 def test_a_group_is_as_fast_as_its_fastest_and_auto_as_the_one_that_serves() -> None:
-    slow, fast = replace(CHOICES[0], engine="ort", finish_s=3.0), replace(CHOICES[0], finish_s=0.5)
-    torch = replace(CHOICES[0], engine="torch", group="pytorch", finish_s=0.1)
+    slow, fast = replace(timed(0.31, 3.0), engine="ort"), timed(0.31, 0.5)
+    torch = replace(timed(0.31, 0.1), engine="torch", group="pytorch")
     model = replace(MODEL, engine="ort", choices=(slow, fast, torch))
     assert "finish 0.50 s" in backend_label("edge", model, EN)
     assert "finish 3.00 s" in backend_label("auto", model, EN)
@@ -233,7 +240,7 @@ def test_a_group_is_as_fast_as_its_fastest_and_auto_as_the_one_that_serves() -> 
 
 
 def test_what_is_seen_when_it_is_finished_is_told_once() -> None:
-    restorer = replace(MODEL, choices=(replace(CHOICES[0], look_s=0.09, finish_s=0.09),))
+    restorer = replace(MODEL, choices=(timed(0.09, 0.09),))
     assert backend_label("edge", restorer, ZH) == "边缘(编译) · 0.09 秒"
     assert backend_label("edge", None, ZH) == "边缘(编译)", "no model at all"
 
@@ -247,9 +254,7 @@ def test_seconds_are_as_precise_as_one_cares(seconds: float, text: str) -> None:
     ("about", "label"), [("backend", "先看 0.31 秒 · 完成 1.25 秒"), ("restore-backend", "0.09 秒")]
 )
 def test_the_radios_of_an_open_page_get_their_times(told: Rig, about: str, label: str) -> None:
-    restorer = replace(
-        MODEL, name="restorer", kind="restorer", choices=(replace(CHOICES[0], look_s=0.09, finish_s=0.09),)
-    )
+    restorer = replace(MODEL, name="restorer", kind="restorer", choices=(timed(0.09, 0.09),))
     told.queue.announce(replace(HERE, bundles=(MODEL, restorer)))
     with told.session() as page:
         offer = page.endpoint("offer", about)

@@ -11,7 +11,7 @@ import pytest
 
 import presets
 from engines.messages import Build, Generate, Lora, unpack
-from engines.messages.status import BundleStatus, EngineStatus, ModelStatus
+from engines.messages.status import BundleStatus, EngineStatus, Model, ModelStatus
 from tests.support.http import Session, succeeded
 from webui.i18n import words
 from webui.widgets.loras import USUAL, fields
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.support.server",)
 ZH, EN = words("zh"), words("en")
-TORCH = EngineStatus("torch", True, "CPU", "2 threads")
+TORCH = EngineStatus("torch", True, "CPU", "2 threads", "pytorch")
 PLAIN = BundleStatus(
     "plain", "portrait", {}, "natural", ((64, 64),), 8, 1.0, "torch", "", family="zimage", takes_loras=True
 )
@@ -29,7 +29,7 @@ BUNDLES = (PLAIN, replace(PLAIN, name="compiled", takes_loras=False), replace(PL
 LORAS = ("skin", "studio_light", "柔光")
 UNSET = [0.8] * 8
 STUDIO_LIGHT = ModelStatus(
-    "light", {"zh": "光", "en": "Light"}, "lora", 0.1, False, "MIT", True, {}, ("hf",), "柔光.safetensors", True, True
+    Model("light", {"zh": "光", "en": "Light"}, "lora", "柔光.safetensors", "MIT", True, {}, 0.1, 0.0, 0.1, ()), True
 )
 
 

@@ -190,7 +190,7 @@ def fill_on(event: Any, v: View, context: PanelContext) -> None:
     def fill(asked: gr.EventData, request: gr.Request) -> list[Any]:
         model = context.model(asked._data["model"])
         sources = source_choices(context.status, spoken(request.headers.get("accept-language")))
-        source = f"{model.becomes}:{model.file}" if model else ""
+        source = f"{model.becomes}:{model.target}" if model else ""
         if model is None or source not in [value for _, value in sources]:
             return [gr.skip()] * 3
         return [gr.update(open=True), gr.update(choices=sources, value=source), model.id]

@@ -67,7 +67,7 @@ class Handlers:
         """One download of a model at a time; of several models one waits for the other."""
         say, asked = spoken(request.headers.get("accept-language")), event._data
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
-        if order.model not in {model.id for model in self.context.status.models}:
+        if self.context.model(order.model) is None:
             raise complaint(NotFoundError("model", order.model), say)
         known = downloads.read(self.context.queue, jobs)
         names = [download.job_id for download in known if download.model != order.model or download.busy]

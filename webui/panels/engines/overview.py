@@ -79,7 +79,9 @@ def status_html(status: Status, say: Words) -> str:
     bundles = "".join(_bundle_card(bundle, say) for bundle in status.bundles)
     heads = "".join(f"<th>{escape(say(f'engines_{key}'))}</th>" for key in ("name", "device", "state"))
     note = (
-        "" if any(e.name == "torch" and e.ok for e in status.engines) else f"<p>{escape(say('engines_no_torch'))}</p>"
+        ""
+        if any(e.group == "pytorch" and e.ok for e in status.engines)
+        else f"<p>{escape(say('engines_no_torch'))}</p>"
     )
     return (
         f"<h3>{escape(say('engines_title'))}</h3>"
@@ -144,12 +146,15 @@ def _figures(choice: Choice, say: Words) -> list[str]:
     def seconds(value: float) -> str:
         return say("stage_after", seconds=fine_s(value)) if value else "—"
 
+    verdict = choice.verdict
+    if verdict is None:
+        return ["—"] * len(FIGURES)
     return [
-        f"{choice.psnr_db:.1f} dB" if choice.psnr_db else "—",
-        f"{choice.ssim:.3f}" if choice.ssim else "—",
-        seconds(choice.look_s),
-        seconds(choice.finish_s),
-        f"{choice.peak_mb:.0f} MB" if choice.peak_mb else "—",
+        f"{verdict.psnr_db:.1f} dB" if verdict.psnr_db else "—",
+        f"{verdict.ssim:.3f}" if verdict.ssim else "—",
+        seconds(verdict.look_s),
+        seconds(verdict.finish_s),
+        f"{verdict.peak_mb:.0f} MB" if verdict.peak_mb else "—",
     ]
 
 
