@@ -10,36 +10,35 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from engines.bundle import Bundle
+from engines.bundle import size_bytes
+from engines.bundle.build_job import BuildJob
 from engines.errors import StudioError
 from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
 from engines.settings import Settings, SettingsError
-from engines.toolchain import build, recipe
+from engines.toolchain import recipe, sources
+from engines.toolchain.build import Builder, BuildOptions
 from engines.toolchain.compress.distill import DistillOptions
-from engines.toolchain.sources.merge_lora import Addition
+from engines.toolchain.recipe import Recipe
+from engines.toolchain.sources import Source
+from engines.toolchain.sources.merge_lora import Addition, lora_file
 from engines.toolchain.steps import Emit
-
-MAKE: Mapping[str, Callable[..., Bundle]] = {
-    "portrait": build.build_portrait,
-    "restorer": build.build_restorer,
-    "detector": build.build_detector,
-}
 
 
 def main() -> int:
     args = _arguments()
-    emit: Emit = partial(_as_json, _alone()) if args.events else partial(_in_words, sys.stdout)
+    emit: Emit = partial(_as_json, _alone()) if args.job or args.events else partial(_in_words, sys.stdout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
     try:
         with redirect_stdout(sys.stderr):  # libraries in Python talk too
-            out = _make(args, emit)
+            job = BuildJob.unpack(sys.stdin.buffer.read()) if args.job else _job(args)
+            _make(job, emit)
     except (StudioError, SettingsError) as exc:
         facts = exc.facts if isinstance(exc, StudioError) else {}
         emit(Failed(exc.code if isinstance(exc, StudioError) else "bad_option", str(exc), facts))
@@ -47,44 +46,74 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\n已暂停;重新运行同一命令会接着做。 Paused: the same command goes on from here.", file=sys.stderr)
         return 130
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    emit(Final((), 0, round(time.perf_counter() - started, 1), "", f"{out.name}: {size / 1e6:.1f} MB"))
+    size = f"{job.out.name}: {size_bytes(job.out) / 1e6:.1f} MB"
+    emit(Final((), 0, round(time.perf_counter() - started, 1), "", size))
     return 0
 
 
 def _alone() -> TextIO:
-    """Standard output for events alone: libraries in C print there too, and go to standard error from now on."""
+    """Keep standard output for events alone: libraries in C print there too, and go to standard error from now on."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 
 
-def _make(args: argparse.Namespace, emit: Emit) -> Path:
-    out = _target(args)
-    prompts = tuple(args.prompts.read_text(encoding="utf-8").splitlines()) if args.prompts else ()
-    make = MAKE[args.kind]
-    loras = tuple(map(Addition.of, vars(args).get("loras", ())))
-    more: dict[str, Any] = {"prompts": prompts, "calibration": args.calibration, "loras": loras, "prove": True}
-    if args.kind == "portrait":
-        more["checkpoints"] = Settings.load(os.environ).checkpoints  # tiny decoders may lie there
-        more["prune"], more["course"] = args.prune, _course(args)
-    make(args.base, args.about, out, args.recipe, emit=emit, **more).verify()
-    return out
+def _make(job: BuildJob, emit: Emit) -> None:
+    options = BuildOptions(
+        prompts=job.prompts,
+        calibration=job.calibration,
+        loras=tuple(map(Addition.from_file, job.loras)),
+        prune=job.prune,
+        course=DistillOptions(job.distil, job.captions, job.batch) if job.distil else None,
+        prove=job.makes != "detector",  # nothing proves it: it is the original's graph
+    )
+    Builder(_source(job), Recipe.read(job.recipe), job.out, options).build(emit).verify()
 
 
-def _course(args: argparse.Namespace) -> DistillOptions | None:
-    """SettingsError: it says half of what it takes."""
-    if not args.distil and not args.captions:
-        return None
-    if not (args.prune and args.distil and args.captions):
+def _source(job: BuildJob) -> Source:
+    match job.makes:
+        case "portrait":
+            return sources.portrait(job.source, job.about, job.checkpoints)
+        case "restorer":
+            return sources.restorer(job.source, job.about)
+        case "detector":
+            return sources.detector(job.source, job.about)
+
+
+def _job(args: argparse.Namespace) -> BuildJob:
+    """Resolve the arguments of the command. SettingsError: they say half of what is needed."""
+    job = BuildJob(
+        args.kind,
+        args.base,
+        _target(args),
+        args.recipe,
+        args.about,
+        calibration=args.calibration,
+        prompts=_lines(args.prompts),
+    )
+    if args.kind != "portrait":
+        return job
+    if (args.distil or args.captions) and not (args.prune and args.distil and args.captions):
         raise SettingsError("--distil STEPS goes with --prune SHARE and --captions FILE")
-    lines = args.captions.read_text(encoding="utf-8").splitlines()
-    return DistillOptions(args.distil, tuple(line for line in lines if line.strip()), args.batch)
+    return replace(
+        job,
+        checkpoints=Settings.load(os.environ).checkpoints,
+        loras=tuple(map(lora_file, args.loras)),
+        prune=args.prune,
+        distil=args.distil,
+        captions=tuple(line for line in _lines(args.captions) if line.strip()),
+        batch=args.batch,
+    )
+
+
+def _lines(path: Path | None) -> tuple[str, ...]:
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path else ()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.sh build", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True)
+    parser.add_argument("--job", action="store_true", help="a worker's: what to make comes on standard input")
+    kinds = parser.add_subparsers(dest="kind")
     origins = (
         "from a folder of diffusers (Z-Image, Stable Diffusion), a .safetensors of Stable Diffusion 1, or a bundle"
     )
@@ -118,7 +147,10 @@ def _arguments() -> argparse.Namespace:
         kind.add_argument("--calibration", type=Path, help="folder of photographs to take the ranges from")
         kind.add_argument("--prompts", type=Path, help="text file: a prompt a line, whose embeddings are stored")
         kind.add_argument("--events", action="store_true", help="progress as JSON lines")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.job or args.kind):
+        parser.error("the following arguments are required: kind")
+    return args
 
 
 def _target(args: argparse.Namespace) -> Path:

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from engines import backends, catalogue
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import BUILT_IN, Shelf
+from engines.bundle.build_job import BuildJob
 from engines.bundle.loras import Loras
 from engines.errors import EngineError, JobCancelled, NotFoundError, OptionError, StudioError
 from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
@@ -79,29 +80,32 @@ class BackgroundJobs:
     def _build(self, r: Build, cancelled: Cancelled) -> Iterator[Event]:
         if r.name in self.shelf.names() or (self.models / r.name).exists():
             raise OptionError("name", r.name, "a name that is not taken")
-        with tempfile.TemporaryDirectory() as folder:
-            prompts = Path(folder) / "prompts.txt"
-            prompts.write_text("\n".join(text.replace("\n", " ") for text in r.prompts), encoding="utf-8")
-            try:
-                last = yield from self._through(self._command(r, prompts), "toolchain", cancelled)
-            except JobCancelled:
-                shutil.rmtree(self.models / f".{r.name}.building", ignore_errors=True)
-                raise
+        command = [sys.executable, "-W", "ignore", "-m", "engines.toolchain", "--job"]
+        try:
+            last = yield from self._through(command, "toolchain", cancelled, self._build_job(r).pack())
+        except JobCancelled:
+            shutil.rmtree(self.models / f".{r.name}.building", ignore_errors=True)
+            raise
         if isinstance(last, Final):
             self._adopt(r.name)
         if last is not None:
             yield last
 
-    def _command(self, r: Build, prompts: Path) -> list[str]:
-        found = sources(self.shelf, self.checkpoints)
-        if (r.makes, r.source) not in found:
+    def _build_job(self, r: Build) -> BuildJob:
+        """The request with every name resolved to a path. NotFoundError, OptionError: nothing here is called so."""
+        origins = sources(self.shelf, self.checkpoints)
+        if (r.makes, r.source) not in origins:
             raise NotFoundError("checkpoint", r.source)
-        command = [sys.executable, "-W", "ignore", "-m", "engines.toolchain", r.makes, "--events"]
-        command += ["--base" if r.makes == "portrait" else "--weights", str(found[r.makes, r.source])]
-        command += ["--recipe", r.recipe, "--out", str(self.models / r.name)]
-        command += ["--prompts", str(prompts)] if r.prompts else []
-        command += [f"--lora={lora.path}:{lora.strength}" for lora in self.loras.pick(r.loras)]
-        return command + (["--calibration", str(self._photographs(r.calibration))] if r.calibration else [])
+        return BuildJob(
+            r.makes,
+            origins[r.makes, r.source],
+            self.models / r.name,
+            r.recipe,
+            checkpoints=self.checkpoints,
+            calibration=self._photographs(r.calibration) if r.calibration else None,
+            prompts=r.prompts,
+            loras=self.loras.pick(r.loras),
+        )
 
     def _photographs(self, name: str) -> Path:
         folders = {path.name: path for path in self.checkpoints.glob("[!.]*") if path.is_dir()}
@@ -121,10 +125,17 @@ class BackgroundJobs:
     def offered(self) -> tuple[ModelStatus, ...]:
         return catalogue.statuses(self.places)
 
-    def _through(self, command: list[str], what: str, cancelled: Cancelled) -> Generator[Event, None, Event | None]:
-        """The events of a child and, returned, its last one: None if `stop` came before it. Nobody is left behind."""
-        with tempfile.TemporaryFile() as log:
-            child = _child(command, log)
+    def _through(
+        self, command: list[str], what: str, cancelled: Cancelled, sent: bytes = b""
+    ) -> Generator[Event, None, Event | None]:
+        """
+        The events of a child, which reads `sent` on its standard input, and, returned, its last one: None if `stop`
+        came before it. Nobody is left behind.
+        """
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as log:
+            stdin.write(sent)  # a file: nobody waits until the child has read it
+            stdin.seek(0)
+            child = _child(command, stdin, log)
             try:
                 last = yield from self._relay(child, cancelled)
             finally:
@@ -168,11 +179,11 @@ class BackgroundJobs:
         return False
 
 
-def _child(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Niced, so that pictures come first. It reads no settings: everything is in its command."""
+def _child(command: list[str], stdin: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Niced, so that pictures come first. It reads no settings: everything is in its command or on its input."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("STUDIO_")}
     niced = ["nice", "-n", "5", *command]
-    return subprocess.Popen(niced, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=PROJECT, env=env)
+    return subprocess.Popen(niced, stdin=stdin, stdout=subprocess.PIPE, stderr=log, cwd=PROJECT, env=env)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

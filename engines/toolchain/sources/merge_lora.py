@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engines.bundle import digest
+from engines.bundle.loras import LoraFile
 from engines.errors import BundleError, LoraError
 from engines.messages import Lora
 from engines.messages.validation import limits, within
@@ -33,18 +34,27 @@ class Addition:
     sha256: str
 
     @classmethod
-    def of(cls, told: str) -> Addition:
-        """`FILE` or `FILE:strength`. LoraError: there is no such file. OptionError: no such strength."""
-        name, colon, number = told.rpartition(":")
-        strength = _number(number)
-        path, strength = (Path(name), strength) if colon and strength is not None else (Path(told), 1.0)
-        within("lora", strength, *limits(Lora, "strength"))
-        if not path.is_file():
-            raise LoraError(path.stem, f"there is no file {path}")
-        return cls(path, strength, digest(path))
+    def of(cls, text: str) -> Addition:
+        """Read `FILE` or `FILE:strength`. LoraError: there is no such file. OptionError: no such strength."""
+        return cls.from_file(lora_file(text))
+
+    @classmethod
+    def from_file(cls, lora: LoraFile) -> Addition:
+        """LoraError: there is no such file. OptionError: no such strength."""
+        within("lora", lora.strength, *limits(Lora, "strength"))
+        if not lora.path.is_file():
+            raise LoraError(lora.name, f"there is no file {lora.path}")
+        return cls(lora.path, lora.strength, digest(lora.path))
 
     def __str__(self) -> str:
         return f"LoRA {self.path.name} at {self.strength:g}, sha256 {self.sha256}"
+
+
+def lora_file(text: str) -> LoraFile:
+    """Read an argument of the command: `FILE`, whose strength is 1, or `FILE:strength`."""
+    name, colon, number = text.rpartition(":")
+    strength = _number(number)
+    return LoraFile(Path(name), strength) if colon and strength is not None else LoraFile(Path(text), 1.0)
 
 
 def _number(text: str) -> float | None:

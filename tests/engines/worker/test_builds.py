@@ -13,6 +13,8 @@ import pytest
 from engines import backends
 from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
+from engines.bundle.build_job import BuildJob
+from engines.bundle.loras import LoraFile
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Lora, Note, Progress
 from engines.studio import Studio, proof
@@ -44,7 +46,7 @@ def opened(home: Path) -> BackgroundJobs:
 
 @pytest.fixture
 def project(home: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """project(code): what a child runs instead of the true toolchain. It notes down its arguments."""
+    """project(code): what a child runs instead of the true toolchain. It notes down its arguments and its input."""
 
     def write(code: str) -> None:
         folder = home / "project" / "engines" / "toolchain"
@@ -62,6 +64,7 @@ def tell(**event):
 def progress(step):
     tell(kind="progress", stage="export", step=step, total=9)
 (home / "arguments").write_text(json.dumps([*sys.argv[1:], *[k for k in os.environ if k.startswith("STUDIO_")]]))
+(home / "job").write_bytes(sys.stdin.buffer.read())
 """
         (folder / "__main__.py").write_text(head + code)
         monkeypatch.setattr(builds, "PROJECT", home / "project")
@@ -180,10 +183,20 @@ def test_the_child_gets_paths_and_no_settings(home: Path, project: Project, monk
     monkeypatch.setenv("STUDIO_HOME", "/elsewhere")
     project(REFUSED)
     run(opened(home), Build("restorer", "mine.onnx", "edge-int8", "mine", "photographs", ("one\ntwo", "三")))
-    told = (home / "arguments").read_text()
-    for path in ("checkpoints/mine.onnx", "models/mine", "checkpoints/photographs"):
-        assert f'"{home / path}"' in told
-    assert '"restorer", "--events"' in told and '"edge-int8"' in told and "STUDIO_" not in told
+    assert json.loads((home / "arguments").read_text()) == ["--job"], "and nothing of the environment"
+    assert BuildJob.unpack((home / "job").read_bytes()) == BuildJob(
+        "restorer", home / "checkpoints" / "mine.onnx", home / "models" / "mine", "edge-int8",
+        checkpoints=home / "checkpoints", calibration=home / "checkpoints" / "photographs",
+        prompts=("one\ntwo", "三"),
+    )  # fmt: skip
+
+
+def test_a_request_larger_than_a_pipe_gets_through(home: Path, project: Project) -> None:
+    project(REFUSED)
+    prompts = tuple(f"{i} " + "字" * 3000 for i in range(100))
+    events = run(opened(home), Build("restorer", "mine.onnx", "edge-fp32", "mine", prompts=prompts))
+    assert events[-1] == Failed("x", "y")
+    assert BuildJob.unpack((home / "job").read_bytes()).prompts == prompts
 
 
 @pytest.mark.parametrize("source", ["../secret.pth", "/etc/passwd", "gone.pth", "", ".", "photographs", "MINE.onnx"])
@@ -209,11 +222,10 @@ def test_loras_are_handed_to_the_child_as_files_with_their_strengths(
     project(REFUSED)
     worn = (Lora("soft 柔: skin", -0.35), Lora("studio_light"))
     run(opened(home), Build("portrait", "z-image", "edge-int4", "mine", loras=worn))
-    told = json.loads((home / "arguments").read_text())
-    assert [argument for argument in told if argument.startswith("--lora")] == [
-        f"--lora={wardrobe / 'soft 柔: skin.safetensors'}:-0.35",
-        f"--lora={BUILT_IN / 'loras' / 'studio_light.safetensors'}:0.8",
-    ]
+    assert BuildJob.unpack((home / "job").read_bytes()).loras == (
+        LoraFile(wardrobe / "soft 柔: skin.safetensors", -0.35),
+        LoraFile(BUILT_IN / "loras" / "studio_light.safetensors", 0.8),
+    )
 
 
 @pytest.mark.parametrize("name", ["gone", "../loras/secret", "/etc/passwd", "soft 柔: skin.safetensors", "", ".", "*"])

@@ -220,34 +220,26 @@ def test_another_lora_or_strength_is_another_build(checkpoints: Path, files: tup
 
 
 def test_the_command_hands_them_over(files: tuple[Path, Path], tmp_path: Path, monkeypatch: Any) -> None:
-    asked: dict[str, Any] = {}
+    asked: list[tuple[Addition, ...]] = []
 
     class Made:
         def verify(self) -> None: ...
 
-    def make(*args: Any, **more: Any) -> Made:
-        asked.update(more)
-        return Made()
+    class Builder:
+        def __init__(self, source: Any, recipe: Any, out: Path, options: build.BuildOptions) -> None:
+            asked.append(options.loras)
 
-    monkeypatch.setattr(command, "MAKE", {"portrait": make, "restorer": make})
-    words = [
-        "run",
-        "portrait",
-        "--base",
-        "x",
-        "--out",
-        str(tmp_path / "o"),
-        "--lora",
-        f"{files[0]}:0.8",
-        "--lora",
-        str(files[1]),
-    ]
-    monkeypatch.setattr(sys, "argv", words)
-    command._make(command._arguments(), lambda event: None)
-    assert asked["loras"] == (Addition.of(f"{files[0]}:0.8"), Addition.of(str(files[1])))
+        def build(self, emit: Any) -> Made:
+            return Made()
+
+    monkeypatch.setattr(command, "Builder", Builder)
+    monkeypatch.setattr(command, "_source", lambda job: None)
+    words = ["run", "portrait", "--base", "x", "--out", str(tmp_path / "o")]
+    monkeypatch.setattr(sys, "argv", [*words, "--lora", f"{files[0]}:0.8", "--lora", str(files[1])])
+    command._make(command._job(command._arguments()), lambda event: None)
     monkeypatch.setattr(sys, "argv", ["run", "restorer", "--weights", "x", "--out", str(tmp_path / "o")])
-    command._make(command._arguments(), lambda event: None)
-    assert asked["loras"] == ()
+    command._make(command._job(command._arguments()), lambda event: None)
+    assert asked == [(Addition.of(f"{files[0]}:0.8"), Addition.of(str(files[1]))), ()]
 
 
 def test_the_command_says_what_is_wrong_with_one(checkpoints: Path, tmp_path: Path) -> None:
