@@ -56,15 +56,15 @@ class Preset:
 
 @cache
 def load(folder: Path = FOLDER) -> tuple[Preset, ...]:
-    """All presets in their order. PresetError: a file is not one."""
+    """Read all presets, in their order. PresetError: a file is not one."""
     presets = (_read(path) for path in folder.glob("*.toml"))
     return tuple(sorted(presets, key=lambda preset: (preset.order, preset.name)))
 
 
 def prompts(*dialects: str) -> tuple[str, ...]:
     """
-    All that the cards can ask for in these dialects, or in both, each once: a bundle that has read them needs no text
-    encoder for them.
+    List all that the cards can ask for in these dialects, or in both, each once: a bundle that has read them needs no
+    text encoder for them.
     """
     wordings = [preset.wording(name) for preset in load() for name in dialects or DIALECTS]
     texts = (said[language] for w in wordings for said in (w.prompt, w.negative) for language in LANGUAGES)
@@ -86,6 +86,7 @@ def _read(path: Path) -> Preset:
 
 def nearest_size(width: int, height: int, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     """
-    The size among those a bundle draws well whose shape is closest; of equal shapes the first. Empty: the size itself.
+    Choose among the sizes that a bundle draws well the one of the closest shape; of equal shapes the first. Without
+    sizes: the size itself.
     """
     return min(sizes, key=lambda size: abs(size[0] * height - size[1] * width) / size[1], default=(width, height))

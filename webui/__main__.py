@@ -56,7 +56,7 @@ def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     known = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
-    studio = Studio(shelf, settings.state, partial(backends.select, known=known), loras, _budget(settings))
+    studio = Studio(shelf, settings.state, partial(backends.select, verdicts=known), loras, _budget(settings))
     workshop = BackgroundJobs(shelf, settings.models, settings.checkpoints, known, settings.loras, settings.hf_mirror)
     return EmbeddedWorker(queue, studio, shelf, settings.backend, workshop)
 

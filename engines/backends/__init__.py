@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol, get_args, runtime_checkable
 
-from engines.backends import verdicts
 from engines.backends.verdicts import Verdict, Verdicts
+from engines.backends.verdicts import key as verdict_key
 from engines.bundle import PRECISIONS, Bundle, Format, Part
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
@@ -82,12 +82,12 @@ class Engine(Protocol):
 
 
 def names() -> list[str]:
-    """Engines whose file is here, in order of preference."""
+    """List the engines whose file is here, in order of preference."""
     return [engine.name for engine in engines()]
 
 
 def engine(name: str) -> Engine:
-    """EngineUnavailable: there is no such engine."""
+    """Look an engine up by its name. EngineUnavailable: there is no such engine."""
     for registered in engines():
         if registered.name == name:
             return registered
@@ -126,10 +126,10 @@ class Candidate:
     def key(self) -> str:
         parts = ((part.sha256, part.precision) for part in self.parts)
         device = f"{self.probe.device} {processor()}"
-        return verdicts.key(self.engine.name, device, self.probe.runtime, parts)
+        return verdict_key(self.engine.name, device, self.probe.runtime, parts)
 
 
-def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> Candidate:
+def candidate(bundle: Bundle, engine: Engine, verdicts: Verdicts | None = None) -> Candidate:
     """Probe an engine, hold a bundle's parts against what it reads, and look up what became of its proof."""
     probe = engine.probe()
     readable = {part.role for part in bundle.parts if part.format in engine.formats}
@@ -141,21 +141,21 @@ def candidate(bundle: Bundle, engine: Engine, known: Verdicts | None = None) -> 
     able = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
     if why := "; ".join(filter(None, map(engine.refuses, able.parts))) if isinstance(engine, RefusesParts) else "":
         return replace(able, parts=(), refused=why)
-    verdict = known.get(able.key) if known else None
+    verdict = verdicts.get(able.key) if verdicts else None
     refused = f"failed its proof, {verdict.failing}" if verdict and verdict.failing else ""
     return replace(able, refused=refused, verdict=verdict)
 
 
-def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) -> tuple[Engine, str]:
+def select(bundle: Bundle, wanted: str = "auto", verdicts: Verdicts | None = None) -> tuple[Engine, str]:
     """
-    The engine to run every part of a bundle, and one line saying why it and what became of the others.
+    Select the engine to run every part of a bundle, and say in one line why it and what became of the others.
 
     wanted: auto | pytorch | edge | an engine's name. The fastest of those whose proof was accepted; before there is
     one, an engine that is trusted, and any other last. Without a store of verdicts an accelerator comes first instead.
     EngineUnavailable: none can, or those that were asked for failed their proofs.
     """
-    candidates = [candidate(bundle, engine, known) for engine in engines() if _is_wanted(engine, wanted)]
-    return choose(bundle, candidates, wanted, known is not None)
+    candidates = [candidate(bundle, engine, verdicts) for engine in engines() if _is_wanted(engine, wanted)]
+    return choose(bundle, candidates, wanted, verdicts is not None)
 
 
 def choose(bundle: Bundle, candidates: Sequence[Candidate], wanted: str, proving: bool) -> tuple[Engine, str]:
@@ -177,7 +177,7 @@ def choose(bundle: Bundle, candidates: Sequence[Candidate], wanted: str, proving
 
 
 def for_loras(wanted: str) -> str:
-    """What to select instead for a request with LoRAs, which only sessions of PyTorch can wear. OptionError."""
+    """Narrow what is wanted for a request with LoRAs, which only sessions of PyTorch can wear. OptionError."""
     able = ("pytorch", *(engine.name for engine in engines() if engine.group == "pytorch"))
     if wanted not in ("auto", *able):
         raise OptionError("backend", wanted, FOR_LORAS)
@@ -201,7 +201,7 @@ def _is_wanted(engine: Engine, wanted: str) -> bool:
 
 
 def version(package: str) -> str:
-    """`name version` of an installed package, without importing it; empty where it is not installed."""
+    """Return `name version` of an installed package, without importing it; empty where it is not installed."""
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
@@ -209,25 +209,25 @@ def version(package: str) -> str:
 
 
 def cores() -> int:
-    """Processors this process may use: taskset and container limits on the set of processors count."""
+    """Count the processors this process may use: taskset and a container's set of processors limit them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def vocabulary(bundle: Bundle, part: Part) -> dict[str, int]:
     """
-    How many rows the table has that `ids` look up in, where the bundle says so. A GPU looks beyond its end without a
-    word, or never recovers from it.
+    Return how many rows the table has that `ids` look up in, where the bundle says so. A GPU looks beyond its end
+    without a word, or never recovers from it.
     """
     if part.role != "text_encoder":
         return {}
-    configs = [bundle.root / one.file / "config.json" for one in bundle.parts if one.role == part.role]
+    configs = [bundle.root / other.file / "config.json" for other in bundle.parts if other.role == part.role]
     config = next((path for path in configs if path.is_file()), None)
     return {"ids": int(json.loads(config.read_text(encoding="utf-8"))["vocab_size"])} if config else {}
 
 
 @cache
 def processor_flags() -> frozenset[str]:
-    """What this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where nobody says."""
+    """List what this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where nobody says."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -237,6 +237,6 @@ def processor_flags() -> frozenset[str]:
 
 @cache
 def processor() -> str:
-    """Tells this kind of processor from others: what was compiled or proved on one says nothing about another."""
+    """Name this kind of processor: what was compiled or proved on one kind says nothing about another."""
     facts = f"{platform.processor()} {sorted(processor_flags())}"
     return f"{platform.machine()} {hashlib.sha256(facts.encode()).hexdigest()[:16]}"

@@ -21,7 +21,7 @@ from engines.messages.status import Verdict as Verdict
 
 
 def key(engine: str, device: str, runtime: str, parts: Iterable[tuple[str, str]]) -> str:
-    """What a verdict belongs to. `parts` are (sha256, precision) of everything the engine would run."""
+    """Name what a verdict belongs to. `parts` are (sha256, precision) of everything the engine would run."""
     facts = "\n".join([engine, device, runtime, *(f"{sha256} {precision}" for sha256, precision in sorted(parts))])
     return hashlib.sha256(facts.encode()).hexdigest()
 
@@ -39,7 +39,7 @@ class Verdicts:
             return None
 
     def put(self, name: str, verdict: Verdict) -> None:
-        """A full disk costs the proof, which is made again at the next start, and nothing else."""
+        """Store a verdict. A full disk costs the proof, which is made again at the next start, and nothing else."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             beside = self._path(name).with_suffix(f".{uuid.uuid4().hex}.tmp")

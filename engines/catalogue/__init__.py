@@ -46,7 +46,7 @@ class Machine:
 
 
 def free_bytes(folder: Path) -> int:
-    """On the disk of a folder that need not be there yet."""
+    """Measure the room on the disk of a folder that need not be there yet."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
@@ -59,14 +59,14 @@ def catalogue() -> dict[str, Model]:
 
 
 def find(name: str) -> Model:
-    """NotFoundError: the catalogue has no such model."""
+    """Look a model up by its id. NotFoundError: the catalogue has no such model."""
     if name not in catalogue():
         raise NotFoundError("model", name)
     return catalogue()[name]
 
 
 def hurdle(model: Model, machine: Machine, here: bool) -> str:
-    """Why this machine is too small for it, in the phrases of this program; empty: it is not."""
+    """Say why this machine is too small for a model, in the phrases of this program; empty: it is not."""
     if machine.memory_gb < model.memory_gb:
         return f"{model.memory_gb:g} GB of memory needed, {machine.memory_gb:.0f} GB available"
     disk_gb = model.disk_gb + (0 if here else model.size_gb)

@@ -133,7 +133,7 @@ class Words:
             self._line(text)
 
     def _line(self, text: str) -> None:
-        """On a line of its own, whatever stands on the present one."""
+        """Print on a line of its own, whatever stands on the present one."""
         before = "\n" if self.open else ""
         self.open = False
         if before or text:

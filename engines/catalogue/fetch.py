@@ -43,7 +43,7 @@ class Fetching:
     waits_s: Sequence[float] = WAITS_S
 
     def run(self) -> Path:
-        """Its place. DownloadError: the hub. StorageError: the disk."""
+        """Download the model, and return its place. DownloadError: the hub. StorageError: the disk."""
         target = self.places.path(self.model)
         if target.exists():
             self._say("已经在这里。 It is here already.")
@@ -107,7 +107,7 @@ class Fetching:
                 time.sleep(wait_s)
 
     def _check(self, remote: Remote, file: Path) -> Path:
-        """The file, if it holds what the hub says. It is removed if not: nobody can build on it."""
+        """Return the file if it holds what the hub says. It is removed if not: nobody can build on it."""
         if not remote.agrees(file):
             file.unlink()
             zh, en = "校验和不符,已删除;请重新运行。", "Wrong checksum, so it was removed; run it again."
@@ -126,7 +126,7 @@ class Meter:
     done: int
     emit: Emit
     started_s: float = field(default_factory=time.monotonic)
-    told_s: float = 0.0
+    reported_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.begun = self.done
@@ -134,8 +134,8 @@ class Meter:
     def add(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.told_s >= TELL_S or self.done == self.total:
-            self.told_s = now
+        if now - self.reported_s >= TELL_S or self.done == self.total:
+            self.reported_s = now
             self.emit(Progress("fetch", self.done // MB, max(self.total // MB, 1), self._eta_s(now)))
 
     def _eta_s(self, now: float) -> float | None:
@@ -144,7 +144,7 @@ class Meter:
 
 
 def _more(model: Model, remote: Remote, part: Path, meter: Meter) -> None:
-    """Bytes as they come, behind those that are here. Broken: there are more to come, and they do not."""
+    """Write bytes as they come behind those that are here. Broken: there are more to come, and they do not."""
     have = _length(part)
     with hubs.opened(model, remote.url, have) as (begins, chunks), part.open("r+b") as f:
         meter.add(begins - have)
@@ -164,7 +164,7 @@ def _more(model: Model, remote: Remote, part: Path, meter: Meter) -> None:
 
 @contextmanager
 def _alone(model: Model, work: Path) -> Iterator[None]:
-    """Two downloads into one folder would spoil each other. The lock goes with the process that holds it."""
+    """Hold the lock of a folder: two downloads into it would spoil each other. The lock ends with its process."""
     work.mkdir(parents=True, exist_ok=True)
     folder = os.open(work, os.O_RDONLY)
     try:
@@ -178,7 +178,7 @@ def _alone(model: Model, work: Path) -> Iterator[None]:
 
 
 def _clear(work: Path, remotes: Sequence[Remote]) -> None:
-    """Away with what the hub no longer has, or has in other words by now."""
+    """Remove what the hub no longer has, or has with other bytes by now."""
     finished = {work / remote.path: remote for remote in remotes}
     begun = {_part(path): remote for path, remote in finished.items()}
     for path in _files(work):
@@ -204,7 +204,7 @@ def _part(file: Path) -> Path:
 
 
 def _give(work: Path, target: Path, only: str) -> None:
-    """The one step after which it looks complete, because it is. `only`: the file, if the model is one."""
+    """Rename, the one step after which a model looks complete, because it is. `only`: the file, if it is one."""
     (work / only).rename(target)
     shutil.rmtree(work, ignore_errors=True)
 

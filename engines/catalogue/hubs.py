@@ -38,20 +38,20 @@ class Remote:
     digest: str
 
     def agrees(self, file: Path) -> bool:
-        """Whether a file on disk holds these bytes."""
+        """Tell whether a file on disk holds these bytes."""
         if not file.is_file() or file.stat().st_size != self.size:
             return False
-        known = hashlib.sha256() if len(self.digest) == 64 else hashlib.sha1(b"blob %d\0" % self.size)
+        checksum = hashlib.sha256() if len(self.digest) == 64 else hashlib.sha1(b"blob %d\0" % self.size)
         with file.open("rb") as f:
             while chunk := f.read(CHUNK):
-                known.update(chunk)
-        return known.hexdigest() == self.digest
+                checksum.update(chunk)
+        return checksum.hexdigest() == self.digest
 
 
 def listing(model: Model, mirror: Mirror, endpoint: str = "") -> tuple[Remote, ...]:
     """
-    The files of a model. `endpoint` is the address of a hub that stands in for huggingface.co. Broken. DownloadError:
-    this hub does not have them, or not as the catalogue expects.
+    List the files of a model. `endpoint` is the address of a hub that stands in for huggingface.co. Broken.
+    DownloadError: this hub does not have them, or not as the catalogue expects.
     """
     if mirror not in model.mirrors:
         raise _failed(model, f"{mirror} does not have it")
@@ -71,7 +71,7 @@ def _chosen(model: Model, piece: Piece, mirror: Mirror, endpoint: str) -> Iterat
 
 
 def _inside(model: Model, into: str, path: str) -> str:
-    """A name from a stranger leads nowhere but into the model's folder, and hides nothing there."""
+    """Keep a stranger's file name within the model's folder, where it hides nothing. DownloadError: it leads out."""
     if any(step == ".." or step.startswith((".", "/")) for step in PurePosixPath(path).parts) or "\\" in path:
         raise _failed(model, f"unsafe file name {path[:80]}")
     return str(PurePosixPath(into) / path)
@@ -85,15 +85,15 @@ def _hugging_face(model: Model, repository: str, endpoint: str) -> list[Remote]:
     address = endpoint.rstrip("/") or None
     try:
         hub = HfApi(endpoint=address, token=False)
-        told = hub.model_info(repository, files_metadata=True, timeout=TIMEOUT_S, token=False)
+        info = hub.model_info(repository, files_metadata=True, timeout=TIMEOUT_S, token=False)
         return [
             Remote(
                 file.rfilename,
-                hf_hub_url(repository, file.rfilename, revision=told.sha, endpoint=address),
+                hf_hub_url(repository, file.rfilename, revision=info.sha, endpoint=address),
                 int(file.size or 0),
                 str(file.lfs.sha256 if file.lfs else file.blob_id),
             )
-            for file in told.siblings or ()
+            for file in info.siblings or ()
         ]
     except HfHubHTTPError as exc:
         raise _refused(model, exc.response.status_code) from exc
@@ -104,7 +104,7 @@ def _hugging_face(model: Model, repository: str, endpoint: str) -> list[Remote]:
 
 
 def _modelscope(model: Model, repository: str) -> list[Remote]:
-    """Its library tells the sha256 of every file."""
+    """List a repository of ModelScope, whose library tells the sha256 of every file."""
     try:
         from modelscope_hub.api import HubApi
         from modelscope_hub.errors import HubError, NetworkError, NotExistError
@@ -128,8 +128,9 @@ def _modelscope(model: Model, repository: str) -> list[Remote]:
 
 @contextmanager
 def opened(model: Model, url: str, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """Where the answer begins, which is 0 if the hub knows no ranges, and its bytes as they come. Broken.
-    DownloadError: the hub refuses.
+    """
+    Open a file at a position, and yield where the answer begins, which is 0 if the hub knows no ranges, and its bytes
+    as they come. Broken. DownloadError: the hub refuses.
     """
     import httpx2
     from huggingface_hub import get_session

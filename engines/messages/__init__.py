@@ -176,7 +176,7 @@ Request = Generate | Enhance | Inspect | Develop | Build | Fetch
 @dataclass(frozen=True, slots=True)
 class Progress:
     stage: Stage
-    step: int
+    step: int  # of a fetch: megabytes that are here
     total: int
     eta_s: float | None = None
     picture: int = 1
@@ -228,7 +228,10 @@ class FaceReport:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The end of a job that went well. `reason`: why this engine and not another; of a build, what became of it."""
+    """
+    The end of a job that went well. `reason`: why this engine and not another; of a build or a download, its name and
+    what became of it, for a log.
+    """
 
     images: tuple[str, ...]
     seed: int
@@ -262,12 +265,12 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def pack(message: Request | Event | Status) -> str:
-    """A message as JSON with its `kind`."""
+    """Write a message as JSON with its `kind`."""
     return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}, ensure_ascii=False)
 
 
 def unpack(text: str) -> Any:
-    """The message that `pack` wrote. RequestError: not one."""
+    """Read the message that `pack` wrote. RequestError: this is none."""
     try:
         values = json.loads(text)
         kind = _KINDS[values.pop("kind")]

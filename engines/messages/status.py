@@ -99,7 +99,7 @@ class Piece:
     into: str = ""
 
     def at(self, mirror: Mirror) -> str:
-        """Its repository there; empty: that hub does not have it."""
+        """Return its repository on that hub; empty: the hub does not have it."""
         return self.hf if mirror == "hf" else self.modelscope
 
 

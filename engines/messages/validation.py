@@ -40,7 +40,7 @@ def check(message: DataclassInstance) -> None:
 
 
 def limits(kind: type[Any], name: str) -> tuple[float, float]:
-    """The lowest and the highest value that the annotation of a field allows; of a text or a tuple: the length."""
+    """Return the lowest and the highest value that a field's annotation allows; of a text or a tuple, the length."""
     annotation = get_type_hints(kind, include_extras=True)[name]
     constraints = [constraint for field in annotation.__metadata__ for constraint in field.metadata]
     values = {key: getattr(c, key) for c in constraints for key in ("ge", "le", "max_length") if hasattr(c, key)}
@@ -48,7 +48,7 @@ def limits(kind: type[Any], name: str) -> tuple[float, float]:
 
 
 def refusal(kind: type[Any], exc: ValidationError, start: tuple[int | str, ...] = ()) -> OptionError:
-    """What is said of the first value that does not fit. `start` leads from the message to what was validated."""
+    """Say which value does not fit, the first of them. `start` leads from the message to what was validated."""
     error = exc.errors()[0]
     path = (*start, *error["loc"])
     given, context = error["input"], error.get("ctx", {})
@@ -69,14 +69,14 @@ def refusal(kind: type[Any], exc: ValidationError, start: tuple[int | str, ...] 
 
 
 def allowed(error: ErrorDetails) -> str:
-    """What a field may be, in the program's own phrases rather than a library's."""
+    """Say what a field may be, in the program's own phrases rather than a library's."""
     if error["type"] == "literal_error":
         return str(error["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
     return EXPECTED.get(error["type"].partition("_")[0], "a fitting value")
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
-    """OptionError: a value that is no message's, such as an argument of a command, is out of its range."""
+    """Check a value that is no message's, such as an argument of a command. OptionError: it is out of its range."""
     if not low <= value <= high:
         raise OptionError(name, value, f"{low} … {high}")
 
@@ -88,7 +88,7 @@ def _adapters(kind: type[Any]) -> Mapping[str, TypeAdapter[Any]]:
 
 
 def _owner(kind: type[Any], path: tuple[int | str, ...]) -> type[Any]:
-    """The dataclass whose field a path ends at: of loras.0.strength, what the tuple `loras` holds."""
+    """Find the dataclass whose field a path ends at: for loras.0.strength, what the tuple `loras` holds."""
     owner = kind
     for name in [step for step in path[:-1] if isinstance(step, str)]:
         owner, *_ = get_args(get_type_hints(owner)[name])

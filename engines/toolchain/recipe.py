@@ -22,11 +22,12 @@ Stored = Literal["fp32", "fp16"]
 @dataclass(frozen=True)
 class Treatment:
     """
-    Of one role. quantize: "static" (int8 activations and weights, calibrated), "dynamic" (int8, activations measured at
-    run time; ONNX Runtime only), "weights" (int8 or int4 weights, float arithmetic), or nothing. `ranges` are compared,
-    and the best is taken. Below `bar_db` against float32 on held-out feeds, the most sensitive layers stay in float.
-    `openvino` is the arithmetic that OpenVINO may use for what is not quantised. `tensorrt`: a graph of its own for
-    TensorRT, in half precision; what is quantised is then for TensorRT alone, whose integers have no zero points.
+    What is done to the part of one role. quantize: "static" (int8 activations and weights, calibrated), "dynamic"
+    (int8, activations measured at run time; ONNX Runtime only), "weights" (int8 or int4 weights, float arithmetic), or
+    nothing. `ranges` are compared, and the best is taken. Below `bar_db` against float32 on held-out feeds, the most
+    sensitive layers stay in float. `openvino` is the arithmetic that OpenVINO may use for what is not quantised.
+    `tensorrt`: a graph of its own for TensorRT, in half precision; what is quantised is then for TensorRT alone, whose
+    integers have no zero points.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -59,14 +60,14 @@ class Recipe:
 
     @classmethod
     def read(cls, name: str) -> Recipe:
-        """OptionError: there is no such recipe, or it makes no sense."""
+        """Read a recipe by its name. OptionError: there is no such recipe, or it makes no sense."""
         path = FOLDER / f"{name}.toml"
         if name not in names():
             raise OptionError("recipe", name, ", ".join(names()))
-        told: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         try:
-            stored, lean = told.pop("stored"), told.pop("lean", False)
-            return TypeAdapter(cls).validate_python({"name": name, "stored": stored, "lean": lean, "roles": told})
+            top = {"name": name, "stored": values.pop("stored"), "lean": values.pop("lean", False)}
+            return TypeAdapter(cls).validate_python({**top, "roles": values})
         except (KeyError, ValidationError) as exc:
             raise OptionError("recipe", name, f"a recipe that makes sense: {exc}") from exc
 
@@ -74,7 +75,7 @@ class Recipe:
         return self.roles.get(role, PLAIN)
 
     def alone(self, role: Role) -> bool:
-        """Whether the quantised form is the only one."""
+        """Tell whether the quantised form of a role is the only one."""
         return self.lean and bool(self.of(role).quantize)
 
 

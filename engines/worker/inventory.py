@@ -23,11 +23,11 @@ CARD_BYTES = 20_000
 KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detector"}
 
 
-def survey(shelf: Shelf, backend: str, known: Verdicts | None = None) -> Inventory:
+def survey(shelf: Shelf, backend: str, verdicts: Verdicts | None = None) -> Inventory:
     """Look at every engine and at every bundle that can be read. `backend` is what the server prefers."""
     probes = [(engine, engine.probe()) for engine in backends.engines()]
     engines = tuple(EngineStatus(e.name, probe.ok, probe.device, probe.reason, e.group) for e, probe in probes)
-    return engines, tuple(_bundle_status(bundle, backend, known) for bundle in readable(shelf))
+    return engines, tuple(_bundle_status(bundle, backend, verdicts) for bundle in readable(shelf))
 
 
 def readable(shelf: Shelf) -> Iterator[Bundle]:
@@ -39,7 +39,7 @@ def readable(shelf: Shelf) -> Iterator[Bundle]:
 
 
 def strays(models: Path) -> tuple[str, ...]:
-    """Names in the folder of bundles that are none: weights without a manifest, or a manifest that cannot be read."""
+    """List what is no bundle among the bundles: weights without a manifest, or a manifest that cannot be read."""
     paths = sorted(path for path in models.glob("[!.]*") if path.is_dir() or path.suffix.lower() in CHECKPOINTS)
     shelf = Shelf((models,))
     good = {bundle.name for bundle in readable(shelf)}
@@ -53,11 +53,11 @@ def kind_of(bundle: Bundle) -> BundleKind:
     return next((kind for role, kind in KINDS.items() if bundle.has(role)), "portrait")
 
 
-def _bundle_status(bundle: Bundle, backend: str, known: Verdicts | None) -> BundleStatus:
-    candidates = [backends.candidate(bundle, engine, known) for engine in backends.engines()]
+def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None) -> BundleStatus:
+    candidates = [backends.candidate(bundle, engine, verdicts) for engine in backends.engines()]
     wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
     try:
-        engine, reason = backends.choose(bundle, candidates, wanted, known is not None)
+        engine, reason = backends.choose(bundle, candidates, wanted, verdicts is not None)
         chosen = engine.name
     except StudioError as exc:
         chosen, reason = "", str(exc)
@@ -95,7 +95,7 @@ def _choice(c: Candidate) -> Choice:
 
 
 def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Path]:
-    """What can be built from, by kind and name: bundles that carry their source, and what lies in `checkpoints`."""
+    """List what can be built from, by kind and name: bundles that carry their source, and the `checkpoints`."""
     origins: dict[tuple[BundleKind, str], Path] = {}
     for path in sorted(checkpoints.glob("[!.]*")):
         if path.suffix.lower() in CHECKPOINTS and path.is_file():
@@ -110,7 +110,7 @@ def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Pat
 
 
 def _is_stable_diffusion(path: Path) -> bool:
-    """Whether it is a .safetensors whose header names a tensor of its U-Net."""
+    """Tell whether a file is a .safetensors whose header names a tensor of Stable Diffusion's U-Net."""
     if path.suffix.lower() != ".safetensors":
         return False
     try:
@@ -122,6 +122,6 @@ def _is_stable_diffusion(path: Path) -> bool:
 
 
 def cannot_build() -> str:
-    """Why bundles cannot be made here; empty: they can."""
+    """Say why bundles cannot be made here; empty: they can."""
     missing = [name for name in NEEDED_TO_BUILD if find_spec(name) is None]
     return f"not installed ({', '.join(missing)})" if missing else ""
