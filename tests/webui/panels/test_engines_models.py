@@ -119,7 +119,7 @@ def test_the_whole_catalogue_is_shown_in_both_languages(tmp_path: Path) -> None:
     models = catalogue.statuses(Places(tmp_path, tmp_path), Machine(1e6, 1e6))
     for say in (ZH, EN):
         shown = cards(board_html(Status("ready", models=models), [], say))
-        assert [buttons[0]["data-fetch"] for _, buttons in shown] == [model.id for model in models]
+        assert [buttons[0]["data-fetch"] for _, buttons in shown] == [status.model.id for status in models]
     assert len(models) >= 7 and not CJK.search(board_html(Status("ready", models=models), [], EN))
 
 
