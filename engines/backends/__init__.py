@@ -54,16 +54,18 @@ class Session(Protocol):
 
 @runtime_checkable
 class AcceptsLoras(Protocol):
-    """A session of a denoiser that can wear LoRAs: those of the last call and no others. Returns why some cannot be."""
+    """A session of a denoiser that takes LoRAs."""
 
-    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]: ...
+    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+        """Apply these LoRAs from now on, and no others. Return why some cannot be."""
 
 
 @runtime_checkable
 class RefusesParts(Protocol):
     """An engine that cannot compute every part it can read."""
 
-    def refuses(self, part: Part) -> str: ...
+    def refuses(self, part: Part) -> str:
+        """Return why the engine cannot compute this part; empty: it can."""
 
 
 class Engine(Protocol):
@@ -76,19 +78,19 @@ class Engine(Protocol):
 
 
 def names() -> list[str]:
-    """Engines whose file is here, in order of preference."""
-    found = [m.name.removesuffix("_backend") for m in pkgutil.iter_modules(__path__) if m.name.endswith("_backend")]
-    return sorted(found, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else len(PREFERENCE))
+    """Return the names of engines whose file is here, in order of preference."""
+    here = [m.name.removesuffix("_backend") for m in pkgutil.iter_modules(__path__) if m.name.endswith("_backend")]
+    return sorted(here, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else len(PREFERENCE))
 
 
 def engine(name: str) -> Engine:
-    """EngineUnavailable: there is no such engine."""
+    """Return the engine of that name. EngineUnavailable: there is none."""
     if name not in names():
         raise EngineUnavailable(
             f"no engine is called {name!r}; there are {', '.join(names())}", wanted=name, why="no such engine"
         )
-    found: Engine = importlib.import_module(f"{__name__}.{name}_backend").ENGINE
-    return found
+    exported: Engine = importlib.import_module(f"{__name__}.{name}_backend").ENGINE
+    return exported
 
 
 def engines() -> Iterator[Engine]:
@@ -160,7 +162,7 @@ def select(bundle: Bundle, wanted: str = "auto", known: Verdicts | None = None) 
 
 
 def for_loras(wanted: str) -> str:
-    """What to select instead for a request with LoRAs, which only sessions of PyTorch can wear. OptionError."""
+    """Return what to select for a request with LoRAs, which only PyTorch takes. OptionError: another was wanted."""
     able = ("pytorch", *GROUPS["pytorch"])
     if wanted not in ("auto", *able):
         raise OptionError("backend", wanted, FOR_LORAS)
@@ -186,7 +188,7 @@ def _wanted(wanted: str) -> list[Engine]:
 
 
 def version(package: str) -> str:
-    """`name version` of an installed package, without importing it; empty where it is not installed."""
+    """Return `name version` of an installed package, without importing it; empty where it is not installed."""
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
@@ -194,25 +196,27 @@ def version(package: str) -> str:
 
 
 def cores() -> int:
-    """Processors this process may use: taskset and container limits on the set of processors count."""
+    """Count the processors this process may use, within the set that taskset or a container leaves it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def vocabulary(bundle: Bundle, part: Part) -> dict[str, int]:
     """
-    How many rows the table has that `ids` look up in, where the bundle says so. A GPU looks beyond its end without a
-    word, or never recovers from it.
+    Return how many rows the table has that `ids` look up in, where the bundle says so. A GPU looks beyond its end
+    without a word, or never recovers from it.
     """
     if part.role != "text_encoder":
         return {}
-    configs = [bundle.root / one.file / "config.json" for one in bundle.parts if one.role == part.role]
+    configs = [bundle.root / other.file / "config.json" for other in bundle.parts if other.role == part.role]
     config = next((path for path in configs if path.is_file()), None)
     return {"ids": int(json.loads(config.read_text(encoding="utf-8"))["vocab_size"])} if config else {}
 
 
 @cache
 def processor_flags() -> frozenset[str]:
-    """What this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where nobody says."""
+    """
+    Return what this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where it is unknown.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -222,6 +226,6 @@ def processor_flags() -> frozenset[str]:
 
 @cache
 def processor() -> str:
-    """Tells this kind of processor from others: what was compiled or proved on one says nothing about another."""
-    told = f"{platform.processor()} {sorted(processor_flags())}"
-    return f"{platform.machine()} {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    """Return a name for this kind of processor: what was compiled or proved on one says nothing about another."""
+    facts = f"{platform.processor()} {sorted(processor_flags())}"
+    return f"{platform.machine()} {hashlib.sha256(facts.encode()).hexdigest()[:16]}"

@@ -30,7 +30,7 @@ from engines.messages import (
     Progress,
     Request,
 )
-from engines.roles import memory, seen
+from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
 from engines.studio import init_image
@@ -128,5 +128,5 @@ class Studio:
         kept = kept_latents.read(folder, r.image)
         loaded, reason = self.loaded_bundles.get(kept.bundle, r.backend)
         yield Progress("decode", 0, 1)
-        name = images.write_output(folder, seen(loaded.decoder.decode(kept.latents)), kept.text)
+        name = images.write_output(folder, not_blank(loaded.decoder.decode(kept.latents)), kept.text)
         yield Final((name,), kept.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

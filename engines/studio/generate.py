@@ -21,7 +21,7 @@ from engines.errors import BundleError, JobCancelled, OptionError, PromptError, 
 from engines.families import FAMILIES
 from engines.images import Pixels, infotext, kept_latents
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
-from engines.roles import memory, seen
+from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.sampler import Schedule
@@ -126,7 +126,7 @@ class Generation:
         yield Progress("encode", 0, plan.todo, self.pace.eta_s(plan.todo * r.count, r.count), 1, r.count)
         prompt = self.loaded.embedding(r.prompt, embeddings)
         negative = self.loaded.embedding(r.negative, embeddings) if plan.schedule.guidance else None
-        photo = None if self.photo is None or not plan.schedule.kept else self.loaded.encoder.encode(self.photo)
+        photo = None if self.photo is None or not plan.schedule.photo_scale else self.loaded.encoder.encode(self.photo)
         yield from self._adapted()._pictures(prompt, negative, photo)
 
     def _adapted(self) -> Generation:
@@ -174,17 +174,17 @@ class Generation:
         cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
         noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
         x = plan.schedule.begin(noise, photo)
-        denoised = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
+        steps = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
         for i in range(1, plan.todo + 1):
             self._check()
             begun = time.perf_counter()
-            x, guess = next(denoised)
+            x, denoised = next(steps)
             self.pace.step_s = time.perf_counter() - begun
             steps_left = plan.todo - i + plan.todo * (count - k - 1)
             yield Progress("denoise", i, plan.todo, self.pace.eta_s(steps_left, count - k), k + 1, count)
             last = i == plan.todo
             if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
-                yield from self._preview(k, i, x if last else guess)
+                yield from self._preview(k, i, x if last else denoised)
         return x
 
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
@@ -205,7 +205,7 @@ class Generation:
         steps_left = plan.todo * (plan.request.count - k - 1)
         yield Progress("decode", plan.todo, plan.todo, self.pace.eta_s(steps_left, 1), k + 1, plan.request.count)
         begun = time.perf_counter()
-        name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
+        name = images.write_output(self.folder, not_blank(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
             kept = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engines import files
-from engines.bundle import Bundle, Face, Role, Sampling, Scheduler, Text
+from engines.bundle import Bundle, FaceInput, Role, Sampling, Scheduler, Text
 from engines.errors import BundleError
 from engines.networks.gpen import Spec
 from engines.toolchain.sources import stable_diffusion
@@ -87,7 +87,7 @@ class Source:
     about: About
     sampling: Sampling | None = None
     tokenizer: Path | None = None
-    face: Face | None = None
+    face: FaceInput | None = None
     card: Path | None = None
     text: Text | None = None  # its checksum and template are still to come
 
@@ -215,7 +215,7 @@ def restorer(weights: Path, about_file: Path | None = None) -> Source:
     about = About.read(about_file)
     size_px = onnx_size_px(weights) if weights.suffix.lower() == ".onnx" else size_of(weights, read_state(weights))
     return Source(
-        "gpen", {"restorer": weights}, about, face=Face(size_px, about.residual), card=_card(about_file or weights)
+        "gpen", {"restorer": weights}, about, face=FaceInput(size_px, about.residual), card=_card(about_file or weights)
     )
 
 
@@ -223,7 +223,7 @@ def detector(weights: Path, about_file: Path | None = None) -> Source:
     """`weights`: CenterFace or YuNet as ONNX. BundleError: neither. Its face's size is the longest side it looks at."""
     known = recognise(weights)
     about, card = About.read(about_file), _card(about_file or weights)
-    return Source(known.family, {"face_detector": weights}, about, face=Face(known.longest_px), card=card)
+    return Source(known.family, {"face_detector": weights}, about, face=FaceInput(known.longest_px), card=card)
 
 
 def _card(beside: Path) -> Path | None:
