@@ -20,83 +20,89 @@ Latents = NDArray[np.float32]  # (1, C, h, w)
 
 
 class Step(Protocol):
-    """One step of a schedule: what the network is shown of x, and what becomes of x and what the network told."""
+    """One step of a schedule: what the network is given of x, and what becomes of x by the network's output."""
 
     @property
     def level(self) -> float:
-        """How noisy x is, as the family tells the network."""
+        """How noisy x is, in the numbers that the network is given."""
 
     @property
     def noisy(self) -> bool:
         """Whether the step adds noise of its own."""
 
-    def shown(self, x: Latents) -> Latents: ...
+    def model_input(self, x: Latents) -> Latents:
+        """Return x as the network takes it. (diffusers: scale_model_input)"""
 
-    def guess(self, x: Latents, told: Latents) -> Latents:
-        """The network's present guess of the clean latents: what a preview shows."""
+    def pred_x0(self, x: Latents, output: Latents) -> Latents:
+        """Return the prediction of the clean latents: what a preview shows. (diffusers: pred_original_sample)"""
 
-    def next(self, x: Latents, told: Latents, fresh: Latents | None) -> Latents:
-        """x at the next level. `fresh` is noise, for a step that is noisy."""
+    def next(self, x: Latents, output: Latents, step_noise: Latents | None) -> Latents:
+        """Return x at the next level. `step_noise`: standard normal, for a step that is noisy."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """
-    `start`: what pure noise is multiplied by. `kept`: how much of a photo's latents is added to it; 0: the schedule
-    begins with noise alone. `extras`: feeds of the network that do not change from step to step. `words`: how other
-    programs call it, for the text in a picture.
+    The steps from noise to a picture. `noise_scale`: what pure noise is multiplied by before the first (diffusers:
+    init_noise_sigma). `photo_scale`: how much of a photo's latents is added to it; 0: the schedule begins with noise
+    alone. `extras`: feeds of the network that do not change from step to step. `words`: how other programs call it, for
+    the text in a picture.
     """
 
     steps: tuple[Step, ...]
-    start: float = 1.0
-    kept: float = 0.0
+    noise_scale: float = 1.0
+    photo_scale: float = 0.0
     guidance: float = 0.0  # 0: the network is run once a step, and no negative prompt is read
     extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
 
     def begin(self, noise: Latents, photo: Latents | None = None) -> Latents:
-        """x before the first step. `photo`: clean latents, for a schedule that keeps something of them."""
-        x = noise * np.float32(self.start)
-        return x if photo is None else x + photo * np.float32(self.kept)
+        """Return x before the first step. `photo`: clean latents, for a schedule that begins with some of them."""
+        x = noise * np.float32(self.noise_scale)
+        return x if photo is None else x + photo * np.float32(self.photo_scale)
 
 
 def noise(shape: tuple[int, ...], seed: int) -> Latents:
+    """Return the standard normal noise that a picture of this seed begins with."""
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def fresh(shape: tuple[int, ...], seed: int, step: int) -> Latents:
+def step_noise(shape: tuple[int, ...], seed: int, step: int) -> Latents:
     """
-    What step `step` of a picture adds, counted from 1: a stream of its own for each step, so that a step can be done
-    again without those before it. (To numpy the seeds `seed` and `(seed, 0)` are the same, hence from 1.)
+    Return the standard normal noise that step `step` of a picture adds, counted from 1: a stream of its own for each
+    step, so that a step can be done again without those before it. (To numpy the seeds `seed` and `(seed, 0)` are the
+    same, hence from 1.)
     """
     return np.random.default_rng((seed, step)).standard_normal(shape, dtype=np.float32)
 
 
 def guide(positive: Latents, negative: Latents, guidance: float) -> Latents:
-    """Classifier-free guidance as ZImagePipeline counts it: 0 is none. (Ho & Salimans 2022, equation 6)"""
+    """Apply classifier-free guidance as ZImagePipeline counts it: 0 is none. (Ho & Salimans 2022, equation 6)"""
     return positive + np.float32(guidance) * (positive - negative)
 
 
 def sigmas(steps: int, shift: float) -> NDArray[np.float32]:
-    """steps + 1 levels from 1 down to 0; a shift above 1 spends more steps at high noise. (Esser et al. 2024, section
-    5.3.2)
+    """
+    Return steps + 1 levels from 1 down to 0; a shift above 1 spends more steps at high noise. (Esser et al. 2024,
+    section 5.3.2)
     """
     even = np.linspace(1.0, 1.0 / steps, steps)
     return np.append(shift * even / (1 + (shift - 1) * even), 0.0).astype(np.float32)
 
 
 def step(x: Latents, velocity: Latents, sigma: float, sigma_next: float) -> Latents:
+    """Return x at `sigma_next`, by one Euler step along the velocity at `sigma`."""
     return x + np.float32(sigma_next - sigma) * velocity
 
 
-def clean(x: Latents, velocity: Latents, sigma: float) -> Latents:
-    """Where the straight path through x ends: the network's present guess of the clean latent."""
+def pred_x0(x: Latents, velocity: Latents, sigma: float) -> Latents:
+    """Return where the straight path through x ends: the prediction of the clean latents."""
     return x - np.float32(sigma) * velocity
 
 
 @dataclass(frozen=True)
 class FlowStep:
-    """From noise level `level` to `after`, by a velocity."""
+    """A step from noise level `level` to `after`, by a velocity."""
 
     level: float
     after: float
@@ -105,11 +111,11 @@ class FlowStep:
     def noisy(self) -> bool:
         return False
 
-    def shown(self, x: Latents) -> Latents:
+    def model_input(self, x: Latents) -> Latents:
         return x
 
-    def guess(self, x: Latents, told: Latents) -> Latents:
-        return clean(x, told, self.level)
+    def pred_x0(self, x: Latents, output: Latents) -> Latents:
+        return pred_x0(x, output, self.level)
 
-    def next(self, x: Latents, told: Latents, fresh: Latents | None) -> Latents:
-        return step(x, told, self.level, self.after)
+    def next(self, x: Latents, output: Latents, step_noise: Latents | None) -> Latents:
+        return step(x, output, self.level, self.after)

@@ -47,16 +47,16 @@ class Settings:
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
-        """SettingsError: a STUDIO_ variable is unknown or unusable. STUDIO_TEST_* belongs to the tests."""
-        known = {variable(f.name): f for f in fields(cls)}
+        """Read the settings. SettingsError: a STUDIO_ variable is unknown or unusable. STUDIO_TEST_* is the tests'."""
+        settable = {variable(f.name): f for f in fields(cls)}
         ours = {
             name: text
             for name, text in env.items()
             if name.startswith("STUDIO_") and not name.startswith("STUDIO_TEST_")
         }
-        if unknown := sorted(set(ours) - set(known)):
-            raise SettingsError(f"{unknown[0]} is not a setting. Known: {', '.join(known)}")
-        values = {known[name].name: _read(name, text, type(known[name].default)) for name, text in ours.items()}
+        if unknown := sorted(set(ours) - set(settable)):
+            raise SettingsError(f"{unknown[0]} is not a setting. Known: {', '.join(settable)}")
+        values = {settable[name].name: _read(name, text, type(settable[name].default)) for name, text in ours.items()}
         settings = cls(**{"home": cls.home.resolve(), **values})
         settings._check()
         return settings

@@ -52,16 +52,18 @@ class Session(Protocol):
 
 @runtime_checkable
 class AcceptsLoras(Protocol):
-    """A session of a denoiser that can wear LoRAs: those of the last call and no others. Returns why some cannot be."""
+    """A session of a denoiser that takes LoRAs."""
 
-    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]: ...
+    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
+        """Apply these LoRAs from now on, and no others. Return why some cannot be."""
 
 
 @runtime_checkable
 class RefusesParts(Protocol):
     """An engine that cannot compute every part it can read."""
 
-    def refuses(self, part: Part) -> str: ...
+    def refuses(self, part: Part) -> str:
+        """Return why the engine cannot compute this part; empty: it can."""
 
 
 class Engine(Protocol):

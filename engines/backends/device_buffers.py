@@ -1,5 +1,5 @@
 """
-NVIDIA's first GPU through its driver: what it is called, and room on it for arrays. Knows no graph and no engine.
+NVIDIA's first GPU through its driver: what it is called, and memory on it for arrays. Knows no graph and no engine.
 
 The driver's own library, by ctypes, because it is the one thing that is on every such machine, a Jetson included: it
 comes with the driver, and its names have stood still since CUDA 4. The CUDA runtime and cuda-python would have to be
@@ -41,7 +41,7 @@ class Gpu:
 
 class Driver:
     def __init__(self, library: str) -> None:
-        """EngineError: there is no driver, or no GPU."""
+        """Open the driver and its first GPU. EngineError: there is no driver, or no GPU."""
         try:
             self.library = ctypes.CDLL(library)
         except OSError as exc:
@@ -57,13 +57,13 @@ class Driver:
         self.call("cuDeviceGet", ctypes.byref(self.device), ctypes.c_int(0))
 
     def call(self, name: str, *arguments: object) -> None:
-        """EngineError: the driver says no, in its own words."""
+        """Call a function of the driver. EngineError: it fails, in the driver's own words."""
         status = getattr(self.library, name)(*arguments)
         if status:
             words = ctypes.c_char_p()
             self.library.cuGetErrorString(ctypes.c_int(status), ctypes.byref(words))
-            told = words.value.decode(errors="replace") if words.value else "unknown error"
-            raise EngineError(f"{name}: {told} ({status})", engine="cuda")
+            why = words.value.decode(errors="replace") if words.value else "unknown error"
+            raise EngineError(f"{name}: {why} ({status})", engine="cuda")
 
     def gpu(self) -> Gpu:
         name, version = ctypes.create_string_buffer(256), ctypes.c_int()
@@ -79,7 +79,7 @@ class Driver:
         return value.value
 
     def enter(self) -> None:
-        """Every thread that uses the device says so first."""
+        """Make the device's context the calling thread's; every thread that uses the device must do so first."""
         self.call("cuCtxSetCurrent", self.context)
 
     @cached_property
@@ -91,58 +91,58 @@ class Driver:
 
 @cache
 def driver(library: str = LIBRARY) -> Driver:
-    """This machine's. EngineError: there is no driver, or no GPU."""
+    """Return this machine's driver. EngineError: there is none, or no GPU."""
     return Driver(library)
 
 
 @cache
 def gpu() -> Gpu:
-    """EngineError: there is none, and why."""
+    """Return this machine's first GPU. EngineError: there is none, and why."""
     return driver().gpu()
 
 
 class DeviceBuffers:
-    """A stream of work, and room on the device for named arrays, which grows with them and is used again."""
+    """A stream of work, and memory on the device for named arrays, which grows with them and is used again."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver, self.stream = driver, Handle()
-        self.rooms: dict[str, tuple[Address, int]] = {}
+        self.allocations: dict[str, tuple[Address, int]] = {}
         driver.enter()
         driver.call("cuStreamCreate", ctypes.byref(self.stream), ctypes.c_uint(NON_BLOCKING))
 
-    def room(self, name: str, size: int) -> int:
-        """The address of at least `size` bytes. EngineError: there is not that much memory."""
-        address, held = self.rooms.get(name, (Address(), 0))
+    def allocate(self, name: str, size: int) -> int:
+        """Return the address of at least `size` bytes under this name. EngineError: there is not that much memory."""
+        address, held = self.allocations.get(name, (Address(), 0))
         if not held or held < size:
             self._free(name)
             self.driver.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(1, size)))
-            self.rooms[name] = address, max(1, size)
+            self.allocations[name] = address, max(1, size)
         return address.value
 
-    def put(self, name: str, array: Array) -> int:
-        """Copy a contiguous array there; its address. It must stay alive until `wait`."""
-        address = self.room(name, array.nbytes)
+    def upload(self, name: str, array: Array) -> int:
+        """Copy a contiguous array to the device and return its address there. It must stay alive until `wait`."""
+        address = self.allocate(name, array.nbytes)
         source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
         self.driver.call("cuMemcpyHtoDAsync_v2", Address(address), source, size, self.stream)
         return address
 
-    def take(self, name: str, shape: Sequence[int], dtype: DTypeLike) -> Array:
-        """A new array of what lies there; it is filled when `wait` returns."""
+    def download(self, name: str, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Return a new array of what lies under this name on the device; it is filled when `wait` returns."""
         array = np.empty(shape, dtype)
-        source, size = self.rooms[name][0], ctypes.c_size_t(array.nbytes)
+        source, size = self.allocations[name][0], ctypes.c_size_t(array.nbytes)
         self.driver.call("cuMemcpyDtoHAsync_v2", ctypes.c_void_p(array.ctypes.data), source, size, self.stream)
         return array
 
     def wait(self) -> None:
-        """Until all work of the stream is done. EngineError: some of it failed."""
+        """Wait until all work of the stream is done. EngineError: some of it failed."""
         self.driver.call("cuStreamSynchronize", self.stream)
 
     def close(self) -> None:
         self.driver.enter()
-        for name in list(self.rooms):
+        for name in list(self.allocations):
             self._free(name)
         self.driver.call("cuStreamDestroy_v2", self.stream)
 
     def _free(self, name: str) -> None:
-        if name in self.rooms:
-            self.driver.call("cuMemFree_v2", self.rooms.pop(name)[0])
+        if name in self.allocations:
+            self.driver.call("cuMemFree_v2", self.allocations.pop(name)[0])

@@ -32,7 +32,8 @@ TYPES = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
 LARGE = 50_000_000  # bytes of weights: less is not worth reading from the disk again
 COMPILED = "openvino"  # folder of the bundle's cache
 Shapes = tuple[tuple[int, ...], ...]
-NARROW = {"avx512_bf16": "bf16", "amx_bf16": "bf16", "avx512_fp16": "f16", "asimdhp": "f16"}  # the first found counts
+# By the flag of the processor that says so; the first that is there counts
+REDUCED_PRECISION = {"avx512_bf16": "bf16", "amx_bf16": "bf16", "avx512_fp16": "f16", "asimdhp": "f16"}
 
 
 class OpenVinoSession:
@@ -59,14 +60,14 @@ class OpenVinoSession:
         return {name: results[port] for name, port in self.outputs}
 
     def _copying(self, shapes: Shapes) -> AbstractContextManager[None]:
-        """Around the first run with these shapes, which is when OpenVINO copies weights."""
+        """Give pages back around the first run with these shapes, which is when OpenVINO copies weights."""
         if shapes in self.met:
             return nullcontext()
         self.met.add(shapes)
         return given_back(*self.mapped)
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
-        """OpenVINO would convert, reshape or read beyond the end where other engines refuse."""
+        """Raise EngineError where other engines refuse, and OpenVINO would convert, reshape or read beyond the end."""
         given = {name: (array.dtype, array.ndim) for name, array in feeds.items()}
         if given != self.inputs:
             raise EngineError(f"openvino: {self.label}: fed {given}, wants {self.inputs}", engine="openvino")
@@ -86,10 +87,10 @@ class OpenVinoEngine:
     def probe(self) -> Probe:
         if find_spec("openvino") is None:
             return Probe(False, "", "openvino is not installed")
-        return Probe(True, "CPU", f"{cores()} threads, {narrow()}", version("openvino"))
+        return Probe(True, "CPU", f"{cores()} threads, {reduced_precision()}", version("openvino"))
 
     def load(self, bundle: Bundle, part: Part) -> Session:
-        """EngineError: OpenVINO refuses the model."""
+        """Compile the part's graph, or load it compiled. EngineError: OpenVINO refuses the model."""
         import openvino
 
         label, core = f"{bundle.name}/{part.file}", openvino.Core()
@@ -104,16 +105,16 @@ class OpenVinoEngine:
             raise EngineError(f"openvino: {label}: {exc}", engine="openvino") from exc
 
 
-def narrow() -> str:
-    """The narrowest float this processor multiplies natively."""
-    return next((kind for flag, kind in NARROW.items() if flag in processor_flags()), "f32")
+def reduced_precision() -> str:
+    """Return the narrowest float that this processor multiplies natively: "bf16", "f16" or "f32"."""
+    return next((kind for flag, kind in REDUCED_PRECISION.items() if flag in processor_flags()), "f32")
 
 
 def _settings(bundle: Bundle, part: Part) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": cores(),
-        "INFERENCE_PRECISION_HINT": "f32" if part.precision == "fp32" else narrow(),
+        "INFERENCE_PRECISION_HINT": "f32" if part.precision == "fp32" else reduced_precision(),
     }
     if bundle.cache is not None and _writable(bundle.cache):
         settings["CACHE_DIR"] = str(bundle.cache / COMPILED)
@@ -121,7 +122,10 @@ def _settings(bundle: Bundle, part: Part) -> dict[str, Any]:
 
 
 def _mapped(bundle: Bundle, part: Part) -> tuple[Path, ...]:
-    """Where its weights lie, and what was compiled of them: others of the bundle may be in use by another engine."""
+    """
+    Return the folders of a large part's weights and of what was compiled of them: others of the bundle may be in use by
+    another engine.
+    """
     if size_bytes(bundle.root / part.file) < LARGE:
         return ()
     compiled = bundle.cache and bundle.cache / COMPILED
@@ -137,7 +141,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _vocabularies(model: openvino.Model) -> dict[str, int]:
-    """How many rows the table has that an integer input looks up in: OpenVINO itself returns zeros beyond the end."""
+    """Return how many rows the tables of integer inputs have: beyond the end OpenVINO itself would return zeros."""
     limits = {}
     for port in model.inputs:
         tables = [user.get_node() for user in port.get_target_inputs() if user.get_node().get_type_name() == "Gather"]

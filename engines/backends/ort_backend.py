@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ON_GPU, ON_CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 GPU_PACKAGE = "onnxruntime-gpu"
 NEEDS_PACKAGE = "it needs onnxruntime-gpu in the place of onnxruntime"
-KEPT_BYTES = 500_000_000  # a larger optimised graph would take more disk than its loading time is worth
+MAX_OPTIMISED_BYTES = 500_000_000  # a larger optimised graph would take more disk than its loading time is worth
 
 
 class OrtSession:
@@ -70,30 +70,30 @@ class OrtEngine:
         return Probe(True, gpu.name, str(gpu), runtime)
 
     def load(self, bundle: Bundle, part: Part) -> Session:
-        """EngineError: ONNX Runtime refuses the model, or the libraries that it needs on a GPU are missing."""
+        """Open the part's graph. EngineError: ONNX Runtime refuses it, or lacks the libraries that a GPU needs."""
         path, label = bundle.graph(part), f"{bundle.name}/{part.file}"
         try:
             if self.probe().device != "CPU":
                 return OrtSession(_on_gpu(path, part), label, vocabulary(bundle, part))
-            return OrtSession(_open(path, _kept(bundle, part)), label, {})
+            return OrtSession(_open(path, _optimised_path(bundle, part)), label, {})
         except failures() as exc:
             raise EngineError(f"ort: {label}: {exc}", engine="ort") from exc
 
 
-def _open(path: Path, kept: Path | None) -> onnxruntime.InferenceSession:
-    """The optimised graph if it is kept and whole; else the graph itself, whose optimised form is then kept."""
+def _open(path: Path, optimised: Path | None) -> onnxruntime.InferenceSession:
+    """Open the optimised graph if it is there and whole; else the graph itself, and keep its optimised form."""
     from onnxruntime import GraphOptimizationLevel as Level
 
-    if kept is None:
+    if optimised is None:
         return _session(path)
-    known = failures()
-    if kept.is_file():
-        with contextlib.suppress(*known):
-            return _session(kept, graph_optimization_level=Level.ORT_DISABLE_ALL)
+    faults = failures()
+    if optimised.is_file():
+        with contextlib.suppress(*faults):
+            return _session(optimised, graph_optimization_level=Level.ORT_DISABLE_ALL)
     try:
-        with files.replacing(kept) as beside:
+        with files.replacing(optimised) as beside:
             session = _session(path, optimized_model_filepath=str(beside))
-    except known + (OSError,):  # a full or read-only disk costs loading time, nothing else; or the graph is bad
+    except faults + (OSError,):  # a full or read-only disk costs loading time, nothing else; or the graph is bad
         session = _session(path)
     return session
 
@@ -126,16 +126,16 @@ def _session(path: Path, providers: Sequence[Any] = (ON_CPU,), **settings: Any) 
     return onnxruntime.InferenceSession(path, options, providers=list(providers))
 
 
-def _kept(bundle: Bundle, part: Part) -> Path | None:
-    """Where the optimised graph lies or may lie: for these bytes, this version, this processor."""
-    if bundle.cache is None or not 0 < size_bytes(bundle.root / part.file) < KEPT_BYTES:
+def _optimised_path(bundle: Bundle, part: Part) -> Path | None:
+    """Return where the optimised graph lies, or may lie, for these bytes, this version, this processor."""
+    if bundle.cache is None or not 0 < size_bytes(bundle.root / part.file) < MAX_OPTIMISED_BYTES:
         return None
     facts = f"{part.sha256} {part.file} {version('onnxruntime')} {cores()} {processor()}"
     return bundle.cache / "ort" / f"{hashlib.sha256(facts.encode()).hexdigest()}.onnx"
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's own exceptions, which have no common base."""
+    """Return ONNX Runtime's own exceptions, which have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
     kinds = (value for value in vars(native).values() if isinstance(value, type))

@@ -31,9 +31,9 @@ class Mapping:
 @contextmanager
 def given_back(*folders: Path) -> Iterator[None]:
     """
-    While the body runs, which has the files of these folders mapped and reads them, and once more after it: so the
-    body's highest memory does not hold all of the files. In the end they are read into the system's cache again, as far
-    as there is room: nobody who loads them next has to wait for the disk.
+    Give the pages of these folders' files back while the body runs, which has them mapped and reads them, and once more
+    after it: so the body's highest memory does not hold all of the files. In the end they are read into the system's
+    cache again, as far as there is room: nobody who loads them next has to wait for the disk.
     """
     if not folders:
         yield
@@ -59,8 +59,8 @@ def _until(done: threading.Event, folders: tuple[Path, ...]) -> None:
 
 def _give_back(mappings: list[Mapping]) -> None:
     """
-    The advice may come late: another thread may have unmapped the file, and have put something else at its address.
-    PAGEOUT takes nothing from that; MADV_DONTNEED would empty it.
+    Advise the kernel that these pages are not needed now. The advice may come late: another thread may have unmapped
+    the file, and have put something else at its address. PAGEOUT takes nothing from that; MADV_DONTNEED would empty it.
     """
     for mapping in mappings:
         advise = ctypes.CDLL(None).madvise
@@ -74,7 +74,7 @@ def _read_ahead(path: str) -> None:
 
 
 def _mapped(folders: tuple[Path, ...]) -> list[Mapping]:
-    """Each mapping that only reads one of their files."""
+    """Return each mapping of this process that only reads a file of these folders."""
     try:
         lines = MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

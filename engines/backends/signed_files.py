@@ -35,13 +35,17 @@ class SignedFiles:
     key_file: Path
 
     def write(self, path: Path, data: Bytes) -> None:
-        """OSError: the disk is full or read-only. The signature comes last: without it the file is worth nothing."""
+        """
+        Write a file, then its signature, without which it is worth nothing. OSError: the disk is full or read-only.
+        """
         signature = self._sign(path.name, data)
         files.write_atomic(path, data)
         files.write_atomic(_signature_of(path), signature)
 
     def read(self, path: Path) -> bytes:
-        """FileNotFoundError: nothing is kept. Refused: it was not written here, or has changed since."""
+        """
+        Read a signed file. FileNotFoundError: there is none. Refused: it was not written here, or has changed since.
+        """
         data = path.read_bytes()
         try:
             signature = _signature_of(path).read_bytes()
@@ -52,13 +56,15 @@ class SignedFiles:
         return data
 
     def _sign(self, name: str, data: Bytes) -> bytes:
-        """With the name, or one signed file could stand in for another."""
+        """Return the signature of a file, its name included: one signed file must not stand in for another."""
         digest = hmac.new(self._key(), f"{name}\0".encode(), "sha256")
         digest.update(data)
         return digest.hexdigest().encode()
 
     def _key(self) -> bytes:
-        """A key that others may have read, or that is none, is replaced: what it signed is then made again."""
+        """
+        Return the key. One that others may have read, or that is none, is replaced: what it signed is then made again.
+        """
         try:
             with self.key_file.open("rb") as file:
                 status, key = os.fstat(file.fileno()), file.read(KEY_BYTES + 1)
@@ -71,7 +77,7 @@ class SignedFiles:
         return self._new_key()
 
     def _new_key(self) -> bytes:
-        """Whole before it has its name; if another process was first, its key counts."""
+        """Make a key, whole before it has its name; if another process was first, its key counts."""
         key = secrets.token_bytes(KEY_BYTES)
         with files.temporary(self.key_file.parent) as beside:
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

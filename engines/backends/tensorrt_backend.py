@@ -1,11 +1,12 @@
 """
-TensorRT on NVIDIA's GPUs, Jetson's included. Reads ONNX graphs, and compiles each for this very GPU (plans.py).
+TensorRT on NVIDIA's GPUs, Jetson's included. Reads ONNX graphs, and compiles each for this very GPU
+(tensorrt_plans.py).
 
 Arithmetic is the graph's: networks are strongly typed, the only kind that TensorRT 11 has, and 10 has it too. A graph
 in float32 is computed in float32, without TF32; one in fp16 or int8 is made by the toolchain (recipes trt-*). What was
 quantised for CPUs has zero points, which TensorRT does not compute with.
 
-Arrays go to the GPU and come back by its driver (cuda.py): no PyTorch, no CUDA runtime of our own.
+Arrays go to the GPU and come back by its driver (device_buffers.py): no PyTorch, no CUDA runtime of our own.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class TensorRtSession:
         label: str,
         limits: Mapping[str, int],
     ) -> None:
-        """EngineError: the plan is not one for this machine, or its arrays are not those of the house."""
+        """Load a plan. EngineError: it is not one for this machine, or its arrays are not those of the house."""
         self.said, self.driver, self.label, self.limits = said, driver, label, limits
         self.runtime = library.Runtime(said.logger)
         engine = self.runtime.deserialize_cuda_engine(plan)
@@ -79,20 +80,20 @@ class TensorRtSession:
             raise self._failed(str(exc), self.said.why()) from exc
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The arrays are filled when the desk's work is done."""
+        """Return the outputs; the arrays are filled when the buffers' work is done."""
         for name, array in feeds.items():
             self._agree(self.context.set_input_shape(name, array.shape), f"{name} {array.shape} is no size for it")
-            self.context.set_tensor_address(name, self.buffers.put(name, array))
+            self.context.set_tensor_address(name, self.buffers.upload(name, array))
         shapes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
         for name, shape in shapes.items():
             self._agree(min(shape, default=0) >= 0, f"no size follows for {name}")
             size = int(np.prod(shape)) * self.outputs[name].itemsize
-            self.context.set_tensor_address(name, self.buffers.room(name, size))
+            self.context.set_tensor_address(name, self.buffers.allocate(name, size))
         self._agree(self.context.execute_async_v3(self.buffers.stream.value or 0), "it cannot be run")
-        return {name: self.buffers.take(name, shape, self.outputs[name]) for name, shape in shapes.items()}
+        return {name: self.buffers.download(name, shape, self.outputs[name]) for name, shape in shapes.items()}
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
-        """TensorRT would read other types as its own, and words beyond the table as something."""
+        """Raise EngineError for other types, which TensorRT would read as its own, and for words beyond the table."""
         given = {name: (array.dtype, array.ndim) for name, array in feeds.items()}
         if given != self.inputs:
             raise self._failed(f"fed {given}", f"wants {self.inputs}")
@@ -112,7 +113,7 @@ class TensorRtSession:
 
 @cache
 def installed() -> Library:
-    """The package. EngineError: why not."""
+    """Return TensorRT's package. EngineError: why it cannot be used."""
     device_buffers.driver()  # without a GPU there is nothing to install, and no need to load hundreds of megabytes
     if find_spec("tensorrt") is None:
         raise EngineError(MISSING, engine="tensorrt")
@@ -127,7 +128,7 @@ def installed() -> Library:
 
 @cache
 def _said(library: Library) -> TensorRtLog:
-    """One for the process: TensorRT wants no second one."""
+    """Return the process' only log: TensorRT wants no second one."""
     return TensorRtLog(library)
 
 
@@ -149,11 +150,13 @@ class TensorRtEngine:
         return Probe(True, gpu.name, str(gpu), f"tensorrt {library.__version__}")
 
     def refuses(self, part: Part) -> str:
-        """Why it cannot compute this part; empty: it can."""
+        """Return why it cannot compute this part; empty: it can."""
         return f"its {part.role} {QUANTISED}" if part.format == "onnx" and part.precision != "fp32" else ""
 
     def load(self, bundle: Bundle, part: Part) -> Session:
-        """Where no plan is kept, it takes minutes. EngineError: TensorRT refuses the graph."""
+        """
+        Load the part's plan; where none is kept, compile it, for minutes. EngineError: TensorRT refuses the graph.
+        """
         library, driver, label = self.library(), self.driver(), f"{bundle.name}/{part.file}"
         said = _said(library)
         driver.enter()

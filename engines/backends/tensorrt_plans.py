@@ -2,8 +2,8 @@
 What TensorRT compiles of a part, for one GPU: its name, the sizes it takes, how it is made, and where it is kept.
 
 A plan fits one GPU, one version of TensorRT, one graph and one range of sizes; all of them are in its name. It is a
-program: what was not signed here is never given to TensorRT (signed.py). The timing cache, in which TensorRT remembers
-how fast each kernel was, is shared by all bundles and signed likewise.
+program: what was not signed here is never given to TensorRT (signed_files.py). The timing cache, in which TensorRT
+remembers how fast each kernel was, is shared by all bundles and signed likewise.
 """
 
 from __future__ import annotations
@@ -52,31 +52,31 @@ class TensorRtLog:
             log.debug("%s", text)
 
     def why(self) -> str:
-        """The errors since the last call."""
-        told = "; ".join(self.errors) or "it did not say why"
+        """Return the errors since the last call."""
+        errors = "; ".join(self.errors) or "it did not say why"
         self.errors.clear()
-        return told
+        return errors
 
 
 def ranges(bundle: Bundle) -> dict[str, Range]:
     """
-    How large each axis of engines/bundle/signatures.py may be that varies: from next to nothing to the largest that
-    the bundle draws well. Kernels are chosen for the usual size, memory is taken for the largest.
+    Return how large each axis of engines/bundle/signatures.py may be that varies: from next to nothing to the largest
+    that the bundle draws well. Kernels are chosen for the usual size, memory is taken for the largest.
     """
-    found: dict[str, Range] = {}
+    axes: dict[str, Range] = {}
     if bundle.text is not None:
         most = bundle.text.max_tokens
-        found["T"] = (1, most if bundle.text.pad else min(most, USUAL_TOKENS), most)
+        axes["T"] = (1, most if bundle.text.pad else min(most, USUAL_TOKENS), most)
     if bundle.sampling is not None and bundle.sizes:
         stride, (width, height) = bundle.sampling.latent_stride, bundle.sizes[0]
         most = max(map(max, bundle.sizes)) // stride
-        found.update(h=(LEAST_CELLS, height // stride, most), w=(LEAST_CELLS, width // stride, most))
+        axes.update(h=(LEAST_CELLS, height // stride, most), w=(LEAST_CELLS, width // stride, most))
         least, largest = LEAST_CELLS * stride, most * stride
-        found.update(H=(least, height, largest), W=(least, width, largest))  # of a photo
+        axes.update(H=(least, height, largest), W=(least, width, largest))  # of a photo
     if bundle.face is not None:
         side = bundle.face.size_px
-        found.update({axis: (min(LEAST_PX, side), side, side) for axis in "HW"})
-    return found
+        axes.update({axis: (min(LEAST_PX, side), side, side) for axis in "HW"})
+    return axes
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class PlanCompiler:
 
     @property
     def file_name(self) -> str:
-        """Role, GPU, TensorRT, precision, and a digest of the graph and its sizes."""
-        told = [self.part.sha256, self.part.file, sorted(ranges(self.bundle).items())]
-        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        """The plan's name: role, GPU, TensorRT, precision, and a digest of the graph and its sizes."""
+        facts = [self.part.sha256, self.part.file, sorted(ranges(self.bundle).items())]
+        digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         return f"{self.part.role}-{self._machine}-{self.part.precision}-{digest}.plan"
 
     @property
@@ -102,7 +102,7 @@ class PlanCompiler:
         return f"{gpu}-sm{self.gpu.capability}-trt{self.library.__version__}"
 
     def plan(self) -> SerializedPlan:
-        """The kept one, or a new one, which is kept. EngineError: TensorRT refuses the graph."""
+        """Return the plan from the cache, or compile and keep a new one. EngineError: TensorRT refuses the graph."""
         if self.bundle.cache is None:
             return self._compile(SignedFiles(Path()), None)
         folder = self.bundle.cache.parent / OURS
@@ -114,7 +114,7 @@ class PlanCompiler:
         except OSError:  # none is kept yet
             pass
         plan = self._compile(safe, folder / f"{self._machine}.timing")
-        _keep(safe, path, plan)
+        _write(safe, path, plan)
         return plan
 
     def _compile(self, safe: SignedFiles, timing: Path | None) -> SerializedPlan:
@@ -133,16 +133,16 @@ class PlanCompiler:
         del parser
         if plan is None:
             raise EngineError(f"it cannot be compiled: {self.said.why()}", engine="tensorrt")
-        if timing is not None and (kept := config.get_timing_cache()) is not None:
-            _keep(safe, timing, memoryview(kept.serialize()))
+        if timing is not None and (cache := config.get_timing_cache()) is not None:
+            _write(safe, timing, memoryview(cache.serialize()))
         log.info("TensorRT compiled %s in %.0f s", label, time.perf_counter() - started)
         return memoryview(plan)
 
     def _parse(self, network: INetworkDefinition) -> OnnxParser:
         parser = self.library.OnnxParser(network, self.said.logger)
         if not parser.parse_from_file(str(graph_of(self.bundle, self.part))):
-            told = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-            raise EngineError(f"it cannot be read: {told or self.said.why()}", engine="tensorrt")
+            errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+            raise EngineError(f"it cannot be read: {errors or self.said.why()}", engine="tensorrt")
         return parser
 
     def _set_sizes(self, builder: Builder, network: INetworkDefinition, config: IBuilderConfig) -> None:
@@ -157,25 +157,25 @@ class PlanCompiler:
             raise EngineError(f"its sizes are refused: {self.said.why()}", engine="tensorrt")
 
     def _sizes(self, name: str, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The least, the usual and the most of one input."""
-        signature, known = SIGNATURES[self.part.role], ranges(self.bundle)
+        """Return the least, the usual and the largest shape of one input. EngineError: an axis has no range."""
+        signature, limits = SIGNATURES[self.part.role], ranges(self.bundle)
         axes = {**signature.inputs, **signature.optional}.get(name, ())
-        told = [known.get(str(axis)) for axis in axes]
-        if len(shape) != len(axes) or any(side < 0 and not one for side, one in zip(shape, told, strict=True)):
-            raise EngineError(f"nothing is known about the sizes of {name} {shape}", engine="tensorrt")
-        return [
-            tuple(one[k] if side < 0 and one else side for side, one in zip(shape, told, strict=True)) for k in range(3)
+        sides = [
+            (side, side, side) if side >= 0 else limits.get(str(axis)) for side, axis in zip(shape, axes, strict=False)
         ]
+        if len(shape) != len(axes) or None in sides:
+            raise EngineError(f"nothing is known about the sizes of {name} {shape}", engine="tensorrt")
+        return [tuple(side[k] for side in sides if side is not None) for k in range(3)]
 
     def _remember_timings(self, config: IBuilderConfig, safe: SignedFiles, path: Path) -> None:
+        timings = b""
         try:
-            known = safe.read(path)
+            timings = safe.read(path)
         except Refused as exc:
             log.warning("refused: %s. It is made anew", exc)
-            known = b""
-        except OSError:
-            known = b""
-        config.set_timing_cache(config.create_timing_cache(known), False)
+        except OSError:  # there are none yet
+            pass
+        config.set_timing_cache(config.create_timing_cache(timings), False)
 
 
 def graph_of(bundle: Bundle, part: Part) -> Path:
@@ -184,7 +184,7 @@ def graph_of(bundle: Bundle, part: Part) -> Path:
     return own if own.is_file() else bundle.graph(part)
 
 
-def _keep(safe: SignedFiles, path: Path, data: SerializedPlan) -> None:
-    """A full or read-only disk costs minutes at the next start, nothing else."""
+def _write(safe: SignedFiles, path: Path, data: SerializedPlan) -> None:
+    """Write a signed file; a full or read-only disk costs minutes at the next start, nothing else."""
     with contextlib.suppress(OSError):
         safe.write(path, data)

@@ -12,7 +12,7 @@ Shape = Sequence[int]
 
 
 class Member(Protocol):
-    """Of an enumeration."""
+    """A member of an enumeration."""
 
     @property
     def name(self) -> str: ...

@@ -41,7 +41,9 @@ class TorchEngine:
         return Probe(True, gpu.name, str(gpu), version("torch"))
 
     def load(self, bundle: Bundle, part: Part) -> Session:
-        """BundleError: the files do not make the network the manifest promises. EngineError: no room on the GPU."""
+        """
+        Load the part's network. BundleError: its files do not make the manifest's. EngineError: no room on the GPU.
+        """
         from engines.networks.session import TorchSession
 
         on_gpu = self.probe().device != "CPU"
@@ -50,18 +52,20 @@ class TorchEngine:
 
 
 def built_for() -> tuple[int, int]:
-    """The CUDA that this PyTorch was built for, read without importing it; (0, 0): none."""
+    """Return the CUDA (major, minor) that this PyTorch was built for, without importing it; (0, 0): none."""
     spec = find_spec("torch")
     folder = Path(next(iter(spec.submodule_search_locations or ()), "")) if spec else Path()
     try:
-        found = BUILT_FOR.search((folder / "version.py").read_text(encoding="utf-8"))
+        version = BUILT_FOR.search((folder / "version.py").read_text(encoding="utf-8"))
     except OSError:
         return 0, 0
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    return (int(version[1]), int(version[2])) if version else (0, 0)
 
 
 def _unfit(gpu: Gpu, built: tuple[int, int]) -> str:
-    """Why PyTorch cannot use it; empty: it can. A driver runs what was built for any minor version of its CUDA."""
+    """
+    Return why PyTorch cannot use a GPU; empty: it can. A driver runs what was built for any minor version of its CUDA.
+    """
     if built == (0, 0):
         return "this PyTorch is built for CPUs"
     return f"its driver is older than CUDA {built[0]}.{built[1]}" if gpu.cuda[0] < built[0] else ""

@@ -3,9 +3,9 @@ A bundle is a folder of model parts plus bundle.json. It says what the parts are
 run.
 
 A part's `file` is a file, or a folder that several formats share: config.json and safetensors for PyTorch, model.onnx
-beside them for the compiled engines, whose weights are the same bytes (toolchain/share.py). Parts of one role stand in
-order of preference. The format "openvino" is whatever OpenVINO compiles, a model.onnx included: so a part may allow
-that engine a coarser arithmetic than others have.
+beside them for the compiled engines, whose weights are the same bytes (toolchain/export/shared_weights.py). Parts of
+one role stand in order of preference. The format "openvino" is whatever OpenVINO compiles, a model.onnx included: so a
+part may allow that engine a coarser arithmetic than others have.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Diffusion:
     """
 
     scheduler: Scheduler
-    prediction: Prediction = "epsilon"  # what the network tells: the noise, or v (Salimans & Ho 2022)
+    prediction: Prediction = "epsilon"  # what the network predicts: the noise, or v (Salimans & Ho 2022)
     spacing: Spacing = "leading"
     steps_offset: int = 0
     alpha_to_one: bool = True  # DDIM ends at the clean latents, not at the first training step
@@ -63,7 +63,7 @@ class Diffusion:
     train_steps: int = 1000
     original_steps: int = 50  # LCM: the steps it was distilled on
     boundary_scale: float = 10.0  # LCM: diffusers' timestep_scaling
-    guidance_embedded: bool = False  # the network is told the guidance as a number, and needs one forward a step
+    guidance_embedded: bool = False  # the network takes the guidance as a number, and needs one forward a step
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Face:
+class FaceInput:
     """
-    What a restorer takes: a square face of this side. Its network's output times `residual` is added to the input, if
-    not 0.
+    What a network takes that looks at faces. For a restorer `size_px` is the side of a square face, and its output
+    times `residual` is added to the input, if not 0; for a detector it is the longest side of a picture.
     """
 
     size_px: int
@@ -126,7 +126,7 @@ class Bundle:
     sampling: Sampling | None = None
     lineage: tuple[str, ...] = ()
     text: Text | None = None
-    face: Face | None = None
+    face: FaceInput | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     dialect: str = "natural"
     title: dict[str, str] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Bundle:
 
     @classmethod
     def open(cls, root: Path) -> Bundle:
-        """BundleError: no manifest, or one that does not say what a bundle must."""
+        """Open the bundle in a folder. BundleError: no manifest, or one that does not say what a bundle must."""
         try:
             manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
             return files.validate(cls, {**manifest, "root": root})
@@ -143,7 +143,7 @@ class Bundle:
             raise BundleError(f"{root.name}/bundle.json: {exc}", bundle=root.name) from exc
 
     def part(self, role: Role, formats: frozenset[Format]) -> Part:
-        """The preferred part for a role among those an engine can read. BundleError: there is none."""
+        """Return the preferred part for a role among those an engine can read. BundleError: there is none."""
         for part in self.parts:
             if part.role == role and part.format in formats:
                 return part
@@ -159,7 +159,7 @@ class Bundle:
 
     @property
     def takes_loras(self) -> bool:
-        """While it draws, on PyTorch: what is compiled has them merged or not at all."""
+        """Whether it takes LoRAs while it draws, on PyTorch: what is compiled has them merged or not at all."""
         return any(part.role == "denoiser" and part.format == "diffusers" for part in self.parts)
 
     @property
@@ -167,7 +167,10 @@ class Bundle:
         return frozenset(part.role for part in self.parts)
 
     def verify(self) -> None:
-        """Read every byte. BundleError: a part is missing, is not what the manifest says, or lies elsewhere."""
+        """
+        Read every byte and compare checksums. BundleError: a part is missing, is not what the manifest says, or lies
+        elsewhere.
+        """
         expected = {(part.file, part.sha256) for part in self.parts} | set(self.extras.items())
         if self.text is not None:
             expected.add((self.text.tokenizer, self.text.sha256))
@@ -177,6 +180,7 @@ class Bundle:
                 raise BundleError(f"{self.name}/{file}: its checksum is not the manifest's", bundle=self.name)
 
     def need(self, value: T | None, what: str) -> T:
+        """Return a field that this kind of bundle must have. BundleError: its manifest lacks it."""
         if value is None:
             raise BundleError(f"{self.name}/bundle.json says nothing about {what}", bundle=self.name)
         return value
@@ -193,7 +197,7 @@ class Shelf:
         return sorted({name for folder in self.folders for name in _bundles_in(folder)})
 
     def open(self, name: str) -> Bundle:
-        """The bundle in the folder of that name, whatever its manifest calls it. NotFoundError: there is none."""
+        """Open the bundle in the folder of that name, whatever its manifest calls it. NotFoundError: there is none."""
         for folder in self.folders:
             if name in _bundles_in(folder):  # compared, never joined to a path: a name cannot lead out of the shelf
                 return replace(Bundle.open(folder / name), name=name, cache=self.cache and self.cache / name)
@@ -201,12 +205,12 @@ class Shelf:
 
 
 def _bundles_in(folder: Path) -> set[str]:
-    """Folders with a manifest; a hidden one is still being built."""
+    """Return the names of folders with a manifest; a hidden one is still being built."""
     return {path.parent.name for path in folder.glob("[!.]*/bundle.json")}
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file; of a folder, that of its lines `<sha256>  <path>` sorted by path; missing: empty."""
+    """Return the sha256 of a file; for a folder that of lines `<sha256>  <path>` sorted by path; missing: empty."""
     if not path.is_dir():
         return _file_digest(path) if path.is_file() else ""
     files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -215,7 +219,7 @@ def digest(path: Path) -> str:
 
 
 def size_bytes(path: Path) -> int:
-    """Of a file, or of all files of a folder; nothing there: 0."""
+    """Return the size of a file, or of all files of a folder; nothing there: 0."""
     files = path.rglob("*") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files if file.is_file())
 

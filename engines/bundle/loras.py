@@ -19,7 +19,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA that is to be worn, and how strongly."""
+    """A LoRA to apply, and how strongly."""
 
     path: Path
     strength: float
@@ -39,7 +39,7 @@ class Loras:
         return tuple(sorted(self._files()))
 
     def pick(self, wanted: Sequence[Lora]) -> tuple[LoraFile, ...]:
-        """OptionError: there is none of that name."""
+        """Return the files of these LoRAs. OptionError: there is none of that name."""
         files = self._files()  # names are compared, never joined to a path: none can lead out of the folders
         for lora in wanted:
             if lora.name not in files:
@@ -47,6 +47,6 @@ class Loras:
         return tuple(LoraFile(files[lora.name], lora.strength) for lora in wanted)
 
     def _files(self) -> dict[str, Path]:
-        """By name; a hidden file is still being copied."""
-        found = (path for folder in reversed(self.folders) for path in folder.glob(f"[!.]*{SUFFIX}"))
-        return {path.stem: path for path in found if path.is_file()}
+        """Return the files by name; a hidden one is still being copied."""
+        paths = (path for folder in reversed(self.folders) for path in folder.glob(f"[!.]*{SUFFIX}"))
+        return {path.stem: path for path in paths if path.is_file()}

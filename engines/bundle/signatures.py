@@ -30,7 +30,7 @@ class Signature:
     optional: Mapping[str, Axes] = field(default_factory=dict)
 
     def ranks(self, names: Iterable[str]) -> dict[str, int]:
-        """Of every input, and of the optional ones among `names`."""
+        """Return the number of axes of every input, and of the optional ones among `names`."""
         given = {name: self.optional[name] for name in names if name in self.optional}
         return {name: len(axes) for name, axes in {**self.inputs, **given}.items()}
 
@@ -41,7 +41,7 @@ SIGNATURES: Mapping[Role, Signature] = {
         {"latents": (1, "C", "h", "w"), "time": (1,), "prompt": (1, "T", "D")},
         "velocity",
         (1, "C", "h", "w"),
-        {"guidance": (1,)},  # of networks that are told it as a number
+        {"guidance": (1,)},  # of networks that take it as a number
     ),
     "decoder": Signature({"latents": (1, "C", "h", "w")}, "image", (1, 3, "H", "W")),  # image in [-1, 1]
     "preview_decoder": Signature({"latents": (1, "C", "h", "w")}, "image", (1, 3, "H", "W")),
@@ -53,8 +53,8 @@ SIGNATURES: Mapping[Role, Signature] = {
 
 def check_words(feeds: Mapping[str, Array], limits: Mapping[str, int], label: str) -> None:
     """
-    For engines that would not notice: `limits` tell how many rows the table of an input of ids has. `label` begins with
-    the engine's name. EngineError: a word is not in its table.
+    Check ids for engines that would not notice: `limits` says how many rows the table of an input of ids has, and
+    `label` begins with the engine's name. EngineError: an id is not in its table.
     """
     for name, limit in limits.items():
         ids = feeds.get(name)

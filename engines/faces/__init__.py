@@ -39,13 +39,14 @@ MOST_SUPERSAMPLING = 8  # bounds the memory of a crop from a huge face
 
 
 def template(size_px: int) -> Points:
-    """Where the five landmarks belong in a crop of this size. (5, 2)"""
+    """Return where the five landmarks belong in a crop of this size. (5, 2)"""
     return np.array(FFHQ_TEMPLATE, dtype=np.float64) * size_px
 
 
 def umeyama(source: Points, target: Points) -> Matrix:
     """
-    The similarity (rotation, scale, shift; no mirror) with the least squared error. (N, 2), (N, 2) -> (2, 3)
+    Return the similarity (rotation, scale, shift; no mirror) with the least squared error. (N, 2), (N, 2) -> (2, 3)
+    ValueError: the points coincide, or are no numbers.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991, eq. 38-43.
     """
@@ -61,29 +62,34 @@ def umeyama(source: Points, target: Points) -> Matrix:
 
 
 def similarity(landmarks: Points, size_px: int) -> Matrix:
-    """The matrix that brings a face's landmarks closest to the template of a crop of this size. (5, 2) -> (2, 3)"""
+    """Return the matrix that brings landmarks (5, 2) closest to the template of a crop of this size. (2, 3)"""
     return umeyama(np.asarray(landmarks, dtype=np.float64), template(size_px))
 
 
 def moved(points: Points, matrix: Matrix) -> Points:
-    """(N, 2) in the picture -> (N, 2) in the crop"""
+    """Return points (N, 2) of the picture as points of the crop."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], dtype=np.float64)
 
 
 def scale_of(matrix: Matrix) -> float:
-    """How many crop pixels one picture pixel becomes, along one side."""
+    """Return how many crop pixels one picture pixel becomes, along one side."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
 def magnified(matrix: Matrix, times: int) -> Matrix:
-    """The same crop with `times` x `times` finer pixels. Areas stay in place: a centre lies half a pixel inside."""
+    """
+    Return the matrix of the same crop with `times` x `times` finer pixels. Areas stay in place: a centre lies half a
+    pixel inside.
+    """
     finer = matrix * times
     finer[:, 2] += (times - 1) / 2
     return finer
 
 
 def warp(image: Picture, matrix: Matrix, size_px: int) -> Picture:
-    """The crop a matrix describes; beyond the border the picture is mirrored. Shrinking averages: no aliasing."""
+    """
+    Cut out the crop a matrix describes; beyond the border the picture is mirrored. Shrinking averages: no aliasing.
+    """
     times = min(MOST_SUPERSAMPLING, max(1, math.ceil(1 / scale_of(matrix))))
     side, finer = size_px * times, magnified(matrix, times)
     fine = cv2.warpAffine(image, finer, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
@@ -92,14 +98,14 @@ def warp(image: Picture, matrix: Matrix, size_px: int) -> Picture:
 
 
 def align(image: Picture, landmarks: Points, size_px: int) -> Picture:
-    """The face upright, on the FFHQ template. (H, W, 3) -> (size_px, size_px, 3)"""
+    """Cut out the face upright, on the FFHQ template. (H, W, 3) -> (size_px, size_px, 3)"""
     return warp(image, similarity(landmarks, size_px), size_px)
 
 
 def face_mask(landmarks: Points, size_px: int) -> Floats:
     """
-    One on the face, falling smoothly to zero before the border of the crop: an oval round the landmarks of an aligned
-    face, from the hair's edge to the chin. (size_px, size_px)
+    Return a mask that is one on the face, falling smoothly to zero before the border of the crop: an oval round the
+    landmarks of an aligned face, from the hair's edge to the chin. (size_px, size_px)
     """
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - eyes  # from eyes to mouth
@@ -114,7 +120,7 @@ def face_mask(landmarks: Points, size_px: int) -> Floats:
 
 
 def _border(size_px: int, margin: float = 0.08) -> Floats:
-    """One inside, falling smoothly to zero at the border of the crop. (size_px, size_px)"""
+    """Return a mask that is one inside and falls smoothly to zero at the crop's border. (size_px, size_px)"""
     inside = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
     ramp = np.clip(np.minimum(inside, 1 - inside) / margin, 0, 1)
     smooth = ramp * ramp * (3 - 2 * ramp)
@@ -122,14 +128,14 @@ def _border(size_px: int, margin: float = 0.08) -> Floats:
 
 
 def without_seam(change: Floats, mask: Floats) -> Floats:
-    """The change less what its rim has in common: a network that shifts all colours would show where it ends."""
+    """Return the change less what its rim has in common: a network that shifts all colours would show where it ends."""
     rim = ((mask > 0) & (mask < RIM)).astype(np.float32)
     shift = (change * rim[..., None]).sum((0, 1)) / max(float(rim.sum()), 1.0)
     return np.asarray(change - shift, dtype=np.float32)
 
 
 def region(matrix: Matrix, size_px: int, shape: tuple[int, ...]) -> Region:
-    """The rows and columns of a picture of this shape that a crop covers, a pixel more than less."""
+    """Return the rows and columns of a picture of this shape that a crop covers, a pixel more than less."""
     back = cv2.invertAffineTransform(matrix)
     corners = np.array([[0, 0, 1], [size_px, 0, 1], [0, size_px, 1], [size_px, size_px, 1]]) @ back.T
     (left, top), (right, bottom) = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
@@ -152,7 +158,7 @@ def add(picture: Picture, change: Floats, matrix: Matrix, mask: Floats) -> None:
 
 
 def _add_band(part: Picture, change: Floats, back: Matrix, mask: Floats, corner: tuple[int, int]) -> None:
-    """`corner`: x and y in the picture of the part's first pixel."""
+    """Add to a part of the picture, in place. `corner`: x and y in the picture of the part's first pixel."""
     height, width = part.shape[:2]
     shifted = back.copy()
     shifted[:, 2] -= corner

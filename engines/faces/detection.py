@@ -2,7 +2,7 @@
 What a face detector's numbers mean: rows of candidates in, faces out. Which graph made them is a bundle's family.
 
 Both families know the same five landmarks in the same order: the eye on the picture's left, the other eye, the nose
-tip, the corners of the mouth left and right. Points are (x, y) in pixels of the picture, as in engines/faces.py.
+tip, the corners of the mouth left and right. Points are (x, y) in pixels of the picture, as in engines/faces.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Face:
 
     @property
     def size_px(self) -> float:
-        """Of the longer side."""
+        """The length of the longer side."""
         return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
     @property
@@ -49,15 +49,15 @@ class Face:
         return left < right and top < bottom and unlikeliness(self.landmarks) < UNLIKELY
 
     def enlarged(self, times: float, height: int, width: int) -> Face:
-        """In a picture of this size, which is so many times as large as what was looked at, but for a black rim."""
+        """Return the face in a picture of this size, so many times as large as what was looked at without its rim."""
         left, top, right, bottom = (side * times for side in self.box)
         return Face((left, top, min(right, width), min(bottom, height)), self.landmarks * times, self.score)
 
 
 def shown(picture: Picture, longest_px: int, square: bool = False) -> tuple[Picture, float]:
     """
-    What a detector looks at, and how much smaller it is: sides are multiples of CELL_PX, the longest no longer than
-    `longest_px`, which is one too. Larger pictures are averaged, smaller ones stay as they are; the rest is black.
+    Return what a detector looks at, and how much smaller it is: sides are multiples of CELL_PX, the longest no longer
+    than `longest_px`, which is one too. Larger pictures are averaged, smaller ones stay as they are; the rest is black.
     `square`: filled up to longest_px x longest_px.
     """
     height, width = picture.shape[:2]
@@ -72,17 +72,21 @@ def shown(picture: Picture, longest_px: int, square: bool = False) -> tuple[Pict
 
 def decode(family: str, rows: Floats, height: int, width: int) -> list[Face]:
     """
-    (n, K) of a picture of this size -> faces, surest first. Of candidates for one face the surest stays, and what
-    cannot be a face by the arrangement of its landmarks goes.
+    Return the faces that rows of candidates (n, K) of a picture of this size stand for, surest first. Where several
+    stand for one face the surest stays, and what cannot be a face by the arrangement of its landmarks goes.
     """
-    found = [face for face in DECODERS[family](rows, height, width) if face.is_possible]
-    boxes = [(f.box[0], f.box[1], f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in found]
-    kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in found], SCORE, OVERLAP) if found else ()
-    return [found[int(i)] for i in kept]
+    candidates = [face for face in DECODERS[family](rows, height, width) if face.is_possible]
+    boxes = [(f.box[0], f.box[1], f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in candidates]
+    scores = [face.score for face in candidates]
+    surest = cv2.dnn.NMSBoxes(boxes, scores, SCORE, OVERLAP) if candidates else ()
+    return [candidates[int(i)] for i in surest]
 
 
 def unlikeliness(landmarks: Points) -> float:
-    """How far five points lie from the arrangement of a face, whatever its place, size and tilt: 0 is a frontal one."""
+    """
+    Return how far five points lie from the arrangement of a frontal face, whatever its place, size and tilt: the root
+    mean square distance as a share of an aligned crop's side; infinite where they make no arrangement.
+    """
     try:
         matrix = faces.similarity(landmarks, 1)
     except ValueError:  # all in one place, or not numbers
@@ -93,12 +97,12 @@ def unlikeliness(landmarks: Points) -> float:
 
 def centerface(rows: Floats, height: int, width: int) -> list[Face]:
     """
-    Rows go through a grid of 4 px cells: heat, log of height and width, offset down and right, then five landmarks
-    (down, right) as shares of the box. Xu et al., "CenterFace: joint face detection and alignment using face as point",
-    2020.
+    Decode CenterFace's candidates. Rows go through a grid of 4 px cells: heat, log of height and width, offset down and
+    right, then five landmarks (down, right) as shares of the box. Xu et al., "CenterFace: joint face detection and
+    alignment using face as point", 2020.
     """
     columns = width // 4
-    found = []
+    faces_here = []
     for i in np.flatnonzero((rows[:, 0] > SCORE) & _sane(rows, rows[:, 1:3])):
         heat, log_height, log_width, down, right = map(float, rows[i, :5])
         box_height, box_width = 4 * math.exp(log_height), 4 * math.exp(log_width)
@@ -106,16 +110,17 @@ def centerface(rows: Floats, height: int, width: int) -> list[Face]:
         left = (i % columns + right + 0.5) * 4 - box_width / 2
         marks = rows[i, 5:].reshape(5, 2)[:, ::-1].astype(np.float64) * (box_width, box_height) + (left, top)
         box = (max(left, 0.0), max(top, 0.0), min(left + box_width, width), min(top + box_height, height))
-        found.append(Face(box, marks, heat))
-    return found
+        faces_here.append(Face(box, marks, heat))
+    return faces_here
 
 
 def yunet(rows: Floats, height: int, width: int) -> list[Face]:
     """
-    Rows go through the grids of STRIDES: class, objectness, centre, log of size, five landmarks, in cells. Wu et al.,
-    "YuNet: a tiny millisecond-level face detector", 2023, as OpenCV's FaceDetectorYN reads them.
+    Decode YuNet's candidates. Rows go through the grids of STRIDES: class, objectness, centre, log of size, five
+    landmarks, in cells. Wu et al., "YuNet: a tiny millisecond-level face detector", 2023, as OpenCV's FaceDetectorYN
+    reads them.
     """
-    found, start = [], 0
+    faces_here, start = [], 0
     for stride in STRIDES:
         columns, count = width // stride, (height // stride) * (width // stride)
         grid = rows[start : start + count]
@@ -125,13 +130,13 @@ def yunet(rows: Floats, height: int, width: int) -> list[Face]:
             centre, half = (cell + grid[i, 2:4]) * stride, np.exp(grid[i, 4:6].astype(np.float64)) * stride / 2
             marks = (grid[i, 6:16].reshape(5, 2) + cell) * stride
             (left, top), (right, bottom) = np.maximum(centre - half, 0), np.minimum(centre + half, (width, height))
-            found.append(Face((left, top, right, bottom), marks.astype(np.float64), float(scores[i])))
+            faces_here.append(Face((left, top, right, bottom), marks.astype(np.float64), float(scores[i])))
         start += count
-    return found
+    return faces_here
 
 
 def _sane(rows: Floats, sizes: Floats) -> NDArray[np.bool_]:
-    """(n, K) and logarithms of sizes (n, 2) -> (n,). Somebody else's network may say anything."""
+    """Return which rows (n, K) hold numbers that can be used, by their logarithms of sizes (n, 2). (n,)"""
     return np.asarray(np.isfinite(rows).all(1) & (np.abs(sizes) < LARGEST).all(1))
 
 

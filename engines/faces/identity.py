@@ -37,8 +37,8 @@ class Allowed:
 
 def allowed(before: Picture, blend: Callable[[float], Picture], strength: float, find: Find) -> Allowed:
     """
-    The largest of the tried strengths at which blend(strength) is still the person of `before`, both aligned crops
-    (N, N, 3); 0 if there is none.
+    Return the largest of the tried strengths at which blend(strength) is still the person of `before`, both aligned
+    crops (N, N, 3); 0 if there is none.
     """
     landmarks, why = find(before), ""
     for share in SHARES:
@@ -60,7 +60,7 @@ def _fault(before: Picture, after: Picture, landmarks: Points | None, find: Find
 
 
 def shape_likeness(a: Picture, b: Picture) -> float:
-    """Correlation of the blurred grey faces, -1..1."""
+    """Return the correlation of the blurred grey faces, -1..1."""
     x, y = _coarse(a), _coarse(b)
     spread = float(x.std()), float(y.std())
     if min(spread) < FLAT:
@@ -69,7 +69,7 @@ def shape_likeness(a: Picture, b: Picture) -> float:
 
 
 def drift(a: Points, b: Points) -> float:
-    """How far landmarks moved, in distances between the eyes: root mean square of the five."""
+    """Return how far landmarks moved, in distances between the eyes: root mean square of the five."""
     eyes = float(np.linalg.norm(a[0] - a[1]))
     return float(np.sqrt(np.square(a - b).sum(1).mean())) / max(eyes, 1e-6)
 

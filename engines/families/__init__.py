@@ -1,5 +1,5 @@
 """
-What a denoiser's numbers mean, one family a file: its schedule, how it is told the level, the sign of what it tells.
+What a denoiser's numbers mean, one family a file: its schedule, how it is given the level, the sign of its output.
 Pure functions between our conventions and a network's.
 """
 
@@ -15,19 +15,22 @@ from engines.sampler import Schedule
 
 
 class Family(Protocol):
-    """Signature of a family module."""
+    """What a module of this package gives."""
 
     size_multiple_cells: int  # picture sides are multiples of this many latent cells
 
     def schedule(self, sampling: Sampling, steps: int, guidance: float, strength: float = 1.0) -> Schedule:
         """
-        `strength`: of the noise that a photo is covered with, 0..1. Below 1 the schedule begins in its middle, where
-        diffusers' pipelines from image to image do, and its last step is always done.
+        Return the steps for this many, this guidance (0: none) and this `strength`, 0..1, of the noise that a photo is
+        covered with. Below 1 the schedule begins in its middle, where diffusers' pipelines from image to image do, and
+        its last step is always done. OptionError: the network cannot take so many steps.
         """
 
-    def feeds(self, latents: Array, level: float, prompt: Array) -> dict[str, Array]: ...
+    def feeds(self, latents: Array, level: float, prompt: Array) -> dict[str, Array]:
+        """Return the graph's inputs for latents (1, C, h, w) at a step's level, and a prompt (1, T, D)."""
 
-    def velocity(self, outputs: Mapping[str, Array]) -> Array: ...
+    def velocity(self, outputs: Mapping[str, Array]) -> Array:
+        """Return what a step takes of the graph's outputs. (1, C, h, w)"""
 
 
 FAMILIES: Mapping[str, Family] = {"zimage": zimage, "sd": sd}

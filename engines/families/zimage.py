@@ -23,6 +23,7 @@ size_multiple_cells = 2
 
 
 def schedule(sampling: Sampling, steps: int, guidance: float, strength: float = 1.0) -> Schedule:
+    """Return flow matching's schedule; a strength below 1 begins in its middle, with so much noise on a photo."""
     first = min(int(steps - steps * strength), steps - 1)
     levels = [float(level) for level in sampler.sigmas(steps, sampling.shift)[first:]]
     flow = tuple(FlowStep(sigma, after) for sigma, after in pairwise(levels))
@@ -30,10 +31,10 @@ def schedule(sampling: Sampling, steps: int, guidance: float, strength: float = 
 
 
 def feeds(latents: Array, level: float, prompt: Array) -> dict[str, Array]:
-    """latents (1, C, h, w), level = sigma in (0, 1], prompt (1, T, D) -> the graph's inputs"""
+    """Return the graph's inputs: latents (1, C, h, w), level = sigma in (0, 1], prompt (1, T, D)."""
     return {"latents": latents, "time": np.array([1.0 - level], dtype=np.float32), "prompt": prompt}
 
 
 def velocity(outputs: Mapping[str, Array]) -> Array:
-    """The graph's outputs -> dx / dsigma (1, C, h, w)"""
+    """Return dx / dsigma (1, C, h, w) of the graph's outputs."""
     return -outputs["velocity"]

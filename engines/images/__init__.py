@@ -60,13 +60,13 @@ class Photo:
 
 
 def read(path: Path) -> Pixels:
-    """An uploaded file, upright, in sRGB, on white. ImageError: not a picture we read, or broken. ImageTooLarge."""
+    """Read an uploaded file, upright, in sRGB, on white. ImageError: no picture we read, or broken. ImageTooLarge."""
     with _opened(path) as image:
         return np.array(_to_rgb(_upright(_to_srgb(image))))
 
 
 def read_photo(path: Path) -> Photo:
-    """An uploaded file, upright, in its own colours. ImageError, ImageTooLarge: as read."""
+    """Read an uploaded file, upright, in its own colours. ImageError, ImageTooLarge: as read."""
     with _opened(path) as image:
         taken, profile = _taken(image), _profile(image)
         upright = _to_8_bits(_upright(image if profile else _to_srgb(image)))
@@ -80,7 +80,7 @@ def read_photo(path: Path) -> Photo:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """ImageError, ImageTooLarge."""
+    """Open and decode a file. ImageError, ImageTooLarge: as read."""
     register_heif_opener(thumbnails=False)
     with _mapped_errors(), Image.open(path, formats=READABLE) as image:
         megapixels = image.width * image.height / 1e6
@@ -91,14 +91,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As its EXIF says; one that makes no sense says nothing."""
+    """Turn a picture as its EXIF says; one that makes no sense says nothing."""
     with contextlib.suppress(*ODD_EXIF):
         ImageOps.exif_transpose(image, in_place=True)  # large photos are not copied without need
     return image
 
 
 def _taken(image: Image.Image) -> str:
-    """Only what looks like a time: the rest of the metadata is nobody's business."""
+    """Return when a photo was taken, if that looks like a time: the rest of the metadata is nobody's business."""
     said = ""
     with contextlib.suppress(*ODD_EXIF):
         exif = image.getexif()
@@ -107,7 +107,7 @@ def _taken(image: Image.Image) -> str:
 
 
 def _profile(image: Image.Image) -> bytes:
-    """The file's, if the numbers are RGB and it says what they mean."""
+    """Return the file's colour profile, if the numbers are RGB and it says what they mean."""
     data: bytes = image.info.get("icc_profile") or b""
     if not data or image.mode not in ("RGB", "RGBA"):
         return b""
@@ -119,15 +119,15 @@ def _profile(image: Image.Image) -> bytes:
 
 
 def _is_grey(pixels: Pixels) -> bool:
-    """Scans of grey prints come as RGB files; JPEG and scanners leave a little colour."""
+    """Whether a picture is grey: scans of grey prints are RGB files, and JPEG and scanners leave a little colour."""
     step = max(1, max(pixels.shape[:2]) // 1024)
-    seen = pixels[::step, ::step]
-    spread = seen.max(-1) - seen.min(-1)
+    sample = pixels[::step, ::step]
+    spread = sample.max(-1) - sample.min(-1)
     return bool(spread.mean() < GREY and np.percentile(spread, 99.9) < COLOURED)  # a face in the snow has colour
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Photos of today's phones are in wider colour spaces; without their profile their colours would shift."""
+    """Convert to sRGB: today's phones take photos in wider colour spaces, and without a profile colours would shift."""
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK"):
         return image
@@ -171,7 +171,7 @@ def _mapped_errors() -> Iterator[None]:
 
 
 def fit(pixels: Pixels, side_px: int) -> Pixels:
-    """No side longer than this; smaller pictures stay as they are."""
+    """Shrink a picture so that no side is longer than this; smaller ones stay as they are."""
     image = Image.fromarray(pixels)
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     return np.array(image)
@@ -186,8 +186,8 @@ def write_output(folder: Path, pixels: Pixels, text: str) -> str:
 
 def write_photo(folder: Path, photo: Photo, text: str, format: PhotoFormat, quality: int, name: str) -> str:
     """
-    As write_output, in the given format, with the photo's transparency (white in JPEG), profile and, if it has one,
-    time; `name` is what its owner called it. Returns the name.
+    Save as write_output does, in the given format, with the photo's transparency (white in JPEG), profile and, if it
+    has one, time; `name` is what its owner called it. Returns the name.
     """
     image = Image.fromarray(photo.pixels)
     if photo.alpha is not None:
@@ -203,7 +203,7 @@ def write_photo(folder: Path, photo: Photo, text: str, format: PhotoFormat, qual
 
 
 def _exif(photo: Photo, format: PhotoFormat, text: str) -> Image.Exif:
-    """The time; and the text for formats that have no other place for it, where A1111's tools look for it too."""
+    """Return EXIF with the time, and the text for formats without another place, where A1111's tools look for it."""
     exif = Image.Exif()
     if photo.taken:
         exif[TAKEN] = photo.taken
@@ -237,7 +237,7 @@ def _claimed(folder: Path, data: bytes, ending: str) -> str:
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
-    """Pixels exactly as they are, and nothing else, in an existing folder."""
+    """Save pixels exactly as they are, and nothing else, in an existing folder."""
     Image.fromarray(pixels).save(path, "PNG", optimize=True)
 
 

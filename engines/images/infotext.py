@@ -16,7 +16,7 @@ def describe(
     engine: str,
     others: Mapping[str, str] | None = None,
 ) -> str:
-    """The prompt, the negative prompt, then one line `Name: value, ...`. `others`: worded by a family."""
+    """Return the prompt, the negative prompt, then one line `Name: value, ...`. `others`: worded by a family."""
     loras = " + ".join(f"{lora.name} {lora.strength:g}" for lora in request.loras)
     values = {
         "Steps": steps,

@@ -41,13 +41,13 @@ def write(picture: Path, negative: KeptLatents) -> None:
 
 
 def read(folder: Path, name: str) -> KeptLatents:
-    """NotFoundError: no such picture, or nothing was kept of it. ImageError: what was kept is damaged."""
+    """Read what was kept of a picture. NotFoundError: no picture, or nothing kept of it. ImageError: it is damaged."""
     if not images.PICTURE_NAME.fullmatch(name):
         raise NotFoundError("kept latent", name)
     try:
         data = (folder / name).with_suffix(KEPT_SUFFIX).read_bytes()
-        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            return KeptLatents(kept["latents"], *json.loads(str(kept["note"])))
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return KeptLatents(stored["latents"], *json.loads(str(stored["note"])))
     except OSError as exc:
         raise NotFoundError("kept latent", name) from exc
     except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as exc:

@@ -12,13 +12,16 @@ SAME_DB = 99.0
 
 
 def psnr_db(a: Picture, b: Picture) -> float:
-    """Peak signal to noise over all channels, in dB; SAME_DB for equal pictures."""
+    """Return the peak signal-to-noise ratio over all channels, in dB; SAME_DB for equal pictures."""
     error = float(np.square(a.astype(np.float64) - b).mean())
     return SAME_DB if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def ssim(a: Picture, b: Picture) -> float:
-    """Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004; on luma. -1..1"""
+    """
+    Return the structural similarity of two pictures' luma, -1..1. (Wang et al., "Image quality assessment: from error
+    visibility to structural similarity", 2004)
+    """
     x, y = luma(a), luma(b)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_x, mean_y = _window(x), _window(y)
@@ -33,5 +36,5 @@ def luma(picture: Picture) -> NDArray[np.float64]:
 
 
 def _window(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 11 x 11 Gaussian window of SSIM, valid part only."""
+    """Blur with the 11 x 11 Gaussian window of SSIM; valid part only."""
     return np.asarray(cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5])

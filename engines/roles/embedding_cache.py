@@ -29,11 +29,12 @@ class ArrayCache:
     """
 
     def __init__(self, folder: Path, limit: int, recent: int = 0) -> None:
-        """`limit` arrays on disk, `recent` ones in memory."""
+        """Keep `limit` arrays on disk and the `recent` last ones in memory."""
         self.folder, self.limit, self.recent = folder, limit, recent
         self._held: OrderedDict[Path, Array] = OrderedDict()  # the most recently used last
 
     def get_or(self, key: tuple[str, ...], make: Callable[[], Array]) -> Array:
+        """Return the array kept under a key; where there is none, make it and keep it."""
         path = self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npy"
         array = self._held.pop(path, None)
         if array is None:
@@ -54,8 +55,8 @@ class ArrayCache:
         self._prune()
 
     def _prune(self) -> None:
-        kept = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime, reverse=True)
-        for path in kept[self.limit :]:
+        newest_first = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime, reverse=True)
+        for path in newest_first[self.limit :]:
             path.unlink(missing_ok=True)
 
 

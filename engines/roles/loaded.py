@@ -43,7 +43,7 @@ class PerCallSession:
             session.close()
 
     def close(self) -> None:
-        """There is nothing between calls."""
+        """Do nothing: between calls nothing is loaded."""
 
 
 @dataclass(eq=False)  # two of the same bundle hold different sessions

@@ -1,11 +1,11 @@
 """
-What a job takes of this machine's memory, foretold before anything is loaded: all parts together, or one after the
+What a job takes of this machine's memory, estimated before anything is loaded: all parts together, or one after the
 other where that would be too much; the decoder in pieces where even that would. What cannot fit is refused with words.
 
-Weights are counted from the files. What a network needs beside them, and keeps until it is let go of, grows with the
+Weights are counted from the files. What a network needs beside them, and keeps until it is unloaded, grows with the
 picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (512 to 1024 px, see
 benchmarks/large.py); how they share them is a guess on the safe side. Pages of mapped files do not count: they are
-given back (backends/pages.py), or taken back by the system when it needs them.
+given back (backends/page_cache.py), or taken back by the system when it needs them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Sizes = tuple[int, int]
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`turns`: each part is let go of before the next is loaded. `pieces`: the picture is decoded in pieces."""
+    """`turns`: each part is unloaded before the next is loaded. `pieces`: the picture is decoded in pieces."""
 
     turns: bool
     pieces: bool
@@ -45,19 +45,25 @@ class MemoryPlan:
 
 
 def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> MemoryPlan:
-    """For a picture of `size` (width, height) by these parts, one a role. MemoryShort: nothing would make it fit."""
+    """
+    Return the first way that fits of drawing a picture of `size` (width, height) by these parts, one a role.
+    MemoryShort: nothing would make it fit.
+    """
     cells = tiled_decode.SIDE * bundle.need(bundle.sampling, "sampling").latent_stride
     whole = {part.role: _weights(bundle, part, engine) + _work(part.role, math.prod(size)) for part in parts}
     piecewise = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", math.prod(size) - cells**2)}
     for turns, needs in ((False, whole), (True, whole), (True, piecewise)):
-        found = MemoryPlan(turns, needs is piecewise, _peak(needs, turns))
-        if found.peak <= budget:
-            return found
-    raise MemoryShort(bundle.name, found.peak / GB, budget / GB)
+        fitted = MemoryPlan(turns, needs is piecewise, _peak(needs, turns))
+        if fitted.peak <= budget:
+            return fitted
+    raise MemoryShort(bundle.name, fitted.peak / GB, budget / GB)
 
 
 def _peak(needs: Mapping[Role, int], turns: bool) -> int:
-    """Both encoders are loaded for a moment only, whatever happens; the tiny decoder stays beside the others."""
+    """
+    Return the most bytes that are taken at one time. Both encoders are loaded for a moment only, whatever happens; the
+    tiny decoder stays beside the others.
+    """
     beside = needs.get("preview_decoder", 0)
     fleeting = [needs.get(role, 0) for role in FLEETING]
     stay = [need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder")]
@@ -65,7 +71,7 @@ def _peak(needs: Mapping[Role, int], turns: bool) -> int:
 
 
 def fitting(path: Path, budget: int) -> Precision:
-    """What PyTorch computes in with these weights: bf16 takes half of the memory that float32 does, and more time."""
+    """Return what PyTorch computes in with these weights: bf16 takes half of the memory of float32, and more time."""
     return "fp32" if BASE + numbers(path) * 4 <= budget else "bf16"
 
 
@@ -92,12 +98,12 @@ def _numbers_in(file: Path) -> int:
 
 
 def usable_bytes() -> int:
-    """What models may take where nobody has said."""
+    """Return the bytes that models may take where nobody has set them."""
     return int(free_bytes() * SHARE)
 
 
 def free_bytes() -> int:
-    """What a process may still take: of the machine's memory, or of the container's if that is less."""
+    """Return the bytes a process may still take: of the machine's memory, or of the container's if that is less."""
     return min(_available(), _left_in_container())
 
 
@@ -110,12 +116,15 @@ def _available() -> int:
 
 
 def _left_in_container() -> int:
-    """cgroup v2. Pages of files, which the system takes back when it needs them, do not count."""
+    """
+    Return the bytes that this container's cgroup (v2) still allows. Pages of files do not count as used: the system
+    takes them back when it needs them.
+    """
     folder = Path("/sys/fs/cgroup")
     try:
         most = (folder / "memory.max").read_text(encoding="ascii").strip()
         used = int((folder / "memory.current").read_text(encoding="ascii"))
-        told = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
     except (OSError, ValueError):
         return UNLIMITED
-    return UNLIMITED if most == "max" else int(most) - used + int(told.get("file", 0))
+    return UNLIMITED if most == "max" else int(most) - used + int(statistics.get("file", 0))

@@ -17,7 +17,7 @@ SIDE, OVERLAP = 64, 16  # latent cells
 
 
 def decode(run: Callable[[Floats], Floats], latents: Floats, stride: int) -> Floats:
-    """`run` decodes (1, C, h, w) to (1, 3, h * stride, w * stride). So does this, SIDE cells at a time."""
+    """Decode (1, C, h, w) to (1, 3, h * stride, w * stride), as `run` does, but at most SIDE x SIDE cells at a time."""
     rows, columns = latents.shape[2:]
     total = np.zeros((1, 3, rows * stride, columns * stride), np.float32)
     weight = np.zeros((rows * stride, columns * stride), np.float32)
@@ -33,14 +33,14 @@ def decode(run: Callable[[Floats], Floats], latents: Floats, stride: int) -> Flo
 
 
 def _pieces(length: int) -> Iterator[tuple[int, int]]:
-    """Begin and length of each; the last one is moved back, so that all are equally long."""
+    """Yield begin and length of each piece; the last one is moved back, so that all are equally long."""
     side = min(SIDE, length)
     begins = range(0, max(1, length - OVERLAP), side - OVERLAP)
     return ((min(begin, length - side), side) for begin in begins)
 
 
 def _slope(begin: int, length: int, whole: int, stride: int) -> Floats:
-    """The weight along one side: up from an edge inside the picture, and down to one."""
+    """Return a piece's weights along one side: up from an edge inside the picture, and down to one."""
     ramp = (np.arange(length * stride, dtype=np.float32) + np.float32(0.5)) / np.float32(OVERLAP * stride)
     up = ramp if begin > 0 else np.ones_like(ramp)
     down = ramp[::-1] if begin + length < whole else np.ones_like(ramp)

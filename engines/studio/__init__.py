@@ -30,7 +30,7 @@ from engines.messages import (
     Progress,
     Request,
 )
-from engines.roles import memory, seen
+from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
 from engines.studio.generate import Generation, GenerationPlan, Timings
@@ -137,5 +137,5 @@ class Studio:
         picture = kept_latents.read(folder, r.image)
         loaded, reason = self.loaded_bundles.get(picture.bundle, r.backend)
         yield Progress("decode", 0, 1)
-        name = images.write_output(folder, seen(loaded.decoder.decode(picture.latents)), picture.text)
+        name = images.write_output(folder, not_blank(loaded.decoder.decode(picture.latents)), picture.text)
         yield Final((name,), picture.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

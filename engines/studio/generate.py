@@ -22,7 +22,7 @@ from engines.faces.detection import Face
 from engines.families import FAMILIES
 from engines.images import Pixels, infotext, kept_latents
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
-from engines.roles import memory, seen
+from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.sampler import Schedule
@@ -141,7 +141,7 @@ class Generation:
         yield Progress("encode", 0, plan.steps_to_run, eta_s, 1, r.count)
         prompt = self.loaded.embedding(r.prompt, embeddings)
         negative = self.loaded.embedding(r.negative, embeddings) if plan.schedule.guidance else None
-        photo = None if plan.photo is None or not plan.schedule.kept else self.loaded.encoder.encode(plan.photo)
+        photo = None if plan.photo is None or not plan.schedule.photo_scale else self.loaded.encoder.encode(plan.photo)
         yield from self._adapted()._pictures(prompt, negative, photo)
 
     def _adapted(self) -> Generation:
@@ -185,16 +185,16 @@ class Generation:
         cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
         noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
         x = plan.schedule.begin(noise, photo)
-        denoised = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
+        steps = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
         for i in range(1, plan.steps_to_run + 1):
             begun = time.perf_counter()
-            x, guess = next(denoised)
+            x, denoised = next(steps)
             self.pace.step_s = time.perf_counter() - begun
             steps_left = plan.steps_to_run - i + plan.steps_to_run * (count - k - 1)
             yield Progress("denoise", i, plan.steps_to_run, self.pace.eta_s(steps_left, count - k), k + 1, count)
             last = i == plan.steps_to_run
             if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
-                yield from self._preview(k, i, x if last else guess)
+                yield from self._preview(k, i, x if last else denoised)
         return x
 
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
@@ -215,7 +215,7 @@ class Generation:
         eta_s = self.pace.eta_s(steps * (count - k - 1), 1)
         yield Progress("decode", steps, steps, eta_s, k + 1, count)
         begun = time.perf_counter()
-        name = images.write_output(self.folder, seen(self._pixels(latents, only)), self._text(k))
+        name = images.write_output(self.folder, not_blank(self._pixels(latents, only)), self._text(k))
         self.pace.decode_s = time.perf_counter() - begun
         if only:
             picture = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engines.bundle import EMBEDDINGS, PROOF, Bundle, Face, Format, Part, Role, digest, size_bytes
+from engines.bundle import EMBEDDINGS, PROOF, Bundle, FaceInput, Format, Part, Role, digest, size_bytes
 from engines.roles import memory
 from engines.toolchain import report
 from engines.toolchain.compress import prune
@@ -109,7 +109,7 @@ class Draft:
         return "safetensors" if role == "restorer" else "diffusers"
 
     def example(self, role: Role, other: bool = False) -> dict[str, Tensor]:
-        if isinstance(self.source.face, Face):
+        if isinstance(self.source.face, FaceInput):
             return example(role, {"N": self.source.face.size_px}, other)
         config = json.loads((self.path("denoiser") / "config.json").read_text(encoding="utf-8"))
         widths = {"C": config["in_channels"], "D": config.get("cap_feat_dim") or config["cross_attention_dim"]}

@@ -75,7 +75,7 @@ def test_noise_is_the_same_on_every_machine_and_in_every_version() -> None:
 @pytest.mark.parametrize("sigma", [1.0, 0.7, 0.05])
 def test_the_clean_guess_is_where_one_step_to_zero_would_end(sigma: float) -> None:
     x, velocity = drawn(0), drawn(1)
-    assert np.abs(sampler.clean(x, velocity, sigma) - sampler.step(x, velocity, sigma, 0.0)).max() <= 1e-6
+    assert np.abs(sampler.pred_x0(x, velocity, sigma) - sampler.step(x, velocity, sigma, 0.0)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.7, 0.05])
@@ -83,7 +83,7 @@ def test_the_clean_guess_of_a_perfect_network_is_the_picture(sigma: float) -> No
     """x = (1 - sigma) * clean + sigma * noise, so dx / dsigma = noise - clean."""
     clean, noise = drawn(0), drawn(1)
     x = np.float32(1 - sigma) * clean + np.float32(sigma) * noise
-    assert np.abs(sampler.clean(x, noise - clean, sigma) - clean).max() <= 1e-6
+    assert np.abs(sampler.pred_x0(x, noise - clean, sigma) - clean).max() <= 1e-6
 
 
 def test_guidance_counts_from_zero() -> None:

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engines import images
 from engines.backends import Engine, Probe, Session, engine
-from engines.bundle import PROOF, Bundle, Face, Format, Part, Role, Sampling, Text, digest
+from engines.bundle import PROOF, Bundle, FaceInput, Format, Part, Role, Sampling, Text, digest
 from engines.bundle.signatures import SIGNATURES, Array
 from engines.messages.status import Group
 from engines.roles.loaded import LoadedBundle
@@ -184,14 +184,19 @@ def write_portrait(root: Path, roles: tuple[Role, ...] = PORTRAIT_ROLES, **chang
 
 def write_restorer(root: Path, **changes: object) -> Bundle:
     root.mkdir(parents=True)
-    values = {"name": root.name, "family": "gpen", "parts": _write_parts(root, ("restorer",)), "face": asdict(Face(32))}
+    values = {
+        "name": root.name,
+        "family": "gpen",
+        "parts": _write_parts(root, ("restorer",)),
+        "face": asdict(FaceInput(32)),
+    }
     return write_manifest(root, {**values, **changes})
 
 
 def write_detector(root: Path, **changes: object) -> Bundle:
     root.mkdir(parents=True)
     parts = _write_parts(root, ("face_detector",))
-    values = {"name": root.name, "family": "centerface", "parts": parts, "face": asdict(Face(1600))}
+    values = {"name": root.name, "family": "centerface", "parts": parts, "face": asdict(FaceInput(1600))}
     return write_manifest(root, {**values, **changes})
 
 

@@ -89,8 +89,8 @@ def trajectory(
     negative = loaded.text_encoder.encode("") if plan.schedule.guidance else None
     denoiser = Denoiser(ObservedSession(loaded.denoiser.session, on_feed), loaded.denoiser.family)
     x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
-    *_, (_, guess) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
-    return guess
+    *_, (_, denoised) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
+    return denoised
 
 
 def words(prompts: Sequence[str], loaded: LoadedBundle) -> list[Feeds]:

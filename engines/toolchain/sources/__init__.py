@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engines import files
-from engines.bundle import Bundle, Face, Role, Sampling, Scheduler, Text
+from engines.bundle import Bundle, FaceInput, Role, Sampling, Scheduler, Text
 from engines.errors import BundleError
 from engines.networks.faults import LOADER_FAULTS
 from engines.networks.gpen import Spec
@@ -81,7 +81,7 @@ class Source:
     about: About
     sampling: Sampling | None = None
     tokenizer: Path | None = None
-    face: Face | None = None
+    face: FaceInput | None = None
     card: Path | None = None
     text: Text | None = None  # its checksum and template are still to come
 
@@ -217,7 +217,7 @@ def restorer(weights: Path, about_file: Path | None = None) -> Source:
     about = About.read(about_file)
     size_px = onnx_size_px(weights) if weights.suffix.lower() == ".onnx" else size_of(weights, read_state(weights))
     return Source(
-        "gpen", {"restorer": weights}, about, face=Face(size_px, about.residual), card=_card(about_file or weights)
+        "gpen", {"restorer": weights}, about, face=FaceInput(size_px, about.residual), card=_card(about_file or weights)
     )
 
 
@@ -228,7 +228,7 @@ def detector(weights: Path, about_file: Path | None = None) -> Source:
     """
     kind = recognise(weights)
     about, card = About.read(about_file), _card(about_file or weights)
-    return Source(kind.family, {"face_detector": weights}, about, face=Face(kind.longest_px), card=card)
+    return Source(kind.family, {"face_detector": weights}, about, face=FaceInput(kind.longest_px), card=card)
 
 
 def _card(beside: Path) -> Path | None:

@@ -193,8 +193,8 @@ def test_memory_of_the_gpu_gives_back_what_was_put_there(real_gpu: Gpu) -> None:
     assert re.fullmatch(r"\d+\.\d", real_gpu.capability) and real_gpu.cuda[0] >= 11 and real_gpu.name
     buffers = device_buffers.DeviceBuffers(device_buffers.driver())
     array = np.random.default_rng(0).normal(size=(3, 1000, 1000)).astype(np.float32)
-    buffers.put("x", array)
-    back = buffers.take("x", array.shape, np.float32)
+    buffers.upload("x", array)
+    back = buffers.download("x", array.shape, np.float32)
     buffers.wait()
     buffers.close()
     assert (back == array).all()

@@ -161,9 +161,9 @@ def test_closing_gives_everything_back(machine: Machine) -> None:
 
 def test_room_grows_with_what_is_put_there_and_is_used_again(machine: Machine) -> None:
     buffers, live = DeviceBuffers(machine.driver), fake_tensorrt.counter(machine.driver, "live")
-    first, count = buffers.room("x", 100), live.value
-    assert buffers.room("x", 60) == first and live.value == count
-    buffers.room("x", 1000)
+    first, count = buffers.allocate("x", 100), live.value
+    assert buffers.allocate("x", 60) == first and live.value == count
+    buffers.allocate("x", 1000)
     assert live.value == count, "the smaller one was given back"
     buffers.close()
 

@@ -37,10 +37,10 @@ def ours(schedule: Schedule, photo: Latents | None = None) -> list[tuple[Latents
     """By step: what the network is shown, the guess, the next x."""
     x, found = schedule.begin(sampler.noise(SHAPE, SEED), photo), []
     for i, step in enumerate(schedule.steps, start=1):
-        shown = step.shown(x)
+        shown = step.model_input(x)
         told = network(shown, i)
-        fresh = sampler.fresh(SHAPE, SEED, i) if step.noisy else None
-        guess, x = step.guess(x, told), step.next(x, told, fresh)
+        fresh = sampler.step_noise(SHAPE, SEED, i) if step.noisy else None
+        guess, x = step.pred_x0(x, told), step.next(x, told, fresh)
         found.append((shown, guess, x))
     return found
 
@@ -90,7 +90,7 @@ def our_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def noise(shape: Any, **how: Any) -> Any:
         counted["steps"] += 1
-        return torch.from_numpy(sampler.fresh(tuple(shape), SEED, counted["steps"]))
+        return torch.from_numpy(sampler.step_noise(tuple(shape), SEED, counted["steps"]))
 
     plain = lcm.LCMScheduler.set_timesteps
 
@@ -177,10 +177,10 @@ def test_only_lcm_adds_noise_and_not_at_its_last_step() -> None:
 
 def test_every_step_adds_noise_of_its_own() -> None:
     """The same on every machine and in every version: these numbers may never change."""
-    first, second = sampler.fresh((1, 1, 2, 2), 7, 1), sampler.fresh((1, 1, 2, 2), 7, 2)
+    first, second = sampler.step_noise((1, 1, 2, 2), 7, 1), sampler.step_noise((1, 1, 2, 2), 7, 2)
     assert (first != second).all() and (first != sampler.noise((1, 1, 2, 2), 7)).all()
-    assert (first != sampler.fresh((1, 1, 2, 2), 8, 1)).all() and first.dtype == np.float32
-    assert (first == sampler.fresh((1, 1, 2, 2), 7, 1)).all()
+    assert (first != sampler.step_noise((1, 1, 2, 2), 8, 1)).all() and first.dtype == np.float32
+    assert (first == sampler.step_noise((1, 1, 2, 2), 7, 1)).all()
 
 
 @every_scheduler
@@ -189,14 +189,14 @@ def test_a_perfect_network_ends_at_its_picture(scheduler: Any, prediction: Any) 
     """It tells the noise, or v, that is truly in x; so every guess is the picture, and the end too."""
     clean, how = drawn(5) * np.float32(0.5), Diffusion(scheduler, prediction)
     schedule, a = sd.schedule(sampling(scheduler=scheduler, prediction=prediction), 8, 0.0), sd.alphas(how)
-    x = sampler.noise(SHAPE, SEED) * np.float32(schedule.start)
+    x = sampler.noise(SHAPE, SEED) * np.float32(schedule.noise_scale)
     for i, step in enumerate(schedule.steps, start=1):
         share = a[round(step.level)]
-        inside = step.shown(x) if scheduler == "euler" else x
+        inside = step.model_input(x) if scheduler == "euler" else x
         noise = (inside - share**0.5 * clean) / (1 - share) ** 0.5
         told = noise if prediction == "epsilon" else share**0.5 * noise - (1 - share) ** 0.5 * clean
-        fresh = sampler.fresh(SHAPE, SEED, i) if step.noisy else None
-        assert np.abs(step.guess(x, told.astype(np.float32)) - clean).max() <= 1e-3
+        fresh = sampler.step_noise(SHAPE, SEED, i) if step.noisy else None
+        assert np.abs(step.pred_x0(x, told.astype(np.float32)) - clean).max() <= 1e-3
         x = step.next(x, told.astype(np.float32), fresh)
     assert np.abs(x - clean).max() <= 1e-3
 
@@ -217,11 +217,11 @@ def test_flow_matching_is_the_samplers_own_steps(steps: int, shift: float) -> No
     schedule = FAMILIES["zimage"].schedule(Sampling(8, shift, 4, 8, 1.0, 0.0), steps, 2.0)
     levels = [float(level) for level in sampler.sigmas(steps, shift)]
     assert [step.level for step in schedule.steps] == levels[:-1]
-    assert schedule.start == 1 and schedule.guidance == 2
+    assert schedule.noise_scale == 1 and schedule.guidance == 2
     x, told = drawn(0), drawn(1)
     for step, after in zip(schedule.steps, levels[1:], strict=True):
         assert (step.next(x, told, None) == sampler.step(x, told, step.level, after)).all()
-        assert (step.guess(x, told) == sampler.clean(x, told, step.level)).all() and step.shown(x) is x
+        assert (step.pred_x0(x, told) == sampler.pred_x0(x, told, step.level)).all() and step.model_input(x) is x
 
 
 # ---- a photo as the start
@@ -286,7 +286,7 @@ def of_family(scheduler: Any, steps: int, strength: float) -> Schedule:
 @pytest.mark.parametrize("steps", [1, 8, 50])
 def test_the_full_strength_is_no_photo_at_all(scheduler: str, steps: int) -> None:
     plain, whole = of_family(scheduler, steps, 1.0), of_family(scheduler, steps, 0.99999)
-    assert plain.kept == 0 and len(plain.steps) == steps >= len(whole.steps)
+    assert plain.photo_scale == 0 and len(plain.steps) == steps >= len(whole.steps)
     noise = sampler.noise(SHAPE, SEED)
     assert (plain.begin(noise, drawn(1)) == plain.begin(noise)).all()
 
@@ -295,9 +295,11 @@ def test_the_full_strength_is_no_photo_at_all(scheduler: str, steps: int) -> Non
 @pytest.mark.parametrize("steps", [1, 4, 8, 50])
 def test_the_less_strength_the_more_photo_and_one_step_at_least(scheduler: str, steps: int) -> None:
     schedules = [of_family(scheduler, steps, k / 40) for k in range(41)]
-    noise_shares = [schedule.start / np.hypot(schedule.start, schedule.kept) for schedule in schedules]
+    noise_shares = [
+        schedule.noise_scale / np.hypot(schedule.noise_scale, schedule.photo_scale) for schedule in schedules
+    ]
     assert noise_shares == sorted(noise_shares)
-    assert len(schedules[0].steps) == 1 and schedules[0].kept > 0 or steps == 1
+    assert len(schedules[0].steps) == 1 and schedules[0].photo_scale > 0 or steps == 1
     assert all(1 <= len(schedule.steps) <= steps for schedule in schedules)
 
 
@@ -305,6 +307,6 @@ def test_the_less_strength_the_more_photo_and_one_step_at_least(scheduler: str, 
 def test_strength_that_tends_to_nothing_gives_the_photo_back(scheduler: str) -> None:
     """Before any network is asked: what it is shown is the photo, but for a trace of noise."""
     schedule = of_family(scheduler, 50, 0.0)
-    shown = schedule.begin(sampler.noise(SHAPE, SEED), drawn(1)) / np.float32(schedule.kept)
+    shown = schedule.begin(sampler.noise(SHAPE, SEED), drawn(1)) / np.float32(schedule.photo_scale)
     assert np.corrcoef(shown.ravel(), drawn(1).ravel())[0, 1] > 0.98
     assert schedule.steps[0].level < (0.06 if scheduler == "flow" else 21)

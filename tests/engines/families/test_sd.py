@@ -104,7 +104,7 @@ def our_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def noise(shape: Any, **how: Any) -> Any:
         counted["steps"] += 1
-        return torch.from_numpy(sampler.fresh(tuple(shape), SEED, counted["steps"]))
+        return torch.from_numpy(sampler.step_noise(tuple(shape), SEED, counted["steps"]))
 
     monkeypatch.setattr(scheduling_lcm, "randn_tensor", noise)
     yield

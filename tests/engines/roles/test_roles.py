@@ -13,7 +13,7 @@ from engines.bundle import Sampling
 from engines.bundle.signatures import Array
 from engines.errors import BlankPicture
 from engines.families import FAMILIES
-from engines.roles import Decoder, Denoiser, PreviewDecoder, Restorer, from_pixels, seen, to_pixels
+from engines.roles import Decoder, Denoiser, PreviewDecoder, Restorer, from_pixels, not_blank, to_pixels
 
 SAMPLING = Sampling(8, 3.0, 3, 1, 1.0, 0.0)
 
@@ -72,12 +72,12 @@ def test_one_value_that_is_not_a_number_is_enough(value: float) -> None:
 def test_one_flat_colour_is_blank_whatever_the_colour(colour: tuple[float, float, float]) -> None:
     flat = np.array(colour, dtype=np.float32).reshape(1, 3, 1, 1).repeat(16, 2).repeat(16, 3)
     with pytest.raises(BlankPicture):
-        seen(Decoder(Canned("image", flat), SAMPLING).decode(flat))
+        not_blank(Decoder(Canned("image", flat), SAMPLING).decode(flat))
 
 
 def test_a_faint_picture_is_not_blank() -> None:
     faint = np.linspace(-0.05, 0.05, 16, dtype=np.float32).reshape(1, 1, 1, 16).repeat(3, 1).repeat(16, 2)
-    assert seen(Decoder(Canned("image", faint), SAMPLING).decode(faint)).shape == (16, 16, 3)
+    assert not_blank(Decoder(Canned("image", faint), SAMPLING).decode(faint)).shape == (16, 16, 3)
 
 
 def test_the_preview_decoder_takes_latents_as_they_are_and_may_be_flat() -> None:
