@@ -25,14 +25,15 @@ pytest.register_assert_rewrite("tests.support")  # what fails there says what it
 pytest_plugins = ("tests.support.server", "tests.support.fake_workers")
 
 SERVED = {"rig", "idle", "process"}  # fixtures of tests/support/server.py that last for the whole run
-SLOW_FOLDERS = ("end_to_end", "training", "engines/toolchain")
+# Bundles are built, networks trained, whole programs started: minutes, which ./run.sh test quick leaves out.
+SLOW = ("end_to_end", "training", "engines/toolchain", "engines/families/test_sd.py", "engines/studio/test_loras.py")
 T = TypeVar("T")
 Within = Callable[[float, Callable[[], T]], T]
 REPOSITORY = Path(engines.__file__).parent.parent
 
 
 def is_slow(item: pytest.Item) -> bool:
-    return item.path.relative_to(REPOSITORY / "tests").as_posix().startswith(SLOW_FOLDERS)
+    return item.path.relative_to(REPOSITORY / "tests").as_posix().startswith(SLOW)
 
 
 @pytest.hookimpl(tryfirst=True)
