@@ -50,7 +50,7 @@ class Answer:
 def wire(url: str, target: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
     """A request whose target goes out as it is written; clients like httpx tidy `..` away."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=300)
     try:
         connection.putrequest(method, target, skip_host=bool(headers and "Host" in headers), skip_accept_encoding=True)
         for name, value in (headers or {}).items():
@@ -99,7 +99,7 @@ class Session:
     """One open page: what a browser sends to Gradio's queue, and what comes back."""
 
     def __init__(self, url: str, language: str = "zh-CN,zh;q=0.9") -> None:
-        self.client = httpx.Client(base_url=url, headers={"accept-language": language}, timeout=60)
+        self.client = httpx.Client(base_url=url, headers={"accept-language": language}, timeout=300)
         self.config: dict[str, Any] = self.client.get("/config").json()
         self.components: dict[int, dict[str, Any]] = {c["id"]: c for c in self.config["components"]}
         self.name = uuid4().hex
@@ -288,7 +288,7 @@ def post(url: str, asked: Any, language: str | None = None) -> httpx.Response:
     """On a connection of its own, which an answer 500 closes."""
     content = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
     headers = {} if language is None else {"accept-language": language}
-    return httpx.post(f"{url}/generate", content=content, headers=headers, timeout=60)
+    return httpx.post(f"{url}/generate", content=content, headers=headers, timeout=300)
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> str:

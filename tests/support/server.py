@@ -211,9 +211,9 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     started = Process(tmp_path_factory.mktemp("process"), STUDIO_HOST="127.0.0.1")
     try:
         started.until_ready()
-        httpx.post(f"{started.url}/generate", json={"prompt": "x"}, timeout=60).raise_for_status()
+        httpx.post(f"{started.url}/generate", json={"prompt": "x"}, timeout=300).raise_for_status()
         photo = encoded(people(), "PNG")
-        httpx.post(f"{started.url}/enhance", files={"image": ("a", photo)}, timeout=60).raise_for_status()
+        httpx.post(f"{started.url}/enhance", files={"image": ("a", photo)}, timeout=300).raise_for_status()
         yield started
     finally:
         started.stop()
@@ -230,7 +230,7 @@ def rig(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig
         fakes.write_portrait(settings.models / "sketch")
         with _worked(settings, Shelf((settings.models, builtin)), engine) as queue, _served(settings, queue) as server:
             app, url = server
-            with httpx.Client(base_url=url, timeout=60) as client:
+            with httpx.Client(base_url=url, timeout=300) as client:
                 yield Rig(settings, queue, engine, app, url, client)
 
 

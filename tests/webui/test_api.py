@@ -150,7 +150,7 @@ def test_who_names_no_backend_gets_the_servers(rig: Rig) -> None:
 
 
 def test_every_field_arrives(rig: Rig) -> None:
-    asked = Generate("p, 词", "n", 96, 64, 3, 1.5, 9, 2, "sketch", "ort", (), "hanfu", "live", 0.0)
+    asked = Generate("p, 词", "n", 96, 64, 3, 1.5, 9, 2, "sketch", "ort", (), "hanfu", "live")
     answer = rig.client.post("/generate", json=asdict(asked))
     assert answer.status_code == 200, answer.text
     stored = rig.queue.job(list(rig.jobs())[-1]).request
@@ -192,7 +192,10 @@ def test_the_server_answers_while_many_wait(rig: Rig) -> None:
     with ThreadPoolExecutor(WAITING) as pool:
         with rig.stuck():
             waiting = [pool.submit(post, rig.url, {"prompt": f"waiting {k}", **SKETCH}) for k in range(WAITING)]
-            time.sleep(1)  # long enough for all of them to be let in, or refused
+            deadline = time.monotonic() + 120
+            while sum(answer.done() for answer in waiting) + list(rig.jobs().values()).count("queued") < WAITING:
+                assert time.monotonic() < deadline, "all of them are let in, or refused"
+                time.sleep(0.05)
             served = [answers_within(rig, path, 8.0) for path in ("/healthz", "/", picture)]
         answers = [future.result(60) for future in waiting]
     assert served == [True] * 3

@@ -35,7 +35,7 @@ FIELDS: dict[str, str] = {
 def restore(rig: Rig, content: bytes = PHOTO, called: str = "a.png", **fields: str) -> httpx.Response:
     """The scene has no face, and is cleaned as a whole."""
     data = {"whole_picture": "true", **fields}
-    return httpx.post(f"{rig.url}/enhance", files={"image": (called, content)}, data=data, timeout=60)
+    return httpx.post(f"{rig.url}/enhance", files={"image": (called, content)}, data=data, timeout=300)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -130,7 +130,7 @@ def test_a_photo_that_was_taken_turned_comes_back_upright(rig: Rig, orientation:
 
 def test_every_form_field_arrives(rig: Rig) -> None:
     assert set(FIELDS) == {f.name for f in fields(Enhance)} - {"image"}
-    assert httpx.post(f"{rig.url}/enhance", files={"image": ("a", PHOTO)}, data=FIELDS, timeout=60).status_code == 200
+    assert httpx.post(f"{rig.url}/enhance", files={"image": ("a", PHOTO)}, data=FIELDS, timeout=300).status_code == 200
     stored = asdict(rig.queue.job(list(rig.jobs())[-1]).request)
     booleans = {"true": True, "false": False}
     wanted = {name: booleans.get(text, int(text) if text.isdecimal() else text) for name, text in FIELDS.items()}
@@ -180,7 +180,7 @@ def test_what_cannot_be_restored_is_refused(
 )  # fmt: skip
 def test_a_form_without_exactly_one_photo_is_refused(rig: Rig, asked: dict[str, Any]) -> None:
     before = rig.jobs()
-    answer = httpx.post(f"{rig.url}/enhance", timeout=60, **asked)
+    answer = httpx.post(f"{rig.url}/enhance", timeout=300, **asked)
     assert answer.json()["code"] in ("bad_option", "bad_request")
     refused(answer, 400, answer.json()["code"])
-    assert rig.jobs() == before
+    assert rig.jobs().keys() == before.keys()

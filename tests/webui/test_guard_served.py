@@ -105,7 +105,7 @@ def test_refusals_of_the_real_server_are_dressed(rig: Rig, status: int, headers:
     answer = wire(rig.url, "/generate?prompt=x", "POST", {**headers, "Content-Length": "0"})
     assert answer.status == status
     assert_dressed(answer)
-    assert rig.jobs() == before, "nothing was done"
+    assert rig.jobs().keys() == before.keys(), "nothing was done"
 
 
 def test_a_bug_answers_500_dressed_and_without_a_trace(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,7 +227,7 @@ def test_a_job_that_is_none_does_nothing(rig: Rig, name: str, job_id: Any) -> No
     before = rig.jobs()
     with rig.session("en") as page:
         messages = page.call(page.endpoint(name), [job_id])
-    assert rig.jobs() == before
+    assert rig.jobs().keys() == before.keys()
     assert "outputs_" not in str(messages)
     if name.startswith("come_back"):
         idle = [EN(key) for key in ("stage_empty", "restore_empty", "build_idle", "compare_idle", "models_note")]

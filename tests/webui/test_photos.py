@@ -104,7 +104,7 @@ def test_nothing_but_pixels_of_a_photo_goes_on(rig: Rig, kind: str) -> None:
     assert GPS_MARK in photo and MAKER_MARK in photo
     before = {path for path in rig.settings.home.rglob("*") if path.is_file()}
     whole = {"whole_picture": "true"}
-    answer = httpx.post(f"{rig.url}/enhance", files={"image": ("a", photo)}, data=whole, timeout=60)
+    answer = httpx.post(f"{rig.url}/enhance", files={"image": ("a", photo)}, data=whole, timeout=300)
     with rig.session() as page:
         messages = restored(rig, page, page.upload(photo, f"a.{kind.lower()}"), whole_picture=True)
     assert succeeded(messages) and "outputs_" in str(messages[-1])
@@ -122,7 +122,7 @@ def test_nothing_but_pixels_of_a_photo_goes_on(rig: Rig, kind: str) -> None:
 
 def test_a_stored_photo_is_not_served(rig: Rig) -> None:
     """It may be somebody's face and address; its name is its content's, which others may have too."""
-    httpx.post(f"{rig.url}/enhance", files={"image": ("a", private_photo())}, timeout=60)
+    httpx.post(f"{rig.url}/enhance", files={"image": ("a", private_photo())}, timeout=300)
     (kept,) = [path for path in rig.settings.uploads.iterdir() if path.read_bytes() == private_photo()]
     for target in (f"/gradio_api/file={kept}", f"/outputs/{kept.name}", f"/outputs/../uploads/{kept.name}"):
         assert wire(rig.url, target).status in (403, 404)

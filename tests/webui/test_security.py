@@ -97,7 +97,7 @@ def test_no_file_of_this_machine_can_be_handed_in(rig: Rig, canaries: list[str])
                 messages = page.call(endpoint, values)
                 assert not succeeded(messages), payload
                 assert_nothing_of_this_machine(str(messages), rig, path)
-    assert rig.jobs() == before, "no job was made of it"
+    assert rig.jobs().keys() == before.keys(), "no job was made of it"
     assert rig.cached() == cached, "nothing was copied to where it can be fetched"
 
 

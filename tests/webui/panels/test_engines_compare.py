@@ -133,7 +133,7 @@ def test_jobs_that_are_none_are_no_comparison(rig: Rig, jobs: Any) -> None:
     with rig.session("en") as page:
         assert EN("compare_idle") in come_back(page, jobs)
         assert succeeded(page.call(page.endpoint("stop", "compare-cancel"), [jobs]))
-    assert rig.jobs() == before
+    assert rig.jobs().keys() == before.keys()
 
 
 def pretended(drawn: str, others: list[str]) -> list[str]:
