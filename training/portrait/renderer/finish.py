@@ -35,7 +35,7 @@ def develop(linear: Floats, material: npt.NDArray[np.uint8], out: Floats, alpha:
             alpha[row, column, 0] = count
 
 
-def halve(picture: Floats) -> Floats:
+def downscale(picture: Floats) -> Floats:
     """(2 h, 2 w) to (h, w)."""
     small: Floats = picture[::2, ::2] + picture[1::2, ::2] + picture[::2, 1::2] + picture[1::2, 1::2]
     return small * np.float32(0.25)
@@ -121,7 +121,7 @@ def vignette(size_px: int, strength: float) -> Floats:
 
 
 def bloom(picture: Floats, strength: float) -> Floats:
-    small = halve(halve(np.maximum(picture - 0.72, 0)))
+    small = downscale(downscale(np.maximum(picture - 0.72, 0)))
     wide = small.shape[0] / 40
     glow = enlarged(gaussian_filter(small, (wide, wide, 0)), picture.shape[0])
     bright: Floats = np.clip(picture + strength * glow, 0, 1)
@@ -189,7 +189,7 @@ def ink(buffer: GBuffer) -> Floats:
         jump = np.clip((z - behind - np.where(strands, 0.24, 0.09)) * 5, 0, 1)
         change = (other != kind) & ~quiet & (other != EYE) & (other != LENS) & (other != FRAME) & (z > behind)
         lines = np.maximum(lines, np.maximum(jump, 0.85 * change))
-    return halve(gaussian_filter(lines, 0.8))
+    return downscale(gaussian_filter(lines, 0.8))
 
 
 def anime(picture: Floats, lines: Floats) -> Floats:

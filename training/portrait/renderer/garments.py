@@ -32,7 +32,7 @@ from training.portrait.renderer.skinpaint import mix
 Rgb = tuple[float, float, float]
 
 
-class ActiveLoras(NamedTuple):
+class Wardrobe(NamedTuple):
     main: Rgb
     second: Rgb  # shirt, stripes, inner collar
     accent: Rgb  # tie, strings
@@ -121,7 +121,7 @@ def knit(angle: float, ribs: float) -> float:
 
 
 @compiled
-def cloth_colour(x: float, y: float, z: float, p: Anatomy, w: ActiveLoras) -> tuple[Rgb, float]:
+def cloth_colour(x: float, y: float, z: float, p: Anatomy, w: Wardrobe) -> tuple[Rgb, float]:
     """Colour and gloss of a cloth point in torso coordinates."""
     kind, rgb, gloss, shade = p.clothes, w.main, 0.03, 1.0
     edge = above_neckline(x, y, z, p)

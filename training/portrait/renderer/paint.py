@@ -7,7 +7,7 @@ from math import sin
 import numpy as np
 
 from training.portrait.renderer.body import BEARD, CLOTH, EYE, FRAME, HAIR, HAT, LENS, METAL, SKIN, Anatomy
-from training.portrait.renderer.garments import ActiveLoras, cloth_colour
+from training.portrait.renderer.garments import Wardrobe, cloth_colour
 from training.portrait.renderer.gbuffer import Floats, GBuffer
 from training.portrait.renderer.jit import compiled
 from training.portrait.renderer.palette import Materials
@@ -28,7 +28,7 @@ def hair_colour(along: float, across: float, chance: float, base: Rgb) -> Rgb:
 
 @compiled
 def worn_colour(
-    material: int, along: float, across: float, chance: float, m: Materials, w: ActiveLoras
+    material: int, along: float, across: float, chance: float, m: Materials, w: Wardrobe
 ) -> tuple[Rgb, float]:
     """Hats, frames, lenses, metal, and the standing parts of clothes."""
     if material == HAT:
@@ -60,7 +60,7 @@ def paint(
     sun: Floats,
     p: Anatomy,
     c: Complexion,
-    w: ActiveLoras,
+    w: Wardrobe,
     m: Materials,
     light: Lighting,
     out: Floats,

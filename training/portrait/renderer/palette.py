@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.portrait.renderer.attributes import Look, Person
-from training.portrait.renderer.garments import ActiveLoras
+from training.portrait.renderer.garments import Wardrobe
 from training.portrait.renderer.skinpaint import Complexion
 
 Rgb = tuple[float, float, float]
@@ -69,14 +69,14 @@ def complexion(person: Person, look: Look, rng: np.random.Generator) -> Complexi
     )
 
 
-def wardrobe(person: Person, look: Look, rng: np.random.Generator) -> ActiveLoras:
+def wardrobe(person: Person, look: Look, rng: np.random.Generator) -> Wardrobe:
     second = "e9e8e4" if look.clothes_colour != "white" else str(rng.choice(("2f4a7a", "b0343c", "33343a")))
     if person.clothes == "suit":
         second = "efeeea"
     if person.clothes == "hanfu":
         second = str(rng.choice(("8e2a30", "2b3a5e", "d9b36c", "3f6a5a"))) if look.clothes_colour != "red" else "d9b36c"
     accent = str(rng.choice(("8f2530", "243a68", "2f5a48", "5a3268"))) if person.clothes == "suit" else "e6e4df"
-    return ActiveLoras(
+    return Wardrobe(
         linear(CLOTH[look.clothes_colour], float(rng.uniform(0.88, 1.12))), linear(second), linear(accent),
         float(look.stripes), float(look.tie),
     )  # fmt: skip

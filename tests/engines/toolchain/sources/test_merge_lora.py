@@ -137,7 +137,7 @@ def test_the_shipped_lora_merged_in_half_width_is_the_one_at_run_time(builtin: P
     merged, worn = (ZImageTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32) for _ in range(2))
     merged.load_state_dict({name: value.half().float() for name, value in state.items()})
     ours, theirs = ZImageGraph(merged).eval(), ZImageGraph(worn).eval()
-    assert ActiveLoras(theirs.net).wear([LoraFile(path, 0.8)]) == ()
+    assert ActiveLoras(theirs.net).set([LoraFile(path, 0.8)]) == ()
     generator = torch.Generator().manual_seed(1)
     for time in (0.0, 0.4, 0.9):
         latents = torch.randn(1, 16, 32, 32, generator=generator)
