@@ -27,7 +27,7 @@ from engines.worker import EmbeddedWorker, execute, survey
 from tests.conftest import Within
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class WatchedQueue(SqliteQueue):
