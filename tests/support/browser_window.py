@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.proved import believe_engines
+
 REPO = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE_MS = 60_000
@@ -28,6 +30,7 @@ BROWSER = [
 
 def serve(home: Path) -> tuple[subprocess.Popen[bytes], str]:
     """A server of its own, as `./run.sh` starts it, and where it listens."""
+    believe_engines(home)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -40,6 +40,7 @@ from engines.worker import EmbeddedWorker
 from tests.conftest import REPOSITORY
 from tests.support import fakes
 from tests.support.http import SKETCH, Session, encoded, people
+from tests.support.proved import believe_engines
 from webui.__main__ import _prepare
 from webui.guard import Guard
 
@@ -104,6 +105,7 @@ class Process:
     def __init__(self, home: Path, **settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
+        believe_engines(home)
         self.url, self.log = f"http://127.0.0.1:{port}", home / f"server-{port}.log"
         ours = {"STUDIO_HOME": str(home), "STUDIO_PORT": str(port), "STUDIO_BACKEND": "edge", **settings}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
