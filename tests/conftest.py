@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,12 +36,12 @@ def is_slow(item: pytest.Item) -> bool:
     return item.path.relative_to(REPOSITORY / "tests").as_posix().startswith(SLOW)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """
     Say which tests stay on one worker: those of a module, whose fixtures are made once, and all that need the served
     application or Chromium. These come first, as the largest piece, with the browser at their end; then the folders
-    whose modules take minutes.
+    whose modules take minutes. A wrapper, because xdist reads the groups in the same hook.
     """
     browser = {item.path for item in items if item.get_closest_marker("browser")}
     served = {item.path for item in items if SERVED & set(getattr(item, "fixturenames", ()))} | browser
@@ -51,6 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         module = item.path.relative_to(REPOSITORY).as_posix()
         item.add_marker(pytest.mark.xdist_group("served" if item.path in served else module))
     items.sort(key=lambda item: (item.path not in served, item.path in browser, not is_slow(item)))
+    yield
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
+        raise pytest.UsageError("xdist 3.8 marks no groups with pytest 9.2: install what constraints.txt has")
 
 
 @pytest.fixture(scope="session", autouse=True)
