@@ -70,6 +70,12 @@ class Rig:
         with closing(sqlite3.connect(self.settings.state / "jobs.db")) as db:
             return dict(db.execute("SELECT id, state FROM job ORDER BY number").fetchall())
 
+    def settle(self) -> None:
+        """Wait until the jobs that earlier tests have left behind are over."""
+        for job_id, state in self.jobs().items():
+            if state in ("queued", "running"):
+                list(self.queue.follow(job_id))
+
     def requests(self) -> list[str]:
         """Every job's request, as the disk has it."""
         with closing(sqlite3.connect(self.settings.state / "jobs.db")) as db:

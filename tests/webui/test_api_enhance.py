@@ -73,6 +73,7 @@ def test_the_answer_tells_what_became_of_each_face(rig: Rig) -> None:
 
 
 def test_a_photo_without_a_face_is_refused_with_what_to_do(rig: Rig) -> None:
+    rig.settle()
     before = set(rig.settings.outputs.glob("outputs_*"))
     sentence = refused(restore(rig, whole_picture="false"), 422, "no_face")
     assert words("zh")("error_no_face") in sentence and words("en")("error_no_face") in sentence

@@ -100,7 +100,7 @@ def test_without_a_photo_the_page_asks_for_one(rig: Rig) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_nothing_but_pixels_of_a_photo_goes_on(rig: Rig, kind: str) -> None:
     """S15: where it was taken, and by which camera, is in no output, no preview, no answer and no cache."""
-    photo = private_photo(kind, orientation=6)
+    photo = private_photo(kind, orientation=8)  # nobody else has sent this one
     assert GPS_MARK in photo and MAKER_MARK in photo
     before = {path for path in rig.settings.home.rglob("*") if path.is_file()}
     whole = {"whole_picture": "true"}
