@@ -18,7 +18,7 @@ from engines.bundle import Diffusion, Prediction, Role, Scheduler, Text
 from engines.errors import BundleError
 from engines.networks.faults import LOADER_FAULTS
 
-SD15 = Path(__file__).parents[1] / "sd15"
+SD15 = Path(__file__).parent / "sd15"
 PARTS: Mapping[Role, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "decoder": "vae", "encoder": "vae"}
 PIPELINES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 CLASSES: Mapping[Scheduler, str] = {
