@@ -19,9 +19,9 @@ from webui.boards.photos import Item
 from webui.i18n import LANGUAGES, words
 from webui.panels import history
 from webui.panels.engines import build, compare, overview
-from webui.panels.portrait import cards_html
 from webui.panels.restore import single
 from webui.stream import JobView, job_html
+from webui.widgets.preset_cards import cards_html
 
 EN = words("en")
 

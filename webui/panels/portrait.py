@@ -18,7 +18,7 @@ from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.stream import JobView, job_html
 from webui.uploads import Upload
-from webui.widgets import init_image, loras
+from webui.widgets import init_image, loras, preset_cards
 from webui.widgets.panel_context import (
     LONG,
     QUICK,
@@ -33,12 +33,6 @@ from webui.widgets.panel_context import (
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
 AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's shape, which the worker sees
-PICK = """element.addEventListener('click', (event) => {
-  const card = event.target.closest('[data-preset]');
-  if (!card) return;
-  element.querySelectorAll('[data-preset]').forEach((other) => other.setAttribute('aria-pressed', other === card));
-  trigger('pick', { name: card.dataset.preset });
-});"""
 STAGE = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-develop]');
   if (button) trigger('develop', { name: button.dataset.develop });
@@ -98,7 +92,7 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
 def _main_controls(context: PanelContext) -> dict[str, Any]:
     t = context.i18n
     gr.Markdown(t("portrait_presets"), elem_classes="label")
-    cards = gr.HTML(cards_html(), js_on_load=PICK, elem_id="presets")
+    cards = preset_cards.build()
     prompt = gr.Textbox(
         "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=3, max_lines=8, elem_id="prompt"
     )
@@ -311,14 +305,3 @@ def guidance_hint(bundle: BundleStatus) -> str:
 
 def sizes(bundle: BundleStatus) -> list[str]:
     return [f"{width}×{height}" for width, height in bundle.sizes]
-
-
-def cards_html() -> Markup:
-    """Return the cards in both languages at once; the style sheet shows the one the page is in."""
-    card = Markup(
-        '<button type="button" data-preset="{name}" aria-pressed="false">'
-        '<img src="/thumbnails/{name}.webp" alt="" loading="lazy" width="128" height="128">'
-        '<span lang="zh">{zh}</span><span lang="en">{en}</span></button>'
-    )
-    cards = (card.format(name=preset.name, **preset.title) for preset in presets.load())
-    return Markup('<div class="cards" role="group">{}</div>').format(Markup().join(cards))

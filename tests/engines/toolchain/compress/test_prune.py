@@ -303,7 +303,7 @@ def test_more_than_can_go_is_refused(bases: dict[str, Path], tmp_path: Path, rat
         cut(begin(bases["zimage"], tmp_path / "made"), ratio)
 
 
-@pytest.mark.parametrize("moment", ["measure", "_write", "tell", "story"])
+@pytest.mark.parametrize("moment", ["measure", "_write", "add_facts", "lineage"])
 def test_pruning_that_was_stopped_inside_goes_on(
     bases: dict[str, Path], begun: Callable[[str, float], Bundle], tmp_path: Path, moment: str
 ) -> None:
