@@ -182,10 +182,10 @@ def test_advice_is_taken_and_settings_are_remembered(visit: Visit, home: Path, p
     visit.page.wait_for_function(
         "value => document.querySelector('#restore-strength input[type=number]').value == value", arg=wanted[1]
     )
-    assert visit.page.locator("#restore-mode input[value=detail]").is_checked()
+    visit.page.wait_for_selector("#restore-mode input[value=detail]:checked")
     visit.lift("restore-output", "#restore-format")
-    assert visit.page.locator("#restore-format input[value=webp]").is_checked()
-    assert visit.page.locator("#restore-quality").is_visible()
+    visit.page.wait_for_selector("#restore-format input[value=webp]:checked")
+    visit.page.wait_for_selector("#restore-quality")  # the server shows it, when it hears of the format
     choose(visit, put("soft.jpg", encoded(blurred, "JPEG")))
     restore(visit)
     assert (order(home).strength, order(home).mode, order(home).format) == (int(wanted[1]), "detail", "webp")
