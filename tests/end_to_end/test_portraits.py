@@ -163,6 +163,14 @@ def test_nothing_leaves_the_machine_and_nothing_breaks_the_policy(visit: Visit) 
 IN_VIEW = "(({ y }) => 0 <= y && y < 500)(document.querySelector('#stage .frame').getBoundingClientRect())"
 
 
+def test_a_wide_window_has_the_page_in_its_middle(browser, base: str) -> None:
+    window = Visit(browser, base, "en-US", 1920)
+    box = window.page.locator(".gradio-container main").bounding_box()
+    assert box and box["width"] < 1400
+    assert abs(box["x"] - (1920 - box["x"] - box["width"])) < 20, "as far from the left as from the right"
+    window.close()
+
+
 def test_phone_width(browser, base: str) -> None:
     window = Visit(browser, base, "en-US", 390)
     for number in range(4):
