@@ -54,11 +54,12 @@ def _budget(settings: Settings) -> int:
 
 def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
-    known = Verdicts(settings.state / "verdicts")
+    verdicts = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
-    studio = Studio(shelf, settings.state, partial(backends.select, verdicts=known), loras, _budget(settings))
-    workshop = BackgroundJobs(shelf, settings.models, settings.checkpoints, known, settings.loras, settings.hf_mirror)
-    return EmbeddedWorker(queue, studio, shelf, settings.backend, workshop)
+    studio = Studio(shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, _budget(settings))
+    folders = settings.models, settings.checkpoints
+    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror)
+    return EmbeddedWorker(queue, studio, shelf, settings.backend, background)
 
 
 def _prepare(settings: Settings) -> None:

@@ -179,7 +179,7 @@ def choose(bundle: Bundle, candidates: Sequence[Candidate], wanted: str, proving
 
 
 def for_loras(wanted: str) -> str:
-    """Narrow what is wanted for a request with LoRAs, which only sessions of PyTorch can wear. OptionError."""
+    """Narrow what is wanted for a request with LoRAs, which only PyTorch takes. OptionError."""
     able = ("pytorch", *(engine.name for engine in engines() if engine.group == "pytorch"))
     if wanted not in ("auto", *able):
         raise OptionError("backend", wanted, FOR_LORAS)

@@ -155,7 +155,10 @@ def verdict(candidate: Candidate, failing: str, **numbers: float) -> Verdict:
 
 
 def peak_mb() -> float:
-    """Of this process's memory so far. Linux tells it in VmHWM; getrusage's figure is the parent's until we grow."""
+    """
+    Return the most memory that this process has held so far, in MB. Linux tells it in VmHWM; getrusage's figure is the
+    parent's until we grow.
+    """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1000  # in kB

@@ -68,7 +68,7 @@ class RestoreCache:
 
 
 def key(r: Enhance, loaded_bundles: Sequence[LoadedBundle]) -> str:
-    """Of the photo's bytes, every setting, and the weights and arithmetic that engines would use."""
+    """Name a restoration by the photo's bytes, every setting, and the weights and arithmetic that would be used."""
     used = [
         (loaded.engine.name, loaded.bundle.part(role, loaded.engine.formats))
         for loaded in loaded_bundles
