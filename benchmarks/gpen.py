@@ -25,7 +25,7 @@ from engines.bundle import Bundle, Part, Precision
 from engines.bundle.signatures import Array
 from engines.networks.gpen import GPEN, Spec
 from engines.networks.restorer import RestorerGraph
-from engines.toolchain.export import example, export
+from engines.toolchain.export import example, export, fold_weights
 from engines.toolchain.quantize import calibration, quantize
 from engines.toolchain.recipe import Treatment
 
@@ -77,8 +77,9 @@ def _exported(network: GPEN, size_px: int, faces: list[calibration.Feeds], folde
         warnings.simplefilter("ignore")
         export(RestorerGraph(network, 0.0), "restorer", feeds, folder / "restorer" / "model.onnx")
         phased = RestorerGraph(copy.deepcopy(network), 0.0).in_phases()
-        export(phased, "restorer", feeds, folder / "phased.onnx", fold_weights=True)
-    quantize(folder / "phased.onnx", folder / "restorer-int8" / "model.onnx", how, faces, lambda line: None)
+        export(phased, "restorer", feeds, folder / "phased.onnx")
+    fold_weights(folder / "phased.onnx", folder / "folded.onnx")
+    quantize(folder / "folded.onnx", folder / "restorer-int8" / "model.onnx", how, faces, lambda line: None)
     return Bundle("gpen", "gpen", folder, ())
 
 

@@ -20,7 +20,6 @@ from typing import Any
 from engines import backends
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest, size_bytes
 from engines.errors import EngineError, OptionError
-from engines.messages import Event
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.roles import memory
@@ -28,7 +27,7 @@ from engines.roles.loaded import LoadedBundle
 from engines.toolchain import manifest, prompt_embeddings, report, sources, steps
 from engines.toolchain.compress import distill
 from engines.toolchain.compress.distill import DistillOptions
-from engines.toolchain.export import export, parity
+from engines.toolchain.export import export, fold_weights, parity
 from engines.toolchain.export.shared_weights import share_weights
 from engines.toolchain.manifest import Draft
 from engines.toolchain.quantize import calibration, fp16, quantize
@@ -36,14 +35,10 @@ from engines.toolchain.quantize.out_of_core import OutOfCore
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import Source, weights
 from engines.toolchain.sources.merge_lora import Addition
-from engines.toolchain.steps import Emit, Say, Step
+from engines.toolchain.steps import Emit, Say, Step, unheard
 
 PARITY = 1e-4  # of a part's largest output: how far a graph may be from its source
 LARGE = 40_000_000  # numbers in a network: beyond, its graph is quantised without being held in memory
-
-
-def unheard(event: Event) -> None:
-    """Drop an event: for callers who do not listen."""
 
 
 def build_portrait(
@@ -61,9 +56,8 @@ def build_portrait(
     .safetensors of Stable Diffusion 1, with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`;
     or a bundle. `more` are fields of BuildOptions. BundleError: it is something else, or a graph is not its source's.
     """
-    return Builder(sources.portrait(base, about_file, checkpoints), _recipe(recipe), out, BuildOptions(**more)).build(
-        emit
-    )
+    source = sources.portrait(base, about_file, checkpoints)
+    return Builder(source, Recipe.read(recipe), out, BuildOptions(**more)).build(emit)
 
 
 def build_restorer(
@@ -73,7 +67,7 @@ def build_restorer(
     Build a restorer bundle in `out`. `weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx),
     or a bundle. BundleError: it is something else, or the graph is not its source's.
     """
-    return Builder(sources.restorer(weights, about_file), _recipe(recipe), out, BuildOptions(**more)).build(emit)
+    return Builder(sources.restorer(weights, about_file), Recipe.read(recipe), out, BuildOptions(**more)).build(emit)
 
 
 def build_detector(
@@ -84,12 +78,7 @@ def build_detector(
     graph. BundleError: it is something else.
     """
     source = sources.detector(weights, about_file)
-    return Builder(source, _recipe(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
-
-
-def _recipe(name: str) -> Recipe:
-    """Return the recipe of this name; without one, weights stored in fp16 and all arithmetic in float32."""
-    return Recipe.read(name) if name else Recipe("", "fp16")
+    return Builder(source, Recipe.read(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
 
 
 @dataclass(frozen=True)
@@ -146,14 +135,7 @@ class Builder:
         files = [*dict.fromkeys(self.source.parts.values()), *filter(None, (self.source.tokenizer,))]
         files += [self.options.calibration] if self.options.calibration else []
         source = self.source
-        inputs = [
-            source.about,
-            source.sampling,
-            source.text,
-            self.recipe,
-            self.options,
-            [digest(path) for path in files],
-        ]
+        inputs = [source.about, source.sampling, source.text, self.recipe, self.options, list(map(digest, files))]
         return hashlib.sha256(repr(inputs).encode()).hexdigest()
 
     # ---- the plan
@@ -203,6 +185,9 @@ class Builder:
         graph, model = open_graph(self.draft.origins(), part), self.work / role / "model.onnx"
         model.unlink(missing_ok=True)
         export(graph, role, self.draft.example(role), model)
+        if self._is_quantized_in_memory(role) and not self._in_phases(role):
+            self.draft.float_graph(role).parent.mkdir(exist_ok=True)
+            fold_weights(model, self.draft.float_graph(role))  # before the weights leave the model
         (weights,) = (self.work / role).glob("*.safetensors")
         saved = share_weights(model, weights)
         difference = parity(graph, role, self.draft.example(role, other=True), model)
@@ -218,13 +203,12 @@ class Builder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         feeds, path = self._feeds(role), folder / "model.onnx"
-        streams = self._is_large(role) and role != "restorer" and how.quantize != "dynamic" and not how.tensorrt
-        if part is not None and streams:
-            outcome = OutOfCore(self.draft.origins(), part, how, self.draft.example(role), feeds).quantize(path, say)
+        if part is None or self._is_quantized_in_memory(role):
+            outcome = quantize(self._whole(role, part), path, how, feeds, say)
+            for floats in self.draft.float_graph(role).parent.glob(f"{role}.onnx*"):
+                floats.unlink()
         else:
-            whole = self._whole(role, part, folder)
-            outcome = quantize(whole, path, how, feeds, say)
-            (folder / "float.onnx").unlink(missing_ok=True)
+            outcome = OutOfCore(self.draft.origins(), part, how, self.draft.example(role), feeds).quantize(path, say)
         in_fp16 = {"halved": asdict(fp16.to_fp16(path, path, feeds[-2:], say))} if self._for_tensorrt(role) else {}
         return {"role": role, "bytes": size_bytes(folder), **asdict(outcome), **in_fp16}
 
@@ -237,14 +221,27 @@ class Builder:
         path = self.work / role / "model.onnx"
         return asdict(fp16.to_fp16(path, path.with_name(fp16.NAME), self._feeds(role, 1), say))
 
-    def _whole(self, role: Role, part: Part | None, folder: Path) -> Path:
-        """Return the path of the graph in float32, its weights inside: exported to `folder`, or as it came."""
-        if part is None:
-            return self.work / role / "model.onnx"
-        graph, path = open_graph(self.draft.origins(), part), folder / "float.onnx"
-        if isinstance(graph, RestorerGraph) and self.recipe.of(role).quantize == "static":
-            graph = graph.in_phases()
-        export(graph, role, self.draft.example(role), path, fold_weights=True)
+    def _is_quantized_in_memory(self, role: Role) -> bool:
+        """Tell whether the part is quantised from its whole graph in float32: all but what is quantised out of core."""
+        how = self.recipe.of(role)
+        streams = self._is_large(role) and role != "restorer" and how.quantize != "dynamic" and not how.tensorrt
+        return bool(how.quantize) and not streams
+
+    def _in_phases(self, role: Role) -> bool:
+        """Tell whether the part is quantised from another graph than the one that is served in float32."""
+        return role == "restorer" and self.recipe.of(role).quantize == "static"
+
+    def _whole(self, role: Role, part: Part | None) -> Path:
+        """Return the path of the graph in float32, its weights inside: as it came, as `_export` left it, or traced."""
+        path = self.work / role / "model.onnx" if part is None else self.draft.float_graph(role)
+        if part is not None and (self._in_phases(role) or self.recipe.alone(role) or not path.is_file()):
+            graph = open_graph(self.draft.origins(), part)
+            if isinstance(graph, RestorerGraph) and self._in_phases(role):
+                graph = graph.in_phases()
+            path.parent.mkdir(exist_ok=True)
+            traced = path.with_name(f"{path.name}.traced")
+            export(graph, role, self.draft.example(role), traced)
+            fold_weights(traced, path)
         return path
 
     def _is_large(self, role: Role) -> bool:

@@ -41,6 +41,10 @@ class Draft:
         """Return where a part's source is stored: among what is left behind, if the bundle has no use for it."""
         return self.work / SCRATCH / role if self.recipe.alone(role) else self.work / role
 
+    def float_graph(self, role: Role) -> Path:
+        """Return where the graph lies that a part is quantised from, its weights inside."""
+        return self.work / SCRATCH / f"{role}.onnx"
+
     def quantized_folder(self, role: Role) -> Path:
         return self.work / f"{role}-{self.recipe.of(role).precision}"
 

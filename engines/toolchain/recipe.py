@@ -61,7 +61,12 @@ class Recipe:
 
     @classmethod
     def read(cls, name: str) -> Recipe:
-        """Read a recipe by its name. OptionError: there is no such recipe, or it makes no sense."""
+        """
+        Read a recipe by its name; without one, weights are stored in fp16 and all arithmetic is in float32.
+        OptionError: there is no such recipe, or it makes no sense.
+        """
+        if not name:
+            return cls("", "fp16")
         path = FOLDER / f"{name}.toml"
         if name not in names():
             raise OptionError("recipe", name, ", ".join(names()))

@@ -22,6 +22,10 @@ RECORDS = ".records"
 EARLY = 0.15  # of the work: nothing is foretold from less: costs are guesses
 
 
+def unheard(event: Event) -> None:
+    """Drop an event: for callers who do not listen."""
+
+
 @dataclass(frozen=True)
 class Step:
     """

@@ -55,8 +55,8 @@ def settings(graph: nn.Module) -> Iterator[str]:
         yield repr(sorted((k, str(v)) for k, v in pairs if not k.startswith("_") and "path" not in k))
 
 
-def key(graph: nn.Module, role: Role, feeds: Mapping[str, torch.Tensor], fold_weights: bool) -> str:
-    digest = hashlib.sha256(makers() + repr((role, fold_weights, repr(graph))).encode())
+def key(graph: nn.Module, role: Role, feeds: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(makers() + repr((role, repr(graph))).encode())
     for line in settings(graph):
         digest.update(line.encode())
     digest.update(repr([(name, feed.shape, feed.dtype) for name, feed in feeds.items()]).encode())
@@ -83,15 +83,13 @@ def store(path: Path, model: bytes) -> None:
     part.replace(path)
 
 
-def cached_export(
-    graph: nn.Module, role: Role, feeds: Mapping[str, torch.Tensor], path: Path, *, fold_weights: bool = False
-) -> None:
+def cached_export(graph: nn.Module, role: Role, feeds: Mapping[str, torch.Tensor], path: Path) -> None:
     """The toolchain's export, which takes seconds, made once: a second worker that wants the same waits for it."""
     EXPORTS.mkdir(parents=True, exist_ok=True)
-    place = EXPORTS / key(graph, role, feeds, fold_weights)
+    place = EXPORTS / key(graph, role, feeds)
     with FileLock(place.with_suffix(".lock")):
         if (model := stored(place)) is None:
-            export.export(graph, role, feeds, path, fold_weights=fold_weights)
+            export.export(graph, role, feeds, path)
             store(place, path.read_bytes())
         else:
             path.write_bytes(model)

@@ -28,6 +28,7 @@ from engines.bundle.signatures import SIGNATURES
 
 EXAMPLE_SIZES: Mapping[str, int] = {"T": 9, "h": 16, "w": 18, "H": 64, "W": 96}  # nothing special but that they differ
 OTHER_SIZES: Mapping[str, int] = {"T": 40, "h": 20, "w": 12, "H": 128, "W": 80}
+ONE_FILE_BYTES = 1_500_000_000  # protobuf's limit is 2 GiB, the graph itself included
 LARGE = 4096  # numbers in a weight: the optimiser compares smaller ones, and merges those that are equal
 # Axes that may vary, with their ranges. Latent sides are even: the denoiser takes patches of two by two cells.
 # A photo's sides are such patches in pixels, of two a cell at least.
@@ -40,21 +41,29 @@ DYNAMIC: dict[str, dict[int, Any]] = {
 }
 
 
-def export(
-    graph: nn.Module, role: Role, feeds: Mapping[str, Tensor], path: Path, *, fold_weights: bool = False
-) -> None:
+def export(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor], path: Path) -> None:
     """
     Write `path` (one file, weights inside; beyond 2 GB they lie in a second one, `path`.data) and check it. `feeds` are
-    examples: sizes above 1 on every axis that may vary. `fold_weights`: store weights as they are used, for those who
-    go on to change them.
+    examples: sizes above 1 on every axis that may vary.
     """
     program = _traced(graph, role, feeds)
-    onnxscript.optimizer.optimize_ir(program.model, should_fold=_anything if fold_weights else _not_a_weight)
+    onnxscript.optimizer.optimize_ir(program.model, should_fold=_not_a_weight)
     program.save(path)
     model = onnx.load(path, load_external_data=False)  # more than 2 GB of weights lie beside it
     _strip(model)
     onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)
+
+
+def fold_weights(path: Path, target: Path) -> None:
+    """
+    Write the graph that `export` wrote to `path` with its weights stored as they are used, for those who go on to
+    change them. Tracing takes ten times as long, so that this reads what was traced before. `target` is another file.
+    """
+    model = ir.load(path)
+    onnxscript.optimizer.optimize_ir(model)
+    large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    ir.save(model, target, external_data=f"{target.name}.data" if large > ONE_FILE_BYTES else None)
 
 
 def export_hollow(graph: nn.Module, role: Role, feeds: Mapping[str, Tensor]) -> onnx.ModelProto:
@@ -146,11 +155,6 @@ def _strip(model: onnx.ModelProto) -> None:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     model.ClearField("metadata_props")
-
-
-def _anything(node: Any) -> bool | None:
-    """Return None, which leaves every decision to the optimiser."""
-    return None
 
 
 def _not_a_weight(node: Any) -> bool | None:

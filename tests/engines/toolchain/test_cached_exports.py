@@ -14,6 +14,7 @@ for _module in ("diffusers", "transformers", "onnx", "onnxscript"):
 
 from torch import nn
 
+from engines.bundle import Role
 from tests.support import builds
 
 FEEDS = {"face": torch.zeros(1, 3, 8, 8)}
@@ -30,12 +31,12 @@ class Scaled(nn.Module):
         return face * self.weight * self.factor
 
 
-def key(graph: nn.Module, size_px: int = 8, fold_weights: bool = False) -> str:
-    return builds.key(graph, "restorer", {"face": torch.zeros(1, 3, size_px, size_px)}, fold_weights)
+def key(graph: nn.Module, size_px: int = 8, role: Role = "restorer") -> str:
+    return builds.key(graph, role, {"face": torch.zeros(1, 3, size_px, size_px)})
 
 
 def test_all_that_decides_an_export_is_part_of_its_name() -> None:
-    keys = [key(Scaled()), key(Scaled(2.0)), key(Scaled(start=0.25)), key(Scaled(), 16), key(Scaled(), 8, True)]
+    keys = [key(Scaled()), key(Scaled(2.0)), key(Scaled(start=0.25)), key(Scaled(), 16), key(Scaled(), 8, "decoder")]
     keys.append(key(Scaled().half()))
     assert len(set(keys)) == len(keys) and key(Scaled()) == keys[0]
 
@@ -45,7 +46,7 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """What was exported in truth, into an empty store."""
     calls: list[Path] = []
 
-    def write(graph: nn.Module, role: str, feeds: Any, path: Path, *, fold_weights: bool) -> None:
+    def write(graph: nn.Module, role: str, feeds: Any, path: Path) -> None:
         calls.append(path)
         path.write_bytes(b"a graph")
 
