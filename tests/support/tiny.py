@@ -44,7 +44,10 @@ GPEN_SPEC = Spec(widths=(8, 8, 6), style_dim=16, n_mlp=2)  # faces of 16 px
 
 
 def randomise(module: nn.Module, spread: float, seed: int = 0) -> Any:
-    """Weights from one seed: matrices scaled by their width, vectors about their usual value, nothing left at zero."""
+    """
+    Weights from one seed: matrices scaled by their width, vectors about their usual value, nothing left at zero.
+    float16 holds them exactly, so that bundles of either width come from one trace (builds.py).
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in module.named_parameters():
@@ -53,6 +56,7 @@ def randomise(module: nn.Module, spread: float, seed: int = 0) -> Any:
                 value.copy_(drawn * spread / value[0].numel() ** 0.5)
             else:
                 value.copy_((1.0 if "norm" in name and name.endswith("weight") else 0.0) + 0.1 * drawn)
+            value.copy_(value.half())
     return module.eval()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,22 @@ def save_tokenizer(folder: Path) -> Path:
     return folder
 
 
+# Each kind of block is there, and three halvings as in Stable Diffusion, in the fewest nodes: tracing takes most of a
+# build's time. EVERY_BLOCK has Stable Diffusion's own.
+ATTENTION_ONCE = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+}
+EVERY_BLOCK = {
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+
+
 def unet(**changes: Any) -> UNet2DConditionModel:
     config: dict[str, Any] = {
         "sample_size": 32, "cross_attention_dim": WIDTH, "attention_head_dim": 2, "layers_per_block": 1,
-        "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4,
+        "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, **ATTENTION_ONCE,
     }  # fmt: skip
     return randomise(UNet2DConditionModel(**{**config, **changes}), 1.0, seed=11)
 
@@ -122,7 +135,8 @@ UNET_ENDS = {
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
-def _unet_name(name: str) -> str:
+def _unet_name(name: str, attends: Collection[int]) -> str:
+    """`attends`: the blocks on the way up with attention, after which upsamplers are counted."""
     layers = 1  # per block
     for end, theirs in UNET_ENDS.items():
         if name.startswith(f"{end}."):
@@ -134,7 +148,7 @@ def _unet_name(name: str) -> str:
         if kind == "downsamplers":
             place = f"{side}_blocks.{(layers + 1) * (i + 1)}.0."
         elif kind == "upsamplers":
-            place = f"{side}_blocks.{start + layers}.{1 if i == 0 else 2}."
+            place = f"{side}_blocks.{start + layers}.{1 + (i in attends)}."
         else:
             place = f"{side}_blocks.{start + j}.{int(kind == 'attentions')}."
         name = name.replace(found[0], place, 1)
@@ -157,9 +171,11 @@ def _vae_name(name: str, levels: int = 2) -> str:
     return f"first_stage_model.{name}"
 
 
-def single_file(path: Path) -> Path:
-    """All three networks in one file."""
-    state = {_unet_name(name): value for name, value in unet().state_dict().items()}
+def single_file(path: Path, **changes: Any) -> Path:
+    """All three networks in one file; `changes` are of the U-Net."""
+    net = unet(**changes)
+    attends = [i for i, kind in enumerate(net.config["up_block_types"]) if kind == "CrossAttnUpBlock2D"]
+    state = {_unet_name(name, attends): value for name, value in net.state_dict().items()}
     for name, value in vae().state_dict().items():
         conv = "mid_block.attentions.0.to_" in name and name.endswith("weight")
         state[_vae_name(name)] = value[:, :, None, None] if conv else value
@@ -170,9 +186,9 @@ def single_file(path: Path) -> Path:
     return path
 
 
-def save_configs(folder: Path) -> Path:
-    """What stands for toolchain/sources/sd15, of the tiny networks."""
-    save(folder, preview=False)
+def save_configs(folder: Path, **changes: Any) -> Path:
+    """What stands for toolchain/sources/sd15, of the tiny networks; `changes` are of the U-Net."""
+    save(folder, preview=False, **changes)
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
     return folder

@@ -185,10 +185,13 @@ def tiny_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stable_diffusion, "SD15", tiny_sd.save_configs(tmp_path / "configs"))
 
 
+@pytest.mark.parametrize("blocks", [tiny_sd.ATTENTION_ONCE, tiny_sd.EVERY_BLOCK], ids=["tiny", "Stable Diffusion"])
 @pytest.mark.parametrize("role", NETWORKS)
 def test_a_single_file_holds_what_the_folder_holds(
-    base: Path, single: Path, tmp_path: Path, tiny_configs: None, role: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: Any, blocks: dict[str, Any]
 ) -> None:
+    base, single = tiny_sd.save(tmp_path / "base", **blocks), tiny_sd.single_file(tmp_path / "x.safetensors", **blocks)
+    monkeypatch.setattr(stable_diffusion, "SD15", tiny_sd.save_configs(tmp_path / "configs", **blocks))
     folder = stable_diffusion.unpack(single, role, tmp_path / role)
     (mine,), (folders,) = (list(path.glob("*.safetensors")) for path in (folder, base / stable_diffusion.PARTS[role]))
     ours, theirs = load_file(mine), load_file(folders)

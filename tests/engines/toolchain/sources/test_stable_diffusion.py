@@ -57,8 +57,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("rows", "columns", "tokens"), [(16, 16, 77), (18, 14, 77), (2, 30, 1), (26, 34, 40)])
-def test_the_unets_graph_is_diffusers_forward(rows: int, columns: int, tokens: int) -> None:
-    original = tiny_sd.unet()
+@pytest.mark.parametrize("blocks", [tiny_sd.ATTENTION_ONCE, tiny_sd.EVERY_BLOCK], ids=["tiny", "Stable Diffusion"])
+def test_the_unets_graph_is_diffusers_forward(rows: int, columns: int, tokens: int, blocks: dict[str, Any]) -> None:
+    original = tiny_sd.unet(**blocks)
     graph = UNetGraph(copy.deepcopy(original))
     x, prompt = drawn(1, 4, rows, columns), drawn(1, tokens, tiny_sd.WIDTH, seed=1)
     for time in (0, 499, 999):
