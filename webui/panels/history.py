@@ -13,7 +13,7 @@ from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
 from webui.i18n import Words
 from webui.stream import Tile, actions_html, address
-from webui.widgets.panel_context import PanelContext, words_of
+from webui.widgets.panel_context import QUICK, PanelContext, words_of
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
 REUSE = """element.addEventListener('click', (event) => {
@@ -38,7 +38,7 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
         shown = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
         return grid_html(list(islice(shown, SHOWN)), words_of(request))
 
-    tab.select(refresh, None, [grid], show_progress="hidden")
+    tab.select(refresh, None, [grid], **QUICK)
     return View(grid, tab)
 
 

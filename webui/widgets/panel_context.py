@@ -28,7 +28,9 @@ T = TypeVar("T", bound="DataclassInstance")
 Updates = dict[Any, Any]  # component -> its new value
 GROUPS = ("auto", "pytorch", "edge")  # backends that have words of their own; engines are called by their names
 FOLLOWERS = 16  # pages that may follow jobs at one time, for each listener that follows
-QUICK: dict[str, Any] = {"show_progress": "hidden"}  # how listeners are wired
+# How listeners are wired. Progress is shown in our own HTML; for Gradio's, a page would walk through its whole tree for
+# each output of each event, which took half of its start.
+QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
 
 

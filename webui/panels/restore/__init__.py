@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.panels.restore import batch, single
 from webui.widgets import photo_settings
-from webui.widgets.panel_context import PanelContext
+from webui.widgets.panel_context import QUICK, PanelContext
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,5 @@ def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     photo_settings.listen(settings, context, page, tab)
     for chosen, shown in ((single_tab, stage), (batch_tab, board)):
         views = {side: gr.update(visible=side is shown) for side in (stage, board)}
-        chosen.select(lambda views=views: views, None, [stage, board], show_progress="hidden")
+        chosen.select(lambda views=views: views, None, [stage, board], **QUICK)
     return View(single_view, batch_view, settings)
