@@ -57,7 +57,10 @@ class OpenVinoSession:
                 results = self.request.infer(dict(feeds), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as exc:
             raise EngineError(f"openvino: {self.label}: {exc}", engine="openvino") from exc
-        return {name: results[port] for name, port in self.outputs}
+        outputs = {name: results[port] for name, port in self.outputs}
+        if not all(array.size for array in outputs.values()):  # on one thread it gives nothing where it should raise
+            raise EngineError(f"openvino: {self.label}: the shapes do not go together", engine="openvino")
+        return outputs
 
     def _copying(self, shapes: Shapes) -> AbstractContextManager[None]:
         """Give pages back around the first run with these shapes, which is when OpenVINO copies weights."""

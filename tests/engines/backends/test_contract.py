@@ -126,6 +126,17 @@ def test_wrong_shapes_are_engine_errors(opened: Open, name: str, role: Role, siz
         opened(name, role).run(feeds_of(role, **sizes))
 
 
+def test_wrong_shapes_are_errors_on_one_thread_too(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would then give an empty array, and say nothing."""
+    openvino_backend = pytest.importorskip("engines.backends.openvino_backend", reason="OpenVINO is not installed")
+    monkeypatch.setattr(openvino_backend, "cores", lambda: 1)
+    bundle = Bundle.open(built / "portrait")
+    session = openvino_backend.ENGINE.load(bundle, bundle.part("denoiser", openvino_backend.ENGINE.formats))
+    with pytest.raises(EngineError, match="openvino"):
+        session.run(feeds_of("denoiser", h=33))
+    session.run(feeds_of("denoiser"))
+
+
 @every_engine
 def test_a_word_that_is_not_in_the_vocabulary_is_an_engine_error(opened: Open, name: str) -> None:
     with pytest.raises(EngineError, match=name):
