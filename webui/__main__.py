@@ -22,6 +22,7 @@ from engines.worker import EmbeddedWorker
 from engines.worker.builds import BackgroundJobs
 from webui import uploads
 
+NEVER = 10**9  # events
 STOP_S = 20.0  # how long a stop waits for the picture that is being drawn
 
 
@@ -63,14 +64,21 @@ def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
 
 
 def _prepare(settings: Settings) -> None:
-    """Folders, and what Gradio reads from the environment when it is imported: nothing leaves this machine."""
+    """
+    Make the folders, and set what Gradio reads from the environment when it is imported: nothing leaves this machine,
+    and no table of all that was done is drawn up anew, with pandas, after every event.
+    """
     for folder in (settings.outputs, settings.models, settings.checkpoints, settings.loras, settings.state):
         folder.mkdir(parents=True, exist_ok=True)
     uploads.forget(settings.uploads, settings.keep_days)
     cache = settings.home / "tmp"
     cache.mkdir(mode=0o700, exist_ok=True)
     os.environ.update(
-        GRADIO_TEMP_DIR=str(cache), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1"
+        GRADIO_TEMP_DIR=str(cache),
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_ANALYTICS_CACHE_FREQUENCY=str(NEVER),
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
     )
 
 
@@ -89,7 +97,8 @@ def _open(settings: Settings) -> socket.socket:
 def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket) -> None:
     import uvicorn
 
-    from webui import server  # imports Gradio, which takes two seconds and reads the environment set above
+    # These import Gradio, which takes a second and reads the environment set above; gradio_patches does so fastest.
+    from webui import gradio_patches, server  # noqa: F401 (in this order)
 
     app = server.build(queue, settings, host_names(settings))
     config = uvicorn.Config(

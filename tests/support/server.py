@@ -45,7 +45,10 @@ from webui.__main__ import _prepare
 from webui.guard import Guard
 
 NAMES = ("localhost", "studio.local")
-READ_BY_GRADIO = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+READ_BY_GRADIO = (
+    "GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_ANALYTICS_CACHE_FREQUENCY", "HF_HUB_OFFLINE",
+    "HF_HUB_DISABLE_TELEMETRY",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,9 @@ def _served(settings: Settings, queue: SqliteQueue) -> Iterator[tuple[Guard, str
 async def _serve(settings: Settings, queue: SqliteQueue, started: Future[tuple[Guard, uvicorn.Server]]) -> None:
     """Builds inside the loop: outside one, Gradio makes loops of its own and forgets to close them."""
     try:
-        from webui import server as doors  # imports Gradio, which reads the environment that the fixture has set
+        # These import Gradio, which reads the environment that the fixture has set.
+        from webui import gradio_patches  # noqa: F401 (first: it does so fastest)
+        from webui import server as doors
 
         app = doors.build(queue, settings, NAMES)
         assert isinstance(app, Guard)

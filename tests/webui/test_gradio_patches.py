@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,7 @@ from webui.gradio_patches import FAREWELL, FIELD_BYTES, HANG_UP_S, JOIN, STREAM,
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
-    from tests.support.server import Rig
+    from tests.support.server import Process, Rig
 
 HELD_S = 2.0  # in the tests of the middleware alone
 LOOK = ("change_bundle", ["sketch"])  # any event that is soon over
@@ -38,6 +40,45 @@ def test_the_patches_were_written_for_the_installed_gradio() -> None:
         " module, tests/webui and tests/end_to_end; read what each patch names in the new version's sources (is it"
         " still there, is the patch still needed?); then set WRITTEN_FOR to what was tested."
     )
+
+
+# ---- what it does unasked
+
+
+def test_it_is_imported_without_writing_stubs(tmp_path: Path) -> None:
+    """In a fresh process, told by the interpreter: no .pyi is opened, and Gradio alone would open many."""
+    script = (
+        "import sys; opened = []; sys.addaudithook(lambda event, args: opened.append(str(args[0]))"
+        " if event == 'open' and str(args[0]).endswith('.pyi') else None); import {}; print(len(opened))"
+    )
+    counts = [
+        int(subprocess.run([sys.executable, "-c", script.format(name)], capture_output=True, check=True).stdout)
+        for name in ("webui.gradio_patches", "gradio")
+    ]
+    assert counts[0] == 0 < counts[1]
+
+
+def test_no_table_is_kept_of_what_was_done(rig: Rig) -> None:
+    with rig.session() as page:
+        assert succeeded(page.call(page.endpoint(LOOK[0]), LOOK[1]))
+        events = blocks_of(rig)._queue
+    assert events.event_analytics and events.cached_event_analytics_summary == {"functions": {}}
+
+
+def test_a_server_that_nobody_asks_rests(process: Process) -> None:
+    """Processor time of a whole idle program; Gradio's own queue takes 8 % of one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:  # what was being proved or written comes to an end
+        before = process.cpu_s()
+        time.sleep(3)
+        if process.cpu_s() - before <= 0.03 * 3:
+            return
+    raise AssertionError("it is never idle")
+
+
+def blocks_of(rig: Rig) -> gr.Blocks:
+    mounted = (getattr(route, "app", None) for route in rig.app.app.routes)  # type: ignore[attr-defined]
+    return next(app for app in mounted if hasattr(app, "get_blocks")).get_blocks()
 
 
 # ---- what comes in
