@@ -70,9 +70,18 @@ class Visit:
         self.page.on("request", lambda r: self.hosts.add(urlsplit(r.url).netloc) if r.url.startswith("http") else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.calls: list[str] = []  # what it said to Gradio's queue, and what was answered
+        self.page.on("request", lambda r: self._note(r.method, r.url))
+        self.page.on("response", lambda r: self._note(str(r.status), r.url))
+        self.page.on("requestfailed", lambda r: self._note(f"failed, {r.failure}", r.url))
         self.open()
 
+    def _note(self, what: str, url: str) -> None:
+        if "/queue/" in url:
+            self.calls.append(f"{time.monotonic() - self.opened:.2f} {what} {urlsplit(url).path.rpartition('/')[2]}")
+
     def open(self) -> None:
+        self.opened = time.monotonic()
         self.page.goto(self.base)
         self.page.wait_for_selector("#stage .frame")
 
@@ -109,7 +118,12 @@ class Visit:
         self.page.click("#generate")
 
     def until(self, state: str, stage: str = "#stage") -> None:
-        self.page.wait_for_selector(f"{stage} .stage.is-{state}")
+        """AssertionError: it never is, with what the page shows and has said instead."""
+        try:
+            self.page.wait_for_selector(f"{stage} .stage.is-{state}")
+        except Exception as exc:
+            shown = self.page.locator(stage).inner_html()[:2000]
+            raise AssertionError("\n".join([f"not {state}:", shown, *self.complaints, *self.calls])) from exc
 
     def picture(self, selector: str = "#stage .frame img") -> Path:
         return Path(self.page.get_attribute(selector, "src") or "")
