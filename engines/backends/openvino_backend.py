@@ -20,8 +20,8 @@ import numpy as np
 
 from engines.backends import Probe, Session, cores, processor_flags, version
 from engines.backends.page_cache import given_back
-from engines.bundle import Bundle, Format, Part, size_bytes
-from engines.bundle.signatures import Array, check_words
+from engines.bundle import Bundle, Format, Part, Role, size_bytes
+from engines.bundle.signatures import Array, check_output, check_words
 from engines.errors import EngineError
 from engines.messages.status import Group
 
@@ -40,9 +40,14 @@ class OpenVinoSession:
     """`mapped`: folders of weights that are large enough to be given back once OpenVINO has its own copy of them."""
 
     def __init__(
-        self, model: openvino.CompiledModel, limits: Mapping[str, int], label: str, mapped: tuple[Path, ...] = ()
+        self,
+        model: openvino.CompiledModel,
+        role: Role,
+        limits: Mapping[str, int],
+        label: str,
+        mapped: tuple[Path, ...] = (),
     ) -> None:
-        self.request, self.limits, self.label = model.create_infer_request(), limits, label
+        self.request, self.role, self.limits, self.label = model.create_infer_request(), role, limits, label
         self.mapped, self.met = mapped, set[Shapes]()
         self.inputs = {
             port.any_name: (TYPES[port.element_type.to_string()], port.partial_shape.rank.get_length())
@@ -58,8 +63,8 @@ class OpenVinoSession:
         except (RuntimeError, ValueError, TypeError) as exc:
             raise EngineError(f"openvino: {self.label}: {exc}", engine="openvino") from exc
         outputs = {name: results[port] for name, port in self.outputs}
-        if not all(array.size for array in outputs.values()):  # on one thread it gives nothing where it should raise
-            raise EngineError(f"openvino: {self.label}: the shapes do not go together", engine="openvino")
+        # On one thread it does not raise where shapes do not go together: it gives nothing, or what it gave before.
+        check_output(self.role, feeds, next(iter(outputs.values())), f"openvino: {self.label}")
         return outputs
 
     def _copying(self, shapes: Shapes) -> AbstractContextManager[None]:
@@ -103,7 +108,7 @@ class OpenVinoEngine:
                 compiled = core.compile_model(path, "CPU", _settings(bundle, part))  # what is cached is not read again
             looks_up = any(TYPES[port.element_type.to_string()] == np.int64 for port in compiled.inputs)
             limits = _vocabularies(core.read_model(path)) if looks_up else {}
-            return OpenVinoSession(compiled, limits, label, mapped)
+            return OpenVinoSession(compiled, part.role, limits, label, mapped)
         except (RuntimeError, KeyError, ValueError) as exc:  # it raises RuntimeError for everything
             raise EngineError(f"openvino: {label}: {exc}", engine="openvino") from exc
 

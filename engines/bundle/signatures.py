@@ -60,3 +60,17 @@ def check_words(feeds: Mapping[str, Array], limits: Mapping[str, int], label: st
         ids = feeds.get(name)
         if ids is not None and ids.size and not 0 <= ids.min() <= ids.max() < limit:
             raise EngineError(f"{label}: {name} beyond {limit}", engine=label.partition(":")[0])
+
+
+def check_output(role: Role, feeds: Mapping[str, Array], output: Array, label: str) -> None:
+    """
+    Check the shape of what a role gave, for engines that would not notice: axes are as long as those of the same name
+    in the feeds, and no axis is empty. `label` begins with the engine's name. EngineError: it is another shape.
+    """
+    signature = SIGNATURES[role]
+    named = {**signature.inputs, **signature.optional}
+    lengths = {axis: n for name, array in feeds.items() for axis, n in zip(named[name], array.shape, strict=True)}
+    wanted = tuple(lengths.get(axis, axis) for axis in signature.output_axes)
+    fits = len(wanted) == output.ndim and output.size > 0
+    if not fits or any(isinstance(n, int) and n != got for n, got in zip(wanted, output.shape, strict=True)):
+        raise EngineError(f"{label}: gave {output.shape}, not {wanted}", engine=label.partition(":")[0])

@@ -127,14 +127,15 @@ def test_wrong_shapes_are_engine_errors(opened: Open, name: str, role: Role, siz
 
 
 def test_wrong_shapes_are_errors_on_one_thread_too(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO would then give an empty array, and say nothing."""
+    """OpenVINO would then give an empty array, or what it gave before, and say nothing."""
     openvino_backend = pytest.importorskip("engines.backends.openvino_backend", reason="OpenVINO is not installed")
     monkeypatch.setattr(openvino_backend, "cores", lambda: 1)
     bundle = Bundle.open(built / "portrait")
     session = openvino_backend.ENGINE.load(bundle, bundle.part("denoiser", openvino_backend.ENGINE.formats))
-    with pytest.raises(EngineError, match="openvino"):
-        session.run(feeds_of("denoiser", h=33))
-    session.run(feeds_of("denoiser"))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="openvino"):
+            session.run(feeds_of("denoiser", h=33))
+        session.run(feeds_of("denoiser"))
 
 
 @every_engine
