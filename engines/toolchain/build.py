@@ -32,7 +32,7 @@ from engines.toolchain.export.shared_weights import share_weights
 from engines.toolchain.manifest import Draft
 from engines.toolchain.quantize import calibration, fp16, quantize
 from engines.toolchain.quantize.out_of_core import OutOfCore
-from engines.toolchain.recipe import Recipe
+from engines.toolchain.recipe import Recipe, chosen
 from engines.toolchain.sources import Source, weights
 from engines.toolchain.sources.merge_lora import Addition
 from engines.toolchain.steps import Emit, Say, Step, unheard
@@ -57,7 +57,7 @@ def build_portrait(
     or a bundle. `more` are fields of BuildOptions. BundleError: it is something else, or a graph is not its source's.
     """
     source = sources.portrait(base, about_file, checkpoints)
-    return Builder(source, Recipe.read(recipe), out, BuildOptions(**more)).build(emit)
+    return Builder(source, chosen(recipe), out, BuildOptions(**more)).build(emit)
 
 
 def build_restorer(
@@ -67,7 +67,7 @@ def build_restorer(
     Build a restorer bundle in `out`. `weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx),
     or a bundle. BundleError: it is something else, or the graph is not its source's.
     """
-    return Builder(sources.restorer(weights, about_file), Recipe.read(recipe), out, BuildOptions(**more)).build(emit)
+    return Builder(sources.restorer(weights, about_file), chosen(recipe), out, BuildOptions(**more)).build(emit)
 
 
 def build_detector(
@@ -78,7 +78,7 @@ def build_detector(
     graph. BundleError: it is something else.
     """
     source = sources.detector(weights, about_file)
-    return Builder(source, Recipe.read(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
+    return Builder(source, chosen(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
 
 
 @dataclass(frozen=True)

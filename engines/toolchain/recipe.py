@@ -61,12 +61,7 @@ class Recipe:
 
     @classmethod
     def read(cls, name: str) -> Recipe:
-        """
-        Read a recipe by its name; without one, weights are stored in fp16 and all arithmetic is in float32.
-        OptionError: there is no such recipe, or it makes no sense.
-        """
-        if not name:
-            return cls("", "fp16")
+        """Read a recipe by its name. OptionError: there is no such recipe, or it makes no sense."""
         path = FOLDER / f"{name}.toml"
         if name not in names():
             raise OptionError("recipe", name, ", ".join(names()))
@@ -83,6 +78,11 @@ class Recipe:
     def alone(self, role: Role) -> bool:
         """Tell whether the quantised form of a role is the only one."""
         return self.lean and bool(self.of(role).quantize)
+
+
+def chosen(name: str) -> Recipe:
+    """Return the recipe of this name; without one, weights stored in fp16 and all arithmetic in float32."""
+    return Recipe.read(name) if name else Recipe("", "fp16")
 
 
 def names() -> list[str]:
