@@ -35,7 +35,7 @@ REPOSITORY = Path(engines.__file__).parent.parent
 def pytest_configure(config: pytest.Config) -> None:
     """
     Let the engines in a worker of xdist take one thread, as if it had one processor: of several, those of two workers
-    wait for each other at every layer, which makes small networks ten times slower. Servers that tests start have all.
+    wait for each other at every layer, which made pictures two to eight times slower. Servers of tests have them all.
     """
     if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_getaffinity"):
         os.sched_getaffinity = lambda pid: {0}

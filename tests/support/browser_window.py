@@ -119,11 +119,11 @@ class Visit:
 
     def until(self, state: str, stage: str = "#stage") -> None:
         """AssertionError: it never is, with what the page shows and has said instead."""
-        from playwright.sync_api import TimeoutError as Waited
+        from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
         try:
             self.page.wait_for_selector(f"{stage} .stage.is-{state}")
-        except Waited as exc:
+        except PlaywrightTimeout as exc:
             shown = self.page.locator(stage).inner_html()[:2000]
             raise AssertionError("\n".join([f"not {state}:", shown, *self.complaints, *self.calls])) from exc
 

@@ -45,7 +45,7 @@ def test_the_patches_were_written_for_the_installed_gradio() -> None:
 # ---- what it does unasked
 
 
-def test_it_is_imported_without_writing_stubs(tmp_path: Path) -> None:
+def test_it_is_imported_without_writing_stubs() -> None:
     """In a fresh process, told by the interpreter: no .pyi is opened, and Gradio alone would open many."""
     script = (
         "import sys; opened = []; sys.addaudithook(lambda event, args: opened.append(str(args[0]))"

@@ -29,7 +29,7 @@ Updates = dict[Any, Any]  # component -> its new value
 GROUPS = ("auto", "pytorch", "edge")  # backends that have words of their own; engines are called by their names
 FOLLOWERS = 16  # pages that may follow jobs at one time, for each listener that follows
 # How listeners are wired. Progress is shown in our own HTML; for Gradio's, a page would walk through its whole tree for
-# each output of each event, which took half of its start.
+# each output of each event: a third of what its start takes (4.6 against 3.0 s of processor time).
 QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
 
