@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.datastructures import MutableHeaders
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -133,7 +134,9 @@ class Handshake:
         over = asyncio.Event()
 
         async def until_hung_up(message: Message) -> None:
-            if message.get("body", b"").startswith(FAREWELL):
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"  # handshake.js says why
+            elif message.get("body", b"").startswith(FAREWELL):
                 self.ending[session] = over
             elif self.ending.get(session) is over:  # what follows a farewell ends the answer
                 await _hung_up(receive)

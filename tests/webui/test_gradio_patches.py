@@ -292,12 +292,17 @@ def test_only_a_stream_that_said_farewell_is_held() -> None:
 
 
 def test_a_second_stream_is_not_held_for_the_end_of_the_first() -> None:
-    """A page that lags opens one too many; holding the start of its answer would be holding its events."""
+    """A page that opens the next one hangs up the first meanwhile; to hold the start of its answer is to hold events."""
     app = Handshake(sends(b"data: {}", b""))
     first = app.ending["s"] = asyncio.Event()
     seconds, sent = run(app, scope(STREAM))
     assert seconds < HELD_S and len(sent) == 3
     assert app.ending == {"s": first} and not first.is_set(), "and the first is still ending"
+
+
+def test_a_stream_is_kept_out_of_caches() -> None:
+    _seconds, sent = run(Handshake(sends(b"data: {}", b"")), scope(STREAM))
+    assert (b"cache-control", b"no-store") in sent[0]["headers"]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"session_hash": ["s"]}', b"\xff{", b'{"session_hash": "t"}'])

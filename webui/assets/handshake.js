@@ -1,6 +1,10 @@
 // The page's half of webui/gradio_patches.py. Gradio hangs up its stream of events when it has read the server's farewell,
 // but the wrong one where it has opened another since, for an upload's progress. So whoever reads on after the farewell
 // is hung up here, and the server, which waits for that, knows that the farewell was heard.
+//
+// A stream is asked for past the browser's cache, as an EventSource does and Gradio's fetch does not. A cache that is
+// writing down one answer of an address when the next one is asked for, and then sees the first one hung up, asks for
+// the second a second time: the page hears one of the two, and what is said on the other is lost.
 (() => {
   const FAREWELL = '"msg":"close_stream"';
   const send = window.fetch.bind(window);
@@ -11,7 +15,7 @@
     const theirs = options?.signal ?? resource.signal;
     if (theirs?.aborted) line.abort();
     theirs?.addEventListener("abort", () => line.abort());
-    const answer = await send(resource, { ...options, signal: line.signal });
+    const answer = await send(resource, { ...options, signal: line.signal, cache: "no-store" });
     return answer.ok ? new Response(heard(answer.body, line), answer) : answer;
   };
 
