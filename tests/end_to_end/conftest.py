@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser_window import CHROMIUM, Visit, serve, until_ready
+from tests.support.browser_window import CHROMIUM, OPEN, Visit, serve, until_ready
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failure shows every window that is open: what was waited for is seldom what went wrong."""
+    report = yield
+    if report.failed and call.when == "call":
+        report.sections += [("window", window.report()) for window in OPEN]
+    return report
 
 
 @pytest.fixture(scope="package")

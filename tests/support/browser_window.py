@@ -56,6 +56,9 @@ def until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the server was not ready in a minute")
 
 
+OPEN: list[Visit] = []  # windows that were not closed yet
+
+
 class Visit:
     """One person's window, and everything it asked for or complained about."""
 
@@ -64,6 +67,7 @@ class Visit:
             locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True
         )
         self.page, self.base = self.context.new_page(), base
+        OPEN.append(self)
         self.page.set_default_timeout(PATIENCE_MS)
         self.hosts: set[str] = set()
         self.complaints: list[str] = []
@@ -118,20 +122,19 @@ class Visit:
         self.page.click("#generate")
 
     def until(self, state: str, stage: str = "#stage") -> None:
-        """AssertionError: it never is, with what the page shows and has said instead."""
-        from playwright.sync_api import TimeoutError as PlaywrightTimeout
-
-        try:
-            self.page.wait_for_selector(f"{stage} .stage.is-{state}")
-        except PlaywrightTimeout as exc:
-            shown = self.page.locator(stage).inner_html()[:2000]
-            raise AssertionError("\n".join([f"not {state}:", shown, *self.complaints, *self.calls])) from exc
+        self.page.wait_for_selector(f"{stage} .stage.is-{state}")
 
     def picture(self, selector: str = "#stage .frame img") -> Path:
         return Path(self.page.get_attribute(selector, "src") or "")
 
+    def report(self) -> str:
+        """What the window shows, has complained of, and said to Gradio's queue: for a test that waited in vain."""
+        shown = self.page.locator("body").inner_text()[:1000]
+        return "\n".join([f"window at {self.base}:", shown, "complaints:", *self.complaints, "calls:", *self.calls])
+
     def close(self) -> None:
         self.context.close()
+        OPEN.remove(self)
 
 
 def pixels(path: Path) -> np.ndarray:
