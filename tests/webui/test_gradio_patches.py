@@ -292,7 +292,7 @@ def test_only_a_stream_that_said_farewell_is_held() -> None:
 
 
 def test_a_second_stream_is_not_held_for_the_end_of_the_first() -> None:
-    """A page that opens the next one hangs up the first meanwhile; to hold the start of its answer is to hold events."""
+    """A first one may be hung up later than the next is asked for: to hold its start would be to hold its events."""
     app = Handshake(sends(b"data: {}", b""))
     first = app.ending["s"] = asyncio.Event()
     seconds, sent = run(app, scope(STREAM))
