@@ -38,7 +38,8 @@ def main() -> None:
         models.mkdir()
         scratch.mkdir()
         for recipe in RECIPES:
-            build.build_portrait(BUILT_IN / "portrait", None, models / recipe, recipe, prompts=_prompts())
+            options = build.BuildOptions(prompts=_prompts())
+            build.build_portrait(BUILT_IN / "portrait", None, models / recipe, recipe, options=options)
             build.build_restorer(BUILT_IN / "restorer", None, models / f"restorer-{recipe}", recipe)
         shelf = Shelf((models, BUILT_IN), Path(folder) / "compiled")
         _portraits(shelf, scratch)

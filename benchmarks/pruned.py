@@ -46,8 +46,8 @@ def main() -> None:
         print(NEEDED)
         return
     if not (work / "pruned" / "bundle.json").is_file():
-        distill = DistillOptions(STEPS, captions(CAPTIONS), BATCH)
-        build.build_portrait(BUILT_IN / "portrait", None, work / "pruned", "edge-bf16", prune=RATIO, distill=distill)
+        options = build.BuildOptions(prune=RATIO, distill=DistillOptions(STEPS, captions(CAPTIONS), BATCH))
+        build.build_portrait(BUILT_IN / "portrait", None, work / "pruned", "edge-bf16", options=options)
     pruned = Bundle.open(work / "pruned")
     facts = json.loads((pruned.root / "denoiser" / "config.json").read_text(encoding="utf-8"))[PRUNED]
     head("the pruned denoiser", "", "whole", "pruned", "share")

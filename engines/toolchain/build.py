@@ -41,46 +41,6 @@ PARITY = 1e-4  # of a part's largest output: how far a graph may be from its sou
 LARGE = 40_000_000  # numbers in a network: beyond, its graph is quantised without being held in memory
 
 
-def build_portrait(
-    base: Path,
-    about_file: Path | None,
-    out: Path,
-    recipe: str = "",
-    *,
-    checkpoints: Path | None = None,
-    emit: Emit = unheard,
-    **more: Any,
-) -> Bundle:
-    """
-    Build a portrait bundle in `out`. `base` is a folder as ZImagePipeline or StableDiffusionPipeline writes it, or a
-    .safetensors of Stable Diffusion 1, with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`;
-    or a bundle. `more` are fields of BuildOptions. BundleError: it is something else, or a graph is not its source's.
-    """
-    source = sources.portrait(base, about_file, checkpoints)
-    return Builder(source, chosen(recipe), out, BuildOptions(**more)).build(emit)
-
-
-def build_restorer(
-    weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
-) -> Bundle:
-    """
-    Build a restorer bundle in `out`. `weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx),
-    or a bundle. BundleError: it is something else, or the graph is not its source's.
-    """
-    return Builder(sources.restorer(weights, about_file), chosen(recipe), out, BuildOptions(**more)).build(emit)
-
-
-def build_detector(
-    weights: Path, about_file: Path | None, out: Path, recipe: str = "", *, emit: Emit = unheard, **more: Any
-) -> Bundle:
-    """
-    Build a detector bundle in `out`. `weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's
-    graph. BundleError: it is something else.
-    """
-    source = sources.detector(weights, about_file)
-    return Builder(source, chosen(recipe), out, BuildOptions(**{**more, "prove": False})).build(emit)
-
-
 @dataclass(frozen=True)
 class BuildOptions:
     """
@@ -95,6 +55,61 @@ class BuildOptions:
     prune: float = 0.0
     distill: DistillOptions | None = None
     prove: bool = False
+
+
+PLAIN = BuildOptions()
+
+
+def build_portrait(
+    base: Path,
+    about_file: Path | None,
+    out: Path,
+    recipe: str = "",
+    *,
+    options: BuildOptions = PLAIN,
+    checkpoints: Path | None = None,
+    emit: Emit = unheard,
+) -> Bundle:
+    """
+    Build a portrait bundle in `out`. `base` is a folder as ZImagePipeline or StableDiffusionPipeline writes it, or a
+    .safetensors of Stable Diffusion 1, with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`;
+    or a bundle. BundleError: it is something else, or a graph is not its source's.
+    """
+    source = sources.portrait(base, about_file, checkpoints)
+    return Builder(source, chosen(recipe), out, options).build(emit)
+
+
+def build_restorer(
+    weights: Path,
+    about_file: Path | None,
+    out: Path,
+    recipe: str = "",
+    *,
+    options: BuildOptions = PLAIN,
+    emit: Emit = unheard,
+) -> Bundle:
+    """
+    Build a restorer bundle in `out`. `weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx),
+    or a bundle. BundleError: it is something else, or the graph is not its source's.
+    """
+    return Builder(sources.restorer(weights, about_file), chosen(recipe), out, options).build(emit)
+
+
+def build_detector(
+    weights: Path,
+    about_file: Path | None,
+    out: Path,
+    recipe: str = "",
+    *,
+    options: BuildOptions = PLAIN,
+    emit: Emit = unheard,
+) -> Bundle:
+    """
+    Build a detector bundle in `out`. `weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's
+    graph. BundleError: it is something else.
+    """
+    source = sources.detector(weights, about_file)
+    return Builder(source, chosen(recipe), out, replace(options, prove=False)).build(emit)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import nn
 from engines.bundle import Bundle
 from engines.networks.graphs import open_graph
 from engines.toolchain import build, sources, steps
+from engines.toolchain.build import BuildOptions
 from engines.toolchain.compress import prune
 from engines.toolchain.quantize import calibration
 from engines.toolchain.recipe import Recipe
@@ -42,10 +43,10 @@ def save(family: str, folder: Path, net: Any = None) -> Path:
     return folder
 
 
-def make(base: Path, out: Path, recipe: str = "", **wish: Any) -> Bundle:
+def make(base: Path, out: Path, recipe: str = "", **options: Any) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         builds.lighten(patch)
-        return build.build_portrait(base, base / "about.toml", out, recipe, **wish)
+        return build.build_portrait(base, base / "about.toml", out, recipe, options=BuildOptions(**options))
 
 
 def begin(base: Path, out: Path, recipe: str = "edge-fp32") -> Bundle:

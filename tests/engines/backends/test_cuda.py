@@ -234,7 +234,7 @@ def test_tensorrt_proves_itself_on_the_built_in_bundles(
     from engines.toolchain import build
 
     make = build.build_portrait if kind == "portrait" else build.build_restorer
-    make(builtin / kind, None, tmp_path / "models" / kind, recipe, prove=True)
+    make(builtin / kind, None, tmp_path / "models" / kind, recipe, options=build.BuildOptions(prove=True))
     bundle = Shelf((tmp_path / "models",), tmp_path / "compiled").open(kind)
     verdict = proof.prove_apart(bundle, backends.candidate(bundle, engine))
     assert verdict is not None and verdict.accepted, verdict

@@ -24,6 +24,7 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.toolchain import build, export
+from engines.toolchain.build import BuildOptions
 from engines.toolchain.manifest import SCRATCH
 from engines.toolchain.quantize import out_of_core
 from engines.toolchain.recipe import Recipe
@@ -54,8 +55,8 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory, traced: list[An
         patch.setattr(proof, "prove_apart", proof.prove)
         patch.setattr(out_of_core, "open_graph", lambda *how: traced.append(opened := open_graph(*how)) or opened)
         out = tmp_path_factory.mktemp("models") / recipe
-        how: dict[str, Any] = {"prompts": PROMPTS, "prove": True}
-        return build.build_portrait(base, base / "about.toml", out, recipe, **how), base
+        options = BuildOptions(prompts=PROMPTS, prove=True)
+        return build.build_portrait(base, base / "about.toml", out, recipe, options=options), base
 
 
 def test_what_is_quantised_is_there_once_and_nothing_is_left_behind(made: tuple[Bundle, Path]) -> None:

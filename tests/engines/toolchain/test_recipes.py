@@ -26,6 +26,7 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.toolchain import build, recipe
+from engines.toolchain.build import BuildOptions
 from engines.toolchain.quantize import calibration
 from engines.toolchain.recipe import Recipe
 from tests.support import builds, tiny
@@ -52,9 +53,9 @@ def make(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
                 patch.setattr(proof, "prove_apart", proof.prove)
                 do = build.build_portrait if kind == "portrait" else build.build_restorer
                 source = checkpoints / kind / ("" if kind == "portrait" else "model.safetensors")
-                words: dict[str, Any] = {"prompts": PROMPTS} if kind == "portrait" else {}
+                options = BuildOptions(prompts=PROMPTS if kind == "portrait" else (), prove=True)
                 about, out = checkpoints / kind / "about.toml", folder / f"{kind}-{name}"
-                bundle = do(source, about, out, name, emit=events.append, prove=True, **words)
+                bundle = do(source, about, out, name, options=options, emit=events.append)
             done[kind, name] = bundle, events
         return done[kind, name]
 

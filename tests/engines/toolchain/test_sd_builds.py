@@ -27,6 +27,7 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.studio import proof
 from engines.toolchain import build, sources
+from engines.toolchain.build import BuildOptions
 from engines.toolchain.quantize import calibration
 from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import stable_diffusion
@@ -55,8 +56,8 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             with pytest.MonkeyPatch.context() as patch:
                 builds.lighten(patch)
                 patch.setattr(proof, "prove_apart", proof.prove)
-                how: dict[str, Any] = {"prompts": PROMPTS, "prove": True}
-                done[name] = build.build_portrait(base, base / "about.toml", folder / name, name, **how)
+                options = BuildOptions(prompts=PROMPTS, prove=True)
+                done[name] = build.build_portrait(base, base / "about.toml", folder / name, name, options=options)
         return done[name]
 
     return by
@@ -203,9 +204,9 @@ def test_a_single_file_is_built_like_a_folder(
 ) -> None:
     builds.lighten(monkeypatch)
     tiny_sd.tiny_vae().save_pretrained(tmp_path / "checkpoints" / "taesd")
-    how = {"checkpoints": tmp_path / "checkpoints"}
-    bundle = build.build_portrait(single, base / "about.toml", tmp_path / "single", "edge-fp32", **how)
-    other = build.build_portrait(base, base / "about.toml", tmp_path / "folder", "edge-fp32")
+    about, checkpoints = base / "about.toml", tmp_path / "checkpoints"
+    bundle = build.build_portrait(single, about, tmp_path / "single", "edge-fp32", checkpoints=checkpoints)
+    other = build.build_portrait(base, about, tmp_path / "folder", "edge-fp32")
     bundle.verify()
     assert bundle.roles == other.roles and bundle.text == other.text and bundle.sampling == other.sampling
     ids = np.arange(20)[None]

@@ -32,6 +32,7 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.toolchain import __main__ as command
 from engines.toolchain import build
+from engines.toolchain.build import BuildOptions
 from engines.toolchain.quantize import calibration
 from engines.toolchain.sources import merge_lora
 from engines.toolchain.sources.merge_lora import Addition
@@ -61,8 +62,8 @@ def made(checkpoints: Path, out: Path, recipe: str, loras: tuple[Addition, ...])
     portrait, events = checkpoints / "portrait", list[Event]()
     with pytest.MonkeyPatch.context() as patch:
         builds.lighten(patch)
-        about = portrait / "about.toml"
-        bundle = build.build_portrait(portrait, about, out, recipe, emit=events.append, loras=loras)
+        about, options = portrait / "about.toml", BuildOptions(loras=loras)
+        bundle = build.build_portrait(portrait, about, out, recipe, options=options, emit=events.append)
     return bundle, [event.text for event in events if isinstance(event, Note)]
 
 
