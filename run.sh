@@ -68,11 +68,13 @@ ensure() {  # folder, extras...
   [ -n "$missing" ] || return 0
   make_venv "$venv"
   echo "正在安装 Installing:$missing …"
+  # Python compiles a module when it is first imported; pip would compile all there are, most of which nothing imports.
+  local install=("$python" -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt)
   if [[ "$missing" = *" torch"* ]] && ! "$python" -c 'import torch' 2>/dev/null; then
     # shellcheck disable=SC2046  # no index is no argument
-    "$python" -m pip install -q --disable-pip-version-check -c constraints.txt $(torch_index "$python") 'torch==2.13.*'
+    "${install[@]}" $(torch_index "$python") 'torch==2.13.*'
   fi
-  "$python" -m pip install -q --disable-pip-version-check -c constraints.txt -r <(requirements "$python" "${@:2}")
+  "${install[@]}" -r <(requirements "$python" "${@:2}")
   for list in base "${@:2}"; do echo "$want" > "$venv/.installed-$list"; done
 }
 
