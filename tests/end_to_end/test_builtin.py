@@ -20,11 +20,7 @@ from tests.conftest import REPOSITORY
 PROMPTS = (
     "portrait of a young woman, long red hair, blue t-shirt, grey background, realistic style",
     "an old man with a white beard and glasses, black and white film",
-    "a child with curly brown hair, watercolor",
-    "a smiling woman, short black hair, red dress, oil painting",
-    "一位老年男性的肖像，白色胡子，黑白胶片风格",
     "年轻女士，黑色长发，红色汉服，国风",
-    "戴眼镜的商务男士，深蓝色西装，灰色背景",
     "金色时刻，棕色卷发的女孩，水彩",
 )
 BESIDE = ("bundle.json", "card.md", "report.json", "tokenizer.json")

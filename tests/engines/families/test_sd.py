@@ -88,7 +88,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def studio(shelf: Path, builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(Shelf((shelf, builtin)), tmp_path_factory.mktemp("state"))
+    compiled = tmp_path_factory.mktemp("compiled")
+    return Studio(Shelf((shelf, builtin), compiled), tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +136,9 @@ def compare(studio: Studio, pipeline: Any, request: Generate, folder: Path) -> N
     assert psnr_db(mine, other) >= (60 if request.backend == "torch" else 50)
 
 
-@every_kind
-@pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize(("steps", "guidance"), [(1, 0.0), (4, 0.0), (4, 6.5)])
+@pytest.mark.parametrize("backend", ENGINES)
+@every_kind
 def test_pictures_are_the_pipelines(
     studio: Studio, pipelines: dict[str, Any], tmp_path: Path, kind: str, backend: str, steps: int, guidance: float
 ) -> None:
@@ -187,9 +188,9 @@ def img2img(pipelines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[
     return made
 
 
-@pytest.mark.parametrize("kind", FROM_IMAGES)
-@pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize(("steps", "strength", "size"), [(4, 0.5, (64, 64)), (8, 0.3, (72, 64)), (8, 0.9, (64, 80))])
+@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("kind", FROM_IMAGES)
 def test_a_photo_as_the_start_is_the_pipelines(
     studio: Studio, img2img: dict[str, Any], tmp_path: Path, kind: str, backend: str, steps: int, strength: float,
     size: tuple[int, int],
