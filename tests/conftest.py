@@ -41,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_getaffinity = lambda pid: {0}
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A test's name goes with every report: what is long is told by its length there, not by a page of letters."""
+    long = isinstance(val, str | bytes) and len(val) > 80
+    return f"{argname} of {len(val)}" if long else None
+
+
 def is_slow(item: pytest.Item) -> bool:
     return item.path.relative_to(REPOSITORY / "tests").as_posix().startswith(SLOW)
 

@@ -264,7 +264,9 @@ SMALL = encoded(Image.fromarray(rough(640, 480)), "JPEG", quality=95)
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("small.jpg", SMALL), ("torn.jpg", b"\xff\xd8\xff\xe1 torn"), ("words.png", b"hello")]
+    ("name", "content"),
+    [("small.jpg", SMALL), ("torn.jpg", b"\xff\xd8\xff\xe1 torn"), ("words.png", b"hello")],
+    ids=["small", "torn", "words"],
 )
 def test_what_is_small_or_cannot_be_drawn_goes_as_it_is(
     visit: Visit, home: Path, put: Any, name: str, content: bytes

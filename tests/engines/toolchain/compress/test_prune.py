@@ -226,8 +226,7 @@ def test_every_engine_runs_it_as_pytorch_does(made: Callable[[str], Bundle], fam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["edge-int8", "edge-int4"])
-@every_family
+@pytest.mark.parametrize(("family", "recipe"), [("sd", "edge-int8"), ("zimage", "edge-int4")])
 def test_it_is_quantised_like_any_other(bases: dict[str, Path], tmp_path: Path, family: str, recipe: str) -> None:
     bundle = make(bases[family], tmp_path / "made", recipe, prune=RATIO)
     assert bundle.part("denoiser", frozenset({"onnx"})).precision == recipe.removeprefix("edge-")
