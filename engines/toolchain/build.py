@@ -62,7 +62,7 @@ PLAIN = BuildOptions()
 
 def build_portrait(
     base: Path,
-    about_file: Path | None,
+    about: Path | None,
     out: Path,
     recipe: str = "",
     *,
@@ -75,40 +75,28 @@ def build_portrait(
     .safetensors of Stable Diffusion 1, with an AutoencoderTiny in preview_decoder/ beside or among the `checkpoints`;
     or a bundle. BundleError: it is something else, or a graph is not its source's.
     """
-    source = sources.portrait(base, about_file, checkpoints)
+    source = sources.portrait(base, about, checkpoints)
     return Builder(source, chosen(recipe), out, options).build(emit)
 
 
 def build_restorer(
-    weights: Path,
-    about_file: Path | None,
-    out: Path,
-    recipe: str = "",
-    *,
-    options: BuildOptions = PLAIN,
-    emit: Emit = unheard,
+    weights: Path, about: Path | None, out: Path, recipe: str = "", options: BuildOptions = PLAIN, emit: Emit = unheard
 ) -> Bundle:
     """
     Build a restorer bundle in `out`. `weights` is a GPEN: a state dict (safetensors, .pth), a community export (.onnx),
     or a bundle. BundleError: it is something else, or the graph is not its source's.
     """
-    return Builder(sources.restorer(weights, about_file), chosen(recipe), out, options).build(emit)
+    return Builder(sources.restorer(weights, about), chosen(recipe), out, options).build(emit)
 
 
 def build_detector(
-    weights: Path,
-    about_file: Path | None,
-    out: Path,
-    recipe: str = "",
-    *,
-    options: BuildOptions = PLAIN,
-    emit: Emit = unheard,
+    weights: Path, about: Path | None, out: Path, recipe: str = "", options: BuildOptions = PLAIN, emit: Emit = unheard
 ) -> Bundle:
     """
     Build a detector bundle in `out`. `weights` is CenterFace or YuNet as ONNX. Nothing proves it: it is the original's
     graph. BundleError: it is something else.
     """
-    source = sources.detector(weights, about_file)
+    source = sources.detector(weights, about)
     return Builder(source, chosen(recipe), out, replace(options, prove=False)).build(emit)
 
 
