@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from engines import errors
+from engines import errors, files
 from engines.errors import Fact, OptionError, StudioError
 from engines.jobs import JobQueue
 from engines.messages import CREDIT, Enhance, Failed, Final, Generate, parse
@@ -203,7 +203,7 @@ async def _json(request: Request) -> dict[str, Any]:
 def _parsed(field: str, text: str | bytes, allowed: str) -> Any:
     """OptionError: that is no JSON."""
     try:
-        values = json.loads(text)
+        values = files.parse_json(text)
         json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as exc:
         raise OptionError(field, "", allowed) from exc

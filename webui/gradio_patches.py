@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engines import files
 from webui import uploads
 
 
@@ -180,6 +180,6 @@ async def _hung_up(receive: Receive) -> None:
 def _session(body: bytes | bytearray) -> str:
     """Return the session that asks to join; empty, where the body names none."""
     try:
-        return str(json.loads(body)["session_hash"])
+        return str(files.parse_json(body)["session_hash"])
     except (ValueError, TypeError, KeyError):
         return ""

@@ -11,7 +11,6 @@ part may allow that engine a coarser arithmetic than others have.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -137,7 +136,7 @@ class Bundle:
     def open(cls, root: Path) -> Bundle:
         """Open the bundle in a folder. BundleError: no manifest, or one that does not say what a bundle must."""
         try:
-            manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
+            manifest: dict[str, Any] = files.parse_json((root / "bundle.json").read_text(encoding="utf-8"))
             return files.validate(cls, {**manifest, "root": root})
         except (OSError, ValueError, TypeError) as exc:
             raise BundleError(f"{root.name}/bundle.json: {exc}", bundle=root.name) from exc

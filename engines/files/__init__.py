@@ -73,9 +73,17 @@ def validate(kind: type[T], values: object) -> T:
     return checked
 
 
+def parse_json(text: str | bytes | bytearray) -> Any:
+    """Return what a JSON text says. ValueError: it is none, or nested more deeply than this interpreter follows."""
+    try:
+        return json.loads(text)
+    except RecursionError as exc:  # no ValueError, so that whoever wrote the text would end whoever reads it
+        raise ValueError("JSON that is nested too deeply") from exc
+
+
 def read_json(kind: type[T], path: Path) -> T:
     """Read a JSON file in UTF-8 as a `kind`. OSError: it cannot be read. ValueError: it is no JSON, or no `kind`."""
-    return validate(kind, json.loads(path.read_text(encoding="utf-8")))
+    return validate(kind, parse_json(path.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def safetensors_header(path: Path) -> dict[str, StoredTensor]:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             raise ValueError(f"{path.name} is no safetensors file: a header of {length} bytes")
-        entries: dict[str, Any] = json.loads(file.read(length))
+        entries: dict[str, Any] = parse_json(file.read(length))
     try:
         return {name: _stored(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
     except (AttributeError, KeyError, TypeError) as exc:

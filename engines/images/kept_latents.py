@@ -47,7 +47,7 @@ def read(folder: Path, name: str) -> KeptLatents:
     try:
         data = (folder / name).with_suffix(KEPT_SUFFIX).read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            return KeptLatents(stored["latents"], *json.loads(str(stored["note"])))
+            return KeptLatents(stored["latents"], *files.parse_json(str(stored["note"])))
     except OSError as exc:
         raise NotFoundError("kept latent", name) from exc
     except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as exc:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from engines import files
 from engines.errors import Fact, OptionError, RequestError
 from engines.messages import earlier
 from engines.messages.status import BundleKind, Mirror, Status
@@ -279,7 +280,7 @@ def pack(message: Request | Event | Status) -> str:
 def unpack(text: str) -> Any:
     """Read the message that `pack` wrote, in this version or an earlier one. RequestError: this is none."""
     try:
-        values = json.loads(text)
+        values = files.parse_json(text)
         name = values.pop("kind")
         kind = _KINDS[name]
     except (ValueError, KeyError, TypeError, AttributeError) as exc:  # not JSON, not an object, of no known kind

@@ -305,7 +305,9 @@ def test_a_stream_is_kept_out_of_caches() -> None:
     assert (b"cache-control", b"no-store") in sent[0]["headers"]
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"session_hash": ["s"]}', b"\xff{", b'{"session_hash": "t"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b'{"session_hash": ["s"]}', b"\xff{", b'{"session_hash": "t"}', b"[" * 200_000]
+)
 def test_whatever_joins_is_passed_on(body: bytes) -> None:
     app = Handshake(sends(b"{}"))
     app.ending["s"] = asyncio.Event()

@@ -49,6 +49,8 @@ def test_what_is_written_is_opened(tmp_path: Path) -> None:
         ("[]", "not an object"),
         ("\xff", "not UTF-8"),
         ("{}", "nothing said"),
+        ("[" * 200_000, "nested without end"),
+        ('{"a":' * 200_000, "nested without end"),
         ('{"name": "x", "family": "zimage", "parts": [{}]}', "an empty part"),
         ('{"name": "x", "family": "zimage", "parts": "denoiser"}', "parts are a list"),
         (json.dumps({"name": "x", "family": "z", "parts": [{**SHARED, "format": "pickle"}]}), "no such format"),

@@ -98,7 +98,7 @@ def test_json_comes_back_as_its_type(tmp_path: Path) -> None:
     assert files.read_json(tuple[Point, ...], path) == (Point(3), Point(4))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"x": "three"}', b"{}", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"x": "three"}', b"{}", b"\xff", b"[" * 200_000])
 def test_what_is_not_of_the_type_is_a_value_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "point.json"
     path.write_bytes(content)
@@ -138,6 +138,7 @@ def test_a_safetensors_header_says_where_each_tensor_lies(tmp_path: Path) -> Non
         safetensors({"a": 3}),
         safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [1]}}),
         safetensors({"a": 1})[:-2],
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
     ],
 )
 def test_what_is_no_safetensors_file_is_a_value_error(tmp_path: Path, content: bytes) -> None:

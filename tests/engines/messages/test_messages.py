@@ -148,6 +148,7 @@ def test_packed_is_plain_json_for_every_reader(message: Request | Event | Status
         '{"kind": "lora", "name": "x"}',
         '{"kind": ["generate"]}',
         '{"kind": null}',
+        "[" * 200_000,
     ],
 )
 def test_what_is_not_a_message_is_refused(text: str) -> None:
