@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
-from engines.jobs import ENDED, Finished, Job, Lane, lane_of, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, lane_of, repair, state_after
 from engines.messages import Event, Failed, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -53,13 +53,17 @@ Row = tuple[Any, ...]
 
 class SqliteQueue:
     def __init__(self, path: Path, folder: Path) -> None:
-        """StorageError: the file cannot be opened or is no database."""
+        """
+        Open the database, or make it. One that is damaged is set aside, and `repaired` says where, and how many of its
+        rows were taken over. StorageError: it cannot be opened.
+        """
         self.folder = folder
         self._changed = threading.Condition(threading.RLock())
         self._status = Status("loading")
         self._retired = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self.repaired = repair.repair(path, SCHEMA) if repair.is_damaged(path) else None
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA)
             self._take_over()

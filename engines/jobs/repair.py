@@ -1,0 +1,87 @@
+"""
+A queue's database that is damaged: set aside as it is, under a name with the date, and what can be read of it taken
+over into a new one. Knows the tables of sqlite_queue.py, and nothing of what stands in them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from engines import files
+
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+BESIDE = ("", "-wal", "-shm")  # the files of one database
+COLUMNS = {
+    "job": ("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane"),
+    "event": ("job", "seq", "body"),
+}
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether the file is there and no whole database. sqlite3.Error: it cannot be read for another reason."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=10)) as db:
+            return bool(db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",))
+    except sqlite3.DatabaseError as exc:
+        if not _is_damage(exc):
+            raise
+        return True
+
+
+def repair(path: Path, schema: str) -> tuple[Path, int]:
+    """
+    Put a new database of this `schema` in the place of the damaged one. Return where the damaged one lies now, and how
+    many rows were taken over. OSError, sqlite3.Error: the disk refuses, and the damaged one is where it was, too.
+    """
+    aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d%H%M%S')}{path.suffix}")
+    for end in BESIDE[:2]:
+        if (file := _beside(path, end)).exists():
+            files.write_atomic(_beside(aside, end), file.read_bytes(), durable=True)
+    with files.replacing(path, durable=True) as fresh:
+        with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
+            new.executescript(schema)
+            with closing(sqlite3.connect(path, timeout=10)) as old:
+                old.text_factory = lambda data: data.decode("utf-8", "replace")
+                new.execute("BEGIN")
+                taken = sum(_take_over(old, new, table) for table in COLUMNS)
+                new.execute("COMMIT")
+        for end in BESIDE[1:]:
+            _beside(path, end).unlink(missing_ok=True)
+    return aside, taken
+
+
+def _take_over(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> int:
+    """Copy what can be read of a table, from both of its ends: a damaged page hides what lies behind it."""
+    held = {row[1] for row in _until_damage(old, f"PRAGMA table_info({table})")}
+    columns = [column for column in COLUMNS[table] if column in held]
+    if not columns:
+        return 0
+    names, places = ", ".join(columns), ", ".join("?" * len(columns))
+    first = ", ".join(columns[:2])
+    before = new.total_changes
+    for order in (first, ", ".join(f"{column} DESC" for column in columns[:2])):
+        for row in _until_damage(old, f"SELECT {names} FROM {table} ORDER BY {order}"):
+            new.execute(f"INSERT OR IGNORE INTO {table}({names}) VALUES({places})", row)
+    return new.total_changes - before
+
+
+def _until_damage(db: sqlite3.Connection, sql: str) -> Iterator[tuple[object, ...]]:
+    try:
+        yield from db.execute(sql)
+    except sqlite3.DatabaseError as exc:
+        if not _is_damage(exc):
+            raise
+
+
+def _is_damage(exc: sqlite3.DatabaseError) -> bool:
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in DAMAGED  # the module's own errors have none
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(path.name + end)

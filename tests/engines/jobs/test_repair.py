@@ -1,0 +1,139 @@
+"""A damaged database of jobs: it is kept, what can be read of it goes on, and the queue serves."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Final, Generate, Progress
+
+JOBS = 300
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database of jobs that are done, with their events, and one that waits."""
+    path = tmp_path_factory.mktemp("whole") / "jobs.db"
+    queue = SqliteQueue(path, path.parent)
+    queue._db.execute("PRAGMA synchronous=OFF")
+    for k in range(JOBS):
+        queue.submit(Generate(f"prompt {k} " + "x" * 200, seed=k))
+        job = queue.claim()
+        assert job is not None
+        queue.publish(job, Progress("denoise", 1, 8))
+        queue.publish(job, Final((f"outputs_{k:014}.png",), k, 1.0, "ort"))
+    queue.submit(Generate("waits"))
+    queue.close()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def path(whole: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "state" / "jobs.db"
+    path.parent.mkdir()
+    path.write_bytes(whole)
+    return path
+
+
+def pages(path: Path, table: str) -> tuple[int, list[int]]:
+    """Bytes of a page, and the numbers of the leaves of a table or an index."""
+    with closing(sqlite3.connect(path)) as db:
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name=?", (table,)).fetchone()
+    data, found, todo = path.read_bytes(), [], [root]
+    while todo:
+        page = data[(number := todo.pop()) * size - size : number * size]
+        if page[0] in (2, 5):  # inner: cells begin with the number of a page (SQLite's file format, section 1.6)
+            cells = [int.from_bytes(page[12 + 2 * k : 14 + 2 * k]) for k in range(int.from_bytes(page[3:5]))]
+            todo += [int.from_bytes(page[cell : cell + 4]) for cell in cells] + [int.from_bytes(page[8:12])]
+        else:
+            found.append(number)
+    return size, found
+
+
+def blank(path: Path, size: int, number: int) -> None:
+    with path.open("r+b") as file:
+        file.seek((number - 1) * size)
+        file.write(bytes(size))
+
+
+def works(queue: SqliteQueue) -> bool:
+    """Whether it takes a job, hands one out and is told of its end."""
+    queue.submit(Generate("after it"))
+    job = queue.claim()
+    return job is not None and queue.publish(job, Final((), 1, 1.0, "ort"))
+
+
+def test_a_whole_database_is_left_alone(path: Path, tmp_path: Path) -> None:
+    queue = SqliteQueue(path, tmp_path)
+    assert queue.repaired is None and len(queue.finished(1000)) == JOBS
+    queue.close()
+    assert {file.name for file in path.parent.iterdir()} == {"jobs.db"}
+
+
+def test_what_is_no_database_is_set_aside_as_it_was(tmp_path: Path) -> None:
+    path, garbage = tmp_path / "jobs.db", b"this is no database " * 500
+    path.write_bytes(garbage)
+    queue = SqliteQueue(path, tmp_path)
+    assert queue.repaired is not None
+    aside, rows = queue.repaired
+    assert rows == 0 and aside.read_bytes() == garbage and aside.match("jobs.damaged-*.db")
+    assert works(queue)
+    queue.close()
+
+
+def test_what_lies_on_both_sides_of_the_damage_is_taken_over(path: Path, tmp_path: Path) -> None:
+    size, leaves = pages(path, "job")
+    assert len(leaves) > 8
+    blank(path, size, sorted(leaves)[len(leaves) // 2])
+    queue = SqliteQueue(path, tmp_path)
+    assert queue.repaired is not None
+    jobs = [done.job for done in queue.finished(1000)]
+    assert JOBS * 0.8 < len(jobs) < JOBS
+    assert all(job.request.prompt.startswith(f"prompt {job.request.seed} ") for job in jobs)
+    assert queue.latest(jobs[0].id) == Final((f"outputs_{JOBS - 1:014}.png",), JOBS - 1, 1.0, "ort")
+    waiting = queue.claim()
+    assert waiting is not None and waiting.request.prompt == "waits"
+    queue.close()
+
+
+def test_a_damaged_index_costs_no_row(path: Path, tmp_path: Path) -> None:
+    """No statement that reads rows in order would notice it; the one that hands out jobs would."""
+    size, leaves = pages(path, "job_state")
+    blank(path, size, leaves[0])
+    queue = SqliteQueue(path, tmp_path)
+    assert queue.repaired is not None and queue.repaired[1] == JOBS * 3 + 1
+    assert len(queue.finished(1000)) == JOBS
+    queue.close()
+
+
+def test_a_damaged_database_of_the_first_version_is_taken_over_too(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE job DROP COLUMN lane")
+    size, leaves = pages(path, "job_state")
+    blank(path, size, leaves[0])
+    queue = SqliteQueue(path, tmp_path)
+    assert queue.repaired is not None and len(queue.finished(1000)) == JOBS
+    assert works(queue)
+    queue.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_that_are_flipped_anywhere_stop_no_queue(path: Path, tmp_path: Path, seed: int) -> None:
+    dice, data = random.Random(seed), bytearray(path.read_bytes())
+    for at in [dice.randrange(len(data)) for _ in range(100)]:
+        data[at] ^= 1 << dice.randrange(8)
+    path.write_bytes(data)
+    queue = SqliteQueue(path, tmp_path)
+    if queue.repaired is not None:
+        assert queue.repaired[0].read_bytes() == data
+    assert works(queue)
+    queue.close()
+    again = SqliteQueue(path, tmp_path)
+    assert again.repaired is None and works(again)
+    again.close()
