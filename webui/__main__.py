@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
 from functools import partial
+from pathlib import Path
+from typing import TextIO
 
 from engines import backends
 from engines.backends.verdicts import Verdicts
@@ -27,15 +30,20 @@ STOP_S = 20.0  # how long a stop waits for the picture that is being drawn
 
 
 def main() -> int:
+    os.umask(0o077)  # photos, prompts and faces: nobody else's on this machine
     try:
         settings = Settings.load(os.environ)
+        lock = _take(settings)
         _prepare(settings)
         queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
         door = _open(settings)
+        _sign(lock, settings, door)
     except (SettingsError, StorageError, OSError) as exc:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if queue.repaired:
+        _say_repaired(*queue.repaired)
     worker = _worker(queue, settings)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its stop: unwind, do not die
         signal.signal(number, lambda *_: sys.exit(0))
@@ -70,6 +78,9 @@ def _prepare(settings: Settings) -> None:
     """
     for folder in (settings.outputs, settings.models, settings.checkpoints, settings.loras, settings.state):
         folder.mkdir(parents=True, exist_ok=True)
+    for private in (settings.state, settings.uploads):  # those of an earlier version were open to all
+        private.mkdir(exist_ok=True)
+        private.chmod(0o700)
     uploads.forget(settings.uploads, settings.keep_days)
     cache = settings.home / "tmp"
     cache.mkdir(mode=0o700, exist_ok=True)
@@ -80,6 +91,40 @@ def _prepare(settings: Settings) -> None:
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
     )
+
+
+def _take(settings: Settings) -> TextIO:
+    """
+    Return the open lock of the home, which is ours as long as this process lives, however it ends: two workers on one
+    queue would take each other's running jobs for those of a crash. SettingsError: another process has it.
+    """
+    settings.state.mkdir(parents=True, exist_ok=True)
+    lock = (settings.state / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        lock.seek(0)
+        raise SettingsError(
+            f"STUDIO_HOME={settings.home}: {lock.read().strip()}\n"
+            "这个文件夹正被上述程序使用:请先停止它,或换一个 STUDIO_HOME。"
+            " That process uses this folder: stop it first, or choose another STUDIO_HOME."
+        ) from exc
+    return lock
+
+
+def _say_repaired(aside: Path, rows: int) -> None:
+    print(
+        f"任务记录已损坏,原文件保存为 {aside},已恢复 {rows} 行。"
+        f" The jobs' database was damaged: it lies in {aside} now, and {rows} rows of it were taken over.",
+        file=sys.stderr,
+    )
+
+
+def _sign(lock: TextIO, settings: Settings, door: socket.socket) -> None:
+    """Write into the lock who has it."""
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}, port {door.getsockname()[1]}\n")
+    lock.flush()
 
 
 def _open(settings: Settings) -> socket.socket:

@@ -168,8 +168,11 @@ def test_pictures_outlive_the_process(life: Life) -> None:
     assert not list((life.home / "outputs").glob(".*")), "no half-written file"
 
 
-def test_what_it_keeps_of_uploads_is_private(life: Life) -> None:
-    assert (life.home / "tmp").stat().st_mode & 0o077 == 0
+def test_what_it_keeps_is_private(life: Life) -> None:
+    """Folders that a test has made for it among them."""
+    kept = [life.home / name for name in ("state", "tmp", "uploads", "outputs")]
+    kept += [*(life.home / "outputs").iterdir(), *(life.home / "state").glob("jobs.db*")]
+    assert len(kept) > 6 and [str(path) for path in kept if path.stat().st_mode & 0o077] == []
 
 
 def run(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -197,18 +200,22 @@ def test_a_wrong_setting_is_named_and_nothing_starts(tmp_path: Path, settings: d
     assert not (tmp_path / "home").exists()
 
 
-def test_a_database_that_is_none_is_named_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    garbage = b"this is no database " * 500
-    (tmp_path / "state" / "jobs.db").write_bytes(garbage)
-    for _ in range(2):
-        assert_refused_in_both_languages(run(tmp_path), "jobs.db")
-    assert (tmp_path / "state" / "jobs.db").read_bytes() == garbage, "somebody may still rescue it"
-
-
 def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert_refused_in_both_languages(run(tmp_path / "file" / "home"), "file")
+
+
+def test_a_home_that_is_taken_is_left_to_who_has_it(process: Process) -> None:
+    """A second worker would take the job that is running for one of a crash."""
+    home = process.log.parent
+    known = len(jobs(home))
+    with ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(post, process.url, LONG)
+        until(home, known, "running")
+        done = run(home)
+        assert_refused_in_both_languages(done, f"process {process.popen.pid}")
+        assert answer.result() == 200
+    assert list(jobs(home).values())[known] == ("done", 1)
 
 
 def test_a_port_that_is_taken_is_named(process: Process, tmp_path: Path) -> None:
@@ -230,12 +237,20 @@ LEFT = {  # id -> request, state, attempts: what a crash, a newer version and a 
 
 
 def test_a_job_that_cannot_be_read_stops_nobody(start: Start, tmp_path: Path) -> None:
-    """It fails; what was running when the power went, what waited, and what comes new are done."""
+    """
+    It fails; what was running when the power went, what waited, and what comes new are done. The database is damaged as
+    well, where no row is, and the server says so.
+    """
     SqliteQueue(tmp_path / "state" / "jobs.db", tmp_path / "outputs").close()
     with closing(sqlite3.connect(tmp_path / "state" / "jobs.db")) as db:
         rows = [(job_id, *values) for job_id, values in LEFT.items()]
         db.executemany("INSERT INTO job(id, request, state, attempts) VALUES(?, ?, ?, ?)", rows)
         db.commit()
+        (index,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name='job_state'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    with (tmp_path / "state" / "jobs.db").open("r+b") as file:
+        file.seek((index - 1) * size)
+        file.write(bytes(size))
     server = start(tmp_path)
     try:
         server.until_ready()
@@ -243,6 +258,8 @@ def test_a_job_that_cannot_be_read_stops_nobody(start: Start, tmp_path: Path) ->
         states = {job_id: state for job_id, (state, _) in jobs(tmp_path).items() if job_id in LEFT}
     finally:
         server.stop()
+    (aside,) = (tmp_path / "state").glob("jobs.damaged-*.db")
+    assert aside.name in server.log.read_text(encoding="utf-8")
     failed = dict.fromkeys(("of the future", "half", "torn"), "failed")
     assert states == {"interrupted": "done", "waiting": "done", **failed}
     assert jobs(tmp_path)["interrupted"][1] == 2, "the second attempt"
