@@ -34,6 +34,14 @@ QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
 
 
+def in_turn(name: str) -> dict[str, Any]:
+    """
+    Return how listeners are wired that write the same board: their events are done in the order in which they came.
+    Gradio takes waiting events in a random order, and the one that looked before a press would hide what it began.
+    """
+    return {**QUICK, "concurrency_id": name, "concurrency_limit": 1}
+
+
 @dataclass(frozen=True)
 class PanelContext:
     """The queue, the settings and the words: every panel is given them."""

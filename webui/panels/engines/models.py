@@ -16,9 +16,10 @@ from webui.boards import downloads
 from webui.boards.downloads import Download
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaint, parsed, words_of
+from webui.widgets.panel_context import PanelContext, Updates, complaint, in_turn, parsed, words_of
 
 LOOK_S = 1.0
+ORDERED = in_turn("downloads")
 BOARD = """element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) return;
@@ -99,13 +100,13 @@ class Handlers:
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     shown = [v.board, v.outline, v.timer]
-    v.board.fetch(do.fetch, [v.jobs], [v.jobs, *shown], **QUICK)
-    v.board.stop(do.stop, [v.jobs], shown, **QUICK)
-    gr.on([v.timer.tick, tab.select], do.watch, [v.jobs], shown, **QUICK)
-    page.load(do.come_back, [v.jobs], [*shown, v.frame], **QUICK)
+    v.board.fetch(do.fetch, [v.jobs], [v.jobs, *shown], **ORDERED)
+    v.board.stop(do.stop, [v.jobs], shown, **ORDERED)
+    gr.on([v.timer.tick, tab.select], do.watch, [v.jobs], shown, **ORDERED)
+    page.load(do.come_back, [v.jobs], [*shown, v.frame], **ORDERED)
 
 
 def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
     for event in events:
-        event(Handlers(v, context).watch, [v.jobs], [v.board, v.outline, v.timer], **QUICK)
+        event(Handlers(v, context).watch, [v.jobs], [v.board, v.outline, v.timer], **ORDERED)

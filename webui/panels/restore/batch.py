@@ -27,12 +27,14 @@ from webui.widgets.panel_context import (
     Updates,
     cancel_button,
     complaint,
+    in_turn,
     parsed,
     refusal,
     words_of,
 )
 
 LOOK_S = 1.0
+ORDERED = in_turn("batch")
 KINDS = ["image", ".heic", ".heif"]  # what a browser lets one choose; what is no picture is refused when it is read
 BOARD = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-again]');
@@ -163,7 +165,7 @@ class Handlers:
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
     shown = [v.board, v.outline, v.cancel, v.timer]
     v.go.click(do.start, [v.files, v.jobs, *v.controls.values], [v.jobs, v.files, *shown], **LONG)
-    v.board.again(do.again, [v.jobs, *v.controls.values], [v.jobs, *shown], **QUICK)
-    v.timer.tick(do.watch, [v.jobs, v.outline], shown, **QUICK)
-    page.load(do.come_back, [v.jobs], shown, **QUICK)
+    v.board.again(do.again, [v.jobs, *v.controls.values], [v.jobs, *shown], **ORDERED)
+    v.timer.tick(do.watch, [v.jobs, v.outline], shown, **ORDERED)
+    page.load(do.come_back, [v.jobs], shown, **ORDERED)
     v.cancel.click(do.stop, [v.jobs], [v.cancel], **QUICK)
