@@ -37,7 +37,7 @@ def is_damaged(path: Path) -> bool:
 def repair(path: Path, schema: str) -> tuple[Path, int]:
     """
     Put a new database of this `schema` in the place of the damaged one. Return where the damaged one lies now, and how
-    many rows were taken over. OSError, sqlite3.Error: the disk refuses, and the damaged one is where it was, too.
+    many rows were taken over. OSError, sqlite3.Error: the disk refuses; what was set aside by then stays there.
     """
     aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d%H%M%S')}{path.suffix}")
     for end in BESIDE[:2]:
