@@ -16,7 +16,7 @@ from webui.gradio_patches import event_data
 from webui.i18n import words
 from webui.panels import engines, history, portrait, restore
 from webui.widgets import loras, photo_settings
-from webui.widgets.panel_context import QUICK, PanelContext, Updates
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = words("zh")("title")
@@ -76,7 +76,9 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
         return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
 
     filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
-    pictures.grid.reuse(reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo], **QUICK)
+    pictures.grid.reuse(
+        reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo], **in_turn(portrait.ORDER)
+    )
     pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], **QUICK)
     portrait.develop_on(pictures.grid.develop, studio, context)
 

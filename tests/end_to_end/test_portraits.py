@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+import presets
 from engines.worker import execute
 from tests.support.announced import MODEL, SOURCES
 from tests.support.browser_window import BROWSER, Visit, pixels, psnr
@@ -47,6 +48,22 @@ def test_a_preset_becomes_a_picture_and_the_preview_comes_first(visit: Visit, ho
     assert re.search(r"种子 \d+", chips) and "ort" in chips
     assert "生成完成" in visit.page.inner_text("#stage .status")
     assert pixels(home / "outputs" / visit.picture().name).std() > 10
+
+
+def test_of_two_presets_pressed_in_haste_the_second_holds(visit: Visit) -> None:
+    """Gradio would forget the press that comes before the answer to the first: the card is marked, the words stay."""
+    visit.page.evaluate("""() => {
+      const ask = window.fetch, second = document.querySelector('[data-preset=anime]');
+      window.fetch = async (...args) => {
+        const answer = await ask(...args);
+        if (String(args[1]?.body).includes('"realistic"')) setTimeout(() => second.click());
+        return answer;
+      };
+    }""")
+    visit.page.click("[data-preset=realistic]")
+    words = next(preset for preset in presets.load() if preset.name == "anime").wording("attributes").prompt["zh"]
+    visit.page.wait_for_function("words => document.querySelector('#prompt textarea').value === words", arg=words)
+    assert visit.page.get_attribute("[data-preset=anime]", "aria-pressed") == "true"
 
 
 def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, home: Path) -> None:

@@ -27,17 +27,24 @@ def generate(page: Session, prompt: str, **changes: Any) -> list[dict[str, Any]]
     return page.call(page.endpoint("generate"), page.sketching(prompt, **changes))
 
 
-@pytest.mark.parametrize(("board", "others"), [("models", set()), ("batch-board", {"start"})])
-def test_what_looks_at_a_board_never_hides_what_a_press_began(rig: Rig, board: str, others: set[str]) -> None:
+def writers(rig: Rig, elem_id: str) -> list[Any]:
+    """What may change the component; one press begins what takes longer, and nothing else waits for it."""
+    (mounted,) = (route.app for route in rig.app.app.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+    fns = mounted.get_blocks().fns.values()
+    return [fn for fn in fns if any(part.elem_id == elem_id for part in fn.outputs) and fn.name != "start"]
+
+
+@pytest.mark.parametrize(
+    "elem_id", ["models", "batch-board", "bundle", "steps", "compare-a", "loras-0", "build-source"]
+)
+def test_what_looks_never_hides_what_a_press_began(rig: Rig, elem_id: str) -> None:
     """
     Gradio takes waiting events in a random order, but one after the other where they share a queue of one. A batch's
     start stores its photos, for which nobody else should wait.
     """
-    (mounted,) = (route.app for route in rig.app.app.routes if isinstance(getattr(route, "app", None), gr.routes.App))
-    fns = mounted.get_blocks().fns.values()
-    writers = [fn for fn in fns if any(part.elem_id == board for part in fn.outputs) and fn.name not in others]
-    assert len(writers) > 2 and {fn.concurrency_limit for fn in writers} == {1}
-    assert len({fn.concurrency_id for fn in writers}) == 1
+    fns = writers(rig, elem_id)
+    assert len(fns) > 2 and {fn.concurrency_limit for fn in fns} == {1}
+    assert len({fn.concurrency_id for fn in fns}) == 1
 
 
 def test_a_portrait_from_click_to_picture(rig: Rig) -> None:

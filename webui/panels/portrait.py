@@ -26,12 +26,15 @@ from webui.widgets.panel_context import (
     Updates,
     cancel_button,
     cancel_pressed,
+    in_turn,
     parsed,
     words_of,
 )
 
 OPEN = Generate("")  # leaves everything to the bundle
 QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
+ORDER = "portrait"  # in which what fills in the settings is done
+LATEST = in_turn(ORDER, "always_last")
 AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's shape, which the worker sees
 STAGE = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-develop]');
@@ -73,7 +76,7 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
             with gr.Accordion(context.i18n("portrait_more"), open=False):
                 parts |= _more_controls(context)
             with gr.Accordion(context.i18n("loras_title"), open=False, elem_id="wardrobe") as lora_accordion:
-                chooser = loras.build(context, "loras_choose", "loras_choose_hint", "loras")
+                chooser = loras.build(context, "loras_choose", "loras_choose_hint", "loras", ORDER)
         with gr.Column(scale=6, min_width=320):
             stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
     view = View(
@@ -230,7 +233,7 @@ class Handlers:
         """Offer bundles that were built and times that were measured since the page was loaded."""
         target = self.context.find("portrait", name)
         suited = self._suited(target) if target and target.name != name else [gr.skip()] * 3
-        return [self.context.offer_bundles("portrait", target), *suited, self._backends(target, request)]
+        return [self.context.offer_bundles("portrait", name), *suited, self._backends(target, request)]
 
     def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
         """Return the settings of a picture, to draw it again. What is no longer here is said."""
@@ -243,8 +246,8 @@ class Handlers:
         return {
             v.lora_accordion: gr.update(open=True) if active else gr.skip(),
             v.prompt: r.prompt, v.negative: r.negative, v.seed: final.seed, v.count: r.count, v.preview: r.preview,
-            v.bundle: self.context.offer_bundles("portrait", target), v.backend: self._backends(target, request),
-            v.start.photo: None,
+            v.bundle: {**self.context.offer_bundles("portrait", target.name), "value": target.name},
+            v.backend: self._backends(target, request), v.start.photo: None,
             **dict(zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)),
             **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
         }  # fmt: skip
@@ -268,12 +271,12 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     drawn = gr.on([v.go.click, v.prompt.submit], do.generate, order, _shown(v), **LONG)
     page.load(do.come_back, [v.job], _shown(v), **LONG)
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
-    v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **QUICK)
-    shape: dict[str, Any] = {"fn": do.shape, "inputs": [v.start.photo, v.size, v.bundle], "outputs": [v.size], **QUICK}
+    v.quality.change(QUALITIES.__getitem__, [v.quality], [v.steps], **LATEST)
+    shape: dict[str, Any] = {"fn": do.shape, "inputs": [v.start.photo, v.size, v.bundle], "outputs": [v.size], **LATEST}
     gr.on([v.start.photo.upload, v.start.photo.clear], **shape)
     picked = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
-    v.cards.pick(do.pick, [v.bundle], picked, **QUICK).then(**shape)
-    v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **QUICK).then(**shape)
+    v.cards.pick(do.pick, [v.bundle], picked, **in_turn(ORDER, "multiple")).then(**shape)
+    v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **LATEST).then(**shape)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     develop_on(v.stage.develop, v, do.context)
@@ -290,7 +293,7 @@ def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     do = Handlers(v, context)
     for event in events:
-        event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **QUICK)
+        event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **LATEST)
     loras.offer_on(events, v.loras, v.bundle, do.no_loras_reason, context)
 
 

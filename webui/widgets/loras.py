@@ -18,7 +18,7 @@ from engines.messages import MOST_LORAS, Lora
 from engines.messages.validation import limits
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.widgets.panel_context import QUICK, PanelContext, scroll_to, words_of
+from webui.widgets.panel_context import PanelContext, in_turn, scroll_to, words_of
 
 USUAL, STEP = Lora("").strength, 0.05
 NoLorasReason = Callable[[str | None], str]  # model or source -> why it takes none, as a key of the locales; or ""
@@ -31,6 +31,7 @@ class View:
     names: gr.State  # as the sliders have them
     usual: gr.State  # strength of one that is chosen next
     strengths: tuple[gr.Slider, ...]
+    order: str  # what fills in the rows is done in turn
 
     @property
     def values(self) -> list[Any]:
@@ -43,7 +44,7 @@ class View:
         return [self.files, self.names, *self.strengths]
 
 
-def build(context: PanelContext, label: str, hint: str, elem_id: str) -> View:
+def build(context: PanelContext, label: str, hint: str, elem_id: str, order: str) -> View:
     t, names = context.i18n, list(context.status.loras)
     reason = gr.HTML(visible=False)
     files = gr.Dropdown(
@@ -53,8 +54,8 @@ def build(context: PanelContext, label: str, hint: str, elem_id: str) -> View:
         gr.Slider(*limits(Lora, "strength"), USUAL, step=STEP, label="LoRA", visible=False, elem_id=f"{elem_id}-{k}")
         for k in range(MOST_LORAS)
     ]
-    view = View(reason, files, gr.State([]), gr.State(USUAL), tuple(sliders))
-    files.change(arrange, view.values, view.rows[1:], **QUICK)
+    view = View(reason, files, gr.State([]), gr.State(USUAL), tuple(sliders), order)
+    files.change(arrange, view.values, view.rows[1:], **in_turn(view.order, "always_last"))
     return view
 
 
@@ -117,7 +118,7 @@ def offer_on(events: list[Any], v: View, chosen: Any, no_loras_reason: NoLorasRe
         return [gr.update(value=reason_html(why, say), visible=bool(why)), gr.update(**files), *shown]
 
     for event in events:
-        event(offer_loras, [chosen, *v.values], [v.reason, *v.rows], **QUICK)
+        event(offer_loras, [chosen, *v.values], [v.reason, *v.rows], **in_turn(v.order, "always_last"))
 
 
 def apply_on(event: Any, v: View, accordion: gr.Accordion, tabs: gr.Tabs, context: PanelContext) -> None:
@@ -130,7 +131,8 @@ def apply_on(event: Any, v: View, accordion: gr.Accordion, tabs: gr.Tabs, contex
             return [gr.skip()] * len(shown)
         return [gr.Tabs(selected="portrait"), gr.update(open=True), *choose_another(values, model.target, context)]
 
-    event(apply, v.values, shown, api_name="wear", **QUICK).then(None, None, None, js=scroll_to(str(accordion.elem_id)))
+    applied = event(apply, v.values, shown, api_name="wear", **in_turn(v.order))
+    applied.then(None, None, None, js=scroll_to(str(accordion.elem_id)))
 
 
 def reason_html(why: str, say: Words) -> Markup:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import gradio as gr
 from markupsafe import Markup
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 Updates = dict[Any, Any]  # component -> its new value
+TriggerMode = Literal["once", "multiple", "always_last"]
 GROUPS = ("auto", "pytorch", "edge")  # backends that have words of their own; engines are called by their names
 FOLLOWERS = 16  # pages that may follow jobs at one time, for each listener that follows
 # How listeners are wired. Progress is shown in our own HTML; for Gradio's, a page would walk through its whole tree for
@@ -34,12 +35,15 @@ QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
 
 
-def in_turn(name: str) -> dict[str, Any]:
+def in_turn(name: str, trigger_mode: TriggerMode | None = None) -> dict[str, Any]:
     """
-    Return how listeners are wired that write the same board: their events are done in the order in which they came.
-    Gradio takes waiting events in a random order, and the one that looked before a press would hide what it began.
+    Return how listeners are wired that write the same components: their events are done in the order in which they
+    came. Gradio takes waiting events in a random order, and one that looked before a press would hide what it began.
+    `trigger_mode` says what becomes of an event that comes before the page has the answer to the last one of its kind.
+    Gradio forgets it ("once", but for changes). "always_last" asks once more when the answer is there, with the values
+    of then, but with the first event's own data. "multiple" asks at once.
     """
-    return {**QUICK, "concurrency_id": name, "concurrency_limit": 1}
+    return {**QUICK, "concurrency_id": name, "concurrency_limit": 1, "trigger_mode": trigger_mode}
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,16 @@ class PanelContext:
         """Return the radio's choices again, each with how long the bundle takes on this machine."""
         return gr.update(choices=[(backend_label(name, bundle, say), name) for name in self.backends()])
 
-    def offer_bundles(self, kind: BundleKind, chosen: BundleStatus | None) -> Any:
-        names = [bundle.name for bundle in self.bundles(kind)]
-        return gr.update(choices=names, value=chosen.name, visible=len(names) > 1) if chosen else gr.skip()
+    def offer_bundles(self, kind: BundleKind, shown: str) -> Any:
+        """
+        Return the dropdown's choices again. The one that is `shown` is left alone, unless it has gone: the person may
+        have chosen another while this was on its way.
+        """
+        names, chosen = [bundle.name for bundle in self.bundles(kind)], self.find(kind, shown)
+        if chosen is None:
+            return gr.skip()
+        value = {} if chosen.name == shown else {"value": chosen.name}
+        return gr.update(choices=names, visible=len(names) > 1, **value)
 
 
 def words_of(request: gr.Request) -> Words:

@@ -16,7 +16,7 @@ import gradio as gr
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
 from engines.messages.validation import limits
-from webui.widgets.panel_context import QUICK, PanelContext, words_of
+from webui.widgets.panel_context import QUICK, PanelContext, in_turn, words_of
 
 PLAIN = Enhance("")  # what every control starts from
 TOO_STRONG = 80
@@ -31,6 +31,7 @@ REMEMBER = f"(...values) => [Object.fromEntries({json.dumps(NAMES)}.map((name, k
 SHRINKS = "() => localStorage.getItem('awportrait-prescale') !== 'off'"
 SHRINK = "(on) => { localStorage.setItem('awportrait-prescale', on ? 'on' : 'off'); }"
 LATEST: dict[str, Any] = {**QUICK, "trigger_mode": "always_last"}  # of a slider that is being dragged
+ORDERED = in_turn("restorer", "always_last")
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Handlers:
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Offer bundles that were built and times that were measured since the page was loaded."""
         say, target = words_of(request), self.context.find("restorer", name)
-        return [self.context.offer_bundles("restorer", target), self.context.offer_backends(target, say)]
+        return [self.context.offer_bundles("restorer", name), self.context.offer_backends(target, say)]
 
 
 def listen(c: Controls, context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> None:
@@ -188,11 +189,11 @@ def listen(c: Controls, context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> 
     c.prescale.change(None, [c.prescale], None, js=SHRINK, **QUICK)
     c.strength.change(lambda value: gr.update(visible=value > TOO_STRONG), [c.strength], [c.warning], **LATEST)
     c.format.change(lambda value: gr.update(visible=value != "png"), [c.format], [c.quality], **QUICK)
-    c.bundle.change(do.change_bundle, [c.bundle], [c.backend], **QUICK)
+    c.bundle.change(do.change_bundle, [c.bundle], [c.backend], **ORDERED)
     offer_on([recalled.then, tab.select], c, context)
 
 
 def offer_on(events: list[Any], c: Controls, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(context).offer, [c.bundle], [c.bundle, c.backend], **QUICK)
+        event(Handlers(context).offer, [c.bundle], [c.bundle, c.backend], **ORDERED)

@@ -22,11 +22,11 @@ from webui.stream import JobView, status_html
 from webui.widgets import loras
 from webui.widgets.panel_context import (
     LONG,
-    QUICK,
     PanelContext,
     Updates,
     cancel_button,
     cancel_pressed,
+    in_turn,
     parsed,
     refusal,
     scroll_to,
@@ -34,6 +34,7 @@ from webui.widgets.panel_context import (
 )
 
 START = JobView(task="build", status="build_idle")
+ORDER = "build"  # in which what fills in the form is done
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _controls(context: PanelContext) -> dict[str, Any]:
     recipe = gr.Radio(recipes, value="edge-int8", label=t("build_recipe"), elem_id="build-recipe")
     name = gr.Textbox(label=t("build_name"), info=t("build_name_hint"), max_length=40, elem_id="build-name")
     calibration = gr.Textbox(label=t("build_calibration"), info=t("build_calibration_hint"), max_length=200)
-    chooser = loras.build(context, "build_loras", "build_loras_hint", "build-loras")
+    chooser = loras.build(context, "build_loras", "build_loras_hint", "build-loras", ORDER)
     reason = gr.HTML(visible=False)
     go = gr.Button(t("build_go"), variant="primary", size="lg", interactive=not status.can_build, elem_id="build")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="build-cancel")
@@ -184,7 +185,7 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> list[Any]:
 def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(v, context).offer, [v.source], [v.source, v.go, v.reason], **QUICK)
+        event(Handlers(v, context).offer, [v.source], [v.source, v.go, v.reason], **in_turn(ORDER, "always_last"))
     loras.offer_on(events, v.loras, v.source, no_loras_reason, context)
 
 
@@ -199,7 +200,7 @@ def fill_on(event: Any, v: View, context: PanelContext) -> None:
             return [gr.skip()] * 3
         return [gr.update(open=True), gr.update(choices=sources, value=source), model.id]
 
-    event(fill, None, [v.frame, v.source, v.name], **QUICK).then(None, None, None, js=scroll_to("build-panel"))
+    event(fill, None, [v.frame, v.source, v.name], **in_turn(ORDER)).then(None, None, None, js=scroll_to("build-panel"))
 
 
 def source_choices(status: Status, say: Words) -> list[tuple[str, str]]:

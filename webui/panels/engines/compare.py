@@ -20,7 +20,6 @@ from webui.i18n import Words
 from webui.stream import JobView, compare_html, image_html, status_html
 from webui.widgets.panel_context import (
     LONG,
-    QUICK,
     PanelContext,
     Updates,
     backend_label,
@@ -28,12 +27,14 @@ from webui.widgets.panel_context import (
     cancel_pressed,
     complaint,
     fine_s,
+    in_turn,
     parsed,
     words_of,
 )
 
 AUTO = "auto"
 SIDES = ("A", "B")
+ORDERED = in_turn("compare", "always_last")
 WAITS = JobView(state="running", status="stage_waiting", facts={"ahead": 1})
 
 
@@ -139,17 +140,18 @@ class Handlers:
     def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
         """Offer the bundles that are here now, and the engines that can run the chosen one."""
         say, bundle = words_of(request), self.context.find("portrait", name)
-        return [self.context.offer_bundles("portrait", bundle), *self._engines(bundle, a, b, say)]
+        return [self.context.offer_bundles("portrait", name), *self._engines(bundle, a, b, say)]
 
     def change_bundle(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
         say = words_of(request)
         return self._engines(self.context.find("portrait", name), a, b, say)
 
     def _engines(self, bundle: BundleStatus | None, a: str, b: str, say: Words) -> list[Any]:
+        """Return the choices of both sides again. An engine that is chosen is left alone, unless it cannot draw."""
         names = choosable(bundle)
         choices = [(backend_label(name, bundle, say), name) for name in names]
-        chosen = [a if a in names else names[0], b if b in names else names[-1]]
-        return [gr.update(choices=choices, value=value) for value in chosen]
+        instead = [{} if side in names else {"value": names[k]} for side, k in ((a, 0), (b, -1))]
+        return [gr.update(choices=choices, **value) for value in instead]
 
 
 def choosable(bundle: BundleStatus | None) -> list[str]:
@@ -212,11 +214,11 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.go.click(do.compare, [v.prompt, v.seed, v.bundle, v.a, v.b], shown, **LONG)
     page.load(do.come_back, [v.jobs], shown, **LONG)
     v.cancel.click(do.stop, [v.jobs], [v.cancel], **LONG)
-    v.bundle.change(do.change_bundle, [v.bundle, v.a, v.b], [v.a, v.b], **QUICK)
+    v.bundle.change(do.change_bundle, [v.bundle, v.a, v.b], [v.a, v.b], **ORDERED)
     offer_on([page.load, tab.select], v, do.context)
 
 
 def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     for event in events:
-        event(Handlers(v, context).offer, [v.bundle, v.a, v.b], [v.bundle, v.a, v.b], **QUICK)
+        event(Handlers(v, context).offer, [v.bundle, v.a, v.b], [v.bundle, v.a, v.b], **ORDERED)
