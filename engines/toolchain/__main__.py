@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import TextIO
 
 from engines.bundle import size_bytes
@@ -30,15 +31,46 @@ from engines.toolchain.sources.merge_lora import Addition, lora_file
 from engines.toolchain.steps import Emit
 
 
+class Stoppable:
+    """
+    Inside, Ctrl+C ends in KeyboardInterrupt and SIGTERM in SystemExit, whatever becomes of them on their way. Libraries
+    make other errors of one: PyTorch, where it comes in the middle of an import and leaves half a module; Python before
+    3.12, in the body of a class. Some swallow it: then the next event is the end.
+    """
+
+    stopped: BaseException | None = None
+
+    def __enter__(self) -> Stoppable:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's & has it
+                signal.signal(number, self._stop)
+        return self
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        self.stopped = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        raise self.stopped
+
+    def before(self, emit: Emit) -> Emit:
+        def check(event: Event) -> None:
+            if self.stopped is not None:
+                raise self.stopped
+            emit(event)
+
+        return check
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
+        if self.stopped is not None and exc is not None and exc is not self.stopped:
+            raise self.stopped from exc
+
+
 def main() -> int:
     args = _arguments()
     emit: Emit = partial(_as_json, _alone()) if args.job or args.events else partial(_in_words, sys.stdout)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
     try:
-        with redirect_stdout(sys.stderr):  # libraries in Python talk too
+        with Stoppable() as stoppable, redirect_stdout(sys.stderr):  # libraries in Python talk too
             job = BuildJob.unpack(sys.stdin.buffer.read()) if args.job else _job(args)
-            _make(job, emit)
+            _make(job, stoppable.before(emit))
     except (StudioError, SettingsError) as exc:
         facts = exc.facts if isinstance(exc, StudioError) else {}
         emit(Failed(exc.code if isinstance(exc, StudioError) else "bad_option", str(exc), facts))
