@@ -20,12 +20,15 @@ where they arise.
   x MemoryShort             a picture, or a model, that this machine's memory cannot hold
   x DownloadError           a model of the catalogue could not be had from its hub
   x StorageError            the disk is full or read-only
+  x QueueFull               as many jobs wait as may
   x JobCancelled
   x JobInterrupted          the program stopped twice in the middle of this job
+  x JobPostponed            the program is being stopped: the job is done after its next start
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 Fact = str | int | float
@@ -123,9 +126,22 @@ class StorageError(StudioError):
     code = "storage_failed"
 
 
+class QueueFull(StudioError):
+    """`usual_s`: how long a job takes; by then one may be through."""
+
+    code = "queue_full"
+
+    def __init__(self, limit: int, usual_s: float) -> None:
+        super().__init__(f"{limit} jobs wait already", limit=limit, retry_s=min(600, max(1, math.ceil(usual_s))))
+
+
 class JobCancelled(StudioError):
     code = "cancelled"
 
 
 class JobInterrupted(StudioError):
     code = "interrupted"
+
+
+class JobPostponed(StudioError):
+    code = "postponed"

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -26,7 +27,7 @@ from engines.worker.builds import BackgroundJobs
 from webui import uploads
 
 NEVER = 10**9  # events
-STOP_S = 20.0  # how long a stop waits for the picture that is being drawn
+STOP_S = 6.0  # what a stop may take: Docker kills after 10
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
         settings = Settings.load(os.environ)
         lock = _take(settings)
         _prepare(settings)
-        queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
+        queue = SqliteQueue(settings.state / "jobs.db", settings.outputs, settings.queue_limit)
         door = _open(settings)
         _sign(lock, settings, door)
     except (SettingsError, StorageError, OSError) as exc:
@@ -49,10 +50,13 @@ def main() -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
-        _serve(settings, queue, door)
+        _serve(settings, queue, door, stopping=partial(worker.stop, STOP_S))
     finally:
-        worker.stop(STOP_S)
+        ended = worker.stop(STOP_S)
         queue.close()  # whoever still follows a job ends with it
+        if not ended:  # an engine is in the middle of a step: what it stands on must not be taken down around it
+            logging.shutdown()
+            os._exit(0)
     return 0
 
 
@@ -139,7 +143,7 @@ def _open(settings: Settings) -> socket.socket:
         ) from exc
 
 
-def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket) -> None:
+def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping: Callable[[], object]) -> None:
     import uvicorn
 
     # These import Gradio, which takes a second and reads the environment set above; gradio_patches does so fastest.
@@ -151,10 +155,10 @@ def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=int(STOP_S) + 1,  # the worker stops meanwhile, and its clients are told
     )
     _announce(settings, door.getsockname()[1])
-    uvicorn.Server(config).run(sockets=[door])
+    server.Server(config, stopping).run(sockets=[door])
 
 
 def host_names(settings: Settings) -> tuple[str, ...]:

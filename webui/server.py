@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+import asyncio
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
-from anyio import to_thread
+import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
@@ -23,17 +23,21 @@ from webui.guard import Guard
 UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 
 
-@asynccontextmanager
-async def _more_threads(count: int, app: FastAPI) -> AsyncIterator[None]:
-    to_thread.current_default_thread_limiter().total_tokens += count
-    yield
+class Server(uvicorn.Server):
+    """Stops what runs behind the doors while they close: their clients wait for it, and none would be told."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], object]) -> None:
+        super().__init__(config)
+        self.stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(asyncio.to_thread(self.stopping), super().shutdown(sockets))
 
 
 def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:
     blocks = page.build(queue, settings)
-    blocks.queue(max_size=64, default_concurrency_limit=8)
-    more_threads = partial(_more_threads, gradio_patches.followers(blocks))
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=more_threads)
+    blocks.queue(max_size=None, default_concurrency_limit=8)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
     app.add_middleware(gradio_patches.Handshake)
     api.install_errors(app)

@@ -5,7 +5,8 @@ workers are; they run nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -38,14 +39,31 @@ class Finished:
 class JobQueue(Protocol):
     folder: Path  # where pictures go; events name files in it
 
-    def submit(self, request: Request) -> str: ...
+    def submit(self, request: Request) -> str:
+        """Take it, and return the job's name. QueueFull, StorageError: it was not taken."""
+        ...
+
+    def submit_all(self, requests: Sequence[Request]) -> list[str]:
+        """Take all of them, or none."""
+        ...
 
     def publish(self, job: Job, event: Event) -> bool:
         """Append an event. False means stop: somebody cancelled, or the job is no longer this attempt's."""
         ...
 
     def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
-        """Past and coming events from number `after` on, to the last one. NotFoundError: no such job."""
+        """
+        Past and coming events from number `after` on, to the last one. NotFoundError: no such job. JobPostponed: it
+        goes on at the next start.
+        """
+        ...
+
+    def since(self, job_id: str, after: int) -> tuple[list[Event], bool]:
+        """The events so far after number `after`, and whether that is all. As `follow` raises, but nobody waits."""
+        ...
+
+    def listening(self, job_id: str, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call, from any thread, each time there may be something new. `call` must return at once."""
         ...
 
     def latest(self, job_id: str) -> Event | None:
@@ -57,7 +75,7 @@ class JobQueue(Protocol):
     def job(self, job_id: str) -> Job: ...
 
     def ahead(self, job_id: str) -> int:
-        """How many jobs of its lane will be finished before this one starts."""
+        """How many jobs of its lane will be finished before this one starts. JobPostponed: at the next start."""
         ...
 
     def finished(self, limit: int) -> list[Finished]:

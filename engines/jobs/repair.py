@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from engines import files
@@ -16,7 +16,7 @@ from engines import files
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BESIDE = ("", "-wal", "-shm")  # the files of one database
 COLUMNS = {
-    "job": ("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane"),
+    "job": ("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops"),
     "event": ("job", "seq", "body"),
 }
 
@@ -67,7 +67,8 @@ def _take_over(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> 
     before = new.total_changes
     for order in (first, ", ".join(f"{column} DESC" for column in columns[:2])):
         for row in _until_damage(old, f"SELECT {names} FROM {table} ORDER BY {order}"):
-            new.execute(f"INSERT OR IGNORE INTO {table}({names}) VALUES({places})", row)
+            with suppress(sqlite3.IntegrityError):  # text in the place of a number
+                new.execute(f"INSERT OR IGNORE INTO {table}({names}) VALUES({places})", row)
     return new.total_changes - before
 
 

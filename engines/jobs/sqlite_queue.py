@@ -8,37 +8,55 @@ by another process are seen at the next poll.
 from __future__ import annotations
 
 import sqlite3
+import statistics
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from glob import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from engines.errors import JobCancelled, JobInterrupted, NotFoundError, RequestError, StorageError
+from engines.errors import (
+    JobCancelled,
+    JobInterrupted,
+    JobPostponed,
+    NotFoundError,
+    QueueFull,
+    RequestError,
+    StorageError,
+)
 from engines.jobs import ENDED, Finished, Job, Lane, lane_of, repair, state_after
-from engines.messages import Event, Failed, Request, pack, unpack
+from engines.messages import Event, Failed, Final, Preview, Request, pack, unpack
 from engines.messages.status import Status
 
 POLL_S = 0.5
+LIMIT = 256  # jobs of a lane that have not ended
+STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
+UNKNOWN_S = 10.0  # what a job is taken to last while none has ended
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS job(
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
   attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
-  lane TEXT NOT NULL DEFAULT 'pictures');
+  lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 """
 JOB = "id, request, state, attempts"
-# What a database of the first schema needs: its jobs had no lane. A row may also hold no JSON at all.
-ADD_LANE = (
-    "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT 'pictures'",
-    """UPDATE job SET lane='builds'
-       WHERE CASE WHEN json_valid(request) THEN json_extract(request, '$.kind') IN ('build', 'fetch') ELSE 0 END""",
-)
+# What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.
+ADD = {
+    "lane": (
+        "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT 'pictures'",
+        """UPDATE job SET lane='builds'
+           WHERE CASE WHEN json_valid(request) THEN json_extract(request, '$.kind') IN ('build', 'fetch') ELSE 0 END""",
+    ),
+    "stops": ("ALTER TABLE job ADD COLUMN stops INTEGER NOT NULL DEFAULT 0",),
+}
 WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
@@ -46,21 +64,24 @@ WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY nu
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
 APPEND = "INSERT INTO event SELECT ?, COALESCE(MAX(seq), 0) + 1, ? FROM event WHERE job=?"
-EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
+EVENTS = "SELECT body FROM event WHERE job=? AND seq>? ORDER BY seq"
 NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT 1"
+LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
 Row = tuple[Any, ...]
 
 
 class SqliteQueue:
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, path: Path, folder: Path, limit: int = LIMIT) -> None:
         """
         Open the database, or make it. One that is damaged is set aside, and `repaired` says where, and how many of its
-        rows were taken over. StorageError: it cannot be opened.
+        rows were taken over. `limit`: jobs of a lane that have not ended. StorageError: it cannot be opened.
         """
-        self.folder = folder
+        self.folder, self.limit = folder, limit
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._listening = threading.Lock()  # of its own: who begins to listen does not wait for the disk
         self._changed = threading.Condition(threading.RLock())
         self._status = Status("loading")
-        self._retired = False
+        self._retired = self._released = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.repaired = repair.repair(path, SCHEMA) if repair.is_damaged(path) else None
@@ -72,14 +93,17 @@ class SqliteQueue:
 
     def _take_over(self) -> None:
         """Bring a database of an earlier version to today's schema. StorageError."""
-        with self._transaction() as db:  # who opens it at the same time waits, and then finds the column
-            if "lane" not in {row[1] for row in db.execute("PRAGMA table_info(job)")}:
-                for statement in ADD_LANE:
-                    db.execute(statement)
+        with self._transaction() as db:  # who opens it at the same time waits, and then finds the columns
+            columns = {row[1] for row in db.execute("PRAGMA table_info(job)")}
+            for statement in (statement for column in ADD if column not in columns for statement in ADD[column]):
+                db.execute(statement)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing; then everybody who waits looks again. StorageError: the disk refuses."""
+    def _transaction(self, job_id: str = "") -> Iterator[sqlite3.Connection]:
+        """
+        All of it or nothing; then everybody who waits looks again, and who listens to the job is called. StorageError:
+        the disk refuses.
+        """
         with self._changed:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -91,6 +115,8 @@ class SqliteQueue:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             self._changed.notify_all()
+        with self._listening:
+            _call(self._listeners.get(job_id, ()))
 
     def _rows(self, sql: str, *values: object) -> list[Row]:
         with self._changed:
@@ -99,23 +125,57 @@ class SqliteQueue:
     # ---- front doors
 
     def submit(self, request: Request) -> str:
-        job_id = uuid.uuid4().hex
+        return self.submit_all([request])[0]
+
+    def submit_all(self, requests: Sequence[Request]) -> list[str]:
+        rows = [(uuid.uuid4().hex, pack(request), lane_of(request)) for request in requests]
+        lanes = Counter(lane for _, _, lane in rows)
         with self._transaction() as db:
-            row = (job_id, pack(request), lane_of(request))
-            db.execute("INSERT INTO job(id, request, lane) VALUES(?, ?, ?)", row)
-        return job_id
+            for lane, count in lanes.items():
+                if self._unfinished(lane) + count > self.limit:
+                    raise QueueFull(self.limit, self._usual_s(lane))
+            db.executemany("INSERT INTO job(id, request, lane) VALUES(?, ?, ?)", rows)
+        return [job_id for job_id, _, _ in rows]
+
+    def _unfinished(self, lane: Lane) -> int:
+        count: int = self._rows("SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running') AND lane=?", lane)[0][0]
+        return count
+
+    def _usual_s(self, lane: Lane) -> float:
+        """How long a job of the lane takes, by the latest of them: the median, in seconds."""
+        rows = self._rows(f"SELECT ({LAST}) FROM job WHERE state='done' AND lane=? ORDER BY number DESC LIMIT 20", lane)
+        lasted = [event.seconds for event in map(unpack, chain.from_iterable(rows)) if isinstance(event, Final)]
+        return statistics.median(lasted) if lasted else UNKNOWN_S
+
+    def since(self, job_id: str, after: int) -> tuple[list[Event], bool]:
+        with self._changed:
+            ended = self.job(job_id).state in ENDED  # asked first: what the last event says is then in the rows
+            rows = self._rows(EVENTS, job_id, after)
+        if self._released and not rows and not ended:
+            raise JobPostponed(STOPPING, retry_s=RESTART_S)
+        return [unpack(body) for (body,) in rows], ended
 
     def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
         ended = False
         while not ended:
             with self._changed:
-                ended = self.job(job_id).state in ENDED  # asked first: what the last event says is then in the rows
-                rows = self._rows(EVENTS, job_id, after)
-                if not rows and not ended:
+                events, ended = self.since(job_id, after)
+                if not events and not ended:
                     self._changed.wait(POLL_S)
-            for seq, body in rows:
-                after = seq
-                yield unpack(body)
+            after += len(events)
+            yield from events
+
+    @contextmanager
+    def listening(self, job_id: str, call: Callable[[], None]) -> Iterator[None]:
+        with self._listening:
+            self._listeners.setdefault(job_id, []).append(call)
+        try:
+            yield
+        finally:
+            with self._listening:
+                self._listeners[job_id].remove(call)
+                if not self._listeners[job_id]:
+                    del self._listeners[job_id]
 
     def latest(self, job_id: str) -> Event | None:
         rows = self._rows(NEWEST, job_id)
@@ -124,7 +184,7 @@ class SqliteQueue:
     def cancel(self, job_id: str) -> None:
         """A waiting job ends at once; a running one is told at its next event."""
         self.job(job_id)
-        with self._transaction() as db:
+        with self._transaction(job_id) as db:
             db.execute("UPDATE job SET cancelled=1 WHERE id=?", (job_id,))
             waiting = "UPDATE job SET state='cancelled', ended=? WHERE id=? AND state='queued' RETURNING id"
             if db.execute(waiting, (time.time(), job_id)).fetchone():
@@ -137,6 +197,8 @@ class SqliteQueue:
         return _job(rows[0])
 
     def ahead(self, job_id: str) -> int:
+        if self._released:
+            raise JobPostponed(STOPPING, retry_s=RESTART_S)
         sql = """SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
                   AND lane = (SELECT lane FROM job WHERE id=?1)
                   AND number < (SELECT number FROM job WHERE id=?1 AND state='queued')"""
@@ -145,10 +207,10 @@ class SqliteQueue:
 
     def busy(self, lane: Lane = "pictures") -> bool:
         """Whether anything waits or runs there."""
-        return bool(self._rows("SELECT 1 FROM job WHERE state IN ('queued', 'running') AND lane=? LIMIT 1", lane))
+        return self._unfinished(lane) > 0
 
     def finished(self, limit: int) -> list[Finished]:
-        sql = f"""SELECT {JOB}, ended, (SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1)
+        sql = f"""SELECT {JOB}, ended, ({LAST})
                   FROM job WHERE state='done' AND lane='pictures' ORDER BY ended DESC, number DESC LIMIT ?"""
         return [Finished(_job(row[:4]), unpack(row[5]), row[4]) for row in self._rows(sql, limit)]
 
@@ -177,7 +239,7 @@ class SqliteQueue:
         return None
 
     def retire(self) -> None:
-        """Hand out no more jobs; what is submitted waits for the next start."""
+        """Hand out no more jobs: what waits, and what is submitted, is done after the next start."""
         with self._changed:
             self._retired = True
             self._changed.notify_all()
@@ -185,23 +247,51 @@ class SqliteQueue:
     def publish(self, job: Job, event: Event) -> bool:
         state = state_after(event)
         ended = time.time() if state in ENDED else None
-        with self._transaction() as db:
+        with self._transaction(job.id) as db:
             row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
             if row:
                 db.execute(APPEND, (job.id, pack(event), job.id))
         return cast(tuple[int] | None, row) == (0,)
 
+    def release(self) -> None:
+        """
+        At the stop of the only worker: what still runs waits for the next start, and the attempt is not counted. Who
+        follows a job that has not ended is told so.
+        """
+        self._released = True  # first: a disk that refuses keeps nobody waiting
+        try:
+            with self._transaction() as db:
+                db.execute("UPDATE job SET state='queued', stops=stops+1 WHERE state='running'")
+        finally:
+            with self._listening:
+                _call(chain.from_iterable(self._listeners.values()))
+
     def recover(self) -> None:
-        """At the start of the only worker: what was left running waits again, or fails if that happened twice."""
-        for job_id, attempts in self._rows("SELECT id, attempts FROM job WHERE state='running'"):
-            if attempts >= MAX_ATTEMPTS:
+        """
+        At the start of the only worker: what was left running, or put back, waits again and begins anew, or fails if
+        the program crashed twice in its middle. What was told of it is forgotten, with the pictures it had by then.
+        """
+        for job_id, crashes in self._rows("SELECT id, attempts-stops FROM job WHERE state='running'"):
+            if crashes >= MAX_ATTEMPTS:
                 self._end(job_id, Failed(JobInterrupted.code, "the program stopped twice during this job"))
                 continue
             with self._transaction() as db:
                 db.execute("UPDATE job SET state='queued' WHERE id=?", (job_id,))
+        for (job_id,) in self._rows("SELECT id FROM job WHERE state='queued' AND attempts>0"):
+            for (body,) in self._rows(EVENTS, job_id, 0):
+                with suppress(RequestError):  # of another version
+                    if isinstance(event := unpack(body), Preview):
+                        self._forget(event.image)
+            with self._transaction() as db:
+                db.execute("DELETE FROM event WHERE job=?", (job_id,))
+
+    def _forget(self, picture: str) -> None:
+        """Delete it, and what is kept beside it."""
+        for path in self.folder.glob(f"{escape(Path(picture).stem)}.*"):
+            path.unlink(missing_ok=True)
 
     def _end(self, job_id: str, failed: Failed) -> None:
-        with self._transaction() as db:
+        with self._transaction(job_id) as db:
             db.execute("UPDATE job SET state='failed', ended=? WHERE id=?", (time.time(), job_id))
             db.execute(APPEND, (job_id, pack(failed), job_id))
 
@@ -216,6 +306,11 @@ class SqliteQueue:
     def close(self) -> None:
         with self._changed:
             self._db.close()
+
+
+def _call(listeners: Iterable[Callable[[], None]]) -> None:
+    for listener in listeners:
+        listener()
 
 
 def _job(row: Row) -> Job:

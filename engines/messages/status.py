@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 BundleKind = Literal["portrait", "restorer", "detector"]
 Group = Literal["pytorch", "edge"]  # of engines: the networks themselves, and what was compiled of them
+WorkerState = Literal["loading", "ready", "failed"]
 State = Literal["accepted", "failed", "unproven", "unavailable"]  # of an engine for a bundle
 Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 
@@ -148,7 +149,7 @@ class ModelStatus:
 class Status:
     """How a worker is; every front door reads the same. `sources`: (kind, name) of what can be built from."""
 
-    state: Literal["loading", "ready", "failed"]
+    state: WorkerState
     detail: str = ""
     engines: tuple[EngineStatus, ...] = ()
     bundles: tuple[BundleStatus, ...] = ()

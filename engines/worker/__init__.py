@@ -6,17 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engines.bundle import Shelf
-from engines.errors import JobCancelled, StudioError
-from engines.jobs import ENDED, Job, JobQueue, state_after
+from engines.errors import JobCancelled, StorageError, StudioError
+from engines.jobs import ENDED, Job, JobQueue, Lane, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed
-from engines.messages.status import Status
+from engines.messages.status import Status, WorkerState
 from engines.studio import DETECTOR, Studio
 from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import cannot_build, sources, strays, survey
@@ -24,7 +25,13 @@ from engines.worker.inventory import cannot_build, sources, strays, survey
 log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
 WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
+AGAIN_S = 1.0  # until what the disk refused is tried again
+FINISH_SHARE = 0.6  # of the time for a stop, in which the present job may still end by itself
 QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
+
+
+NEVER, IGNORE = threading.Event(), lambda why: None
+T = TypeVar("T")
 
 
 class Runner(Protocol):
@@ -43,20 +50,53 @@ def surviving(what: str, otherwise: Callable[[], object]) -> Iterator[None]:
         otherwise()
 
 
-def execute(job: Job, queue: JobQueue, runner: Runner) -> None:
-    """Run one job to its last event. The embedded loop and a remote task both end here."""
+def execute(
+    job: Job, queue: JobQueue, runner: Runner, stopping: threading.Event = NEVER, hear: Callable[[str], None] = IGNORE
+) -> None:
+    """
+    Run one job to its last event; or, once it is `stopping`, to its next one, and then it is still to be done. An event
+    that the disk refuses is kept until it takes it, and `hear` is told why. The embedded loop and a remote task both
+    end here.
+    """
     started = time.perf_counter()
 
-    def give_up() -> None:
-        queue.publish(job, Failed("internal", "see the server's log"))
+    def publish(event: Event) -> bool | None:
+        return insist(partial(queue.publish, job, event), stopping, hear)
 
-    with surviving(f"job {job.id}", give_up):
-        events = runner.run(job.request, queue.folder)
+    def give_up() -> None:
+        publish(Failed("internal", "see the server's log"))
+
+    with surviving(f"job {job.id}", give_up), closing(runner.run(job.request, queue.folder)) as events:
         for event in events:
-            if not queue.publish(job, event) and state_after(event) not in ENDED:
+            goes_on = publish(event)
+            if stopping.is_set():
+                break
+            if not goes_on and state_after(event) not in ENDED:
                 with suppress(StopIteration):  # what a cancelled job still says is its last event
                     passed_s = time.perf_counter() - started
-                    queue.publish(job, events.throw(JobCancelled(f"after {passed_s:.1f} s")))
+                    publish(events.throw(JobCancelled(f"after {passed_s:.1f} s")))
+
+
+def insist(act: Callable[[], T], stopping: threading.Event, hear: Callable[[str], None]) -> T | None:
+    """
+    Do what the disk may refuse, again and again: what a job has come to is not lost because there was no space. `hear`
+    is told why it has to wait, and "" when that is over. None: it is `stopping`, and the disk still refuses.
+    """
+    refused = False
+    while True:
+        try:
+            result = act()
+        except StorageError as exc:
+            if not refused:
+                log.error("%s; it is tried again every %.0f s", exc, AGAIN_S)
+                hear(str(exc))
+            refused = True
+            if stopping.wait(AGAIN_S):
+                return None
+        else:
+            if refused:
+                hear("")
+            return result
 
 
 class EmbeddedWorker:
@@ -71,7 +111,8 @@ class EmbeddedWorker:
         self.queue, self.studio, self.shelf, self.backend, self.background = queue, studio, shelf, backend, background
         self._status, self._status_lock = Status("loading"), threading.Lock()
         self._warned: set[str] = set()  # names of strays
-        self._stopping, self._changed = threading.Event(), threading.Event()
+        self._before: tuple[WorkerState, str] | None = None  # while the disk refuses: how it was before
+        self._stopping, self._breaking_off, self._changed = threading.Event(), threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if background is not None:
             background.refresh = self._refresh
@@ -84,23 +125,37 @@ class EmbeddedWorker:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, wait_s: float) -> None:
-        """Take no further job; wait for the present one. What is not finished by then waits for the next start."""
+    def stop(self, wait_s: float) -> bool:
+        """
+        Take no further job, and give the present one some time to end; then break off after its next event. What has
+        not ended within `wait_s` waits for the next start, unspent. Return whether nothing runs any more.
+        """
+        begun = time.monotonic()
         self._stopping.set()
         self.queue.retire()
         if self.background is not None:
             self.background.stop()
-        deadline = time.monotonic() + wait_s
+        ended = self._join(begun + FINISH_SHARE * wait_s)
+        self._breaking_off.set()
+        ended = ended or self._join(begun + wait_s)
+        with surviving("putting jobs back", lambda: None):
+            self.queue.release()
+        return ended
+
+    def _join(self, deadline: float) -> bool:
+        """Return whether all threads have ended by then."""
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:  # it has been started
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         with surviving("loading the models", lambda: self._announce("failed", "see the server's log")):
             self._warm_up()
         while not self._stopping.is_set():
             with surviving("the queue", lambda: self._stopping.wait(WAIT_S)):
-                if (job := self.queue.claim(WAIT_S)) is not None:
-                    execute(job, self.queue, self.studio)
+                if (job := self._claim("pictures")) is not None:
+                    execute(job, self.queue, self.studio, self._breaking_off, self._hear)
                 elif self._changed.is_set():  # another engine serves now: load it before somebody waits for it
                     self._changed.clear()
                     self._warm_up()
@@ -111,14 +166,26 @@ class EmbeddedWorker:
         quiet_since, proving = time.monotonic(), True
         while not self._stopping.is_set():
             with surviving("the background jobs", lambda: self._stopping.wait(QUIET_S)):
-                if (job := self.queue.claim(WAIT_S, "builds")) is not None:
-                    execute(job, self.queue, self.background)
+                if (job := self._claim("builds")) is not None:
+                    execute(job, self.queue, self.background, self._breaking_off, self._hear)
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()
                 elif proving and time.monotonic() - quiet_since > QUIET_S:
                     proving = self.background.prove_next(self._occupied)
                     self._refresh()
+
+    def _claim(self, lane: Lane) -> Job | None:
+        return insist(partial(self.queue.claim, WAIT_S, lane), self._stopping, self._hear)
+
+    def _hear(self, why: str) -> None:
+        """Say why nothing can be stored; "": it can again, and all is as before."""
+        if why:
+            self._before = self._before or (self._status.state, self._status.detail)
+            self._announce("failed", why)
+        elif self._before:
+            self._announce(*self._before)
+            self._before = None
 
     def _occupied(self) -> bool:
         return self.queue.status().state == "loading" or self.queue.busy()
@@ -136,7 +203,7 @@ class EmbeddedWorker:
         else:
             self._announce("ready")
 
-    def _announce(self, state: Literal["loading", "ready", "failed"], detail: str = "") -> None:
+    def _announce(self, state: WorkerState, detail: str = "") -> None:
         """How it is now, with what was found here last."""
         with self._status_lock:
             self._status = replace(self._status, state=state, detail=detail)

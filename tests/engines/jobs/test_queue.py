@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from engines.errors import NotFoundError, StorageError
+from engines.errors import JobPostponed, NotFoundError, StorageError
 from engines.jobs import ENDED, Job, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Generate, Preview
@@ -148,7 +149,7 @@ def test_only_the_latest_attempt_may_publish(queue: Queue, reopen: Callable[[], 
     assert restarted.job(job_id).state == "running"
     assert restarted.publish(fresh, FINAL) is True
     assert restarted.publish(fresh, progress(3)) is False  # nothing comes after the end
-    assert list(restarted.follow(job_id)) == [progress(1), FINAL]
+    assert list(restarted.follow(job_id)) == [FINAL]
 
 
 def test_nothing_is_published_for_a_job_that_nobody_claimed(queue: Queue) -> None:
@@ -169,6 +170,72 @@ def test_what_was_running_when_the_program_stopped_is_tried_once_more(reopen: Ca
     assert queue.job(job_id).state == "failed"
     last = list(queue.follow(job_id))[-1]
     assert isinstance(last, Failed) and last.code == "interrupted"
+
+
+def test_what_ran_when_the_program_was_stopped_in_order_is_not_held_against_it(reopen: Callable[[], Queue]) -> None:
+    """However often: a box that is switched off every evening must not lose what takes all night."""
+    job_id = reopen().submit(Generate("p"))
+    for attempt in range(1, 6):
+        queue = reopen()
+        queue.recover()
+        assert claimed(queue).attempts == attempt
+        queue.release()
+    for attempt in (6, 7):  # these end in crashes
+        queue = reopen()
+        queue.recover()
+        assert claimed(queue).attempts == attempt
+    queue = reopen()
+    queue.recover()
+    assert queue.job(job_id).state == "failed"
+
+
+def test_what_begins_anew_has_no_past(reopen: Callable[[], Queue]) -> None:
+    """Pages would show a picture of the first attempt beside that of the second, and both would lie there for ever."""
+    queue = reopen()
+    job_id, other = queue.submit(Generate("p", count=2)), queue.submit(Generate("q"))
+    queue.folder.mkdir(exist_ok=True)
+    for name in ("half.png", "half.negative.npz", "half_2.png", "a.png"):
+        (queue.folder / name).touch()
+    job = claimed(queue)
+    queue.publish(job, progress(1))
+    queue.publish(job, Preview(1, "half.png", kind="result"))
+    queue.publish(claimed(queue), FINAL)
+    queue.release()
+    restarted = reopen()
+    restarted.recover()
+    assert restarted.since(job_id, 0) == ([], False)
+    assert restarted.since(other, 0) == ([FINAL], True)
+    assert {path.name for path in queue.folder.iterdir()} == {"a.png", "half_2.png"}
+
+
+def test_after_the_stop_the_old_attempt_may_publish_nothing(queue: Queue) -> None:
+    """Its thread may still be in the middle of a step."""
+    ended, running = queue.submit(Generate("p")), queue.submit(Generate("q"))
+    queue.publish(claimed(queue), FINAL)
+    job = claimed(queue)
+    queue.release()
+    assert [queue.job(job_id).state for job_id in (ended, running)] == ["done", "queued"]
+    assert queue.publish(job, FINAL) is False and queue.job(running).state == "queued"
+
+
+def test_who_follows_hears_of_the_stop(queue: Queue, within: Within[list[Event]]) -> None:
+    ended, running, waiting = (queue.submit(Generate(prompt)) for prompt in "pqr")
+    queue.publish(claimed(queue), FINAL)
+    queue.publish(claimed(queue), progress(1))
+
+    def postponed(job_id: str) -> list[Event]:
+        heard = []
+        with pytest.raises(JobPostponed):
+            for event in queue.follow(job_id):
+                heard.append(event)
+                queue.release()  # while somebody listens
+        return heard
+
+    assert within(5, partial(postponed, running)) == [progress(1)]
+    assert within(5, partial(postponed, waiting)) == []
+    assert list(queue.follow(ended)) == [FINAL], "what has ended is told to the end"
+    with pytest.raises(JobPostponed):
+        queue.ahead(waiting)
 
 
 def test_recovering_keeps_the_order_and_leaves_the_others(reopen: Callable[[], Queue]) -> None:

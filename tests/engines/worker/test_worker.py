@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from functools import partial
@@ -18,9 +19,9 @@ from engines.backends import Engine
 from engines.bundle import Bundle, Shelf, digest
 from engines.bundle.signatures import Array
 from engines.errors import EngineUnavailable, JobCancelled, StorageError
-from engines.jobs import Job
+from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Final, Generate, Progress, Request
+from engines.messages import Event, Failed, Final, Generate, Preview, Progress, Request
 from engines.messages.status import Status
 from engines.studio import Studio
 from engines.worker import EmbeddedWorker, execute, survey
@@ -226,29 +227,78 @@ def test_the_worker_lives_through_a_bug(
 
 
 class TiredQueue(WatchedQueue):
-    """Its disk refuses twice, then there is space again."""
+    """Its disk refuses some writes of one kind, then there is space again."""
 
-    refusals = 2
+    refused: str | type[Event] = ""
+    refusals = 0
 
-    def claim(self, wait_s: float = 0.0) -> Job | None:
-        if self.settled.is_set() and self.refusals:
+    def _refuse(self, write: str | type[Event]) -> None:
+        if self.refusals and self.refused == write:
             self.refusals -= 1
             raise StorageError("database or disk is full", why="full")
-        return super().claim(wait_s)
+
+    def claim(self, wait_s: float = 0.0, lane: Lane = "pictures") -> Job | None:
+        self._refuse("claim")
+        return super().claim(wait_s, lane)
+
+    def publish(self, job: Job, event: Event) -> bool:
+        self._refuse(type(event))
+        return super().publish(job, event)
 
 
-def test_the_worker_lives_through_a_full_disk(home: Path, studio: Studio, within: Within[list[Event]]) -> None:
+@pytest.fixture
+def tired(home: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedWorker]:
+    """A worker that is ready, and waits."""
+    monkeypatch.setattr("engines.worker.AGAIN_S", 0.02)
     queue = TiredQueue(home / "tired.db", home / "outputs")
     worker = EmbeddedWorker(queue, studio, Shelf((home / "shelf",)), "auto")
     worker.start()
     assert queue.settled.wait(LIMIT_S)
+    yield worker
+    worker.stop(LIMIT_S)
+    queue.close()
+
+
+def refusing(worker: EmbeddedWorker, write: str | type[Event], times: int = 2) -> TiredQueue:
+    queue = worker.queue
+    assert isinstance(queue, TiredQueue)
+    queue.refused, queue.refusals = write, times
+    return queue
+
+
+@pytest.mark.parametrize("refused", ["claim", Progress, Preview, Final], ids=str)
+def test_nothing_is_lost_while_the_disk_is_full(
+    tired: EmbeddedWorker, home: Path, within: Within[list[Event]], refused: str | type[Event]
+) -> None:
+    """Whatever it was that could not be stored: the picture comes, and meanwhile the status says why it does not."""
+    queue = refusing(tired, refused)
+    while refused == "claim" and queue.refusals == 2:  # it is in the middle of a wait for a job
+        time.sleep(0.01)
     job_id = queue.submit(Generate("p"))
     last = within(LIMIT_S, partial(events_of, queue, job_id))[-1]
     assert queue.refusals == 0, "the disk was full in truth"
     assert isinstance(last, Final) and (home / "outputs" / last.images[0]).is_file()
     assert queue.job(job_id).state == "done"
-    worker.stop(LIMIT_S)
-    queue.close()
+    assert [(status.state, status.detail) for status in queue.announced[-2:]] == [
+        ("failed", "database or disk is full"),
+        ("ready", ""),
+    ]
+
+
+def test_a_failure_is_told_when_there_is_space_again(tired: EmbeddedWorker, within: Within[list[Event]]) -> None:
+    queue = refusing(tired, Failed)
+    job_id = queue.submit(Generate(" "))
+    last = within(LIMIT_S, partial(events_of, queue, job_id))[-1]
+    assert queue.refusals == 0 and isinstance(last, Failed) and last.code == "empty_prompt"
+
+
+def test_a_full_disk_keeps_no_stop_waiting(tired: EmbeddedWorker) -> None:
+    queue = refusing(tired, Progress, 10**9)
+    job_id = queue.submit(Generate("p"))
+    while queue.status().state != "failed":
+        time.sleep(0.01)
+    assert tired.stop(LIMIT_S), "it has ended before its time was over"
+    assert queue.job(job_id).state == "queued"
 
 
 def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine) -> None:
@@ -387,9 +437,27 @@ def test_stopping_does_not_wait_for_ever(queue: WatchedQueue, worker: EmbeddedWo
     worker.start()
     job_id = queue.submit(Generate("p"))
     assert reached.wait(LIMIT_S)
-    worker.stop(0.02)
-    assert queue.job(job_id).state == "running"  # recover() finds it at the next start
+    assert not worker.stop(0.02), "it says that something still runs"
+    assert queue.job(job_id).state == "queued", "for the next start"
     go_on.set()
+
+
+def test_what_takes_longer_than_a_stop_is_broken_off_at_its_next_event(
+    home: Path, queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can tidy up; and the attempt is not counted."""
+    monkeypatch.setattr("engines.worker.FINISH_SHARE", 0.0)
+    reached, go_on = held(engine)
+    worker.start()
+    job_id = queue.submit(Generate("p", steps=4))
+    assert reached.wait(LIMIT_S)
+    threading.Timer(0.05, go_on.set).start()
+    assert worker.stop(LIMIT_S)
+    assert engine.calls.count("denoiser") == 1
+    again = SqliteQueue(home / "queue.db", queue.folder)
+    again.recover()
+    assert claimed(again).id == job_id
+    again.close()
 
 
 def test_after_stopping_no_further_job_is_taken(queue: WatchedQueue, worker: EmbeddedWorker) -> None:
