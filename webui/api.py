@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
@@ -22,17 +23,17 @@ from starlette.exceptions import HTTPException
 from engines import errors, files
 from engines.errors import Fact, OptionError, StudioError
 from engines.jobs import JobQueue
-from engines.messages import CREDIT, Enhance, Failed, Final, Generate, parse
+from engines.messages import CREDIT, Enhance, Event, Failed, Final, Generate, parse
 from engines.settings import Settings
 from webui import archive, uploads
 from webui.boards import photos
+from webui.follow import events
 from webui.guard import is_form
 from webui.i18n import LANGUAGES, spoken, words
 
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 FIELD_BYTES = 16_000  # of a form's field: the longest prompt, in any letters
-WAITERS = CapacityLimiter(256)  # who waits for a job takes no thread from those who ask for something else
 PATHS = ("/healthz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico")  # what Guard lets through
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 ASSETS = Path(__file__).parent / "assets"
@@ -48,7 +49,9 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.DownloadError: 502,
     errors.EngineUnavailable: 503,
     errors.StorageError: 507,
+    errors.QueueFull: 429,
     errors.JobCancelled: 409,
+    errors.JobPostponed: 503,
 }
 
 
@@ -69,14 +72,15 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     async def generate(request: Request) -> JSONResponse:
         asked, start = await _asked(request, settings.uploads)
         order = parse(Generate, {"backend": settings.backend, **asked, "start": start})
-        return JSONResponse(await to_thread.run_sync(drawn, queue, order, limiter=WAITERS))
+        final = await outcome(queue, order, request)
+        return JSONResponse(await to_thread.run_sync(drawn, queue.folder, final))
 
     @routes.post("/enhance")
     async def enhance(request: Request) -> JSONResponse:
         fields, path, name = await _form(request, "image", settings.uploads)
         defaults = {"backend": settings.backend, "name": uploads.own_name(name)}
         order = parse(Enhance, {**defaults, **fields, "image": path})
-        return JSONResponse(await to_thread.run_sync(restored, queue, order, limiter=WAITERS))
+        return JSONResponse(restored(await outcome(queue, order, request)))
 
     @routes.get("/outputs/{name}")
     def picture(name: str) -> FileResponse:
@@ -127,12 +131,11 @@ class JobFailed(Exception):
         self.failed = failed
 
 
-def drawn(queue: JobQueue, order: Generate) -> dict[str, Any]:
-    """Waits, then reads and encodes the picture: in a thread, so that the event loop answers others meanwhile."""
-    final = outcome(queue, order)
+def drawn(folder: Path, final: Final) -> dict[str, Any]:
+    """Read and encode the picture: in a thread, so that the event loop answers others meanwhile."""
     return {
         "status": "success",
-        "image_base64": base64.b64encode((queue.folder / final.images[0]).read_bytes()).decode(),
+        "image_base64": base64.b64encode((folder / final.images[0]).read_bytes()).decode(),
         "seed": final.seed,
         "seconds": final.seconds,
         "engine": final.engine,
@@ -142,8 +145,7 @@ def drawn(queue: JobQueue, order: Generate) -> dict[str, Any]:
     }
 
 
-def restored(queue: JobQueue, order: Enhance) -> dict[str, Any]:
-    final = outcome(queue, order)
+def restored(final: Final) -> dict[str, Any]:
     return {
         "status": "success",
         "output_path": f"/outputs/{quote(final.images[0])}",
@@ -154,14 +156,37 @@ def restored(queue: JobQueue, order: Enhance) -> dict[str, Any]:
     }
 
 
-def outcome(queue: JobQueue, order: Generate | Enhance) -> Final:
-    """Submit and wait. JobFailed: with what the job says."""
-    for event in queue.follow(queue.submit(order)):
-        if isinstance(event, Failed):
-            raise JobFailed(event)
-        if isinstance(event, Final):
-            return event
-    raise JobFailed(Failed("internal", "the stream ended without an end"))
+async def outcome(queue: JobQueue, order: Generate | Enhance, request: Request) -> Final:
+    """
+    Submit and wait; if whoever asked hangs up, cancel: nobody else knows of the job. JobFailed: with what it says.
+    QueueFull, StorageError, JobPostponed.
+    """
+    job_id = await to_thread.run_sync(queue.submit, order)
+    last, gone = asyncio.ensure_future(_last(queue, job_id)), asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((last, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not last.done():
+            await to_thread.run_sync(queue.cancel, job_id)
+        event = await last
+    finally:
+        last.cancel()
+        gone.cancel()
+    if isinstance(event, Final):
+        return event
+    raise JobFailed(event if isinstance(event, Failed) else Failed("internal", "the stream ended without an end"))
+
+
+async def _last(queue: JobQueue, job_id: str) -> Event | None:
+    last = None
+    async for event in events(queue, job_id):
+        last = event or last
+    return last
+
+
+async def _hung_up(request: Request) -> None:
+    """The request has been read to its end: what is received now says that there is nobody left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _asked(request: Request, folder: Path) -> tuple[dict[str, Any], str]:
@@ -239,6 +264,8 @@ def _refusal(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     message = sentence(request.headers.get("accept-language"), code, facts)
+    if "retry_s" in facts:
+        headers = {**(headers or {}), "Retry-After": str(facts["retry_s"])}
     return JSONResponse({"status": "error", "code": code, "message": message}, status or status_of(code), headers)
 
 

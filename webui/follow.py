@@ -1,20 +1,26 @@
-"""From a job to the scenes a page shows while it goes on. The page may close and come back: the job does not notice."""
+"""
+From a job to what is told of it while it goes on: its events, and the scenes a page shows. Whoever follows may go and
+come back, which the job does not notice; and whoever waits holds no thread, however many they are.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
-import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
-from engines.errors import NotFoundError, StudioError
+from anyio import to_thread
+
+from engines.errors import JobPostponed, NotFoundError, StudioError
 from engines.jobs import ENDED, Job, JobQueue
+from engines.messages import Event
 from webui.stream import JobView, advance, waiting
 
 T = TypeVar("T")
-LOOK_S = 0.4
+LOOK_S = 0.4  # how often to look how many are ahead
+POLL_S = 5.0  # how often to look at a job of which nothing was heard: another process may have written
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -33,22 +39,54 @@ def jobs_of(queue: JobQueue, jobs: object, kind: type[T], limit: int) -> Iterato
                 yield job, job.request
 
 
-def follow(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
-    """Yield one scene per change, from the waiting line to the end."""
-    while ahead := queue.ahead(job_id):
-        scene = waiting(scene, ahead)
-        yield scene
-        time.sleep(LOOK_S)
-    yield (scene := waiting(scene, 0))
-    for event in queue.follow(job_id):
-        yield (scene := advance(scene, event))
+async def events(queue: JobQueue, job_id: str) -> AsyncIterator[Event | None]:
+    """
+    Yield past and coming events, to the last one, and None after every POLL_S of silence: Gradio notices only then that
+    nobody listens any more. NotFoundError: no such job. JobPostponed: it does not end before a restart.
+    """
+    loop, news, after, ended = asyncio.get_running_loop(), asyncio.Event(), 0, False
+
+    def call() -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(news.set)
+
+    with queue.listening(job_id, call):
+        while not ended:
+            news.clear()  # before looking: what comes meanwhile is seen, or heard
+            happened, ended = await to_thread.run_sync(queue.since, job_id, after)
+            after += len(happened)
+            for event in happened:
+                yield event
+            if not happened and not ended:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await news.wait()
+                if not news.is_set():
+                    yield None
 
 
-def resume(queue: JobQueue, job_id: str, scene: JobView) -> Iterator[JobView]:
+async def follow(queue: JobQueue, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
+    """Yield one scene per change, from the waiting line to the end, or to the program's: a page comes back to it."""
+    with suppress(JobPostponed):
+        while ahead := await to_thread.run_sync(queue.ahead, job_id):
+            scene = waiting(scene, ahead)
+            yield scene
+            await asyncio.sleep(LOOK_S)
+        yield (scene := waiting(scene, 0))
+        async for event in events(queue, job_id):
+            scene = advance(scene, event) if event else scene
+            yield scene
+
+
+async def resume(queue: JobQueue, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
     """Yield scenes for a page that comes back: the last of a job that ended, all of one that runs, none of others."""
     try:
-        ended = queue.job(job_id).state in ENDED
+        ended = (await to_thread.run_sync(queue.job, job_id)).state in ENDED
     except NotFoundError:
         return
-    scenes = follow(queue, job_id, scene)
-    yield from (deque(scenes, maxlen=1) if ended else scenes)
+    last = None
+    async for last in follow(queue, job_id, scene):
+        if not ended:
+            yield last
+    if ended and last:
+        yield last

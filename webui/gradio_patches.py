@@ -50,6 +50,8 @@ with _without_stubs():
 WRITTEN_FOR = "6.31"  # major and minor
 FIELD_BYTES = 10_000
 LOOK_S = 0.01  # how long an event may lie in Gradio's queue unseen
+ACTIVE = 1024  # events that are done at one time: those that follow a job hold no thread
+EVENTS, FOLLOWED = 200, 48  # of one client that have not ended; of them, those that follow a job
 STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
 FAREWELL = b'data: {"msg":"close_stream"'
 HANG_UP_S = 2.0  # how long a page may take: programs may read on, and a page that sleeps would never be answered
@@ -61,6 +63,7 @@ def install(blocks: gr.Blocks) -> None:
     processing_utils.async_ssrf_protected_download = fetch_nothing
     check_paths(blocks)
     look_less_often(blocks)
+    share(blocks)
 
 
 class LimitedParser(route_utils.GradioMultiPartParser):  # type: ignore[misc]
@@ -104,9 +107,27 @@ def event_data(event: gr.EventData) -> Any:
     return event._data
 
 
-def followers(blocks: gr.Blocks) -> int:
-    """Return how many pages may follow jobs at one time. Each holds a thread, which nobody else must miss."""
-    return sum(int(fn.concurrency_limit) for fn in blocks.fns.values() if fn.types_generator)
+def share(blocks: gr.Blocks) -> None:
+    """
+    Give each client its share of the queue. Gradio does 40 events at one time and lets as many wait as its `max_size`
+    says, whosever they are: one that followed a waiting job 40 times shut the page for everybody.
+    """
+    queue, push = blocks._queue, blocks._queue.push
+    queue.max_thread_count = ACTIVE
+
+    async def push_if_room(body: Any, request: Any, username: str | None) -> Any:
+        events, host = queue.event_ids_to_events.values(), _host(request)
+        theirs = [event.fn for event in events if event.alive and _host(event.request) == host]
+        follows = body.fn_index in blocks.fns and blocks.fns[body.fn_index].types_generator
+        if len(theirs) >= EVENTS or (follows and sum(fn.types_generator for fn in theirs) >= FOLLOWED):
+            return False, "Too many events of this client are under way.", "queue_full"
+        return await push(body=body, request=request, username=username)
+
+    queue.push = push_if_room
+
+
+def _host(request: Any) -> str:
+    return request.client.host if request.client else ""
 
 
 class Handshake:

@@ -69,8 +69,7 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
 
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:
         job_id = str(event_data(event)["job"])
-        order = context.queue.job(job_id).request
-        *_, last = context.queue.follow(job_id)
+        order, last = context.queue.job(job_id).request, context.queue.latest(job_id)
         if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button
             return {tabs: gr.skip()}
         return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}

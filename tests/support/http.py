@@ -98,8 +98,10 @@ async def _ask(app: ASGIApp, method: str, path: str, headers: Iterable[tuple[str
 class Session:
     """One open page: what a browser sends to Gradio's queue, and what comes back."""
 
-    def __init__(self, url: str, language: str = "zh-CN,zh;q=0.9") -> None:
-        self.client = httpx.Client(base_url=url, headers={"accept-language": language}, timeout=300)
+    def __init__(self, url: str, language: str = "zh-CN,zh;q=0.9", address: str | None = None) -> None:
+        transport = httpx.HTTPTransport(local_address=address)
+        headers = {"accept-language": language}
+        self.client = httpx.Client(base_url=url, headers=headers, timeout=300, transport=transport)
         self.config: dict[str, Any] = self.client.get("/config").json()
         self.components: dict[int, dict[str, Any]] = {c["id"]: c for c in self.config["components"]}
         self.name = uuid4().hex

@@ -65,8 +65,9 @@ class Rig:
         """Where Gradio keeps what was uploaded through the page."""
         return self.settings.home / "tmp"
 
-    def session(self, language: str = "zh-CN,zh;q=0.9") -> Session:
-        return Session(self.url, language)
+    def session(self, language: str = "zh-CN,zh;q=0.9", address: str | None = None) -> Session:
+        """`address`: of the client, on this machine."""
+        return Session(self.url, language, address)
 
     def jobs(self) -> dict[str, str]:
         """Every job's state, as the disk has it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,8 @@ from PIL import Image
 
 from engines.messages import CREDIT, Generate
 from engines.messages.status import Status
-from tests.support.http import QUICK, SKETCH, X_CREDIT, pixels, post
-from webui.widgets.panel_context import FOLLOWERS
+from tests.support.http import QUICK, SKETCH, X_CREDIT, pixels, post, succeeded
+from webui.gradio_patches import FOLLOWED
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
@@ -203,16 +204,56 @@ def test_the_server_answers_while_many_wait(rig: Rig) -> None:
 
 
 def test_the_server_answers_while_many_pages_watch(rig: Rig) -> None:
-    """As many pages as may follow jobs at one time, of every kind."""
-    with rig.session() as page, rig.stuck():
+    """
+    Of one client as many as may follow jobs: it follows no more, but its page loads and its buttons answer, and others
+    notice nothing. Nobody holds a thread.
+    """
+    threads = threading.active_count()
+    with rig.session() as page, rig.stuck(), rig.session(address="127.0.0.2") as neighbour:
         drawing, running = page.sketching("watched"), list(rig.jobs())[-1]
-        for name in ("come_back", "come_back_1"):
-            for _ in range(FOLLOWERS):
-                assert page.join(page.endpoint(name), [running]).status_code == 200
-        for _ in range(FOLLOWERS):
-            assert page.join(page.endpoint("generate"), drawing).status_code == 200
-        time.sleep(1)
+        kinds = [(page.endpoint("come_back"), [running]), (page.endpoint("generate"), drawing)]
+        joined = [page.join(*kinds[k % 2]).status_code for k in range(FOLLOWED + 2)]
+        assert joined == [200] * FOLLOWED + [503] * 2
         assert [answers_within(rig, path, 8.0) for path in ("/healthz", "/")] == [True] * 2
+        assert succeeded(neighbour.call(neighbour.endpoint("change_bundle"), ["sketch"]))
+        assert neighbour.begin(neighbour.endpoint("generate"), drawing)[-1]["msg"] == "process_generating"
+        assert threading.active_count() - threads < 30
+        with rig.session() as another:
+            assert succeeded(another.call(another.endpoint("change_bundle"), ["sketch"]))
+
+
+def test_who_hangs_up_cancels_the_job(rig: Rig) -> None:
+    """Nobody else knows of it. The one behind it is drawn."""
+    with rig.stuck():
+        before = len(rig.jobs())
+        with httpx.Client(base_url=rig.url, timeout=0.5) as client, pytest.raises(httpx.ReadTimeout):
+            client.post("/generate", json={"prompt": "nobody waits for it", **SKETCH})
+        job_id = list(rig.jobs())[before]
+        deadline = time.monotonic() + 20
+        while rig.jobs()[job_id] != "cancelled":
+            assert time.monotonic() < deadline, rig.jobs()[job_id]
+            time.sleep(0.02)
+
+
+def test_no_more_wait_than_may(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ask at once: exactly as many are let in as there is room for; the others hear when to come again."""
+    monkeypatch.setattr(rig.queue, "limit", 8)
+    with ThreadPoolExecutor(30) as pool:
+        with rig.stuck():
+            asked = [pool.submit(post, rig.url, {"prompt": f"asked {k}", **SKETCH}) for k in range(30)]
+            deadline = time.monotonic() + 60
+            while sum(answer.done() for answer in asked) < 23:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert list(rig.jobs().values()).count("queued") == 7, "one is being drawn"
+            with rig.session("en") as page:
+                refused = str(page.call(page.endpoint("generate"), page.sketching("one more"))[-1])
+        answers = [future.result(60) for future in asked]
+    full = [answer for answer in answers if answer.status_code == 429]
+    assert len(full) == 23 and {answer.status_code for answer in answers} == {409, 429}
+    assert all(1 <= int(answer.headers["retry-after"]) <= 600 for answer in full)
+    assert {answer.json()["code"] for answer in full} == {"queue_full"}
+    assert "8 jobs are waiting already" in refused
 
 
 def answers_within(rig: Rig, path: str, seconds: float) -> bool:

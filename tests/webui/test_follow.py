@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,6 +46,34 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
     made.close()
 
 
+class Steps(Iterator[JobView]):
+    """Scenes one by one, each awaited when it is asked for."""
+
+    def __init__(self, runner: asyncio.Runner, scenes: AsyncIterator[JobView]) -> None:
+        self.runner, self.scenes = runner, scenes
+
+    def __next__(self) -> JobView:
+        scene = self.runner.run(self._next())
+        if scene is None:
+            raise StopIteration
+        return scene
+
+    async def _next(self) -> JobView | None:
+        return await anext(self.scenes, None)
+
+    def close(self) -> None:
+        self.runner.run(self.scenes.aclose())  # type: ignore[attr-defined]
+
+
+Watch = Callable[[AsyncIterator[JobView]], Steps]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    with asyncio.Runner() as runner:
+        yield partial(Steps, runner)
+
+
 def claim(queue: SqliteQueue) -> Job:
     job = queue.claim()
     assert job is not None
@@ -60,10 +90,12 @@ def statuses(scenes: Iterator[JobView]) -> list[str]:
     return [scene.status for scene in scenes]
 
 
-def test_a_waiting_job_counts_down_to_its_turn(queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_job_counts_down_to_its_turn(
+    queue: SqliteQueue, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(following, "LOOK_S", 0.0)
     jobs = [queue.submit(ASKED) for _ in range(3)]
-    scenes = follow(queue, jobs[2], JobView(caption="a woman"))
+    scenes = watch(follow(queue, jobs[2], JobView(caption="a woman")))
     ahead = []
     for _ in range(2):
         scene = next(scenes)
@@ -74,22 +106,24 @@ def test_a_waiting_job_counts_down_to_its_turn(queue: SqliteQueue, monkeypatch: 
     assert next(scenes).status == "stage_load"
 
 
-def test_a_running_job_is_ahead_of_a_waiting_one(queue: SqliteQueue) -> None:
+def test_a_running_job_is_ahead_of_a_waiting_one(queue: SqliteQueue, watch: Watch) -> None:
     queue.submit(ASKED)
     second = queue.submit(ASKED)
     claim(queue)
-    assert next(follow(queue, second, JobView())).facts == {"ahead": 1}
+    assert next(watch(follow(queue, second, JobView()))).facts == {"ahead": 1}
 
 
-def test_a_job_that_is_first_in_line_does_not_wait(queue: SqliteQueue) -> None:
-    assert next(follow(queue, queue.submit(ASKED), JobView())).status == "stage_load"
+def test_a_job_that_is_first_in_line_does_not_wait(queue: SqliteQueue, watch: Watch) -> None:
+    assert next(watch(follow(queue, queue.submit(ASKED), JobView()))).status == "stage_load"
 
 
-def test_every_event_is_a_scene_and_the_last_one_ends_it(queue: SqliteQueue, within: Within[list[JobView]]) -> None:
+def test_every_event_is_a_scene_and_the_last_one_ends_it(
+    queue: SqliteQueue, watch: Watch, within: Within[list[JobView]]
+) -> None:
     job_id = queue.submit(ASKED)
     worker = threading.Thread(target=work_off, args=(queue, *EVENTS))
     worker.start()
-    scenes = within(20, lambda: list(follow(queue, job_id, JobView())))
+    scenes = within(20, lambda: list(watch(follow(queue, job_id, JobView()))))
     worker.join()
     assert len(scenes) == 1 + len(EVENTS)
     assert [scene.status for scene in scenes[1:]] == ["stage_load", *["stage_denoise"] * 3, "stage_done_one"]
@@ -97,83 +131,87 @@ def test_every_event_is_a_scene_and_the_last_one_ends_it(queue: SqliteQueue, wit
     assert scenes[-1].current and scenes[-1].current.image == "outputs_1.png"
 
 
-def test_scenes_come_when_events_do_and_not_at_the_end(queue: SqliteQueue, within: Within[JobView]) -> None:
+def test_scenes_come_when_events_do_and_not_at_the_end(
+    queue: SqliteQueue, watch: Watch, within: Within[JobView]
+) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
-    scenes = follow(queue, job_id, JobView())
+    scenes = watch(follow(queue, job_id, JobView()))
     next(scenes)
     for event, status in ((EVENTS[0], "stage_load"), (EVENTS[1], "stage_denoise")):
         queue.publish(job, event)
         assert within(20, lambda: next(scenes)).status == status
 
 
-def test_a_job_cancelled_while_it_waits_ends_the_line(queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_cancelled_while_it_waits_ends_the_line(
+    queue: SqliteQueue, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(following, "LOOK_S", 0.0)
     queue.submit(ASKED)
     second = queue.submit(ASKED)
-    scenes = follow(queue, second, JobView())
+    scenes = watch(follow(queue, second, JobView()))
     assert next(scenes).status == "stage_waiting"
     queue.cancel(second)
     *_, last = scenes
     assert (last.state, last.code) == ("failed", "cancelled")
 
 
-def test_an_unknown_job_cannot_be_followed(queue: SqliteQueue) -> None:
+def test_an_unknown_job_cannot_be_followed(queue: SqliteQueue, watch: Watch) -> None:
     with pytest.raises(NotFoundError):
-        list(follow(queue, "0" * 32, JobView()))
+        list(watch(follow(queue, "0" * 32, JobView())))
 
 
-def test_a_page_that_comes_back_is_shown_the_end_at_once(queue: SqliteQueue) -> None:
+def test_a_page_that_comes_back_is_shown_the_end_at_once(queue: SqliteQueue, watch: Watch) -> None:
     job_id = queue.submit(ASKED)
     work_off(queue, *EVENTS)
-    (only,) = resume(queue, job_id, JobView())
+    (only,) = watch(resume(queue, job_id, JobView()))
     assert (only.state, only.status, only.seed) == ("done", "stage_done_one", 3)
     assert only.current and only.current.image == "outputs_1.png"
     assert only.tiles[0].tiny_s == 0.2, "what it went through is known too"
 
 
 @pytest.mark.parametrize("failed", [Failed("cancelled", ""), Failed("engine_failed", "", {"engine": "ort"})])
-def test_a_page_that_comes_back_is_shown_how_it_failed(queue: SqliteQueue, failed: Failed) -> None:
+def test_a_page_that_comes_back_is_shown_how_it_failed(queue: SqliteQueue, watch: Watch, failed: Failed) -> None:
     job_id = queue.submit(ASKED)
     work_off(queue, *EVENTS[:3], failed)
-    (only,) = resume(queue, job_id, JobView())
+    (only,) = watch(resume(queue, job_id, JobView()))
     assert (only.state, only.code) == ("failed", failed.code)
 
 
 def test_a_page_that_comes_back_to_a_running_job_catches_up_and_goes_on(
-    queue: SqliteQueue, within: Within[list[str]]
+    queue: SqliteQueue, watch: Watch, within: Within[list[str]]
 ) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
     for event in EVENTS[:3]:
         queue.publish(job, event)
-    scenes = resume(queue, job_id, JobView())
+    scenes = watch(resume(queue, job_id, JobView()))
     assert statuses(itertools.islice(scenes, 4)) == ["stage_load", "stage_load", "stage_denoise", "stage_denoise"]
     for event in EVENTS[3:]:
         queue.publish(job, event)
     assert within(20, lambda: statuses(scenes)) == ["stage_denoise", "stage_done_one"]
 
 
-def test_a_page_that_comes_back_to_a_waiting_job_waits_on(queue: SqliteQueue) -> None:
+def test_a_page_that_comes_back_to_a_waiting_job_waits_on(queue: SqliteQueue, watch: Watch) -> None:
     queue.submit(ASKED)
-    assert next(resume(queue, queue.submit(ASKED), JobView())).facts == {"ahead": 1}
+    assert next(watch(resume(queue, queue.submit(ASKED), JobView()))).facts == {"ahead": 1}
 
 
 @pytest.mark.parametrize("job_id", ["", "0" * 32, "'; DROP TABLE job; --", "x" * 100_000])
-def test_a_page_that_comes_back_to_nothing_sees_nothing(queue: SqliteQueue, job_id: str) -> None:
+def test_a_page_that_comes_back_to_nothing_sees_nothing(queue: SqliteQueue, watch: Watch, job_id: str) -> None:
     kept = queue.submit(ASKED)
-    assert list(resume(queue, job_id, JobView())) == []
+    assert list(watch(resume(queue, job_id, JobView()))) == []
     assert queue.job(kept).state == "queued"
 
 
-def test_a_page_that_goes_away_does_not_stop_the_job(queue: SqliteQueue) -> None:
+def test_a_page_that_goes_away_does_not_stop_the_job(queue: SqliteQueue, watch: Watch) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
-    scenes = follow(queue, job_id, JobView())
+    scenes = watch(follow(queue, job_id, JobView()))
     next(scenes)
     queue.publish(job, EVENTS[0])
     next(scenes)
-    scenes.close()  # type: ignore[attr-defined]
+    scenes.close()
     assert all(queue.publish(job, event) for event in EVENTS[1:])
     assert queue.job(job_id).state == "done"
 

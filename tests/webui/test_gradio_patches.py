@@ -157,20 +157,16 @@ def test_the_data_of_an_event_are_what_was_sent(sent: Any) -> None:
     assert gradio_patches.event_data(gr.EventData(None, sent)) == sent
 
 
-# ---- threads
+# ---- shares of the queue
 
 
 @in_a_loop
-async def test_only_what_follows_jobs_counts_as_a_follower() -> None:
-    def follow() -> Iterator[str]:
-        yield ""
-
+async def test_gradio_still_does_a_few_events_at_a_time_and_lets_anybody_fill_them() -> None:
     with gr.Blocks() as blocks:
-        text, go = gr.Textbox(), gr.Button()
-        go.click(follow, None, text, concurrency_limit=16)
-        text.change(follow, None, text, concurrency_limit=3)
-        go.click(lambda: "", None, text, concurrency_limit=8)
-    assert gradio_patches.followers(blocks) == 19
+        pass
+    assert blocks._queue.max_thread_count < gradio_patches.FOLLOWED < gradio_patches.ACTIVE
+    gradio_patches.share(blocks)
+    assert blocks._queue.max_thread_count == gradio_patches.ACTIVE
 
 
 # ---- an event that joins while its page's stream is ending is answered when the page has hung up

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
+from anyio import to_thread
 from markupsafe import Markup
 
 import presets
@@ -28,6 +29,7 @@ from webui.widgets.panel_context import (
     cancel_pressed,
     in_turn,
     parsed,
+    submit,
     words_of,
 )
 
@@ -154,39 +156,41 @@ class Handlers:
         }
         return updates if scene.seed is None else {**updates, self.view.last_seed: scene.seed}
 
-    def watch(self, order: Generate | Develop, scene: JobView, say: Words) -> Iterator[Updates]:
-        job_id = self.context.queue.submit(order)
+    async def watch(self, order: Generate | Develop, scene: JobView, say: Words) -> AsyncIterator[Updates]:
+        (job_id,) = await to_thread.run_sync(submit, self.context, say, order)
         yield {self.view.job: job_id, **self.show(scene, say)}
-        for now in follow(self.context.queue, job_id, scene):
+        async for now in follow(self.context.queue, job_id, scene):
             yield self.show(now, say)
 
-    def generate(
+    async def generate(
         self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
         bundle: str, backend: str, preset: str, preview: PreviewMode, photo: Upload | None, strength: float,
         request: gr.Request, *lora_values: Any,
-    ) -> Iterator[Updates]:  # fmt: skip
+    ) -> AsyncIterator[Updates]:  # fmt: skip
         say = words_of(request)
         width, height = (None, None) if size == AS_PHOTO else map(int, size.split("×"))
         values = {
             "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
             "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
             "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(lora_values),
-            **init_image.fields(photo, strength, self.context, say),
+            **await to_thread.run_sync(init_image.fields, photo, strength, self.context, say),
         }  # fmt: skip
         ratio = width / height if width and height else 1.0
         scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
-        yield from self.watch(parsed(Generate, values, say), scene, say)
+        async for updates in self.watch(parsed(Generate, values, say), scene, say):
+            yield updates
 
-    def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
+    async def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
         say, scene = words_of(request), JobView(task="develop", state="running", status="stage_load")
         values = {"image": event_data(event)["name"], "backend": backend}
-        yield from self.watch(parsed(Develop, values, say), scene, say)
+        async for updates in self.watch(parsed(Develop, values, say), scene, say):
+            yield updates
 
-    def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+    async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last job has come to."""
         say = words_of(request)
         yield {self.view.stage: job_html(JobView(), say)}
-        for scene in resume(self.context.queue, job_id, JobView()):
+        async for scene in resume(self.context.queue, job_id, JobView()):
             yield self.show(scene, say)
 
     def stop(self, job_id: str) -> Any:

@@ -5,6 +5,8 @@ listens to what. Panels do not know each other; their tab, and page.py, connect 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -14,7 +16,7 @@ from markupsafe import Markup
 
 from engines.errors import StudioError
 from engines.jobs import JobQueue
-from engines.messages import parse
+from engines.messages import Request, parse
 from engines.messages.status import BundleKind, BundleStatus, Model, Status, Verdict
 from engines.settings import Settings
 from webui import uploads
@@ -28,11 +30,11 @@ T = TypeVar("T", bound="DataclassInstance")
 Updates = dict[Any, Any]  # component -> its new value
 TriggerMode = Literal["once", "multiple", "always_last"]
 GROUPS = ("auto", "pytorch", "edge")  # backends that have words of their own; engines are called by their names
-FOLLOWERS = 16  # pages that may follow jobs at one time, for each listener that follows
 # How listeners are wired. Progress is shown in our own HTML; for Gradio's, a page would walk through its whole tree for
 # each output of each event: a third of what its start takes (4.6 against 3.0 s of processor time).
 QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
-LONG: dict[str, Any] = {**QUICK, "concurrency_limit": FOLLOWERS}
+# What follows a job waits without a thread: any number may, each client its share (gradio_patches.share).
+LONG: dict[str, Any] = {**QUICK, "concurrency_limit": None}
 
 
 def in_turn(name: str, trigger_mode: TriggerMode | None = None) -> dict[str, Any]:
@@ -137,17 +139,27 @@ def fine_s(seconds: float) -> str:
 
 def parsed(kind: type[T], values: dict[str, Any], say: Words) -> T:
     """Return a message of checked types out of what a browser, or somebody pretending to be one, sent."""
-    try:
+    with complaining(say):
         return parse(kind, values)
-    except StudioError as exc:
-        raise complaint(exc, say) from exc
 
 
 def store_photo(context: PanelContext, photo: Upload, say: Words) -> str:
     """Store a photo that came through the page, and return where it lies, for a worker to read when it comes to it."""
+    with complaining(say), Path(photo.path).open("rb") as source:
+        return str(uploads.keep(source, context.settings.uploads))
+
+
+def submit(context: PanelContext, say: Words, *requests: Request) -> list[str]:
+    """Submit all of them or none, and return the jobs' names."""
+    with complaining(say):
+        return context.queue.submit_all(requests)
+
+
+@contextmanager
+def complaining(say: Words) -> Iterator[None]:
+    """Show the person what went wrong, in words."""
     try:
-        with Path(photo.path).open("rb") as source:
-            return str(uploads.keep(source, context.settings.uploads))
+        yield
     except StudioError as exc:
         raise complaint(exc, say) from exc
 

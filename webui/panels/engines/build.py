@@ -5,11 +5,12 @@ work is a job in the queue like any other: this page may close and come back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import gradio as gr
+from anyio import to_thread
 from markupsafe import Markup
 
 import presets
@@ -30,6 +31,7 @@ from webui.widgets.panel_context import (
     parsed,
     refusal,
     scroll_to,
+    submit,
     words_of,
 )
 
@@ -102,9 +104,9 @@ class Handlers:
             self.view.cancel: cancel_button(self.context, busy),
         }
 
-    def make(
+    async def make(
         self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *lora_values: Any
-    ) -> Iterator[Updates]:
+    ) -> AsyncIterator[Updates]:
         say = words_of(request)
         kind, _, origin = (source or "").partition(":")
         if (kind, origin) not in self.context.status.sources:
@@ -114,9 +116,9 @@ class Handlers:
             "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
             "loras": loras.fields(lora_values),
         }  # fmt: skip
-        job_id = self.context.queue.submit(parsed(Build, values, say))
+        (job_id,) = await to_thread.run_sync(submit, self.context, say, parsed(Build, values, say))
         yield {self.view.job: job_id, **self.show(JobView(task="build", state="running", status="stage_prepare"), say)}
-        for now in follow(self.context.queue, job_id, START):
+        async for now in follow(self.context.queue, job_id, START):
             yield self.show(now, say)
 
     def _free(self, name: str, say: Words) -> str:
@@ -128,11 +130,11 @@ class Handlers:
             raise refusal(say("build_bad_name", name=name[:60]))
         return name
 
-    def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+    async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last build has come to, and open the accordion while it goes on."""
         say = words_of(request)
         yield {self.view.stage: stage_html(START, say)}
-        for scene in resume(self.context.queue, job_id, START):
+        async for scene in resume(self.context.queue, job_id, START):
             opened = {self.view.frame: gr.update(open=True)} if scene.state == "running" else {}
             yield {**opened, **self.show(scene, say)}
 

@@ -5,11 +5,12 @@ how long each took.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from anyio import to_thread
 from markupsafe import Markup
 
 from engines.errors import NotFoundError, OptionError, PromptError
@@ -29,6 +30,7 @@ from webui.widgets.panel_context import (
     fine_s,
     in_turn,
     parsed,
+    submit,
     words_of,
 )
 
@@ -95,9 +97,9 @@ class Handlers:
             self.view.cancel: cancel_button(self.context, busy),
         }
 
-    def compare(
+    async def compare(
         self, prompt: str, seed: int | None, bundle: str, a: str, b: str, request: gr.Request
-    ) -> Iterator[Updates]:
+    ) -> AsyncIterator[Updates]:
         say = words_of(request)
         values = {"prompt": prompt, "seed": seed, "bundle": bundle}
         orders = [parsed(Generate, {**values, "backend": backend}, say) for backend in (a, b)]
@@ -105,22 +107,24 @@ class Handlers:
             raise complaint(OptionError("seed", orders[0].seed, f"0 … {MAX_SEED}"), say)
         if not orders[0].prompt.strip():
             raise complaint(PromptError("the prompt is empty"), say)
-        jobs = " ".join([self.context.queue.submit(order) for order in orders])
+        jobs = " ".join(await to_thread.run_sync(submit, self.context, say, *orders))
         yield {self.view.jobs: jobs}
-        yield from self._watch(jobs, say)
+        async for updates in self._watch(jobs, say):
+            yield updates
 
-    def come_back(self, jobs: str, request: gr.Request) -> Iterator[Updates]:
+    async def come_back(self, jobs: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last comparison has come to."""
         say = words_of(request)
         yield {self.view.stage: stage_html([], say)}
-        yield from self._watch(jobs, say)
+        async for updates in self._watch(jobs, say):
+            yield updates
 
-    def _watch(self, jobs: str, say: Words) -> Iterator[Updates]:
+    async def _watch(self, jobs: str, say: Words) -> AsyncIterator[Updates]:
         """Follow one job after the other, as the queue does them."""
-        orders = self._orders(jobs)
+        orders = await to_thread.run_sync(self._orders, jobs)
         sides = [(side_title(k, order.backend, say), WAITS) for k, order in enumerate(orders.values())]
         for k, (job_id, order) in enumerate(orders.items()):
-            for scene in resume(self.context.queue, job_id, JobView(caption=order.prompt)):
+            async for scene in resume(self.context.queue, job_id, JobView(caption=order.prompt)):
                 sides[k] = (sides[k][0], scene)
                 yield self.show(sides, say)
 

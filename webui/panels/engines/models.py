@@ -16,7 +16,7 @@ from webui.boards import downloads
 from webui.boards.downloads import Download
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.widgets.panel_context import PanelContext, Updates, complaint, in_turn, parsed, words_of
+from webui.widgets.panel_context import PanelContext, Updates, complaint, in_turn, parsed, submit, words_of
 
 LOOK_S = 1.0
 ORDERED = in_turn("downloads")
@@ -74,7 +74,7 @@ class Handlers:
         earlier = downloads.read(self.context.queue, jobs)
         names = [download.job_id for download in earlier if download.model != order.model or download.busy]
         if not any(download.busy and download.model == order.model for download in earlier):
-            names.append(self.context.queue.submit(order))
+            names += submit(self.context, say, order)
         return {self.view.jobs: names, **self.show(downloads.read(self.context.queue, names), say)}
 
     def stop(self, jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:

@@ -30,6 +30,7 @@ from webui.widgets.panel_context import (
     in_turn,
     parsed,
     refusal,
+    submit,
     words_of,
 )
 
@@ -107,7 +108,7 @@ class Handlers:
             raise refusal(say("batch_too_many", limit=LIMIT))
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
-        names = [item.job_id for item in running] + [self.context.queue.submit(order) for order in orders]
+        names = [item.job_id for item in running] + submit(self.context, say, *orders)
         return {self.view.jobs: names, self.view.files: None, **self._now(names, say)}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
@@ -132,10 +133,9 @@ class Handlers:
         if event_data(event)["whole"]:
             fields["whole_picture"] = True
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
-        orders = {name: self._anew(name, fields, say) for name in chosen}
-        names = [
-            self.context.queue.submit(orders[item.job_id]) if item.job_id in orders else item.job_id for item in items
-        ]
+        jobs_anew = submit(self.context, say, *(self._anew(name, fields, say) for name in chosen))
+        instead = dict(zip(chosen, jobs_anew, strict=True))
+        names = [instead.get(item.job_id, item.job_id) for item in items]
         return {self.view.jobs: names, **self._now(names, say)}
 
     def _anew(self, job_id: str, fields: dict[str, Any], say: Words) -> Enhance:

@@ -5,17 +5,19 @@ face.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
+from anyio import to_thread
 from markupsafe import Markup
 
-from engines.errors import StudioError
+from engines.errors import JobPostponed
 from engines.messages import Advice, Enhance, Failed, Inspect
 from webui import face_report
-from webui.follow import follow, resume
+from webui.follow import events, follow, resume
 from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words
 from webui.stream import JobView, job_html
@@ -28,10 +30,11 @@ from webui.widgets.panel_context import (
     Updates,
     cancel_button,
     cancel_pressed,
-    complaint,
+    complaining,
     parsed,
     refusal,
     store_photo,
+    submit,
     words_of,
 )
 
@@ -99,65 +102,75 @@ class Handlers:
             self.view.cancel: cancel_button(self.context, busy),
         }
 
-    def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
+    async def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
         say = words_of(request)
-        yield from self._watch(self._order(photo, settings.fields(values), say), say)
+        order = await to_thread.run_sync(self._order, photo, settings.fields(values), say)
+        async for updates in self._watch(order, say):
+            yield updates
 
-    def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> Iterator[Updates]:
+    async def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
         """Restore the photo as a whole, after a look has found no face."""
         say = words_of(request)
-        yield from self._watch(self._order(photo, {**settings.fields(values), "whole_picture": True}, say), say)
+        fields = {**settings.fields(values), "whole_picture": True}
+        order = await to_thread.run_sync(self._order, photo, fields, say)
+        async for updates in self._watch(order, say):
+            yield updates
 
-    def anyway(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+    async def anyway(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Restore the same photo once more, faces or not."""
         say = words_of(request)
-        try:
-            order = self.context.queue.job(job_id).request
-        except StudioError as exc:
-            raise complaint(exc, say) from exc
+        with complaining(say):
+            order = (await to_thread.run_sync(self.context.queue.job, job_id)).request
         if isinstance(order, Enhance):
-            yield from self._watch(replace(order, whole_picture=True), say)
+            async for updates in self._watch(replace(order, whole_picture=True), say):
+                yield updates
 
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
             raise refusal(say("restore_empty"))
         return parsed(Enhance, {**fields, "image": store_photo(self.context, photo, say), "name": photo.name}, say)
 
-    def _watch(self, order: Enhance, say: Words) -> Iterator[Updates]:
-        job_id, scene = self.context.queue.submit(order), JobView(task="enhance", state="running", status="stage_load")
+    async def _watch(self, order: Enhance, say: Words) -> AsyncIterator[Updates]:
+        scene = JobView(task="enhance", state="running", status="stage_load")
+        (job_id,) = await to_thread.run_sync(submit, self.context, say, order)
         yield {self.view.job: job_id, **self.show(scene, say)}
-        for now in follow(self.context.queue, job_id, scene):
+        async for now in follow(self.context.queue, job_id, scene):
             yield self.show(now, say)
 
-    def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> Iterator[Updates]:
+    async def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Say what would do a photo good that came in. Whoever looks at an earlier one may stop."""
         say, v = words_of(request), self.view
         if looked:
-            self.context.queue.cancel(looked)
+            await to_thread.run_sync(self.context.queue.cancel, looked)
         if photo is None:
             yield {v.advice: "", v.looked: ""}
             return
-        job_id = self.context.queue.submit(parsed(Inspect, {"image": store_photo(self.context, photo, say)}, say))
+        image = await to_thread.run_sync(store_photo, self.context, photo, say)
+        (job_id,) = await to_thread.run_sync(submit, self.context, say, parsed(Inspect, {"image": image}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
-        for event in self.context.queue.follow(job_id):
-            match event:
-                case Advice():
-                    yield {v.advice: face_report.advice_html(event, say)}
-                case Failed(code="cancelled"):
-                    pass
-                case Failed():
-                    yield {v.advice: note_html(say.error(event.code, event.facts))}
+        with suppress(JobPostponed):
+            async for event in events(self.context.queue, job_id):
+                match event:
+                    case Advice():
+                        yield {v.advice: face_report.advice_html(event, say)}
+                    case Failed(code="cancelled"):
+                        pass
+                    case Failed():
+                        yield {v.advice: note_html(say.error(event.code, event.facts))}
+                    case None:
+                        yield {v.advice: gr.skip()}
 
     def adopt(self, looked: str, request: gr.Request) -> list[Any]:
         """Set the controls as the last look advises."""
-        advice = (event for event in self.context.queue.follow(looked) if isinstance(event, Advice))
+        happened, _ = self.context.queue.since(looked, 0)
+        advice = (event for event in happened if isinstance(event, Advice))
         return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
 
-    def come_back(self, job_id: str, request: gr.Request) -> Iterator[Updates]:
+    async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last job has come to."""
         say = words_of(request)
         yield {self.view.stage: job_html(START, say)}
-        for scene in resume(self.context.queue, job_id, START):
+        async for scene in resume(self.context.queue, job_id, START):
             yield self.show(scene, say)
 
     def stop(self, job_id: str) -> Any:
