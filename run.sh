@@ -15,6 +15,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh build     制作模型包 · make model bundles (./run.sh build --help)
   ./run.sh models    可下载的模型 · models to download (./run.sh models get ID)
   ./run.sh bench     在本机测速 · measure this machine
+  ./run.sh chaos kills|stops|crowd  故意杀死、停止、挤爆服务,看有没有丢东西 · kill, stop or crowd the service on purpose, and see what is lost
   ./run.sh help      本说明 · this text
 
 设置 Settings (environment variables):
@@ -110,6 +111,7 @@ case "$verb" in
     workers=$(env -u OMP_NUM_THREADS nproc); [ "$workers" -ge 2 ] || workers=2
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
     .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder "${which[@]}" "$@" ;;
+  chaos) ensure .venv torch build train dev; exec .venv/bin/python -m tests.chaos "$@" ;;
   help|-h|--help) usage ;;
   *) usage; die "不认识的命令 Unknown verb: $verb" ;;
 esac
