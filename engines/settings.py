@@ -84,6 +84,11 @@ class Settings:
         return self.home / "uploads"
 
     @property
+    def cache(self) -> Path:
+        """What a browser has sent to the page, before anything was asked with it."""
+        return self.home / "tmp"
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -24,10 +24,10 @@ from engines.settings import Settings, SettingsError
 from engines.studio import Studio
 from engines.worker import EmbeddedWorker
 from engines.worker.builds import BackgroundJobs
-from webui import uploads
+from webui import sweep
 
 NEVER = 10**9  # events
-STOP_S = 6.0  # what a stop may take: Docker kills after 10
+STOP_S, LEAVE_S = 6.0, 1.5  # what a stop may take, of the worker and then of all else: Docker kills after 10
 
 
 def main() -> int:
@@ -45,19 +45,34 @@ def main() -> int:
     logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if queue.repaired:
         _say_repaired(*queue.repaired)
-    worker = _worker(queue, settings)
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its stop: unwind, do not die
-        signal.signal(number, lambda *_: sys.exit(0))
+    worker, stopping, served = _worker(queue, settings), threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn has its own, which raises them again after its stop
+        signal.signal(number, lambda *_: stopping.set())
+    stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
+    stopper.start()
+    threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
-        _serve(settings, queue, door, stopping=partial(worker.stop, STOP_S))
+        _serve(settings, queue, door, stopping)
     finally:
-        ended = worker.stop(STOP_S)
+        stopping.set()
+        served.set()
+        stopper.join()
         queue.close()  # whoever still follows a job ends with it
-        if not ended:  # an engine is in the middle of a step: what it stands on must not be taken down around it
-            logging.shutdown()
-            os._exit(0)
     return 0
+
+
+def _stop(worker: EmbeddedWorker, stopping: threading.Event, served: threading.Event) -> None:
+    """
+    Stop the worker as soon as it is `stopping`, and end the process if anything else goes on: an engine in the middle
+    of a step, which what it stands on must not be taken from, or the import of the page, which a signal must not break
+    off: what is imported half keeps its lock, for which other threads wait.
+    """
+    stopping.wait()
+    ended = worker.stop(STOP_S)
+    if not (served.wait(LEAVE_S) and ended):
+        logging.shutdown()
+        os._exit(0)
 
 
 def _budget(settings: Settings) -> int:
@@ -85,11 +100,9 @@ def _prepare(settings: Settings) -> None:
     for private in (settings.state, settings.uploads):  # those of an earlier version were open to all
         private.mkdir(exist_ok=True)
         private.chmod(0o700)
-    uploads.forget(settings.uploads, settings.keep_days)
-    cache = settings.home / "tmp"
-    cache.mkdir(mode=0o700, exist_ok=True)
+    settings.cache.mkdir(mode=0o700, exist_ok=True)
     os.environ.update(
-        GRADIO_TEMP_DIR=str(cache),
+        GRADIO_TEMP_DIR=str(settings.cache),
         GRADIO_ANALYTICS_ENABLED="False",
         GRADIO_ANALYTICS_CACHE_FREQUENCY=str(NEVER),
         HF_HUB_OFFLINE="1",
@@ -143,7 +156,7 @@ def _open(settings: Settings) -> socket.socket:
         ) from exc
 
 
-def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping: Callable[[], object]) -> None:
+def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping: threading.Event) -> None:
     import uvicorn
 
     # These import Gradio, which takes a second and reads the environment set above; gradio_patches does so fastest.
@@ -155,10 +168,11 @@ def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping
         log_level="warning",
         server_header=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=int(STOP_S) + 1,  # the worker stops meanwhile, and its clients are told
+        timeout_graceful_shutdown=int(STOP_S + LEAVE_S),  # the worker stops meanwhile, and its clients are told
     )
-    _announce(settings, door.getsockname()[1])
-    server.Server(config, stopping).run(sockets=[door])
+    if not stopping.is_set():
+        _announce(settings, door.getsockname()[1])
+        server.Server(config, stopping).run(sockets=[door])
 
 
 def host_names(settings: Settings) -> tuple[str, ...]:

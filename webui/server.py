@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -24,14 +23,15 @@ UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 
 
 class Server(uvicorn.Server):
-    """Stops what runs behind the doors while they close: their clients wait for it, and none would be told."""
+    """Says that it is `stopping` before it closes the doors: clients wait for what runs behind, and are to be told."""
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
         super().__init__(config)
         self.stopping = stopping
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.gather(asyncio.to_thread(self.stopping), super().shutdown(sockets))
+        self.stopping.set()
+        await super().shutdown(sockets)
 
 
 def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,11 +66,3 @@ def _copy(source: BinaryIO, target: Path) -> str:
         if not copy.tell():
             raise ImageError("the file is empty")
     return digest.hexdigest()
-
-
-def forget(folder: Path, days: int) -> None:
-    """Delete what was stored longer ago than this."""
-    before = time.time() - days * 86400
-    for path in folder.glob("*"):
-        if path.is_file() and path.stat().st_mtime < before:
-            path.unlink(missing_ok=True)

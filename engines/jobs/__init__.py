@@ -78,6 +78,10 @@ class JobQueue(Protocol):
         """How many jobs of its lane will be finished before this one starts. JobPostponed: at the next start."""
         ...
 
+    def unfinished(self) -> list[Request]:
+        """What is asked by jobs that wait or run. Those that cannot be read are left out."""
+        ...
+
     def finished(self, limit: int) -> list[Finished]:
         """The latest jobs that made pictures, newest first."""
         ...

@@ -1,6 +1,6 @@
 """
 A queue's database that is damaged: set aside as it is, under a name with the date, and what can be read of it taken
-over into a new one. Knows the tables of sqlite_queue.py, and nothing of what stands in them.
+over into a new one. Knows the tables, and nothing of what stands in them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from engines import files
+from engines.jobs.schema import COLUMNS, SCHEMA
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BESIDE = ("", "-wal", "-shm")  # the files of one database
-COLUMNS = {
-    "job": ("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops"),
-    "event": ("job", "seq", "body"),
-}
 
 
 def is_damaged(path: Path) -> bool:
@@ -34,9 +31,9 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
-def repair(path: Path, schema: str) -> tuple[Path, int]:
+def repair(path: Path) -> tuple[Path, int]:
     """
-    Put a new database of this `schema` in the place of the damaged one. Return where the damaged one lies now, and how
+    Put a new database in the place of the damaged one. Return where the damaged one lies now, and how
     many rows were taken over. OSError, sqlite3.Error: the disk refuses; what was set aside by then stays there.
     """
     aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d%H%M%S')}{path.suffix}")
@@ -45,7 +42,7 @@ def repair(path: Path, schema: str) -> tuple[Path, int]:
             files.write_atomic(_beside(aside, end), file.read_bytes(), durable=True)
     with files.replacing(path, durable=True) as fresh:
         with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
-            new.executescript(schema)
+            new.executescript(SCHEMA)
             with closing(sqlite3.connect(path, timeout=10)) as old:
                 old.text_factory = lambda data: data.decode("utf-8", "replace")
                 new.execute("BEGIN")

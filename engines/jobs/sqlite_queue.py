@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from itertools import chain
@@ -29,7 +29,7 @@ from engines.errors import (
     RequestError,
     StorageError,
 )
-from engines.jobs import ENDED, Finished, Job, Lane, lane_of, repair, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, lane_of, repair, schema, state_after
 from engines.messages import Event, Failed, Final, Preview, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -38,28 +38,10 @@ LIMIT = 256  # jobs of a lane that have not ended
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
 UNKNOWN_S = 10.0  # what a job is taken to last while none has ended
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS job(
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
-  attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
-  lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
-CREATE TABLE IF NOT EXISTS event(
-  job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
-"""
 JOB = "id, request, state, attempts"
-# What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.
-ADD = {
-    "lane": (
-        "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT 'pictures'",
-        """UPDATE job SET lane='builds'
-           WHERE CASE WHEN json_valid(request) THEN json_extract(request, '$.kind') IN ('build', 'fetch') ELSE 0 END""",
-    ),
-    "stops": ("ALTER TABLE job ADD COLUMN stops INTEGER NOT NULL DEFAULT 0",),
-}
 WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job.
-CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1
+CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?
 WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY number LIMIT 1) RETURNING {JOB}"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
@@ -84,9 +66,9 @@ class SqliteQueue:
         self._retired = self._released = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.repaired = repair.repair(path, SCHEMA) if repair.is_damaged(path) else None
+            self.repaired = repair.repair(path) if repair.is_damaged(path) else None
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA)
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + schema.SCHEMA)
             self._take_over()
         except (OSError, sqlite3.Error) as exc:
             raise StorageError(f"{path}: {exc}", why=str(exc)) from exc
@@ -94,9 +76,7 @@ class SqliteQueue:
     def _take_over(self) -> None:
         """Bring a database of an earlier version to today's schema. StorageError."""
         with self._transaction() as db:  # who opens it at the same time waits, and then finds the columns
-            columns = {row[1] for row in db.execute("PRAGMA table_info(job)")}
-            for statement in (statement for column in ADD if column not in columns for statement in ADD[column]):
-                db.execute(statement)
+            schema.upgrade(db)
 
     @contextmanager
     def _transaction(self, job_id: str = "") -> Iterator[sqlite3.Connection]:
@@ -130,14 +110,18 @@ class SqliteQueue:
     def submit_all(self, requests: Sequence[Request]) -> list[str]:
         rows = [(uuid.uuid4().hex, pack(request), lane_of(request)) for request in requests]
         lanes = Counter(lane for _, _, lane in rows)
+        self._check_room(lanes)  # those who find none, a crowd perhaps, do not wait for the disk
         with self._transaction() as db:
-            for lane, count in lanes.items():
-                if self._unfinished(lane) + count > self.limit:
-                    raise QueueFull(self.limit, self._usual_s(lane))
+            self._check_room(lanes)
             db.executemany("INSERT INTO job(id, request, lane) VALUES(?, ?, ?)", rows)
         return [job_id for job_id, _, _ in rows]
 
-    def _unfinished(self, lane: Lane) -> int:
+    def _check_room(self, lanes: Mapping[Lane, int]) -> None:
+        for lane, count in lanes.items():
+            if self._count(lane) + count > self.limit:
+                raise QueueFull(self.limit, self._usual_s(lane))
+
+    def _count(self, lane: Lane) -> int:
         count: int = self._rows("SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running') AND lane=?", lane)[0][0]
         return count
 
@@ -207,7 +191,14 @@ class SqliteQueue:
 
     def busy(self, lane: Lane = "pictures") -> bool:
         """Whether anything waits or runs there."""
-        return self._unfinished(lane) > 0
+        return self._count(lane) > 0
+
+    def unfinished(self) -> list[Request]:
+        requests: list[Request] = []
+        for (text,) in self._rows("SELECT request FROM job WHERE state IN ('queued', 'running')"):
+            with suppress(RequestError):
+                requests.append(unpack(text))
+        return requests
 
     def finished(self, limit: int) -> list[Finished]:
         sql = f"""SELECT {JOB}, ended, ({LAST})
@@ -229,7 +220,7 @@ class SqliteQueue:
         # Looked at before it is taken: a transaction wakes all who wait, so two idle workers would never rest.
         while not self._retired and self._rows(WAITING, lane):
             with self._transaction() as db:
-                row = db.execute(CLAIM, (lane,)).fetchone()
+                row = db.execute(CLAIM, (time.time(), lane)).fetchone()
             if row is None:
                 break
             try:
@@ -271,7 +262,9 @@ class SqliteQueue:
         At the start of the only worker: what was left running, or put back, waits again and begins anew, or fails if
         the program crashed twice in its middle. What was told of it is forgotten, with the pictures it had by then.
         """
-        for job_id, crashes in self._rows("SELECT id, attempts-stops FROM job WHERE state='running'"):
+        for job_id, crashes, begun in self._rows("SELECT id, attempts-stops, begun FROM job WHERE state='running'"):
+            if begun and not self.repaired:  # of an earlier version, or with events that are lost, nothing is certain
+                self._forget_unnamed(begun)
             if crashes >= MAX_ATTEMPTS:
                 self._end(job_id, Failed(JobInterrupted.code, "the program stopped twice during this job"))
                 continue
@@ -284,6 +277,13 @@ class SqliteQueue:
                         self._forget(event.image)
             with self._transaction() as db:
                 db.execute("DELETE FROM event WHERE job=?", (job_id,))
+
+    def _forget_unnamed(self, begun: float) -> None:
+        """Delete pictures that have come since then, of which no event was stored: the program crashed in between."""
+        for path in self.folder.glob("outputs_*"):
+            named = f"%{path.name.partition('.')[0]}%"
+            if path.stat().st_mtime >= begun and not self._rows("SELECT 1 FROM event WHERE body LIKE ? LIMIT 1", named):
+                path.unlink()
 
     def _forget(self, picture: str) -> None:
         """Delete it, and what is kept beside it."""

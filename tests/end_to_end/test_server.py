@@ -154,6 +154,16 @@ def test_it_stops_in_time_when_told_to(life: Life) -> None:
     assert life.stopped_in_s < root.STOP_S + 10
 
 
+def test_a_stop_while_it_starts_is_a_stop(start: Start, tmp_path: Path) -> None:
+    """Wherever it finds the imports, which made other errors of it, swallowed it, or waited for each other for ever."""
+    server = start(tmp_path)
+    while not (tmp_path / "state" / "lock").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert server.stop(signal.SIGTERM, PATIENCE_S) == 0
+    assert "Local" not in (log := server.log.read_text(encoding="utf-8")) and "Traceback" not in log
+
+
 def test_ctrl_c_stops_it_too_without_a_story(life: Life) -> None:
     assert life.interrupted is not None, "it had to be killed"
     assert "KeyboardInterrupt" not in life.last_words

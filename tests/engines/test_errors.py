@@ -28,8 +28,10 @@ CODES = {
     "BlankPicture": "blank_picture",
     "DownloadError": "download_failed",
     "StorageError": "storage_failed",
+    "QueueFull": "queue_full",
     "JobCancelled": "cancelled",
     "JobInterrupted": "interrupted",
+    "JobPostponed": "postponed",
 }
 
 

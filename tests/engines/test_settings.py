@@ -19,6 +19,7 @@ ALL = {
     "STUDIO_NAMES": "studio.local, Box ,",
     "STUDIO_BACKEND": "edge",
     "STUDIO_UPLOAD_MB": "5",
+    "STUDIO_QUEUE_LIMIT": "64",
     "STUDIO_KEEP_DAYS": "0",
     "STUDIO_LOG": "debug",
     "STUDIO_MEMORY_GB": "3.5",
@@ -29,7 +30,7 @@ ALL = {
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    told = ("127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 0, "debug", 3.5, "https://hub.example")
+    told = ("127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 64, 0, "debug", 3.5, "https://hub.example")
     assert settings == Settings(Path("/srv/studio"), *told)
     assert settings.host_names == ("studio.local", "box")
 
@@ -42,8 +43,8 @@ def test_nothing_needs_to_be_set() -> None:
 
 def test_every_folder_lies_in_home() -> None:
     settings = Settings.load({"STUDIO_HOME": "/srv/studio"})
-    folders = {settings.outputs, settings.uploads, settings.models, settings.state}
-    assert len(folders) == 4
+    folders = {settings.outputs, settings.uploads, settings.models, settings.state, settings.cache}
+    assert len(folders) == 5
     assert {folder.parent for folder in folders} == {Path("/srv/studio")}
 
 
@@ -56,6 +57,7 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
     ("name", "text"),
     [
         ("STUDIO_PORT", "web"),
+        ("STUDIO_QUEUE_LIMIT", "0"),
         ("STUDIO_MEMORY_GB", "much"),
         ("STUDIO_MEMORY_GB", "-1"),
         ("STUDIO_MEMORY_GB", "nan"),

@@ -63,7 +63,7 @@ class Rig:
     @property
     def cache(self) -> Path:
         """Where Gradio keeps what was uploaded through the page."""
-        return self.settings.home / "tmp"
+        return self.settings.cache
 
     def session(self, language: str = "zh-CN,zh;q=0.9", address: str | None = None) -> Session:
         """`address`: of the client, on this machine."""

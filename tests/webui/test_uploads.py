@@ -8,7 +8,6 @@ import io
 import os
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from engines.errors import ImageError, StorageError
 from webui import uploads
+from webui.sweep import forget
 
 PHOTO = b"\xff\xd8" + bytes(range(256)) * 40_000  # 10 MB: more than one buffer
 
@@ -65,7 +65,7 @@ def test_a_photo_that_comes_again_lives_longer(tmp_path: Path) -> None:
     path = keep(b"a", tmp_path)
     os.utime(path, (0, 0))
     keep(b"a", tmp_path)
-    uploads.forget(tmp_path, 1)
+    forget(tmp_path, 1)
     assert path.exists()
 
 
@@ -143,25 +143,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         keep(b"x", folder)
     assert caught.value.facts["why"]
-
-
-def aged(folder: Path, name: str, days: float) -> Path:
-    path = folder / name
-    path.write_bytes(b"x")
-    then = time.time() - days * 86400
-    os.utime(path, (then, then))
-    return path
-
-
-def test_photos_are_forgotten_after_their_days(tmp_path: Path) -> None:
-    old, older, young = aged(tmp_path, "old", 7.01), aged(tmp_path, "older", 400), aged(tmp_path, "young", 6.99)
-    torn = aged(tmp_path, "torn.5.tmp", 8)
-    (tmp_path / "folder").mkdir()
-    uploads.forget(tmp_path, 7)
-    assert not any(path.exists() for path in (old, older, torn))
-    assert young.exists() and (tmp_path / "folder").is_dir()
-
-
-def test_forgetting_where_nothing_was_kept_is_fine(tmp_path: Path) -> None:
-    uploads.forget(tmp_path / "never", 7)
-    assert names(tmp_path) == set()

@@ -11,7 +11,7 @@ from threading import Barrier, Thread
 import pytest
 
 from engines.errors import StorageError
-from engines.jobs import sqlite_queue
+from engines.jobs import schema
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Fetch, Final, Generate, Request, pack
 
@@ -104,13 +104,13 @@ def test_two_that_open_it_at_once_take_it_over_once(file: Path) -> None:
 
 def test_it_is_taken_over_wholly_or_not_at_all(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the column and what it holds, the disk is full."""
-    whole = sqlite_queue.ADD
+    whole = schema.ADD
     half = {**whole, "lane": (whole["lane"][0], "INSERT INTO job(id) VALUES('there is no space')")}
-    monkeypatch.setattr(sqlite_queue, "ADD", half)
+    monkeypatch.setattr(schema, "ADD", half)
     with pytest.raises(StorageError):
         SqliteQueue(file, file.parent)
     with closing(sqlite3.connect(file)) as db:
         assert "lane" not in {row[1] for row in db.execute("PRAGMA table_info(job)")}
-    monkeypatch.setattr(sqlite_queue, "ADD", whole)
+    monkeypatch.setattr(schema, "ADD", whole)
     SqliteQueue(file, file.parent).close()
     assert lanes(file) == LANES

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -206,6 +209,25 @@ def test_what_begins_anew_has_no_past(reopen: Callable[[], Queue]) -> None:
     assert restarted.since(job_id, 0) == ([], False)
     assert restarted.since(other, 0) == ([FINAL], True)
     assert {path.name for path in queue.folder.iterdir()} == {"a.png", "half_2.png"}
+
+
+def test_a_picture_of_which_the_crash_let_nothing_be_stored_is_deleted(reopen: Callable[[], Queue]) -> None:
+    """It was saved, and the program killed before the event: nobody would ever be shown it, or delete it."""
+    queue = reopen()
+    queue.folder.mkdir(exist_ok=True)
+    long_ago, now = time.time() - 3600, time.time() + 1
+    queue.submit(Generate("shown"))
+    queue.publish(claimed(queue), replace(FINAL, images=("outputs_2.png",)))
+    queue.submit(Generate("killed"))
+    claimed(queue)
+    stored = {"outputs_1.png": long_ago, "outputs_2.png": now, "outputs_3.png": now, "outputs_3.negative.npz": now}
+    for name, then in {**stored, "holiday.png": now}.items():
+        (queue.folder / name).touch()
+        os.utime(queue.folder / name, (then, then))
+    restarted = reopen()
+    restarted.recover()
+    left = {path.name for path in queue.folder.iterdir()}
+    assert left == {"outputs_1.png", "outputs_2.png", "holiday.png"}, "what another wrote, or showed, is its own"
 
 
 def test_after_the_stop_the_old_attempt_may_publish_nothing(queue: Queue) -> None:

@@ -1,0 +1,36 @@
+"""The tables of the queue's database, and what earlier versions of them need."""
+
+from __future__ import annotations
+
+import sqlite3
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS job(
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
+  attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
+  lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL);
+CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
+CREATE TABLE IF NOT EXISTS event(
+  job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
+"""
+COLUMNS = {
+    "job": ("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops", "begun"),
+    "event": ("job", "seq", "body"),
+}
+# What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.
+ADD = {
+    "lane": (
+        "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT 'pictures'",
+        """UPDATE job SET lane='builds'
+           WHERE CASE WHEN json_valid(request) THEN json_extract(request, '$.kind') IN ('build', 'fetch') ELSE 0 END""",
+    ),
+    "stops": ("ALTER TABLE job ADD COLUMN stops INTEGER NOT NULL DEFAULT 0",),
+    "begun": ("ALTER TABLE job ADD COLUMN begun REAL",),
+}
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Give the table of jobs the columns that it lacks, within the caller's transaction. sqlite3.Error."""
+    columns = {row[1] for row in db.execute("PRAGMA table_info(job)")}
+    for statement in (statement for column in ADD if column not in columns for statement in ADD[column]):
+        db.execute(statement)

@@ -1,0 +1,66 @@
+"""What is deleted in time: photos that were uploaded, in the hour after their days are over, not only at a start."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from pathlib import Path
+
+from engines.jobs import JobQueue
+from engines.messages import Enhance, Generate, Inspect
+from engines.settings import Settings
+
+log = logging.getLogger(__name__)
+EVERY_S = 3600.0
+HALF_WRITTEN = ".*.tmp"  # as engines.files names it
+CACHE_DAYS = 1  # of what came through the page: who asks for something with it has it stored among the uploads
+
+
+def hourly(queue: JobQueue, settings: Settings, stopping: threading.Event) -> None:
+    """Sweep now, and every hour until it is `stopping`."""
+    while True:
+        sweep(queue, settings)
+        if stopping.wait(EVERY_S):
+            return
+
+
+def sweep(queue: JobQueue, settings: Settings) -> None:
+    """Delete what its owner needs no more. What a job that has not ended begins with is needed."""
+    forget(settings.uploads, settings.keep_days, photos_in_use(queue))
+    forget(settings.cache, CACHE_DAYS)
+    for folder in (settings.outputs, settings.state):  # where a crash has left what was half written
+        forget(folder, CACHE_DAYS, pattern=HALF_WRITTEN)
+
+
+def photos_in_use(queue: JobQueue) -> set[Path]:
+    """Return the photos of the jobs that have not ended."""
+    names = set()
+    for request in queue.unfinished():
+        match request:
+            case Enhance() | Inspect():
+                names.add(request.image)
+            case Generate() if request.start:
+                names.add(request.start)
+    return set(map(Path, names))
+
+
+def forget(folder: Path, days: int, in_use: AbstractSet[Path] = frozenset(), pattern: str = "*") -> None:
+    """Delete what is older than this, wherever in the folder: files, and folders in which nothing is."""
+    before = time.time() - days * 86400
+    deepest_first = sorted(folder.rglob(pattern), key=lambda path: len(path.parts), reverse=True)
+    for path in deepest_first:
+        try:
+            if path.lstat().st_mtime >= before or path in in_use:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                with suppress(OSError):  # something is in it
+                    path.rmdir()
+            else:
+                path.unlink()
+        except FileNotFoundError:  # somebody else tidies too
+            continue
+        except OSError as exc:
+            log.warning("%s cannot be deleted: %s", path, exc.strerror)
