@@ -110,7 +110,8 @@ case "$verb" in
     # One thread a process: tiny tensors gain nothing from more, and there are as many workers as cores (two at least).
     workers=$(env -u OMP_NUM_THREADS nproc); [ "$workers" -ge 2 ] || workers=2
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
-    .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder "${which[@]}" "$@" ;;
+    # A worker that died is a failure, and no other takes its place: xdist 3.8 would wait for the dead one for ever.
+    .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder --max-worker-restart 0 "${which[@]}" "$@" ;;
   chaos) ensure .venv torch build train dev; exec .venv/bin/python -m tests.chaos "$@" ;;
   help|-h|--help) usage ;;
   *) usage; die "不认识的命令 Unknown verb: $verb" ;;

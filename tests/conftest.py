@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -45,6 +45,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """A test's name goes with every report: what is long is told by its length there, not by a page of letters."""
     long = isinstance(val, str | bytes) and len(val) > 80
     return f"{argname} of {len(val)}" if long else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a worker of xdist has died: a signal is a negative number."""
+    if error is not None:
+        print(f"\n{node.gateway.id} ended with {node.gateway._io.popen.wait(10)}: {error}", flush=True)
 
 
 def is_slow(item: pytest.Item) -> bool:

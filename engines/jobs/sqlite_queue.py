@@ -280,15 +280,16 @@ class SqliteQueue:
 
     def _forget_unnamed(self, begun: float) -> None:
         """Delete pictures that have come since then, of which no event was stored: the program crashed in between."""
-        for path in self.folder.glob("outputs_*"):
-            named = f"%{path.name.partition('.')[0]}%"
-            if path.stat().st_mtime >= begun and not self._rows("SELECT 1 FROM event WHERE body LIKE ? LIMIT 1", named):
-                path.unlink()
+        modified = {path.name.partition(".")[0]: path.stat().st_mtime for path in self.folder.glob("outputs_*")}
+        for name, then in modified.items():
+            if then >= begun and not self._rows("SELECT 1 FROM event WHERE body LIKE ? LIMIT 1", f"%{name}%"):
+                self._forget(name)
 
     def _forget(self, picture: str) -> None:
         """Delete it, and what is kept beside it."""
-        for path in self.folder.glob(f"{escape(Path(picture).stem)}.*"):
-            path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{escape(picture.partition('.')[0])}.*"):
+            with suppress(OSError):  # a picture too many on a disk that refuses keeps no program from starting
+                path.unlink()
 
     def _end(self, job_id: str, failed: Failed) -> None:
         with self._transaction(job_id) as db:
