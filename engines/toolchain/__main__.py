@@ -53,14 +53,19 @@ class Stoppable:
     def before(self, emit: Emit) -> Emit:
         def check(event: Event) -> None:
             if self.stopped is not None:
-                raise self.stopped
+                raise self._again()
             emit(event)
 
         return check
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
         if self.stopped is not None and exc is not None and exc is not self.stopped:
-            raise self.stopped from exc
+            raise self._again() from None
+
+    def _again(self) -> BaseException:
+        """Return another of its kind: the same one, raised from what came of it, would be its own cause."""
+        assert self.stopped is not None
+        return type(self.stopped)(*self.stopped.args)
 
 
 def main() -> int:
