@@ -141,8 +141,9 @@ class Session:
         return [self.components[i]["type"] for i in endpoint["inputs"]]
 
     def join(self, endpoint: Mapping[str, Any], data: list[Any], event: Any = None) -> httpx.Response:
-        body = {"data": data, "event_data": event, "fn_index": endpoint["id"], "trigger_id": endpoint["targets"][0][0],
-                "session_hash": self.name}  # fmt: skip
+        states = [None] * (len(endpoint["inputs"]) - len(data))  # the server's own, of which a browser sends nothing
+        body = {"data": [*data, *states], "event_data": event, "fn_index": endpoint["id"],
+                "trigger_id": endpoint["targets"][0][0], "session_hash": self.name}  # fmt: skip
         return self.client.post("/gradio_api/queue/join", json=body)
 
     def call(self, endpoint: Mapping[str, Any], data: list[Any], event: Any = None) -> list[dict[str, Any]]:

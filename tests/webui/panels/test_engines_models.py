@@ -151,7 +151,7 @@ def fetched(page: Session, jobs: Any, **what: Any) -> tuple[list[str], str, bool
     """The names that the browser keeps, the board, and whether the page looks on."""
     messages = press(page, jobs, **what)
     assert succeeded(messages), messages
-    names, board, _, timer = messages[-1]["output"]["data"]
+    names, board, _, timer, _ = messages[-1]["output"]["data"]
     return names, board, timer["active"]
 
 
@@ -253,6 +253,16 @@ def test_cancel_is_heard_at_once_and_ends_that_download_alone(shop: Rig, hub: Fa
         board, *_ = page.answer(page.endpoint("watch", "models"), [names])
     assert EN("error_cancelled") in cards(board)[1][0]
     assert [shop.jobs()[name] for name in names] == ["cancelled", "queued"]
+
+
+def test_a_look_that_left_before_the_answer_to_a_press_hides_nothing(shop: Rig, hub: FakeHub) -> None:
+    """Whatever the browser remembered when it was sent: the server knows what this page began."""
+    with shop.session("en") as page:
+        names, _, _ = fetched(page, [])
+        board, *_ = page.answer(page.endpoint("watch", "models"), [[]])
+        second, _, _ = fetched(page, [], model="lora")
+    assert f'data-stop="{names[0]}"' in board
+    assert second[: len(names)] == names
 
 
 def test_only_downloads_are_cancelled_here(shop: Rig) -> None:
