@@ -131,7 +131,7 @@ class QueueFull(StudioError):
 
     code = "queue_full"
 
-    def __init__(self, limit: int, usual_s: float) -> None:
+    def __init__(self, limit: float, usual_s: float) -> None:
         super().__init__(f"{limit} jobs wait already", limit=limit, retry_s=min(600, max(1, math.ceil(usual_s))))
 
 

@@ -1,4 +1,7 @@
-"""What is deleted in time: photos that were uploaded, in the hour after their days are over, not only at a start."""
+"""
+What is deleted in time, every hour: photos that were uploaded, when their days are over; what browsers have sent to the
+page, and what a crash has left half written, after a day.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ by another process are seen at the next poll.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import statistics
 import threading
@@ -34,7 +35,6 @@ from engines.messages import Event, Failed, Final, Preview, Request, pack, unpac
 from engines.messages.status import Status
 
 POLL_S = 0.5
-LIMIT = 256  # jobs of a lane that have not ended
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
 UNKNOWN_S = 10.0  # what a job is taken to last while none has ended
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
@@ -53,10 +53,10 @@ Row = tuple[Any, ...]
 
 
 class SqliteQueue:
-    def __init__(self, path: Path, folder: Path, limit: int = LIMIT) -> None:
+    def __init__(self, path: Path, folder: Path, limit: float = math.inf) -> None:
         """
         Open the database, or make it. One that is damaged is set aside, and `repaired` says where, and how many of its
-        rows were taken over. `limit`: jobs of a lane that have not ended. StorageError: it cannot be opened.
+        rows were taken over. `limit`: most jobs of a lane that have not ended. StorageError: it cannot be opened.
         """
         self.folder, self.limit = folder, limit
         self._listeners: dict[str, list[Callable[[], None]]] = {}

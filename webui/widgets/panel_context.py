@@ -178,6 +178,14 @@ def scroll_to(elem_id: str) -> str:
     return f"() => document.getElementById('{elem_id}').scrollIntoView({{ behavior: 'smooth' }})"
 
 
+def newest(jobs: Any, session_jobs: Any) -> Any:
+    """
+    Return the names of jobs as this page's own presses have left them on the server, or else as the browser remembers
+    them. Those may have been sent before the page had the answer to a press: a look with them would hide what it began.
+    """
+    return jobs if session_jobs is None else session_jobs
+
+
 def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_cancel") -> Any:
     """Update the button. While a job goes on, only show it: a press may have changed its words (`cancel_pressed`)."""
     if busy:

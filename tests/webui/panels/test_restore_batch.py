@@ -162,6 +162,16 @@ def test_the_page_looks_again_only_for_news(rig: Rig) -> None:
     assert ZH("batch_done", count=1) not in str(second["board"]), "it shows that already"
 
 
+def test_a_look_that_left_before_the_answer_to_a_press_hides_nothing(rig: Rig) -> None:
+    """Whatever the browser remembered when it was sent: the server knows what this page began."""
+    with rig.stuck(), rig.session() as page:
+        one = begin(page, {"a.png": encoded(scene(), "PNG")})
+        shown = dict(zip(SHOWN, page.answer(page.endpoint("come_back", "batch-board"), [[]]), strict=True))
+        both = begin(page, {"b.png": encoded(scene(), "PNG")}, [])
+    assert "a.png" in shown["board"] and shown["timer"]["active"] is True
+    assert both[:1] == one, "and the next press joins it"
+
+
 def test_more_photos_join_a_batch_that_goes_on(rig: Rig) -> None:
     with rig.stuck(), rig.session() as page:
         one = begin(page, {"a.png": encoded(scene(), "PNG")})

@@ -16,7 +16,7 @@ from webui.boards import downloads
 from webui.boards.downloads import Download
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.widgets.panel_context import PanelContext, Updates, complaint, in_turn, parsed, submit, words_of
+from webui.widgets.panel_context import PanelContext, Updates, complaint, in_turn, newest, parsed, submit, words_of
 
 LOOK_S = 1.0
 ORDERED = in_turn("downloads")
@@ -37,7 +37,7 @@ class View:
     board: gr.HTML
     jobs: gr.BrowserState  # names of downloads
     outline: gr.State  # which there are, and how each is
-    begun: gr.State  # names of downloads, once this page has begun one
+    session_jobs: gr.State  # the same, as this page's own presses have left them; None: there was none
     timer: gr.Timer
 
 
@@ -66,60 +66,52 @@ class Handlers:
             self.view.timer: gr.Timer(active=downloads.busy(shown)),
         }
 
-    def fetch(self, jobs: Any, begun: Any, event: gr.EventData, request: gr.Request) -> Updates:
+    def fetch(self, jobs: Any, session_jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """Begin one download of a model at a time; of several models one waits for the other."""
         say, asked = words_of(request), event_data(event)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
         if self.context.model(order.model) is None:
             raise complaint(NotFoundError("model", order.model), say)
-        earlier = downloads.read(self.context.queue, latest(jobs, begun))
+        earlier = downloads.read(self.context.queue, newest(jobs, session_jobs))
         names = [download.job_id for download in earlier if download.model != order.model or download.busy]
         if not any(download.busy and download.model == order.model for download in earlier):
             names += submit(self.context, say, order)
         return {
             self.view.jobs: names,
-            self.view.begun: names,
+            self.view.session_jobs: names,
             **self.show(downloads.read(self.context.queue, names), say),
         }
 
-    def stop(self, jobs: Any, begun: Any, event: gr.EventData, request: gr.Request) -> Updates:
+    def stop(self, jobs: Any, session_jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """Cancel, and say at once that the press was heard: a running download hears of it at its next event."""
         for download in downloads.read(self.context.queue, [event_data(event)["job"]]):
             self.context.queue.cancel(download.job_id)
         shown = [
             replace(download, stopping=download.job_id == event_data(event)["job"])
-            for download in downloads.read(self.context.queue, latest(jobs, begun))
+            for download in downloads.read(self.context.queue, newest(jobs, session_jobs))
         ]
         return self.show(shown, words_of(request))
 
-    def watch(self, jobs: Any, begun: Any, request: gr.Request) -> Updates:
-        shown = downloads.read(self.context.queue, latest(jobs, begun))
+    def watch(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
+        shown = downloads.read(self.context.queue, newest(jobs, session_jobs))
         return self.show(shown, words_of(request))
 
-    def come_back(self, jobs: Any, begun: Any, request: gr.Request) -> Updates:
+    def come_back(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
         """On load, show how this browser's downloads are, and open the accordion if any goes on."""
-        updates = self.watch(jobs, begun, request)
-        goes_on = downloads.busy(downloads.read(self.context.queue, latest(jobs, begun)))
+        updates = self.watch(jobs, session_jobs, request)
+        goes_on = downloads.busy(downloads.read(self.context.queue, newest(jobs, session_jobs)))
         return {**updates, self.view.frame: gr.update(open=True)} if goes_on else updates
-
-
-def latest(jobs: Any, begun: Any) -> Any:
-    """
-    Return what this page itself began last, as the server knows it. What the browser remembers was sent, perhaps,
-    before it had the answer to that: a look with it would hide the download.
-    """
-    return jobs if begun is None else begun
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     shown = [v.board, v.outline, v.timer]
-    v.board.fetch(do.fetch, [v.jobs, v.begun], [v.jobs, *shown, v.begun], **ORDERED)
-    v.board.stop(do.stop, [v.jobs, v.begun], shown, **ORDERED)
-    gr.on([v.timer.tick, tab.select], do.watch, [v.jobs, v.begun], shown, **ORDERED)
-    page.load(do.come_back, [v.jobs, v.begun], [*shown, v.frame], **ORDERED)
+    v.board.fetch(do.fetch, [v.jobs, v.session_jobs], [v.jobs, *shown, v.session_jobs], **ORDERED)
+    v.board.stop(do.stop, [v.jobs, v.session_jobs], shown, **ORDERED)
+    gr.on([v.timer.tick, tab.select], do.watch, [v.jobs, v.session_jobs], shown, **ORDERED)
+    page.load(do.come_back, [v.jobs, v.session_jobs], [*shown, v.frame], **ORDERED)
 
 
 def look_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Look again how everything is."""
     for event in events:
-        event(Handlers(v, context).watch, [v.jobs, v.begun], [v.board, v.outline, v.timer], **ORDERED)
+        event(Handlers(v, context).watch, [v.jobs, v.session_jobs], [v.board, v.outline, v.timer], **ORDERED)

@@ -28,6 +28,7 @@ from webui.widgets.panel_context import (
     cancel_button,
     complaint,
     in_turn,
+    newest,
     parsed,
     refusal,
     submit,
@@ -57,6 +58,7 @@ class View(Entrance):
     controls: settings.Controls
     board: gr.HTML
     jobs: gr.BrowserState  # their names, in the order of the photos
+    session_jobs: gr.State  # the same, as this page's own presses have left them; None: there was none
     outline: gr.State  # what the board shows
     timer: gr.Timer
 
@@ -76,7 +78,15 @@ def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: s
     board = gr.HTML(elem_id="batch-board", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-batch-jobs", secret="awportrait", render=False)
     timer = gr.Timer(LOOK_S, active=False, render=False)
-    view = View(**vars(entered), controls=controls, board=board, jobs=jobs, outline=gr.State(""), timer=timer)
+    view = View(
+        **vars(entered),
+        controls=controls,
+        board=board,
+        jobs=jobs,
+        session_jobs=gr.State(None),
+        outline=gr.State(""),
+        timer=timer,
+    )
     _listen(view, Handlers(view, context), page)
     return view
 
@@ -97,10 +107,11 @@ class Handlers:
             self.view.timer: gr.Timer(active=busy),
         }
 
-    def start(self, files: list[Upload], jobs: Any, request: gr.Request, *values: Any) -> Updates:
+    def start(self, files: list[Upload], jobs: Any, request: gr.Request, *asked: Any) -> Updates:
         """Restore the photos; while an earlier batch goes on, they join it."""
         say = words_of(request)
-        running = photos.read(self.context.queue, jobs)
+        *values, session_jobs = asked
+        running = photos.read(self.context.queue, newest(jobs, session_jobs))
         running = running if photos.busy(running) else []
         if not files:
             raise refusal(say("batch_none"))
@@ -109,7 +120,7 @@ class Handlers:
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
         names = [item.job_id for item in running] + submit(self.context, say, *orders)
-        return {self.view.jobs: names, self.view.files: None, **self._now(names, say)}
+        return {self.view.jobs: names, self.view.session_jobs: names, self.view.files: None, **self._now(names, say)}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
         """Store a photo. What cannot be one becomes a job too: it fails by itself, and says why in its own line."""
@@ -125,10 +136,11 @@ class Handlers:
     def _now(self, jobs: Any, say: Words) -> Updates:
         return self.show(photos.read(self.context.queue, jobs), say)
 
-    def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *values: Any) -> Updates:
+    def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *asked: Any) -> Updates:
         """Restore the named photo, or all that failed, once more with the settings of now. Others stay as they are."""
         say = words_of(request)
-        items, wanted = photos.read(self.context.queue, jobs), event_data(event)["job"]
+        *values, session_jobs = asked
+        items, wanted = photos.read(self.context.queue, newest(jobs, session_jobs)), event_data(event)["job"]
         fields = settings.fields(values)
         if event_data(event)["whole"]:
             fields["whole_picture"] = True
@@ -136,36 +148,36 @@ class Handlers:
         jobs_anew = submit(self.context, say, *(self._anew(name, fields, say) for name in chosen))
         instead = dict(zip(chosen, jobs_anew, strict=True))
         names = [instead.get(item.job_id, item.job_id) for item in items]
-        return {self.view.jobs: names, **self._now(names, say)}
+        return {self.view.jobs: names, self.view.session_jobs: names, **self._now(names, say)}
 
     def _anew(self, job_id: str, fields: dict[str, Any], say: Words) -> Enhance:
         before = self.context.queue.job(job_id).request
         photo = {"image": before.image, "name": before.name} if isinstance(before, Enhance) else {}
         return parsed(Enhance, {**fields, **photo}, say)
 
-    def watch(self, jobs: Any, outline: str, request: gr.Request) -> Updates:
+    def watch(self, jobs: Any, outline: str, session_jobs: Any, request: gr.Request) -> Updates:
         """While photos wait, show the list, if anything in it has changed."""
-        items = photos.read(self.context.queue, jobs)
+        items = photos.read(self.context.queue, newest(jobs, session_jobs))
         if photos.outline(items) == outline:
             return {self.view.outline: gr.skip()}
         return self.show(items, words_of(request))
 
-    def come_back(self, jobs: Any, request: gr.Request) -> Updates:
+    def come_back(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
         """On load, show what this browser's last batch has come to."""
-        return self._now(jobs, words_of(request))
+        return self._now(newest(jobs, session_jobs), words_of(request))
 
-    def stop(self, jobs: Any) -> Any:
+    def stop(self, jobs: Any, session_jobs: Any) -> Any:
         """Cancel all that is not finished. What is, stays."""
-        for item in photos.read(self.context.queue, jobs):
+        for item in photos.read(self.context.queue, newest(jobs, session_jobs)):
             if photos.busy([item]):
                 self.context.queue.cancel(item.job_id)
         return gr.update(interactive=False, value=self.context.i18n("stage_cancelling"))
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
-    shown = [v.board, v.outline, v.cancel, v.timer]
-    v.go.click(do.start, [v.files, v.jobs, *v.controls.values], [v.jobs, v.files, *shown], **LONG)
-    v.board.again(do.again, [v.jobs, *v.controls.values], [v.jobs, *shown], **ORDERED)
-    v.timer.tick(do.watch, [v.jobs, v.outline], shown, **ORDERED)
-    page.load(do.come_back, [v.jobs], shown, **ORDERED)
-    v.cancel.click(do.stop, [v.jobs], [v.cancel], **QUICK)
+    shown, asked = [v.board, v.outline, v.cancel, v.timer], [*v.controls.values, v.session_jobs]
+    v.go.click(do.start, [v.files, v.jobs, *asked], [v.jobs, v.files, *shown, v.session_jobs], **LONG)
+    v.board.again(do.again, [v.jobs, *asked], [v.jobs, *shown, v.session_jobs], **ORDERED)
+    v.timer.tick(do.watch, [v.jobs, v.outline, v.session_jobs], shown, **ORDERED)
+    page.load(do.come_back, [v.jobs, v.session_jobs], shown, **ORDERED)
+    v.cancel.click(do.stop, [v.jobs, v.session_jobs], [v.cancel], **QUICK)
