@@ -44,7 +44,13 @@ async def events(queue: JobQueue, job_id: str) -> AsyncIterator[Event | None]:
     Yield past and coming events, to the last one, and None after every POLL_S of silence: Gradio notices only then that
     nobody listens any more. NotFoundError: no such job. JobPostponed: it does not end before a restart.
     """
-    loop, news, after, ended = asyncio.get_running_loop(), asyncio.Event(), 0, False
+    async for numbered in numbered_events(queue, job_id):
+        yield numbered and numbered[1]
+
+
+async def numbered_events(queue: JobQueue, job_id: str, after: int = 0) -> AsyncIterator[tuple[int, Event] | None]:
+    """Yield what `events` does, with the numbers of the events, from after that number on."""
+    loop, news, ended = asyncio.get_running_loop(), asyncio.Event(), False
 
     def call() -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -54,9 +60,9 @@ async def events(queue: JobQueue, job_id: str) -> AsyncIterator[Event | None]:
         while not ended:
             news.clear()  # before looking: what comes meanwhile is seen, or heard
             happened, ended = await to_thread.run_sync(queue.since, job_id, after)
-            after += len(happened)
-            for event in happened:
-                yield event
+            for number, event in happened:
+                after = number
+                yield number, event
             if not happened and not ended:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):

@@ -58,8 +58,11 @@ class JobQueue(Protocol):
         """
         ...
 
-    def since(self, job_id: str, after: int) -> tuple[list[Event], bool]:
-        """The events so far after number `after`, and whether that is all. As `follow` raises, but nobody waits."""
+    def since(self, job_id: str, after: int) -> tuple[list[tuple[int, Event]], bool]:
+        """
+        The events so far after number `after`, each with its number, and whether that is all. Numbers grow, and leave
+        gaps where a job began anew. As `follow` raises, but nobody waits.
+        """
         ...
 
     def listening(self, job_id: str, call: Callable[[], None]) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from engines import files
-from engines.jobs.schema import COLUMNS, SCHEMA
+from engines.jobs.schema import COLUMNS, COUNT_EVENTS, SCHEMA
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BESIDE = ("", "-wal", "-shm")  # the files of one database
@@ -47,6 +47,7 @@ def repair(path: Path) -> tuple[Path, int]:
                 old.text_factory = lambda data: data.decode("utf-8", "replace")
                 new.execute("BEGIN")
                 taken = sum(_take_over(old, new, table) for table in COLUMNS)
+                new.execute(COUNT_EVENTS)
                 new.execute("COMMIT")
         for end in BESIDE[1:]:
             _beside(path, end).unlink(missing_ok=True)

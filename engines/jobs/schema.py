@@ -8,15 +8,17 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS job(
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
   attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
-  lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL);
+  lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL,
+  last_event INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 """
 COLUMNS = {
-    "job": ("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops", "begun"),
+    "job": tuple("number id request state attempts cancelled ended lane stops begun last_event".split()),
     "event": ("job", "seq", "body"),
 }
+COUNT_EVENTS = "UPDATE job SET last_event=MAX(last_event, (SELECT COALESCE(MAX(seq), 0) FROM event WHERE job=id))"
 # What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.
 ADD = {
     "lane": (
@@ -26,6 +28,10 @@ ADD = {
     ),
     "stops": ("ALTER TABLE job ADD COLUMN stops INTEGER NOT NULL DEFAULT 0",),
     "begun": ("ALTER TABLE job ADD COLUMN begun REAL",),
+    "last_event": (
+        "ALTER TABLE job ADD COLUMN last_event INTEGER NOT NULL DEFAULT 0",
+        COUNT_EVENTS,
+    ),
 }
 
 

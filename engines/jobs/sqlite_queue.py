@@ -16,7 +16,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +29,7 @@ from engines.errors import (
     RequestError,
     StorageError,
 )
-from engines.jobs import ENDED, Finished, Job, Lane, lane_of, repair, schema, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, lane_of, leftovers, repair, schema, state_after
 from engines.messages import Event, Failed, Final, Preview, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -45,8 +44,10 @@ CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?
 WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY number LIMIT 1) RETURNING {JOB}"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
-APPEND = "INSERT INTO event SELECT ?, COALESCE(MAX(seq), 0) + 1, ? FROM event WHERE job=?"
-EVENTS = "SELECT body FROM event WHERE job=? AND seq>? ORDER BY seq"
+# No number is given twice, also where events were forgotten: who follows goes on after the last that he heard.
+NUMBER = "UPDATE job SET last_event=last_event+1 WHERE id=?"
+APPEND = "INSERT INTO event SELECT id, last_event, ? FROM job WHERE id=?"
+EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
 NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT 1"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
 Row = tuple[Any, ...]
@@ -131,13 +132,13 @@ class SqliteQueue:
         lasted = [event.seconds for event in map(unpack, chain.from_iterable(rows)) if isinstance(event, Final)]
         return statistics.median(lasted) if lasted else UNKNOWN_S
 
-    def since(self, job_id: str, after: int) -> tuple[list[Event], bool]:
+    def since(self, job_id: str, after: int) -> tuple[list[tuple[int, Event]], bool]:
         with self._changed:
             ended = self.job(job_id).state in ENDED  # asked first: what the last event says is then in the rows
             rows = self._rows(EVENTS, job_id, after)
         if self._released and not rows and not ended:
             raise JobPostponed(STOPPING, retry_s=RESTART_S)
-        return [unpack(body) for (body,) in rows], ended
+        return [(number, unpack(body)) for number, body in rows], ended
 
     def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
         ended = False
@@ -146,8 +147,9 @@ class SqliteQueue:
                 events, ended = self.since(job_id, after)
                 if not events and not ended:
                     self._changed.wait(POLL_S)
-            after += len(events)
-            yield from events
+            for number, event in events:
+                after = number
+                yield event
 
     @contextmanager
     def listening(self, job_id: str, call: Callable[[], None]) -> Iterator[None]:
@@ -172,7 +174,7 @@ class SqliteQueue:
             db.execute("UPDATE job SET cancelled=1 WHERE id=?", (job_id,))
             waiting = "UPDATE job SET state='cancelled', ended=? WHERE id=? AND state='queued' RETURNING id"
             if db.execute(waiting, (time.time(), job_id)).fetchone():
-                db.execute(APPEND, (job_id, pack(Failed(JobCancelled.code, "before it began")), job_id))
+                _append(db, job_id, Failed(JobCancelled.code, "before it began"))
 
     def job(self, job_id: str) -> Job:
         rows = self._rows(f"SELECT {JOB} FROM job WHERE id=?", job_id)
@@ -241,7 +243,7 @@ class SqliteQueue:
         with self._transaction(job.id) as db:
             row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
             if row:
-                db.execute(APPEND, (job.id, pack(event), job.id))
+                _append(db, job.id, event)
         return cast(tuple[int] | None, row) == (0,)
 
     def release(self) -> None:
@@ -264,37 +266,27 @@ class SqliteQueue:
         """
         for job_id, crashes, begun in self._rows("SELECT id, attempts-stops, begun FROM job WHERE state='running'"):
             if begun and not self.repaired:  # of an earlier version, or with events that are lost, nothing is certain
-                self._forget_unnamed(begun)
+                leftovers.delete_unnamed(self.folder, begun, self._is_named)
             if crashes >= MAX_ATTEMPTS:
                 self._end(job_id, Failed(JobInterrupted.code, "the program stopped twice during this job"))
                 continue
             with self._transaction() as db:
                 db.execute("UPDATE job SET state='queued' WHERE id=?", (job_id,))
         for (job_id,) in self._rows("SELECT id FROM job WHERE state='queued' AND attempts>0"):
-            for (body,) in self._rows(EVENTS, job_id, 0):
+            for _, body in self._rows(EVENTS, job_id, 0):
                 with suppress(RequestError):  # of another version
                     if isinstance(event := unpack(body), Preview):
-                        self._forget(event.image)
+                        leftovers.delete_picture(self.folder, event.image)
             with self._transaction() as db:
                 db.execute("DELETE FROM event WHERE job=?", (job_id,))
 
-    def _forget_unnamed(self, begun: float) -> None:
-        """Delete pictures that have come since then, of which no event was stored: the program crashed in between."""
-        modified = {path.name.partition(".")[0]: path.stat().st_mtime for path in self.folder.glob("outputs_*")}
-        for name, then in modified.items():
-            if then >= begun and not self._rows("SELECT 1 FROM event WHERE body LIKE ? LIMIT 1", f"%{name}%"):
-                self._forget(name)
-
-    def _forget(self, picture: str) -> None:
-        """Delete it, and what is kept beside it."""
-        for path in self.folder.glob(f"{escape(picture.partition('.')[0])}.*"):
-            with suppress(OSError):  # a picture too many on a disk that refuses keeps no program from starting
-                path.unlink()
+    def _is_named(self, picture: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM event WHERE body LIKE ? LIMIT 1", f"%{picture}%"))
 
     def _end(self, job_id: str, failed: Failed) -> None:
         with self._transaction(job_id) as db:
             db.execute("UPDATE job SET state='failed', ended=? WHERE id=?", (time.time(), job_id))
-            db.execute(APPEND, (job_id, pack(failed), job_id))
+            _append(db, job_id, failed)
 
     def announce(self, status: Status) -> None:
         with self._changed:
@@ -312,6 +304,11 @@ class SqliteQueue:
 def _call(listeners: Iterable[Callable[[], None]]) -> None:
     for listener in listeners:
         listener()
+
+
+def _append(db: sqlite3.Connection, job_id: str, event: Event) -> None:
+    db.execute(NUMBER, (job_id,))
+    db.execute(APPEND, (pack(event), job_id))
 
 
 def _job(row: Row) -> Job:

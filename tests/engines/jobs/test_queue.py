@@ -207,7 +207,9 @@ def test_what_begins_anew_has_no_past(reopen: Callable[[], Queue]) -> None:
     restarted = reopen()
     restarted.recover()
     assert restarted.since(job_id, 0) == ([], False)
-    assert restarted.since(other, 0) == ([FINAL], True)
+    assert restarted.since(other, 0) == ([(1, FINAL)], True)
+    restarted.publish(claimed(restarted), progress(2))
+    assert restarted.since(job_id, 2) == ([(3, progress(2))], False), "who heard two goes on with the third"
     assert {path.name for path in queue.folder.iterdir()} == {"a.png", "half_2.png"}
 
 

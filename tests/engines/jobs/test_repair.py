@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.jobs.repair import repair
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Final, Generate, Progress
 
@@ -137,3 +138,13 @@ def test_bytes_that_are_flipped_anywhere_stop_no_queue(path: Path, tmp_path: Pat
     again = SqliteQueue(path, tmp_path)
     assert again.repaired is None and works(again)
     again.close()
+
+
+def test_events_that_the_table_of_jobs_does_not_count_are_counted(path: Path, tmp_path: Path) -> None:
+    """A page of an older time was read: a job could never say anything again, as the number would be taken."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE job SET last_event=0, state='running'")
+    repair(path)
+    with closing(sqlite3.connect(path)) as db:
+        counted = db.execute("SELECT last_event, (SELECT COUNT(*) FROM event WHERE job=id) FROM job").fetchall()
+    assert counted and all(last == events for last, events in counted)

@@ -163,7 +163,7 @@ class Handlers:
     def adopt(self, looked: str, request: gr.Request) -> list[Any]:
         """Set the controls as the last look advises."""
         happened, _ = self.context.queue.since(looked, 0)
-        advice = (event for event in happened if isinstance(event, Advice))
+        advice = (event for _, event in happened if isinstance(event, Advice))
         return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
 
     async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:

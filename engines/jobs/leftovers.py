@@ -1,0 +1,26 @@
+"""Pictures of attempts that a crash or a stop has broken off, which nobody would be shown, and nobody would delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from glob import escape
+from pathlib import Path
+
+
+def delete_unnamed(folder: Path, begun: float, is_named: Callable[[str], bool]) -> None:
+    """
+    Delete the pictures that have come since `begun`, in seconds since 1970, of which no event was stored: the program
+    crashed in between.
+    """
+    modified = {path.name.partition(".")[0]: path.stat().st_mtime for path in folder.glob("outputs_*")}
+    for name, then in modified.items():
+        if then >= begun and not is_named(name):
+            delete_picture(folder, name)
+
+
+def delete_picture(folder: Path, picture: str) -> None:
+    """Delete it, and what is kept beside it."""
+    for path in folder.glob(f"{escape(picture.partition('.')[0])}.*"):
+        with suppress(OSError):  # a picture too many on a disk that refuses keeps no program from starting
+            path.unlink()
