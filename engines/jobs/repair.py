@@ -15,6 +15,8 @@ from engines import files
 from engines.jobs.schema import COLUMNS, COUNT_EVENTS, SCHEMA
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# What SQLite says of damage may quote it, and then the module fails to read that.
+FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)
 BESIDE = ("", "-wal", "-shm")  # the files of one database
 
 
@@ -25,7 +27,7 @@ def is_damaged(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(path, timeout=10)) as db:
             return bool(db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",))
-    except sqlite3.DatabaseError as exc:
+    except FAULTS as exc:
         if not _is_damage(exc):
             raise
         return True
@@ -73,13 +75,14 @@ def _take_over(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> 
 def _until_damage(db: sqlite3.Connection, sql: str) -> Iterator[tuple[object, ...]]:
     try:
         yield from db.execute(sql)
-    except sqlite3.DatabaseError as exc:
+    except FAULTS as exc:
         if not _is_damage(exc):
             raise
 
 
-def _is_damage(exc: sqlite3.DatabaseError) -> bool:
-    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in DAMAGED  # the module's own errors have none
+def _is_damage(exc: Exception) -> bool:
+    code: int = getattr(exc, "sqlite_errorcode", 0)  # the module's own errors have none
+    return isinstance(exc, UnicodeDecodeError) or code & 0xFF in DAMAGED
 
 
 def _beside(path: Path, end: str) -> Path:

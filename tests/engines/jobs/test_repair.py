@@ -140,6 +140,14 @@ def test_bytes_that_are_flipped_anywhere_stop_no_queue(path: Path, tmp_path: Pat
     again.close()
 
 
+def test_damage_that_cannot_be_quoted_is_damage(path: Path, tmp_path: Path) -> None:
+    """SQLite names the wrong word of a schema, which is no text any more."""
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE event", b"CREAT\xc5 TABLE event"))
+    queue = SqliteQueue(path, tmp_path)
+    assert queue.repaired is not None and works(queue)
+    queue.close()
+
+
 def test_events_that_the_table_of_jobs_does_not_count_are_counted(path: Path, tmp_path: Path) -> None:
     """A page of an older time was read: a job could never say anything again, as the number would be taken."""
     with closing(sqlite3.connect(path)) as db, db:
