@@ -58,20 +58,22 @@ IMPORTS = """
     print(json.dumps({{"names": names, "ok": probe.ok, "reason": probe.reason, "loaded": loaded}}))
 """
 WORK = """
-    import json
+    import json, time
     from pathlib import Path
     from engines.bundle import Shelf
     from engines.jobs.sqlite_queue import SqliteQueue
     from engines.messages import Enhance, Generate, pack
     from engines.studio import Studio
-    from engines.worker import EmbeddedWorker
+    from engines.worker.loop import Worker
     home, builtin, photo = map(Path, sys.argv[1:4])
     queue, shelf = SqliteQueue(home / "queue.db", home / "outputs"), Shelf((builtin,))
-    worker = EmbeddedWorker(queue, Studio(shelf, home / "state"), shelf, "auto")
+    worker = Worker(queue, Studio(shelf, home / "state"), shelf, "auto")
     worker.start()
     jobs = [queue.submit(Generate("一位女士的肖像", seed=1)), queue.submit(Enhance(str(photo)))]
     jobs.append(queue.submit(Generate("p", backend="pytorch")))
     last = [json.loads(pack(list(queue.follow(job))[-1])) for job in jobs]
+    while queue.status().state == "loading":
+        time.sleep(0.05)
     worker.stop(60)
     loaded = [name for name in heavy if name in sys.modules]
     print(json.dumps({{"last": last, "status": queue.status().state, "loaded": loaded}}))

@@ -9,25 +9,19 @@ import signal
 import socket
 import sys
 import threading
-from functools import partial
+import time
 from pathlib import Path
 from typing import TextIO
 
-from engines import backends
-from engines.backends.verdicts import Verdicts
-from engines.bundle import BUILT_IN, Shelf
-from engines.bundle.loras import Loras
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.roles import memory
 from engines.settings import Settings, SettingsError
-from engines.studio import Studio
-from engines.worker import EmbeddedWorker
-from engines.worker.builds import BackgroundJobs
+from engines.worker.supervisor import Supervisor
 from webui import sweep
 
+TAKE_S = 3.0  # how long to wait for the home
 NEVER = 10**9  # events
-STOP_S, LEAVE_S = 6.0, 1.5  # what a stop may take, of the worker and then of all else: Docker kills after 10
+STOP_S, LEAVE_S = 7.0, 1.0  # what a stop may take, of the worker and then of all else: Docker kills after 10
 
 
 def main() -> int:
@@ -45,7 +39,8 @@ def main() -> int:
     logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if queue.repaired:
         _say_repaired(*queue.repaired)
-    worker, stopping, served = _worker(queue, settings), threading.Event(), threading.Event()
+    env = {**os.environ, "STUDIO_HOME": str(settings.home)}
+    worker, stopping, served = Supervisor(queue, env, lock.fileno()), threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn has its own, which raises them again after its stop
         signal.signal(number, lambda *_: stopping.set())
     stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
@@ -62,32 +57,16 @@ def main() -> int:
     return 0
 
 
-def _stop(worker: EmbeddedWorker, stopping: threading.Event, served: threading.Event) -> None:
+def _stop(worker: Supervisor, stopping: threading.Event, served: threading.Event) -> None:
     """
-    Stop the worker as soon as it is `stopping`, and end the process if anything else goes on: an engine in the middle
-    of a step, which what it stands on must not be taken from, or the import of the page, which a signal must not break
-    off: what is imported half keeps its lock, for which other threads wait.
+    Stop the worker as soon as it is `stopping`, and end the process if the page is still being imported, which a signal
+    must not break off: what is imported half keeps its lock, for which other threads wait.
     """
     stopping.wait()
-    ended = worker.stop(STOP_S)
-    if not (served.wait(LEAVE_S) and ended):
+    worker.stop(STOP_S)
+    if not served.wait(LEAVE_S):
         logging.shutdown()
         os._exit(0)
-
-
-def _budget(settings: Settings) -> int:
-    """Bytes of memory for models."""
-    return int(settings.memory_gb * memory.GB) or memory.usable_bytes()
-
-
-def _worker(queue: SqliteQueue, settings: Settings) -> EmbeddedWorker:
-    shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
-    verdicts = Verdicts(settings.state / "verdicts")
-    loras = Loras((settings.loras, BUILT_IN / "loras"))
-    studio = Studio(shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, _budget(settings))
-    folders = settings.models, settings.checkpoints
-    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror)
-    return EmbeddedWorker(queue, studio, shelf, settings.backend, background)
 
 
 def _prepare(settings: Settings) -> None:
@@ -113,20 +92,29 @@ def _prepare(settings: Settings) -> None:
 def _take(settings: Settings) -> TextIO:
     """
     Return the open lock of the home, which is ours as long as this process lives, however it ends: two workers on one
-    queue would take each other's running jobs for those of a crash. SettingsError: another process has it.
+    queue would take each other's running jobs for those of a crash. The worker of a server that was killed holds it a
+    moment longer. SettingsError: another process has it.
     """
     settings.state.mkdir(parents=True, exist_ok=True)
-    lock = (settings.state / "lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        lock.seek(0)
-        raise SettingsError(
-            f"STUDIO_HOME={settings.home}: {lock.read().strip()}\n"
-            "这个文件夹正被上述程序使用:请先停止它,或换一个 STUDIO_HOME。"
-            " That process uses this folder: stop it first, or choose another STUDIO_HOME."
-        ) from exc
-    return lock
+    lock, deadline = (settings.state / "lock").open("a+", encoding="utf-8"), time.monotonic() + TAKE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            if time.monotonic() > deadline:
+                raise SettingsError(_taken(settings, lock)) from exc
+            time.sleep(0.05)
+        else:
+            return lock
+
+
+def _taken(settings: Settings, lock: TextIO) -> str:
+    lock.seek(0)
+    return (
+        f"STUDIO_HOME={settings.home}: {lock.read().strip()}\n"
+        "这个文件夹正被上述程序使用:请先停止它,或换一个 STUDIO_HOME。"
+        " That process uses this folder: stop it first, or choose another STUDIO_HOME."
+    )
 
 
 def _say_repaired(aside: Path, rows: int) -> None:

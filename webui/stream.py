@@ -87,11 +87,11 @@ def advance(scene: JobView, event: Event) -> JobView:
 
 
 def _progress(scene: JobView, event: Progress) -> JobView:
-    key = f"stage_{event.stage}"
-    if event.stage == "denoise" and event.pictures > 1:
-        key = "stage_denoise_many"
-    if event.stage == "restore" and event.total > 1:
-        key = "stage_restore_many"
+    of_many = {"denoise": ("stage_denoise_many", event.pictures), "restore": ("stage_restore_many", event.total)}
+    key, count = of_many.get(event.stage, ("", 0))
+    key = key if count > 1 else f"stage_{event.stage}"
+    if event.stage == "load":  # it begins, perhaps anew, after a crash: what it showed before is gone
+        scene = replace(scene, tiles=(), before="", fraction=0.0)
     facts = {"step": event.step, "total": event.total, "picture": event.picture, "pictures": event.pictures}
     facts |= {"face": min(event.step + 1, event.total)}  # the one being restored
     fraction = _built(scene, event) if scene.task == "build" else _drawn(event)

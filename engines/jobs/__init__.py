@@ -51,6 +51,17 @@ class JobQueue(Protocol):
         """Append an event. False means stop: somebody cancelled, or the job is no longer this attempt's."""
         ...
 
+    def save_snapshot(self, job: Job, body: bytes, pictures: Sequence[str]) -> None:
+        """
+        Keep how far the job has come, in the place of its last snapshot, until it ends. The next attempt counts on
+        these pictures of the folder. Nothing is kept of what is no longer this attempt's. StorageError.
+        """
+        ...
+
+    def snapshot(self, job: Job) -> bytes | None:
+        """Return the latest snapshot of the job, by whichever attempt; None: it has none."""
+        ...
+
     def follow(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """
         Past and coming events from number `after` on, to the last one. NotFoundError: no such job. JobPostponed: it

@@ -13,10 +13,12 @@ CREATE TABLE IF NOT EXISTS job(
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshot(job TEXT PRIMARY KEY, pictures TEXT NOT NULL, body BLOB NOT NULL);
 """
 COLUMNS = {
     "job": tuple("number id request state attempts cancelled ended lane stops begun last_event".split()),
     "event": ("job", "seq", "body"),
+    "snapshot": ("job", "pictures", "body"),
 }
 COUNT_EVENTS = "UPDATE job SET last_event=MAX(last_event, (SELECT COALESCE(MAX(seq), 0) FROM event WHERE job=id))"
 # What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.

@@ -1,24 +1,19 @@
-"""
-The default queue: one SQLite file, for one machine. Every job and event is on disk before anybody hears of it.
-
-One connection behind one lock: the statements are short, and a condition variable wakes followers at once. Rows written
-by another process are seen at the next poll.
-"""
+"""The default queue: one SQLite file, for one machine. Every job and event is on disk before anybody hears of it."""
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import statistics
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from engines.errors import (
     JobCancelled,
@@ -27,9 +22,9 @@ from engines.errors import (
     NotFoundError,
     QueueFull,
     RequestError,
-    StorageError,
 )
-from engines.jobs import ENDED, Finished, Job, Lane, lane_of, leftovers, repair, schema, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, lane_of, leftovers, state_after
+from engines.jobs.database import Database, Row
 from engines.messages import Event, Failed, Final, Preview, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -48,60 +43,23 @@ ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='
 NUMBER = "UPDATE job SET last_event=last_event+1 WHERE id=?"
 APPEND = "INSERT INTO event SELECT id, last_event, ? FROM job WHERE id=?"
 EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
+# One statement checks the fencing token, as ADVANCE does.
+KEEP = """INSERT OR REPLACE INTO snapshot SELECT id, ?, ? FROM job WHERE id=? AND attempts=? AND state='running'"""
+FORGET_SNAPSHOT = "DELETE FROM snapshot WHERE job=?"
 NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT 1"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
-Row = tuple[Any, ...]
 
 
-class SqliteQueue:
-    def __init__(self, path: Path, folder: Path, limit: float = math.inf) -> None:
+class SqliteQueue(Database):
+    def __init__(self, path: Path, folder: Path, limit: float = math.inf, repairing: bool = True) -> None:
         """
-        Open the database, or make it. One that is damaged is set aside, and `repaired` says where, and how many of its
-        rows were taken over. `limit`: most jobs of a lane that have not ended. StorageError: it cannot be opened.
+        `folder`: where pictures go. `limit`: most jobs of a lane that have not ended. The others, and StorageError, as
+        Database says.
         """
+        super().__init__(path, repairing)
         self.folder, self.limit = folder, limit
-        self._listeners: dict[str, list[Callable[[], None]]] = {}
-        self._listening = threading.Lock()  # of its own: who begins to listen does not wait for the disk
-        self._changed = threading.Condition(threading.RLock())
         self._status = Status("loading")
         self._retired = self._released = False
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.repaired = repair.repair(path) if repair.is_damaged(path) else None
-            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + schema.SCHEMA)
-            self._take_over()
-        except (OSError, sqlite3.Error) as exc:
-            raise StorageError(f"{path}: {exc}", why=str(exc)) from exc
-
-    def _take_over(self) -> None:
-        """Bring a database of an earlier version to today's schema. StorageError."""
-        with self._transaction() as db:  # who opens it at the same time waits, and then finds the columns
-            schema.upgrade(db)
-
-    @contextmanager
-    def _transaction(self, job_id: str = "") -> Iterator[sqlite3.Connection]:
-        """
-        All of it or nothing; then everybody who waits looks again, and who listens to the job is called. StorageError:
-        the disk refuses.
-        """
-        with self._changed:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except sqlite3.Error as exc:
-                raise StorageError(f"the queue cannot be written: {exc}", why=str(exc)) from exc
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            self._changed.notify_all()
-        with self._listening:
-            _call(self._listeners.get(job_id, ()))
-
-    def _rows(self, sql: str, *values: object) -> list[Row]:
-        with self._changed:
-            return self._db.execute(sql, values).fetchall()
 
     # ---- front doors
 
@@ -151,18 +109,6 @@ class SqliteQueue:
                 after = number
                 yield event
 
-    @contextmanager
-    def listening(self, job_id: str, call: Callable[[], None]) -> Iterator[None]:
-        with self._listening:
-            self._listeners.setdefault(job_id, []).append(call)
-        try:
-            yield
-        finally:
-            with self._listening:
-                self._listeners[job_id].remove(call)
-                if not self._listeners[job_id]:
-                    del self._listeners[job_id]
-
     def latest(self, job_id: str) -> Event | None:
         rows = self._rows(NEWEST, job_id)
         return unpack(rows[0][0]) if rows else None
@@ -175,6 +121,7 @@ class SqliteQueue:
             waiting = "UPDATE job SET state='cancelled', ended=? WHERE id=? AND state='queued' RETURNING id"
             if db.execute(waiting, (time.time(), job_id)).fetchone():
                 _append(db, job_id, Failed(JobCancelled.code, "before it began"))
+                db.execute(FORGET_SNAPSHOT, (job_id,))  # of an attempt that a restart broke off
 
     def job(self, job_id: str) -> Job:
         rows = self._rows(f"SELECT {JOB} FROM job WHERE id=?", job_id)
@@ -194,6 +141,11 @@ class SqliteQueue:
     def busy(self, lane: Lane = "pictures") -> bool:
         """Whether anything waits or runs there."""
         return self._count(lane) > 0
+
+    def running(self) -> tuple[str, int] | None:
+        """The picture that is being worked on: its job, and the number of its latest event."""
+        rows = self._rows("SELECT id, last_event FROM job WHERE state='running' AND lane='pictures'")
+        return rows[0] if rows else None
 
     def unfinished(self) -> list[Request]:
         requests: list[Request] = []
@@ -244,7 +196,17 @@ class SqliteQueue:
             row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
             if row:
                 _append(db, job.id, event)
+            if row and ended:
+                db.execute(FORGET_SNAPSHOT, (job.id,))
         return cast(tuple[int] | None, row) == (0,)
+
+    def save_snapshot(self, job: Job, body: bytes, pictures: Sequence[str]) -> None:
+        with self._transaction() as db:
+            db.execute(KEEP, (json.dumps(list(pictures)), body, job.id, job.attempts))
+
+    def snapshot(self, job: Job) -> bytes | None:
+        rows = self._rows("SELECT body FROM snapshot WHERE job=?", job.id)
+        return bytes(rows[0][0]) if rows else None
 
     def release(self) -> None:
         """
@@ -256,37 +218,41 @@ class SqliteQueue:
             with self._transaction() as db:
                 db.execute("UPDATE job SET state='queued', stops=stops+1 WHERE state='running'")
         finally:
-            with self._listening:
-                _call(chain.from_iterable(self._listeners.values()))
+            self._wake_all()
 
-    def recover(self) -> None:
+    def recover(self, why: str = "the program was killed") -> None:
         """
-        At the start of the only worker: what was left running, or put back, waits again and begins anew, or fails if
-        the program crashed twice in its middle. What was told of it is forgotten, with the pictures it had by then.
+        Before the only worker starts: what was left running, or put back, waits again and goes on from its latest
+        snapshot, or fails if its worker has died twice in its middle, the last time for this reason. What was told of
+        it is forgotten, with the pictures on which the snapshot does not count.
         """
         for job_id, crashes, begun in self._rows("SELECT id, attempts-stops, begun FROM job WHERE state='running'"):
             if begun and not self.repaired:  # of an earlier version, or with events that are lost, nothing is certain
                 leftovers.delete_unnamed(self.folder, begun, self._is_named)
             if crashes >= MAX_ATTEMPTS:
-                self._end(job_id, Failed(JobInterrupted.code, "the program stopped twice during this job"))
+                self._end(job_id, Failed(JobInterrupted.code, f"the second time: {why}", {"why": why}))
                 continue
             with self._transaction() as db:
                 db.execute("UPDATE job SET state='queued' WHERE id=?", (job_id,))
-        for (job_id,) in self._rows("SELECT id FROM job WHERE state='queued' AND attempts>0"):
+        sql = "SELECT id, pictures FROM job LEFT JOIN snapshot ON job=id WHERE state='queued' AND attempts>0"
+        for job_id, counted in self._rows(sql):
             for _, body in self._rows(EVENTS, job_id, 0):
                 with suppress(RequestError):  # of another version
-                    if isinstance(event := unpack(body), Preview):
+                    if isinstance(event := unpack(body), Preview) and event.image not in (counted or ""):
                         leftovers.delete_picture(self.folder, event.image)
             with self._transaction() as db:
                 db.execute("DELETE FROM event WHERE job=?", (job_id,))
 
     def _is_named(self, picture: str) -> bool:
-        return bool(self._rows("SELECT 1 FROM event WHERE body LIKE ? LIMIT 1", f"%{picture}%"))
+        sql = """SELECT 1 FROM event WHERE body LIKE ?1 UNION ALL
+                 SELECT 1 FROM snapshot WHERE pictures LIKE ?1 LIMIT 1"""
+        return bool(self._rows(sql, f"%{picture}%"))
 
     def _end(self, job_id: str, failed: Failed) -> None:
         with self._transaction(job_id) as db:
             db.execute("UPDATE job SET state='failed', ended=? WHERE id=?", (time.time(), job_id))
             _append(db, job_id, failed)
+            db.execute(FORGET_SNAPSHOT, (job_id,))
 
     def announce(self, status: Status) -> None:
         with self._changed:
@@ -295,15 +261,6 @@ class SqliteQueue:
 
     def status(self) -> Status:
         return self._status
-
-    def close(self) -> None:
-        with self._changed:
-            self._db.close()
-
-
-def _call(listeners: Iterable[Callable[[], None]]) -> None:
-    for listener in listeners:
-        listener()
 
 
 def _append(db: sqlite3.Connection, job_id: str, event: Event) -> None:

@@ -46,13 +46,13 @@ class Denoiser:
         return self.family.velocity(self.session.run({**self.family.feeds(latents, level, prompt), **(extras or {})}))
 
     def denoise(
-        self, x: Array, schedule: Schedule, prompt: Array, negative: Array | None, seed: int
+        self, x: Array, schedule: Schedule, prompt: Array, negative: Array | None, seed: int, after: int = 0
     ) -> Iterator[tuple[Array, Array]]:
         """
         Yield after every step the latents and the prediction of the clean ones, each (1, C, h, w). `negative`: the
-        negative prompt's embedding, for a schedule with guidance.
+        negative prompt's embedding, for a schedule with guidance. `after`: so many steps are behind `x`.
         """
-        for i, step in enumerate(schedule.steps, start=1):
+        for i, step in enumerate(schedule.steps[after:], start=after + 1):
             model_input = step.model_input(x)
             output = self.velocity(model_input, step.level, prompt, schedule.extras)
             if negative is not None:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from engines import backends, images
@@ -33,9 +34,11 @@ from engines.messages import (
 from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
+from engines.studio import snapshot
 from engines.studio.generate import Generation, GenerationPlan, Timings
 from engines.studio.restore import Restoration, advise
 from engines.studio.restore_cache import RestoreCache
+from engines.studio.snapshot import NoSnapshots, Snapshots
 
 log = logging.getLogger(__name__)
 KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory
@@ -64,10 +67,11 @@ class Studio:
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
         self.paces: defaultdict[tuple[str, str, int, int], Timings] = defaultdict(Timings)
 
-    def run(self, request: Request, folder: Path) -> Generator[Event]:
+    def run(self, request: Request, folder: Path) -> Generator[Event, Snapshots | None]:
         """
         Yield the events of a job. Pictures go to `folder`, and events name them in it. When JobCancelled is thrown in,
-        nothing more is computed and the next event is the last.
+        nothing more is computed and the next event is the last. Who answers the first event with Snapshots has the job
+        go on from the latest of them.
         """
         images.remove_old_previews(folder, PREVIEWS_LIVE_S)
         try:
@@ -85,9 +89,12 @@ class Studio:
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
-    def _generate(self, r: Generate, folder: Path) -> Iterator[Event]:
+    def _generate(self, r: Generate, folder: Path) -> Generator[Event, Snapshots | None]:
         started = time.perf_counter()
-        yield Progress("load", 0, 1)
+        snapshots = (yield Progress("load", 0, 1)) or NoSnapshots()
+        begun = snapshot.latest(snapshots)
+        if begun is not None and r.seed < 0:
+            r = replace(r, seed=begun.seed)
         loras = self.loras.pick(r.loras)
         loaded, reason = self.loaded_bundles.get(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
         reason += "; a LoRA needs PyTorch" if loras else ""
@@ -97,15 +104,22 @@ class Studio:
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, memory_plan)
         if memory_plan.turns:
             self.loaded_bundles.keep_only(loaded)
+        drawing = snapshot.drawing(loaded, replace(r, seed=plan.seed), plan.width, plan.height, plan.steps)
+        if begun is not None and begun.drawing != drawing:
+            log.warning("%s begins anew: its first attempt was another's, %s", drawing, begun.drawing)
+            begun = None
         generation = Generation(
             plan=plan,
             loaded=loaded,
             reason=f"{reason}; {memory_plan}",
             folder=folder,
             pace=pace,
-            started=started,
+            started=started - (begun.seconds if begun else 0.0),
             memory_plan=memory_plan,
             loras=loras,
+            begun=begun,
+            saver=snapshot.Saver(snapshots),
+            drawing=drawing,
         )
         yield from generation.events(self.embeddings)
 

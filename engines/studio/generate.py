@@ -27,6 +27,7 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.sampler import Schedule
 from engines.studio import init_image
+from engines.studio.snapshot import NoSnapshots, Saver, Snapshot
 
 PREVIEW_SHARE = 0.1  # of a step's time may go into looking at it
 SIZE_RANGE_PX = (64, 2048)
@@ -117,11 +118,29 @@ class Timings:
         return max(1, math.ceil(self.preview_s / (PREVIEW_SHARE * self.step_s))) if self.step_s else 1
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser is told besides its latents: embeddings, and the latents of a photo to begin with."""
+
+    prompt: Array
+    negative: Array | None
+    photo: Array | None  # (1, C, h, w)
+
+
+@dataclass
+class Pictures:
+    """Of one request: the names of those that are done, and the latents of the next, which are only to be decoded."""
+
+    names: list[str]
+    denoised: list[Array]  # each (1, C, h, w)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """
     One request being drawn. `reason`: why this engine. `started`: time.perf_counter() of the job's start. `loras` are
-    to be applied, `without` names those that cannot be.
+    to be applied, `without` names those that cannot be. `begun`: how far an earlier attempt came; `saver` keeps how far
+    this one comes.
     """
 
     plan: GenerationPlan
@@ -133,6 +152,9 @@ class Generation:
     memory_plan: memory.MemoryPlan
     loras: tuple[LoraFile, ...] = ()
     without: tuple[str, ...] = ()
+    begun: Snapshot | None = None
+    saver: Saver = field(default_factory=lambda: Saver(NoSnapshots()))
+    drawing: str = ""  # as snapshots call it
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
         plan, r = self.plan, self.plan.request
@@ -142,7 +164,7 @@ class Generation:
         prompt = self.loaded.embedding(r.prompt, embeddings)
         negative = self.loaded.embedding(r.negative, embeddings) if plan.schedule.guidance else None
         photo = None if plan.photo is None or not plan.schedule.photo_scale else self.loaded.encoder.encode(plan.photo)
-        yield from self._adapted()._pictures(prompt, negative, photo)
+        yield from self._adapted()._pictures(Conditioning(prompt, negative, photo))
 
     def _adapted(self) -> Generation:
         """Return it with the LoRAs that can be applied. The others cost no picture: the end names them."""
@@ -152,22 +174,39 @@ class Generation:
         plan = replace(self.plan, request=replace(self.plan.request, loras=loras))
         return replace(self, plan=plan, without=without, reason="; ".join([self.reason, *map(str, refused)]))
 
-    def _pictures(self, prompt: Array, negative: Array | None, photo: Array | None) -> Iterator[Event]:
-        plan, r, names = self.plan, self.plan.request, []
-        waiting: list[tuple[int, Array]] = []
-        for k in range(r.count):
-            waiting.append((k, (yield from self._denoise(k, prompt, negative, photo))))
-            if self.memory_plan.turns and k + 1 < r.count:
-                continue
-            self._unload("denoiser")
-            for picture in waiting:
-                names.append((yield from self._decode(*picture)))
-            waiting.clear()
+    def _pictures(self, conditioning: Conditioning) -> Iterator[Event]:
+        plan, begun = self.plan, self.begun or self._snapshot()
+        pictures = Pictures(list(begun.names), list(begun.denoised))
+        for k, name in enumerate(begun.names):
+            yield Preview(plan.steps_to_run, name, self.seconds(), self._decoded_by, k + 1, "result")
+        first = len(begun.names) + len(begun.denoised)
+        for k in range(first, plan.request.count):
+            clean = yield from self._denoise(k, conditioning, pictures, begun if k == first else self._snapshot())
+            pictures.denoised.append(clean)
+            if not self.memory_plan.turns:
+                yield from self._decode_all(pictures)
+        self._unload("denoiser")
+        yield from self._decode_all(pictures)
         self._unload("decoder")
-        decoder: DecoderKind = "tiny" if r.preview == "only" else "vae"
-        yield Final(
-            tuple(names), plan.seed, self.seconds(), self.loaded.engine.name, self.reason, decoder, without=self.without
-        )
+        names, engine = tuple(pictures.names), self.loaded.engine.name
+        yield Final(names, plan.seed, self.seconds(), engine, self.reason, self._decoded_by, without=self.without)
+
+    def _decode_all(self, pictures: Pictures) -> Iterator[Event]:
+        while pictures.denoised:
+            yield from self._decode(pictures)
+
+    @property
+    def _decoded_by(self) -> DecoderKind:
+        return "tiny" if self.plan.request.preview == "only" else "vae"
+
+    def _snapshot(self, pictures: Pictures | None = None, latents: Array | None = None, step: int = 0) -> Snapshot:
+        names, denoised = (pictures.names, pictures.denoised) if pictures else ((), ())
+        seconds, plan = self.seconds(), self.plan
+        return Snapshot(self.drawing, plan.seed, seconds, tuple(names), tuple(denoised), latents, step)
+
+    def _save(self, pictures: Pictures, latents: Array | None = None, step: int = 0) -> None:
+        if self.saver.due:
+            self.saver.save(self._snapshot(pictures, latents, step))
 
     def _unload(self, *roles: Role) -> None:
         """Free the memory of these roles, if they take turns in it."""
@@ -177,19 +216,25 @@ class Generation:
     def seconds(self) -> float:
         return round(time.perf_counter() - self.started, 3)
 
-    def _denoise(
-        self, k: int, prompt: Array, negative: Array | None, photo: Array | None
-    ) -> Generator[Event, None, Array]:
-        """Picture k from noise, over the photo's latents if there are any, to clean latents. (1, C, h, w)"""
-        plan, sampling, count = self.plan, self.loaded.sampling, self.plan.request.count
+    def _noise(self, k: int, photo: Array | None) -> Array:
+        """What picture k begins with, over the photo's latents if there are any. (1, C, h, w)"""
+        plan, sampling = self.plan, self.loaded.sampling
         cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
-        noise = sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k))
-        x = plan.schedule.begin(noise, photo)
-        steps = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k))
-        for i in range(1, plan.steps_to_run + 1):
-            begun = time.perf_counter()
+        return plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), plan.seed_of(k)), photo)
+
+    def _denoise(
+        self, k: int, conditioning: Conditioning, pictures: Pictures, begun: Snapshot
+    ) -> Generator[Event, None, Array]:
+        """Picture k, from where it has come to, to clean latents. (1, C, h, w)"""
+        plan, count = self.plan, self.plan.request.count
+        x = self._noise(k, conditioning.photo) if begun.latents is None else begun.latents
+        prompt, negative = conditioning.prompt, conditioning.negative
+        steps = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k), begun.step)
+        for i in range(begun.step + 1, plan.steps_to_run + 1):
+            step_begun = time.perf_counter()
             x, denoised = next(steps)
-            self.pace.step_s = time.perf_counter() - begun
+            self.pace.step_s = time.perf_counter() - step_begun
+            self._save(pictures, x, i)  # before anybody hears of it: a stop breaks off at an event
             steps_left = plan.steps_to_run - i + plan.steps_to_run * (count - k - 1)
             yield Progress("denoise", i, plan.steps_to_run, self.pace.eta_s(steps_left, count - k), k + 1, count)
             last = i == plan.steps_to_run
@@ -206,10 +251,12 @@ class Generation:
         self.pace.preview_s = time.perf_counter() - begun
         yield Preview(step, name, self.seconds(), "tiny", k + 1)
 
-    def _decode(self, k: int, latents: Array) -> Generator[Event, None, str]:
-        """Save picture k, from the full decoder or, with preview="only", from the tiny one with its latents kept beside
-        it.
+    def _decode(self, pictures: Pictures) -> Iterator[Event]:
         """
+        Store the next picture, from the full decoder or, with preview="only", from the tiny one, with its latents kept
+        beside it.
+        """
+        k, latents = len(pictures.names), pictures.denoised[0]
         plan, only = self.plan, self.plan.request.preview == "only"
         steps, count = plan.steps_to_run, plan.request.count
         eta_s = self.pace.eta_s(steps * (count - k - 1), 1)
@@ -220,8 +267,10 @@ class Generation:
         if only:
             picture = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
             kept_latents.write(self.folder / name, picture)
-        yield Preview(steps, name, self.seconds(), "tiny" if only else "vae", k + 1, "result")
-        return name
+        pictures.names.append(name)
+        del pictures.denoised[0]
+        self._save(pictures)
+        yield Preview(steps, name, self.seconds(), self._decoded_by, k + 1, "result")
 
     def _pixels(self, latents: Array, only: bool) -> Array:
         if only:

@@ -36,7 +36,7 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Generate
 from engines.settings import Settings
 from engines.studio import Studio
-from engines.worker import EmbeddedWorker
+from engines.worker.loop import Worker
 from tests.conftest import REPOSITORY
 from tests.support import fakes
 from tests.support.http import SKETCH, Session, encoded, people
@@ -268,7 +268,7 @@ def _worked(settings: Settings, shelf: Shelf, engine: fakes.FakeEngine) -> Itera
         return engine.select(bundle, wanted) if bundle.name == "sketch" else backends.select(bundle, wanted)
 
     queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
-    worker = EmbeddedWorker(queue, Studio(shelf, settings.state, select), shelf, settings.backend)
+    worker = Worker(queue, Studio(shelf, settings.state, select), shelf, settings.backend)
     worker.start()
     try:
         while queue.status().state == "loading":

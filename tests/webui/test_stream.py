@@ -38,6 +38,13 @@ def test_one_portrait_from_first_to_last() -> None:
     assert [scene.state for scene in scenes] == ["running"] * 11 + ["done"]
 
 
+def test_a_job_that_begins_anew_shows_nothing_of_its_first_attempt() -> None:
+    """A crash came in between, and the pictures of that attempt are deleted."""
+    scene = play(*ONE[:-1], Progress("load", 0, 1))
+    assert (scene.current, scene.before, scene.fraction) == (None, "", 0.0)
+    assert play(*ONE[:-1], *ONE) == play(*ONE)
+
+
 def test_the_bar_only_ever_grows_and_ends_full() -> None:
     shown = [play(*ONE[: k + 1]).fraction for k in range(len(ONE))]
     assert shown == sorted(shown)

@@ -18,9 +18,10 @@ from engines.bundle import Shelf
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Fetch, Final, Note, Progress, unpack
 from engines.studio import Studio
-from engines.worker import EmbeddedWorker, execute
+from engines.worker import execute
 from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import strays
+from engines.worker.loop import Worker
 from tests.conftest import REPOSITORY, Within
 from tests.support.cancelling import cancelled_when
 from tests.support.fakes import FakeEngine, write_portrait, write_restorer
@@ -187,7 +188,7 @@ def test_a_download_through_the_queue_is_told_to_every_page(
     for name in ("portrait", "restorer"):
         {"portrait": write_portrait, "restorer": write_restorer}[name](home / "models" / name)
     shop = workshop(home, hub)
-    worker = EmbeddedWorker(queue, Studio(shop.shelf, home / "state", FakeEngine().select), shop.shelf, "auto", shop)
+    worker = Worker(queue, Studio(shop.shelf, home / "state", FakeEngine().select), shop.shelf, "auto", shop)
     worker.start()
     try:
         assert "gpen-bfr-512" not in {status.model.id for status in queue.status().models if status.here}

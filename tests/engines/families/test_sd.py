@@ -38,10 +38,12 @@ from engines.images import kept_latents
 from engines.images.metrics import psnr_db
 from engines.messages import Failed, Final, Generate, Preview
 from engines.studio import Studio
+from engines.studio.snapshot import Saver, Snapshot
 from engines.toolchain import build
 from engines.toolchain.sources import stable_diffusion
 from tests.support import builds, tiny_sd
 from tests.support.fakes import waves
+from tests.support.snapshots import Kept, attempt
 from tests.support.tiny_sd import BETAS
 
 # torch's exporter uses a class that torch itself has deprecated
@@ -144,6 +146,21 @@ def test_pictures_are_the_pipelines(
 ) -> None:
     request = Generate("the portrait", "", 64, 64, steps, guidance, SEED, bundle=kind, backend=backend)
     compare(studio, pipelines[kind], request, tmp_path)
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+@every_kind
+def test_what_was_broken_off_goes_on_to_the_same_picture(
+    studio: Studio, tmp_path: Path, kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit: no sampler remembers the steps before, and their noise is a stream of its own for each of them."""
+    monkeypatch.setattr(Saver, "due", True)
+    request = Generate("the portrait", "dark", 64, 64, 4, 1.5, SEED, bundle=kind, backend=backend, preview="off")
+    whole, kept = ours(studio, request, tmp_path), Kept()
+    attempt(studio, request, tmp_path, kept, events=5)
+    assert kept.body is not None and Snapshot.unpack(kept.body).step == 2
+    final = attempt(studio, request, tmp_path, kept)[-1]
+    assert isinstance(final, Final) and np.array_equal(images.read(tmp_path / final.images[0]), whole)
 
 
 @pytest.mark.parametrize(("width", "height"), [(72, 64), (64, 136), (200, 64), (80, 80)])

@@ -213,6 +213,68 @@ def test_what_begins_anew_has_no_past(reopen: Callable[[], Queue]) -> None:
     assert {path.name for path in queue.folder.iterdir()} == {"a.png", "half_2.png"}
 
 
+def test_the_latest_snapshot_is_kept_until_the_job_ends(reopen: Callable[[], Queue]) -> None:
+    queue = reopen()
+    job = claimed_after(queue, Generate("p"))
+    assert queue.snapshot(job) is None
+    queue.save_snapshot(job, b"1", [])
+    queue.save_snapshot(job, b"2\x00\xff", ["a.png"])
+    queue = reopen()
+    queue.recover()
+    again = claimed(queue)
+    assert queue.snapshot(again) == b"2\x00\xff"
+    queue.publish(again, FINAL)
+    assert queue.snapshot(again) is None
+
+
+@pytest.mark.parametrize("end", ["cancelled", "died twice"])
+def test_no_snapshot_outlives_its_job(reopen: Callable[[], Queue], end: str) -> None:
+    queue = reopen()
+    job = claimed_after(queue, Generate("p"))
+    queue.save_snapshot(job, b"1", [])
+    queue.recover()
+    if end == "cancelled":
+        queue.cancel(job.id)
+    else:
+        claimed(queue)
+        queue.recover()
+    assert queue.job(job.id).state in ENDED and queue.snapshot(job) is None
+
+
+def test_a_late_attempt_keeps_nothing(reopen: Callable[[], Queue]) -> None:
+    queue = reopen()
+    stale = claimed_after(queue, Generate("p"))
+    queue.recover()
+    fresh = claimed(queue)
+    queue.save_snapshot(fresh, b"fresh", [])
+    queue.save_snapshot(stale, b"stale", [])
+    assert queue.snapshot(fresh) == b"fresh"
+
+
+def test_pictures_on_which_a_snapshot_counts_stay(reopen: Callable[[], Queue]) -> None:
+    queue = reopen()
+    queue.folder.mkdir(exist_ok=True)
+    job = claimed_after(queue, Generate("p", count=3))
+    names = [f"outputs_2026112909000{k}.png" for k in range(3)]
+    for name in names:
+        (queue.folder / name).touch()
+    os.utime(queue.folder / names[2], (time.time() + 1, time.time() + 1))
+    for name in names[:2]:  # the crash came before the third was told
+        queue.publish(job, Preview(1, name, kind="result"))
+    queue.save_snapshot(job, b"1", names[:1])
+    for _ in range(2):  # the second time before anything was told of the first picture
+        queue = reopen()
+        queue.recover()
+        assert [path.name for path in queue.folder.iterdir()] == names[:1]
+        queue.claim()
+        queue.release()
+
+
+def claimed_after(queue: Queue, request: Generate) -> Job:
+    queue.submit(request)
+    return claimed(queue)
+
+
 def test_a_picture_of_which_the_crash_let_nothing_be_stored_is_deleted(reopen: Callable[[], Queue]) -> None:
     """It was saved, and the program killed before the event: nobody would ever be shown it, or delete it."""
     queue = reopen()

@@ -17,8 +17,8 @@ from engines.errors import OptionError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final, Generate, Lora, Progress, parse
 from engines.studio import Studio
-from engines.worker import EmbeddedWorker
 from engines.worker.inventory import survey
+from engines.worker.loop import Worker
 from tests.conftest import Within
 from tests.support.fakes import FakeEngine, write_portrait
 
@@ -91,7 +91,7 @@ def test_the_worker_says_which_are_here(tmp_path: Path, folder: Path, within: Wi
     write_portrait(tmp_path / "shelf" / "portrait")
     shelf, queue = Shelf((tmp_path / "shelf",)), SqliteQueue(tmp_path / "queue.db", tmp_path / "outputs")
     studio = Studio(shelf, tmp_path / "state", FakeEngine().select, Loras((folder,)))
-    worker = EmbeddedWorker(queue, studio, shelf, "auto")
+    worker = Worker(queue, studio, shelf, "auto")
     settled = threading.Event()
     announce = queue.announce
 

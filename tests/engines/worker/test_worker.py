@@ -24,7 +24,10 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final, Generate, Preview, Progress, Request
 from engines.messages.status import Status
 from engines.studio import Studio
-from engines.worker import EmbeddedWorker, execute, survey
+from engines.studio.snapshot import Saver
+from engines.worker import execute
+from engines.worker.inventory import survey
+from engines.worker.loop import Worker
 from tests.conftest import Within
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
@@ -72,8 +75,8 @@ def queue(home: Path) -> Iterator[WatchedQueue]:
 
 
 @pytest.fixture
-def worker(queue: WatchedQueue, studio: Studio, home: Path) -> Iterator[EmbeddedWorker]:
-    made = EmbeddedWorker(queue, studio, Shelf((home / "shelf",)), "auto")
+def worker(queue: WatchedQueue, studio: Studio, home: Path) -> Iterator[Worker]:
+    made = Worker(queue, studio, Shelf((home / "shelf",)), "auto")
     yield made
     made.stop(LIMIT_S)
 
@@ -211,7 +214,7 @@ def test_a_bug_fails_the_job_and_tells_strangers_nothing(
 
 
 def test_the_worker_lives_through_a_bug(
-    queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine, within: Within[list[Event]]
+    queue: WatchedQueue, worker: Worker, engine: FakeEngine, within: Within[list[Event]]
 ) -> None:
     def stumble(result: Array) -> Array:
         raise ZeroDivisionError
@@ -247,11 +250,11 @@ class TiredQueue(WatchedQueue):
 
 
 @pytest.fixture
-def tired(home: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedWorker]:
+def tired(home: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """A worker that is ready, and waits."""
     monkeypatch.setattr("engines.worker.AGAIN_S", 0.02)
     queue = TiredQueue(home / "tired.db", home / "outputs")
-    worker = EmbeddedWorker(queue, studio, Shelf((home / "shelf",)), "auto")
+    worker = Worker(queue, studio, Shelf((home / "shelf",)), "auto")
     worker.start()
     assert queue.settled.wait(LIMIT_S)
     yield worker
@@ -259,7 +262,7 @@ def tired(home: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterat
     queue.close()
 
 
-def refusing(worker: EmbeddedWorker, write: str | type[Event], times: int = 2) -> TiredQueue:
+def refusing(worker: Worker, write: str | type[Event], times: int = 2) -> TiredQueue:
     queue = worker.queue
     assert isinstance(queue, TiredQueue)
     queue.refused, queue.refusals = write, times
@@ -268,7 +271,7 @@ def refusing(worker: EmbeddedWorker, write: str | type[Event], times: int = 2) -
 
 @pytest.mark.parametrize("refused", ["claim", Progress, Preview, Final], ids=str)
 def test_nothing_is_lost_while_the_disk_is_full(
-    tired: EmbeddedWorker, home: Path, within: Within[list[Event]], refused: str | type[Event]
+    tired: Worker, home: Path, within: Within[list[Event]], refused: str | type[Event]
 ) -> None:
     """Whatever it was that could not be stored: the picture comes, and meanwhile the status says why it does not."""
     queue = refusing(tired, refused)
@@ -285,23 +288,24 @@ def test_nothing_is_lost_while_the_disk_is_full(
     ]
 
 
-def test_a_failure_is_told_when_there_is_space_again(tired: EmbeddedWorker, within: Within[list[Event]]) -> None:
+def test_a_failure_is_told_when_there_is_space_again(tired: Worker, within: Within[list[Event]]) -> None:
     queue = refusing(tired, Failed)
     job_id = queue.submit(Generate(" "))
     last = within(LIMIT_S, partial(events_of, queue, job_id))[-1]
     assert queue.refusals == 0 and isinstance(last, Failed) and last.code == "empty_prompt"
 
 
-def test_a_full_disk_keeps_no_stop_waiting(tired: EmbeddedWorker) -> None:
+def test_a_full_disk_keeps_no_stop_waiting(tired: Worker) -> None:
     queue = refusing(tired, Progress, 10**9)
     job_id = queue.submit(Generate("p"))
     while queue.status().state != "failed":
         time.sleep(0.01)
     assert tired.stop(2.0), "it has ended before its time was over"
+    queue.release()
     assert queue.job(job_id).state == "queued"
 
 
-def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine) -> None:
+def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: Worker, engine: FakeEngine) -> None:
     worker.start()
     assert queue.settled.wait(LIMIT_S)
     assert [status.state for status in queue.announced] == ["loading", "ready"]
@@ -316,7 +320,7 @@ def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: Embe
 
 
 def test_jobs_that_came_while_loading_are_served(
-    queue: WatchedQueue, worker: EmbeddedWorker, home: Path, within: Within[list[Event]]
+    queue: WatchedQueue, worker: Worker, home: Path, within: Within[list[Event]]
 ) -> None:
     """Each with its own picture, which says what was asked for."""
     prompts = ("red hair", "blue hair", "no hair")
@@ -330,10 +334,11 @@ def test_jobs_that_came_while_loading_are_served(
 
 
 def test_what_the_last_program_left_running_is_finished(
-    queue: WatchedQueue, worker: EmbeddedWorker, within: Within[list[Event]]
+    queue: WatchedQueue, worker: Worker, within: Within[list[Event]]
 ) -> None:
     job_id = queue.submit(Generate("p"))
     claimed(queue)
+    queue.recover()
     worker.start()
     assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
     assert queue.job(job_id).attempts == 2
@@ -341,7 +346,7 @@ def test_what_the_last_program_left_running_is_finished(
 
 @pytest.mark.parametrize("missing", ["portrait", "restorer", "detector"])
 def test_without_a_default_bundle_the_status_says_so_and_the_others_are_served(
-    queue: WatchedQueue, worker: EmbeddedWorker, home: Path, within: Within[list[Event]], missing: str
+    queue: WatchedQueue, worker: Worker, home: Path, within: Within[list[Event]], missing: str
 ) -> None:
     shutil.rmtree(home / "shelf" / missing)
     write_portrait(home / "shelf" / "mine")
@@ -356,7 +361,7 @@ def test_without_a_default_bundle_the_status_says_so_and_the_others_are_served(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )  # the assertion below says it better
 def test_a_default_bundle_that_breaks_in_an_unforeseen_way_does_not_load_for_ever(
-    queue: WatchedQueue, worker: EmbeddedWorker, home: Path
+    queue: WatchedQueue, worker: Worker, home: Path
 ) -> None:
     """`tokenizers` raises plain Exception for a file that is no tokenizer; its checksum was right all the same."""
     shutil.rmtree(home / "shelf" / "portrait")
@@ -416,7 +421,7 @@ def held(engine: FakeEngine) -> tuple[threading.Event, threading.Event]:
 
 
 def test_stopping_waits_for_the_present_job(
-    queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine, within: Within[list[Event]]
+    queue: WatchedQueue, worker: Worker, engine: FakeEngine, within: Within[list[Event]]
 ) -> None:
     """The job is held in a step until stop() has been called."""
     reached, go_on = held(engine)
@@ -432,27 +437,29 @@ def test_stopping_waits_for_the_present_job(
     assert queue.job(first).state == "done" and queue.job(second).state == "queued"
 
 
-def test_stopping_does_not_wait_for_ever(queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine) -> None:
+def test_stopping_does_not_wait_for_ever(queue: WatchedQueue, worker: Worker, engine: FakeEngine) -> None:
     reached, go_on = held(engine)
     worker.start()
     job_id = queue.submit(Generate("p"))
     assert reached.wait(LIMIT_S)
     assert not worker.stop(0.02), "it says that something still runs"
+    queue.release()
     assert queue.job(job_id).state == "queued", "for the next start"
     go_on.set()
 
 
 def test_what_takes_longer_than_a_stop_is_broken_off_at_its_next_event(
-    home: Path, queue: WatchedQueue, worker: EmbeddedWorker, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    home: Path, queue: WatchedQueue, worker: Worker, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it can tidy up; and the attempt is not counted."""
-    monkeypatch.setattr("engines.worker.FINISH_SHARE", 0.0)
+    monkeypatch.setattr("engines.worker.loop.FINISH_SHARE", 0.0)
     reached, go_on = held(engine)
     worker.start()
     job_id = queue.submit(Generate("p", steps=4))
     assert reached.wait(LIMIT_S)
     threading.Timer(0.05, go_on.set).start()
     assert worker.stop(LIMIT_S)
+    queue.release()
     assert engine.calls.count("denoiser") == 1
     again = SqliteQueue(home / "queue.db", queue.folder)
     again.recover()
@@ -460,7 +467,41 @@ def test_what_takes_longer_than_a_stop_is_broken_off_at_its_next_event(
     again.close()
 
 
-def test_after_stopping_no_further_job_is_taken(queue: WatchedQueue, worker: EmbeddedWorker) -> None:
+def test_what_a_stop_breaks_off_goes_on_from_its_last_step(
+    home: Path, queue: WatchedQueue, worker: Worker, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Saver, "due", True)
+    monkeypatch.setattr("engines.worker.loop.FINISH_SHARE", 0.0)
+    reached, go_on = held(engine)
+    worker.start()
+    job_id = queue.submit(Generate("p", steps=4, seed=6))
+    assert reached.wait(LIMIT_S)
+    threading.Timer(0.05, go_on.set).start()
+    assert worker.stop(LIMIT_S)
+    queue.release()
+    again = SqliteQueue(home / "queue.db", queue.folder)
+    again.recover()
+    later = FakeEngine()
+    execute(claimed(again), again, Studio(Shelf((home / "shelf",)), home / "state", later.select))
+    *_, last = again.follow(job_id)
+    assert isinstance(last, Final) and later.calls.count("denoiser") == 3
+    again.close()
+
+
+def test_a_disk_that_takes_no_snapshot_costs_no_picture(
+    queue: WatchedQueue, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("full", why="full")
+
+    monkeypatch.setattr(Saver, "due", True)
+    monkeypatch.setattr(queue, "save_snapshot", full)
+    job_id = queue.submit(Generate("p"))
+    execute(claimed(queue), queue, studio)
+    assert queue.job(job_id).state == "done"
+
+
+def test_after_stopping_no_further_job_is_taken(queue: WatchedQueue, worker: Worker) -> None:
     worker.start()
     assert queue.settled.wait(LIMIT_S)
     worker.stop(0)  # the idle worker still waits for a job
@@ -480,7 +521,7 @@ def test_an_engine_for_pictures_that_cannot_find_faces_is_no_reason_to_fail(
         return engine.select(bundle, wanted)
 
     shelf = Shelf((home / "shelf",))
-    worker = EmbeddedWorker(queue, Studio(shelf, home / "state", select), shelf, "pytorch")
+    worker = Worker(queue, Studio(shelf, home / "state", select), shelf, "pytorch")
     worker.start()
     try:
         assert queue.settled.wait(LIMIT_S)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import backends, worker
+from engines import backends
 from engines.backends import Engine
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle, Shelf
@@ -21,8 +21,9 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Request
 from engines.messages.status import Status
 from engines.studio import Studio
-from engines.worker import EmbeddedWorker
+from engines.worker import loop
 from engines.worker.builds import BackgroundJobs
+from engines.worker.loop import Worker
 from tests.conftest import Within
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
@@ -94,13 +95,13 @@ def queue(home: Path) -> Iterator[SqliteQueue]:
 @pytest.fixture
 def begin(home: Path, queue: SqliteQueue, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """begin(due): a worker at work with a workshop that has so many engines to prove."""
-    monkeypatch.setattr(worker, "QUIET_S", 0.15)
-    monkeypatch.setattr(worker, "WAIT_S", 0.02)
-    started: list[EmbeddedWorker] = []
+    monkeypatch.setattr(loop, "QUIET_S", 0.15)
+    monkeypatch.setattr(loop, "WAIT_S", 0.02)
+    started: list[Worker] = []
 
     def start(due: int = 0) -> FakeWorkshop:
         shelf, shop = Shelf((home / "shelf",)), FakeWorkshop(home, due)
-        started.append(EmbeddedWorker(queue, Studio(shelf, home / "state", engine.select), shelf, "auto", shop))
+        started.append(Worker(queue, Studio(shelf, home / "state", engine.select), shelf, "auto", shop))
         started[-1].start()
         until(lambda: queue.status().state == "ready")
         return shop
@@ -176,7 +177,7 @@ def test_models_that_are_loaded_while_it_is_looked_what_is_here_are_ready(
     home: Path, engine: FakeEngine, within: Within[list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build that the last program left ends while the models load: its news and theirs cross."""
-    monkeypatch.setattr(worker, "WAIT_S", 0.02)
+    monkeypatch.setattr(loop, "WAIT_S", 0.02)
     queue, slow = CountingQueue(home / "queue.db", home / "outputs"), SlowFolder(home / "loras")
 
     def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
@@ -186,7 +187,7 @@ def test_models_that_are_loaded_while_it_is_looked_what_is_here_are_ready(
     shelf, shop = Shelf((home / "shelf",)), FakeWorkshop(home)
     shop.go_on.set()
     build = queue.submit(BUILD)
-    at_work = EmbeddedWorker(queue, Studio(shelf, home / "state", select, slow), shelf, "auto", shop)
+    at_work = Worker(queue, Studio(shelf, home / "state", select, slow), shelf, "auto", shop)
     at_work.start()
     try:
         until(lambda: queue.looks > 2)  # all was loaded, and whatever the build changed has been loaded as well
@@ -308,17 +309,16 @@ def test_stopping_leaves_a_build_for_the_next_start(
     home: Path, queue: SqliteQueue, engine: FakeEngine, within: Within[list[Event]], begin: Open
 ) -> None:
     shelf, shop = Shelf((home / "shelf",)), FakeWorkshop(home)
-    first = EmbeddedWorker(queue, Studio(shelf, home / "state", engine.select), shelf, "auto", shop)
+    first = Worker(queue, Studio(shelf, home / "state", engine.select), shelf, "auto", shop)
     first.start()
     build = queue.submit(BUILD)
     until(lambda: queue.job(build).state == "running")
     stopped = time.monotonic()
     first.stop(LIMIT_S)
+    queue.release()
     assert time.monotonic() - stopped < LIMIT_S / 2 and queue.job(build).state == "queued"
     again = SqliteQueue(home / "queue.db", home / "outputs")
-    second = EmbeddedWorker(
-        again, Studio(shelf, home / "state", engine.select), shelf, "auto", later := FakeWorkshop(home)
-    )
+    second = Worker(again, Studio(shelf, home / "state", engine.select), shelf, "auto", later := FakeWorkshop(home))
     second.start()
     later.go_on.set()
     assert isinstance(within(LIMIT_S, partial(events_of, again, build))[-1], Final)

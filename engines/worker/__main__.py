@@ -1,0 +1,97 @@
+"""
+The process with the engines: `python -m engines.worker REPORTS [WHY]`, which the supervisor starts. It has a queue of
+its own on the database. On standard input come the names of jobs that the server has changed, and "stop"; to the file
+descriptor REPORTS go the names of those that were changed here, and how the worker is, as JSON. The end of standard
+input is the end of the server, however it came to that, and then of all that was started here. WHY the models are not
+loaded before a job asks for one: loading them has ended earlier processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from engines import backends
+from engines.backends.verdicts import Verdicts
+from engines.bundle import BUILT_IN, Shelf
+from engines.bundle.loras import Loras
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import pack
+from engines.messages.status import Status
+from engines.roles import memory
+from engines.settings import Settings
+from engines.studio import Studio
+from engines.worker import STOP
+from engines.worker.builds import BackgroundJobs
+from engines.worker.loop import Worker
+
+STOP_S = 6.0  # for the present job
+ALIVE_S = 1.0  # how often to say so
+
+
+class ReportingQueue(SqliteQueue):
+    """A queue that tells another process of what it has written, and of the worker's status."""
+
+    def announce(self, status: Status) -> None:
+        super().announce(status)
+        self.report(pack(status))
+
+
+def serve(make: Callable[[SqliteQueue, Settings], Worker]) -> None:
+    os.umask(0o077)
+    with suppress(OSError):  # not on Linux
+        Path("/proc/self/oom_score_adj").write_text("500")  # when memory runs out, this one goes and not the server
+    # The server says when to stop: a Ctrl+C in its terminal, or a stop of all processes of a unit, is for it.
+    for number in (signal.SIGINT, signal.SIGTERM):  # no SIG_IGN, which builds would inherit
+        signal.signal(number, lambda *_: None)
+    settings = Settings.load(os.environ)
+    logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    queue = ReportingQueue(settings.state / "jobs.db", settings.outputs, repairing=False)
+    queue.report = partial(_report, open(int(sys.argv[1]), "w", encoding="utf-8"), threading.Lock())
+    stopping = threading.Event()
+    threading.Thread(target=_hear, args=(queue, stopping.set), name="server", daemon=True).start()
+    worker = make(queue, settings)
+    worker.start(*sys.argv[2:])
+    while not stopping.wait(ALIVE_S):
+        queue.report("")
+    worker.stop(STOP_S)
+    logging.shutdown()
+    os._exit(0)  # an engine may be in the middle of a step, which what it stands on must not be taken from
+
+
+def _report(reports: IO[str], lock: threading.Lock, line: str) -> None:
+    with lock, suppress(OSError):  # the server is gone: standard input says so too
+        reports.write(f"{line}\n")
+        reports.flush()
+
+
+def _hear(queue: SqliteQueue, stop: Callable[[], None]) -> None:
+    for line in sys.stdin:
+        if (name := line.strip()) == STOP:
+            stop()
+        else:
+            queue.wake(name)
+    os.killpg(0, signal.SIGKILL)  # 0: this session, which is ours alone
+
+
+def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
+    shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
+    verdicts = Verdicts(settings.state / "verdicts")
+    loras = Loras((settings.loras, BUILT_IN / "loras"))
+    budget = int(settings.memory_gb * memory.GB) or memory.usable_bytes()
+    studio = Studio(shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, budget)
+    folders = settings.models, settings.checkpoints
+    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror)
+    return Worker(queue, studio, shelf, settings.backend, background)
+
+
+if __name__ == "__main__":
+    serve(make_worker)

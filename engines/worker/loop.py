@@ -1,0 +1,173 @@
+"""
+What a worker does all day: load the models, take jobs, prove engines while nobody asks, and say how it is. One worker
+owns one device. It is a process of its own, which its supervisor starts and stops; in tests, threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+
+from engines.bundle import Shelf
+from engines.errors import StudioError
+from engines.jobs import Job, Lane
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages.status import Status, WorkerState
+from engines.studio import DETECTOR, Studio
+from engines.worker import execute, insist, surviving
+from engines.worker.builds import BackgroundJobs
+from engines.worker.inventory import cannot_build, sources, strays, survey
+
+log = logging.getLogger(__name__)
+DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
+WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
+FINISH_SHARE = 0.6  # of the time for a stop, in which the present job may still end by itself
+QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
+
+
+class Worker:
+    """
+    Loads the default bundles, says how it is, and works until it is stopped. With `background`, a second thread makes
+    bundles, and proves engines while nothing is to be drawn.
+    """
+
+    def __init__(
+        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, background: BackgroundJobs | None = None
+    ) -> None:
+        self.queue, self.studio, self.shelf, self.backend, self.background = queue, studio, shelf, backend, background
+        self._status, self._status_lock = Status("loading"), threading.Lock()
+        self._warned: set[str] = set()  # names of strays
+        self._before: tuple[WorkerState, str] | None = None  # while the disk refuses: how it was before
+        self._stopping, self._breaking_off, self._changed = threading.Event(), threading.Event(), threading.Event()
+        self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
+        if background is not None:
+            background.refresh = self._refresh
+            self._threads.append(threading.Thread(target=self._run_background, name="background jobs", daemon=True))
+
+    def start(self, cold: str = "") -> None:
+        """`cold`: why no model is to be loaded before a job asks for it."""
+        self._cold = cold
+        self._status = self._inventory()
+        self._announce("loading")
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, wait_s: float) -> bool:
+        """
+        Take no further job, and give the present one some time to end; then break off after its next event. Return
+        whether nothing runs any more, `wait_s` later at most: what still does is for the queue to `release`.
+        """
+        begun = time.monotonic()
+        self._stopping.set()
+        self.queue.retire()
+        if self.background is not None:
+            self.background.stop()
+        ended = self._join(begun + FINISH_SHARE * wait_s)
+        self._breaking_off.set()
+        return ended or self._join(begun + wait_s)
+
+    def _join(self, deadline: float) -> bool:
+        """Return whether all threads have ended by then."""
+        for thread in self._threads:
+            if thread.ident is not None:  # it has been started
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        """The first thread: pictures first; while nobody asks for one, what is still to be loaded."""
+        to_load = list(DEFAULTS)
+        if self._cold:
+            to_load.clear()
+            self._announce("failed", self._cold)
+        while not self._stopping.is_set():
+            with surviving("the queue", lambda: self._stopping.wait(WAIT_S)):
+                if (job := self._claim("pictures", 0.0 if to_load else WAIT_S)) is not None:
+                    execute(job, self.queue, self.studio, self._breaking_off, self._hear)
+                elif to_load:
+                    self._load(to_load)
+                elif self._changed.is_set() and not self._cold:  # another engine serves now
+                    self._changed.clear()
+                    to_load = list(DEFAULTS)
+
+    def _run_background(self) -> None:
+        """The second thread: builds first; proofs when it has been quiet for a while."""
+        assert self.background is not None  # or the thread would not be
+        quiet_since, proving = time.monotonic(), True
+        while not self._stopping.is_set():
+            with surviving("the background jobs", lambda: self._stopping.wait(QUIET_S)):
+                if (job := self._claim("builds", WAIT_S)) is not None:
+                    execute(job, self.queue, self.background, self._breaking_off, self._hear)
+                    proving = True
+                if self._occupied():
+                    quiet_since = time.monotonic()
+                elif proving and time.monotonic() - quiet_since > QUIET_S:
+                    proving = self.background.prove_next(self._occupied)
+                    self._refresh()
+
+    def _claim(self, lane: Lane, wait_s: float) -> Job | None:
+        return insist(partial(self.queue.claim, wait_s, lane), self._stopping, self._hear)
+
+    def _hear(self, why: str) -> None:
+        """Say why nothing can be stored; "": it can again, and all is as before."""
+        if why:
+            self._before = self._before or (self._status.state, self._status.detail)
+            self._announce("failed", why)
+        elif self._before:
+            self._announce(*self._before)
+            self._before = None
+
+    def _occupied(self) -> bool:
+        return self.queue.status().state == "loading" or self.queue.busy()
+
+    def _load(self, to_load: list[str]) -> None:
+        """Load the first of these bundles, and after the last one be ready; after one that cannot be had, try none."""
+        name, failed = to_load.pop(0), "see the server's log"
+        wanted = "auto" if name == DETECTOR else self.backend  # which any engine runs for all of them
+        try:
+            loaded, reason = self.studio.loaded_bundles.get(name, wanted)
+            loaded.load_all()
+            log.info("%s: %s", name, reason)
+            failed = ""
+        except StudioError as exc:
+            log.error("%s", exc)
+            failed = str(exc)
+        finally:
+            if failed:
+                to_load.clear()
+                self._announce("failed", failed)
+        if not failed and not to_load:
+            self._announce("ready")
+
+    def _announce(self, state: WorkerState, detail: str = "") -> None:
+        """How it is now, with what was found here last."""
+        with self._status_lock:
+            self._status = replace(self._status, state=state, detail=detail)
+            self.queue.announce(self._status)
+
+    def _refresh(self) -> None:
+        """Say what is here now; how it is may change while the disk is read."""
+        inventory = self._inventory()
+        with self._status_lock:
+            self._status = replace(inventory, state=self._status.state, detail=self._status.detail)
+            self.queue.announce(self._status)
+        self._changed.set()
+
+    def _inventory(self) -> Status:
+        """What is here, as a Status of which only the state is not meant. Reads the disk, so nobody waits for it."""
+        jobs, loras = self.background, self.studio.loras.names()
+        engines, bundles = survey(self.shelf, self.backend, jobs.verdicts if jobs else None)
+        if jobs is None:
+            return Status("loading", engines=engines, bundles=bundles, loras=loras)
+        return Status(
+            "loading",
+            engines=engines,
+            bundles=bundles,
+            sources=tuple(sources(self.shelf, jobs.checkpoints)),
+            can_build=cannot_build(),
+            loras=loras,
+            models=jobs.offered(),
+            strays=strays(jobs.models, self._warned),
+        )

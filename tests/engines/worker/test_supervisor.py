@@ -1,0 +1,176 @@
+"""Whatever a job does to the process with the engines: the server goes on, and so do the next jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Event, Failed, Final, Generate, Progress
+from engines.settings import Settings
+from engines.worker.supervisor import Patience, Supervisor
+from tests.conftest import Within
+from tests.support.fakes import write_detector, write_portrait, write_restorer
+
+LIMIT_S = 120.0
+TROUBLED = (sys.executable, "-m", "tests.support.troubled_worker")
+Open = Callable[..., Supervisor]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    home = Settings(home=tmp_path)
+    write_portrait(home.models / "portrait")
+    write_restorer(home.models / "restorer")
+    write_detector(home.models / "detector")
+    home.outputs.mkdir()
+    return home
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[SqliteQueue]:
+    opened = SqliteQueue(settings.state / "jobs.db", settings.outputs)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def begin(queue: SqliteQueue, settings: Settings) -> Iterator[Open]:
+    """begin(patience): a supervisor at work on the queue."""
+    supervisors: list[Supervisor] = []
+
+    def start(patience: Patience = Patience()) -> Supervisor:  # noqa: B008 (frozen)
+        env = {**os.environ, "STUDIO_HOME": str(settings.home)}
+        with (settings.state / "lock").open("a") as lock:
+            supervisors.append(Supervisor(queue, env, lock.fileno(), TROUBLED, patience))
+            supervisors[0].start()
+            until(lambda: supervisors[0].pid is not None)
+        return supervisors[0]
+
+    yield start
+    for supervisor in supervisors:
+        supervisor.stop(0.0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def events_of(queue: SqliteQueue, job_id: str) -> list[Event]:
+    return list(queue.follow(job_id))
+
+
+def ready(queue: SqliteQueue) -> bool:
+    return queue.status().state == "ready"
+
+
+def test_a_job_is_done_in_another_process(begin: Open, queue: SqliteQueue, within: Within[list[Event]]) -> None:
+    """Which hears of it at once, and says at once what becomes of it; neither waits for the other to look."""
+    supervisor = begin()
+    until(partial(ready, queue))
+    assert {bundle.name for bundle in queue.status().bundles} == {"portrait", "restorer", "detector"}
+    reported, queue.report = [], lambda line: (reported.append(line), supervisor._tell(line))[0]
+    job_id = queue.submit(Generate("p"))
+    *_, last = within(LIMIT_S, partial(events_of, queue, job_id))
+    assert isinstance(last, Final) and (queue.folder / last.images[0]).is_file()
+    assert reported == [""] and supervisor.pid != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        ("segfault", "it crashed (SIGSEGV)"),
+        ("out of memory", "it was killed, perhaps for want of memory"),
+        ("halted", "it was stopped"),
+        ("exit", "it ended by itself (status 3)"),
+        ("hang", "the job went no further"),
+    ],
+)
+def test_a_job_that_ends_its_process_is_tried_once_more_and_then_set_aside(
+    begin: Open, queue: SqliteQueue, within: Within[list[Event]], trouble: str, why: str
+) -> None:
+    begin(Patience(job_s=1.0))
+    jobs = [queue.submit(Generate(prompt)) for prompt in (trouble, "the next")]
+    ends = [within(LIMIT_S, partial(events_of, queue, job_id))[-1] for job_id in jobs]
+    assert ends[0] == Failed("interrupted", f"the second time: {why}", {"why": why})
+    assert isinstance(ends[1], Final)
+    assert [queue.job(job_id).attempts for job_id in jobs] == [2, 1]
+    until(partial(ready, queue))
+
+
+def test_who_follows_hears_the_second_attempt_whole(
+    begin: Open, queue: SqliteQueue, within: Within[list[Event]]
+) -> None:
+    begin()
+    heard = within(LIMIT_S, partial(events_of, queue, queue.submit(Generate("segfault-once"))))
+    starts = [k for k, event in enumerate(heard) if event == Progress("load", 0, 1)]
+    assert isinstance(heard[-1], Final)
+    assert heard[starts[1] + 1] == Progress("denoise", 1, 4, 0.1), "numbers that the first attempt had would be missed"
+
+
+def test_a_process_that_says_nothing_is_ended(
+    begin: Open, queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch, within: Within[list[Event]]
+) -> None:
+    """Its main thread is stuck, or it swaps for ever: nobody sees that from outside."""
+    monkeypatch.setattr("engines.worker.supervisor._is_stopped", lambda child: False)
+    supervisor = begin(Patience(process_s=3.0))
+    until(partial(ready, queue))
+    before = supervisor.pid
+    assert before is not None
+    os.kill(before, signal.SIGSTOP)
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, queue.submit(Generate("p"))))[-1], Final)
+    assert supervisor.pid != before
+
+
+def test_models_that_end_every_process_are_not_loaded_for_ever(
+    begin: Open, queue: SqliteQueue, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    (settings.home / "models crash").touch()
+    begin()
+    until(lambda: caplog.text.count("it crashed (SIGSEGV)") > 2)
+    (settings.home / "models crash").unlink()
+    until(lambda: queue.status().state == "failed")
+    assert queue.status().detail == "it crashed (SIGSEGV)"
+
+
+def test_a_stop_in_the_middle_of_a_step_costs_no_attempt(begin: Open, queue: SqliteQueue) -> None:
+    supervisor = begin()
+    job_id = queue.submit(Generate("hang"))
+    until(lambda: (queue.running() or ("", 0))[1] == 2)
+    child = supervisor.pid
+    assert child is not None
+    supervisor.stop(0.1)
+    assert queue.job(job_id).state == "queued" and not lives(child)
+    queue.recover()
+    job = queue.claim()
+    assert job is not None and job.id == job_id, "two crashes would have failed it"
+
+
+def test_nobody_outlives_the_server(begin: Open, queue: SqliteQueue) -> None:
+    """Who is killed says nothing any more; the end of its pipe does."""
+    supervisor = begin()
+    until(partial(ready, queue))
+    child = supervisor.pid
+    assert child is not None and supervisor._child is not None and supervisor._child.stdin is not None
+    supervisor._stopping.set()
+    supervisor._child.stdin.close()
+    supervisor._child = None
+    until(lambda: not lives(child))
+
+
+def lives(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
