@@ -85,7 +85,6 @@ def _prepare(settings: Settings) -> None:
         GRADIO_ANALYTICS_ENABLED="False",
         GRADIO_ANALYTICS_CACHE_FREQUENCY=str(NEVER),
         HF_HUB_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
     )
 
 

@@ -24,7 +24,6 @@ from engines.settings import Settings, SettingsError
 # Read by huggingface_hub when it is imported. Whoever asks for a model goes online for it, and for nothing else.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "0",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
 }

@@ -47,7 +47,6 @@ from webui.guard import Guard
 NAMES = ("localhost", "studio.local")
 READ_BY_GRADIO = (
     "GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_ANALYTICS_CACHE_FREQUENCY", "HF_HUB_OFFLINE",
-    "HF_HUB_DISABLE_TELEMETRY",
 )  # fmt: skip
 
 
