@@ -15,7 +15,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh build     制作模型包 · make model bundles (./run.sh build --help)
   ./run.sh models    可下载的模型 · models to download (./run.sh models get ID)
   ./run.sh bench     在本机测速 · measure this machine
-  ./run.sh chaos kills|stops|crowd  故意杀死、停止、挤爆服务,看有没有丢东西 · kill, stop or crowd the service on purpose, and see what is lost
+  ./run.sh chaos kills|stops|crashes|crowd  故意杀死、停止、弄崩、挤爆服务,看有没有丢东西 · kill, stop, crash or crowd the service on purpose, and see what is lost
   ./run.sh help      本说明 · this text
 
 设置 Settings (environment variables):

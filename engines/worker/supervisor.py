@@ -146,6 +146,8 @@ class Supervisor:
         was_ready, watch = False, _Watch(self.queue, self.patience)
         for line in _lines(reports, LOOK_S):
             if line is None:
+                if child.poll() is not None:  # though somebody whom it has started may hold its reports open
+                    return was_ready, ""
                 if why := "it was stopped" if _is_stopped(child) else watch.hangs():
                     return was_ready, why
                 continue

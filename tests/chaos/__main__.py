@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos import crowd, kills
+from tests.chaos import crashes, crowd, kills
 
-CHAOS = {"kills": kills.run, "stops": kills.run_stops, "crowd": crowd.run}
+CHAOS = {"kills": kills.run, "stops": kills.run_stops, "crashes": crashes.run, "crowd": crowd.run}
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -53,11 +54,11 @@ def _lives(count: int, seed: int, number: signal.Signals) -> list[str]:
         while {"queued", "running"} & states(home).keys():
             time.sleep(0.2)
         last.stop()
-        faults = _faults(home, taken, number)
-        print(f"\n{len(taken)} jobs, {count} x {number.name}, seed {seed}: {dict(states(home))}; {len(faults)} faults")
+        wrong = faults(home, taken, number)
+        print(f"\n{len(taken)} jobs, {count} x {number.name}, seed {seed}: {dict(states(home))}; {len(wrong)} faults")
         if number is signal.SIGTERM:
             print(f"a stop took {statistics.median(took):.1f} s in the median, {max(took):.1f} s at most")
-    return faults
+    return wrong
 
 
 def _ask(server: Process, clients: ThreadPoolExecutor, due: float) -> set[str]:
@@ -65,7 +66,7 @@ def _ask(server: Process, clients: ThreadPoolExecutor, due: float) -> set[str]:
     home, taken, asked = server.log.parent, set[str](), 0
     while time.monotonic() < due:
         if asked < JOBS and _open(server.url):
-            clients.submit(_post, server.url, {"prompt": f"job {asked}", **ASKED})
+            clients.submit(ask, server.url, {"prompt": f"job {asked}", **ASKED})
             asked += 1
         taken |= {job_id for job_id, _ in _query(home, "SELECT id, 0 FROM job")}
         time.sleep(0.03)
@@ -78,9 +79,12 @@ def _open(url: str) -> bool:
     return False
 
 
-def _post(url: str, asked: dict[str, Any]) -> None:
-    with suppress(httpx.TransportError):
-        httpx.post(f"{url}/generate", json=asked, timeout=300)
+def ask(url: str, asked: dict[str, Any]) -> int:
+    """Return the status; 0: the server went away meanwhile."""
+    try:
+        return httpx.post(f"{url}/generate", json=asked, timeout=300).status_code
+    except httpx.TransportError:
+        return 0
 
 
 def _query(home: Path, sql: str) -> list[tuple[str, int]]:
@@ -96,34 +100,54 @@ def states(home: Path) -> Counter[str]:
     return Counter(state for state, _ in _query(home, "SELECT state, 0 FROM job"))
 
 
-def _faults(home: Path, taken: set[str], number: signal.Signals) -> list[str]:
+def faults(home: Path, taken: AbstractSet[str] = frozenset(), number: signal.Signals = signal.SIGKILL) -> list[str]:
     """Look at every job and at every file."""
-    faults = []
+    wrong = []
     if lost := taken - {job_id for job_id, _ in _query(home, "SELECT id, 0 FROM job")}:
-        faults.append(f"{len(lost)} jobs are lost")
+        wrong.append(f"{len(lost)} jobs are lost")
     named: list[str] = []
     for job_id, attempts in _query(home, "SELECT id, attempts FROM job WHERE state='done'"):
         events = [json.loads(body) for body, _ in _query(home, f"SELECT body, 0 FROM event WHERE job='{job_id}'")]
         finals = [event for event in events if event["kind"] == "final"]
         if len(finals) != 1:
-            faults.append(f"{job_id} ended {len(finals)} times after {attempts} attempts")
+            wrong.append(f"{job_id} ended {len(finals)} times after {attempts} attempts")
         named += [name for final in finals for name in final["images"]]
     if len(set(named)) != len(named):
-        faults.append("two jobs have the same picture")
+        wrong.append("two jobs have the same picture")
     outputs = home / "outputs"
     for name in named:
         try:
             with Image.open(outputs / name) as picture:
                 picture.load()
         except OSError as exc:
-            faults.append(f"{name}: {exc}")
+            wrong.append(f"{name}: {exc}")
     failed = _query(home, "SELECT id, attempts FROM job WHERE state='failed'")
     print(f"{len(named)} pictures are shown; {len(failed)} jobs failed after {MAX_ATTEMPTS} crashes in their middle")
     if number is signal.SIGTERM and failed:
-        faults.append(f"{len(failed)} jobs failed though nothing crashed")
+        wrong.append(f"{len(failed)} jobs failed though nothing crashed")
     shown = {json.loads(body).get("image", "") for body, _ in _query(home, "SELECT body, 0 FROM event")}
     for path in outputs.glob("outputs_*"):
         if path.name not in named and path.name not in shown:
-            faults.append(f"{path.name} is nobody's")
-    faults += [f"{path.name} is half written" for path in outputs.glob(".*.tmp")]
-    return faults
+            wrong.append(f"{path.name} is nobody's")
+    wrong += _different(home) + [f"{path.name} is half written" for path in outputs.glob(".*.tmp")]
+    return wrong
+
+
+def _different(home: Path) -> list[str]:
+    """One prompt and one seed are one picture, however often the worker died in its middle: all are compared."""
+    first: dict[tuple[str, int], bytes] = {}
+    wrong, attempts = [], 0
+    for job_id, tried in _query(home, "SELECT id, attempts FROM job WHERE state='done'"):
+        ((request, _),) = _query(home, f"SELECT request, 0 FROM job WHERE id='{job_id}'")
+        final = json.loads(
+            _query(home, f"SELECT body, 0 FROM event WHERE job='{job_id}' ORDER BY seq DESC LIMIT 1")[0][0]
+        )
+        attempts += tried > 1
+        for k, name in enumerate(final["images"]):
+            with Image.open(home / "outputs" / name) as picture:
+                pixels = picture.tobytes()
+            asked = json.loads(request)
+            if asked["seed"] >= 0 and first.setdefault((asked["prompt"], k), pixels) != pixels:
+                wrong.append(f"{name} is another picture than that of the same seed")
+    print(f"{attempts} jobs were drawn in more than one attempt, {len(first)} different pictures")
+    return wrong
