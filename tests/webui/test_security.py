@@ -40,7 +40,7 @@ def canaries(rig: Rig) -> list[str]:
     return [
         "/etc/passwd",
         "/proc/self/environ",
-        str(Path(__file__).parents[2] / "webui" / "api.py"),
+        str(Path(__file__).parents[2] / "webui" / "guard.py"),
         str(state / "canary.png"),
         str(state / "jobs.db"),
         str(others / "canary"),

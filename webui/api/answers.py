@@ -1,0 +1,80 @@
+"""What the house's own dialect answers with when a job went well: now to those who wait, later at the job's address."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from engines.messages import FaceReport, FaceState, Final
+from webui.stream import address
+
+
+class Drawn(TypedDict):
+    status: Literal["success"]
+    seed: int
+    seconds: float
+    engine: str
+    reason: str
+    without: list[str]
+    images: list[str]  # addresses
+
+
+class DrawnHere(Drawn):
+    image_base64: str  # the first
+
+
+class Face(TypedDict):
+    box: tuple[float, float, float, float]
+    state: FaceState
+    strength: int
+    reason: str
+
+
+class Restored(TypedDict):
+    status: Literal["success"]
+    output_path: str  # an address
+    inference_time: str
+    engine: str
+    reason: str
+    faces: list[Face]
+
+
+def drawn(final: Final) -> Drawn:
+    return {
+        "status": "success",
+        "seed": final.seed,
+        "seconds": final.seconds,
+        "engine": final.engine,
+        "reason": final.reason,
+        "without": list(final.without),
+        "images": [address(name) for name in final.images],
+    }
+
+
+def drawn_here(folder: Path, final: Final) -> DrawnHere:
+    """Read and encode the picture: in a thread, so that the event loop answers others meanwhile."""
+    return {**drawn(final), "image_base64": encoded(folder, final.images[:1])[0]}
+
+
+def encoded(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return pictures in base64, as JSON carries them."""
+    return [base64.b64encode((folder / name).read_bytes()).decode() for name in names]
+
+
+def restored(final: Final) -> Restored:
+    return {
+        "status": "success",
+        "output_path": address(final.images[0]),
+        "inference_time": f"{final.seconds:.2f}s",
+        "engine": final.engine,
+        "reason": final.reason,
+        "faces": [_face(face) for face in final.faces],
+    }
+
+
+def _face(face: FaceReport) -> Face:
+    return {"box": face.box, "state": face.state, "strength": face.strength, "reason": face.reason}

@@ -1,0 +1,99 @@
+"""The house's own dialect: draw, restore, and the pictures. Every field of a request is one of the messages'."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from engines.errors import NotFoundError, OptionError
+from engines.jobs import JobQueue
+from engines.messages import Enhance, Generate, parse
+from engines.settings import Settings
+from webui import archive, uploads
+from webui.api import answers
+from webui.api.bodies import Values, parse_text, read_form, read_json
+from webui.api.outcome import outcome
+from webui.boards import photos
+from webui.guard import is_form
+
+PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
+MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
+    """Add what makes pictures."""
+
+    @routes.post(
+        "/generate",
+        responses={200: {"model": answers.DrawnHere}},
+    )
+    async def generate(request: Request) -> JSONResponse:
+        """Draw portraits, with a photo to start from in a form."""
+        asked, start = await _asked(request, settings.uploads)
+        order = parse(Generate, {"backend": settings.backend, **asked, "start": start})
+        final = await outcome(queue, order, request)
+        return JSONResponse(await to_thread.run_sync(answers.drawn_here, queue.folder, final))
+
+    @routes.post(
+        "/enhance",
+        responses={200: {"model": answers.Restored}},
+    )
+    async def enhance(request: Request) -> JSONResponse:
+        """Restore a photo."""
+        form = await read_form(request, ("image",), settings.uploads)
+        defaults = {"backend": settings.backend, "name": uploads.own_name(form.name)}
+        order = parse(Enhance, {**defaults, **form.fields, "image": form.path})
+        return JSONResponse(answers.restored(await outcome(queue, order, request)))
+
+
+def add_files(routes: APIRouter, queue: JobQueue) -> None:
+    """Add what lies there."""
+
+    @routes.get("/outputs/{name}", response_class=FileResponse)
+    def picture(name: str) -> FileResponse:
+        """A picture, by the name that an answer gave."""
+        path = queue.folder / name
+        if not PICTURE_NAME.fullmatch(name) or not path.is_file():
+            raise NotFoundError("picture", name)
+        headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+        return FileResponse(path, headers=headers, media_type=MEDIA[path.suffix])
+
+    @routes.get("/batch.zip", response_class=StreamingResponse)
+    def batch(jobs: str = "") -> StreamingResponse:
+        """`jobs`: names with "-" between, which only those know who gave the photos."""
+        names = [name for name in photos.results(queue, jobs.split("-")) if PICTURE_NAME.fullmatch(name)]
+        if not names:
+            raise NotFoundError("picture", "batch.zip")
+        headers = {"Content-Disposition": time.strftime('attachment; filename="photos_%Y%m%d%H%M%S.zip"')}
+        pieces = archive.stream(queue.folder / name for name in names)
+        return StreamingResponse(pieces, headers=headers, media_type="application/zip")
+
+    @routes.get("/favicon.ico")
+    def favicon() -> FileResponse:
+        return FileResponse(ASSETS / "favicon.ico")
+
+
+async def _asked(request: Request, folder: Path) -> tuple[Values, str]:
+    """
+    The fields of a Generate, and where its photo lies, if it has one: as JSON and in the address; or, with a photo, in
+    a form. A path is nobody's to name.
+    """
+    fields: Values = {}
+    path = ""
+    if is_form(request.headers):
+        form = await read_form(request, ("start",), folder)
+        fields, path = dict(form.fields), form.path
+    else:
+        fields = await read_json(request)
+    asked = {**fields, **request.query_params}
+    if asked.get("start"):
+        raise OptionError("start", "", "a file")
+    if isinstance(asked.get("loras"), str):  # a form and an address have text only
+        asked["loras"] = parse_text("loras", asked["loras"], "JSON")
+    return asked, path
