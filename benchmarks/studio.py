@@ -82,7 +82,7 @@ def _photo(folder: Path) -> Path:
 
 
 def _edge() -> tuple[float, dict[str, float]]:
-    """`./run.sh edge` from the start of the process to /healthz, then its memory after a picture with each engine."""
+    """`./run.sh edge` from the start of the process to /readyz, then its memory after a picture with each engine."""
     with tempfile.TemporaryDirectory() as home, _server(home) as (url, process, started):
         while not _ready(url):
             time.sleep(0.02)
@@ -112,7 +112,7 @@ def _server(home: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
 
 def _ready(url: str) -> bool:
     try:
-        with urlopen(f"{url}/healthz", timeout=30) as answer:
+        with urlopen(f"{url}/readyz", timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -73,7 +73,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         for _ in range(1200):  # an installation from a slow index may take minutes
             assert server.poll() is None, (home / "log").read_text()
-            if _status(f"{url}/healthz") == 200:
+            if _status(f"{url}/readyz") == 200:
                 break
             time.sleep(0.5)
         yield url

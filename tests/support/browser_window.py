@@ -47,7 +47,7 @@ def until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     for _ in range(240):
         assert server.poll() is None, "the server ended"
         try:
-            with urlopen(f"{url}/healthz", timeout=2) as answer:
+            with urlopen(f"{url}/readyz", timeout=2) as answer:
                 if answer.status == 200:
                     return
         except OSError:

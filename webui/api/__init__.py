@@ -20,7 +20,7 @@ from webui.api.studio import MEDIA, PICTURE_NAME
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
-    "/healthz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico",
+    "/healthz", "/readyz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -29,7 +29,7 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     routes = APIRouter()
     studio.add_jobs(routes, queue, settings)
     studio.add_files(routes, queue)
-    health.add(routes, queue)
+    health.add(routes, queue, settings.outputs)
     _end_here(routes)
     return routes
 

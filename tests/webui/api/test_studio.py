@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from engines.messages import CREDIT, Generate
-from engines.messages.status import Status
 from tests.support.http import QUICK, SKETCH, X_CREDIT, pixels, post, succeeded
 from webui.gradio_patches import FOLLOWED
 
@@ -45,41 +44,6 @@ def draw(rig: Rig, **asked: Any) -> dict[str, Any]:
 
 def first(body: Mapping[str, Any]) -> bytes:
     return base64.b64decode(body["image_base64"], validate=True)
-
-
-# ---- health
-
-
-def test_health_says_that_it_is_ready_and_what_with(rig: Rig) -> None:
-    answer = rig.client.get("/healthz")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    body = answer.json()
-    assert set(body) == {"status", "credit", "engines", "bundles"}
-    assert (body["status"], body["credit"]) == ("ready", CREDIT)
-    assert body["engines"]["ort"].startswith("CPU, ")
-    assert set(body["bundles"]) == {"portrait", "restorer", "detector", "sketch"}
-    assert body["bundles"]["portrait"].startswith("ort on CPU")
-
-
-@pytest.mark.parametrize(
-    ("state", "status", "detail"), [("loading", 503, ""), ("failed", 503, "no model"), ("ready", 200, "")]
-)
-def test_health_follows_the_worker(rig: Rig, state: Any, status: int, detail: str) -> None:
-    known = rig.queue.status()
-    try:
-        rig.queue.announce(replace(known, state=state, detail=detail))
-        answer = rig.client.get("/healthz")
-        assert (answer.status_code, answer.json()["status"]) == (status, state)
-        assert answer.json().get("detail", "") == detail
-        rig.queue.announce(Status("loading"))
-        assert rig.client.get("/healthz").json() == {
-            "status": "loading",
-            "credit": CREDIT,
-            "engines": {},
-            "bundles": {},
-        }
-    finally:
-        rig.queue.announce(known)
 
 
 # ---- generate
