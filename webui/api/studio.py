@@ -15,7 +15,7 @@ from engines.jobs import JobQueue
 from engines.messages import Enhance, Generate, parse
 from engines.settings import Settings
 from webui import archive, uploads
-from webui.api import answers
+from webui.api import answers, choices
 from webui.api.bodies import Values, parse_text, read_form, read_json
 from webui.api.outcome import outcome
 from webui.boards import photos
@@ -37,6 +37,8 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
         """Draw portraits, with a photo to start from in a form."""
         asked, start = await _asked(request, settings.uploads)
         order = parse(Generate, {"backend": settings.backend, **asked, "start": start})
+        if "backend" in asked:
+            choices.check_backend(queue.status(), order.backend)
         final = await outcome(queue, order, request)
         return JSONResponse(await to_thread.run_sync(answers.drawn_here, queue.folder, final))
 
@@ -49,6 +51,8 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
         form = await read_form(request, ("image",), settings.uploads)
         defaults = {"backend": settings.backend, "name": uploads.own_name(form.name)}
         order = parse(Enhance, {**defaults, **form.fields, "image": form.path})
+        if "backend" in form.fields:
+            choices.check_backend(queue.status(), order.backend)
         return JSONResponse(answers.restored(await outcome(queue, order, request)))
 
 

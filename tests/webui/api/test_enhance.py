@@ -157,7 +157,7 @@ NO_PHOTO: tuple[tuple[bytes, dict[str, str], int, str], ...] = (
     (PHOTO, {"name": "x" * 256}, 400, "bad_option"),
     (PHOTO, {"bundle": "none"}, 404, "not_found"),
     (PHOTO, {"bundle": "portrait"}, 400, "bad_option"),
-    (PHOTO, {"backend": "cuda12"}, 503, "engine_unavailable"),
+    (PHOTO, {"backend": "cuda12"}, 400, "bad_option"),
     (PHOTO, {"mode": "x" * 20_000}, 400, "bad_request"),
     (PHOTO, {f"field{k}": "" for k in range(30)}, 400, "bad_request"),
 )

@@ -50,9 +50,10 @@ IMPOSSIBLE: tuple[tuple[Any, int, str], ...] = (
     ({"prompt": "x", "bundle": "b" * 300}, 404, "not_found"),
     ({"prompt": "x", "bundle": "a\0b"}, 404, "not_found"),
     ({"prompt": "x", "bundle": "restorer"}, 400, "bad_option"),
-    ({"prompt": "x", "backend": "cuda12"}, 503, "engine_unavailable"),
-    ({"prompt": "x", "backend": "../ort"}, 503, "engine_unavailable"),
-    ({"prompt": "x", "backend": ""}, 503, "engine_unavailable"),
+    ({"prompt": "x", "backend": "cuda12"}, 400, "bad_option"),
+    ({"prompt": "x", "backend": "../ort"}, 400, "bad_option"),
+    ({"prompt": "x", "backend": ""}, 400, "bad_option"),
+    ({"prompt": "x", "backend": 5}, 400, "bad_option"),
     (b"{", 400, "bad_option"),
     (b"[]", 400, "bad_option"),
     (b"null", 400, "bad_option"),
@@ -70,6 +71,22 @@ IMPOSSIBLE: tuple[tuple[Any, int, str], ...] = (
 @pytest.mark.parametrize(("asked", "status", "code"), IMPOSSIBLE, ids=lambda value: str(value)[:40])
 def test_the_impossible_is_refused_with_a_code_and_a_sentence(rig: Rig, asked: Any, status: int, code: str) -> None:
     refused(post(rig.url, asked), status, code)
+
+
+def test_an_engine_that_is_known_and_cannot_serve_here_is_not_the_callers_mistake(rig: Rig) -> None:
+    names = [engine.name for engine in rig.queue.status().engines if not engine.ok]
+    if not names:
+        pytest.skip("every engine can be used here")
+    for name in names:
+        message = refused(post(rig.url, {"prompt": "x", "backend": name}), 503, "engine_unavailable")
+        assert name in message
+
+
+def test_a_name_that_is_none_is_told_with_those_that_are(rig: Rig) -> None:
+    before = rig.jobs()
+    message = refused(post(rig.url, {"prompt": "x", "backend": "abacus"}, "en"), 400, "bad_option")
+    assert all(name in message for name in ("abacus", "auto", "pytorch", "edge", "ort", "openvino"))
+    assert rig.jobs().keys() == before.keys(), "it has waited for nothing"
 
 
 @pytest.mark.parametrize(
