@@ -42,7 +42,8 @@ def example(path: str) -> str:
 # Every route that the guard lets through. A new one belongs here only after somebody has looked at what it does.
 REACHABLE = {
     "/", "/healthz", "/readyz", "/generate", "/enhance", "/outputs/{name}", "/outputs/{rest:path}",
-    "/batch.zip", "/favicon.ico",     "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
+    "/batch.zip", "/favicon.ico", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
+        "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
     "/assets/{path:path}", "/svelte/{path:path}", "/gradio_api/info",
     "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/file={path_or_url:path}",
     "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/queue/status",
@@ -77,6 +78,7 @@ EVERY_KIND = (
     ("GET", "/thumbnails/none.webp", 404), ("GET", "/static/none.js", 404), ("GET", "/nowhere", 404),
     ("GET", "/gradio_api/file=/etc/passwd", 403), ("POST", "/generate", 400), ("POST", "/enhance", 400),
     ("GET", "/readyz", 200),
+    ("GET", "/jobs/none", 404),
     ("GET", "/gradio_api/queue/data", 422), ("POST", "/config", 405), ("GET", "/pwa_icon/9", 404),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """
-The doors for programs, one file a dialect. Each submits to the queue and waits; errors leave as JSON with a code and a
-sentence, never a trace.
+The doors for programs, one file a dialect. Each submits to the queue and waits, or hands out an address; errors leave
+as JSON with a code and a sentence, never a trace.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui.api import errors, health, studio
+from webui.api import errors, health, jobs, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
 
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
-    "/healthz", "/readyz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico",
+    "/healthz", "/readyz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -29,6 +29,7 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     routes = APIRouter()
     studio.add_jobs(routes, queue, settings)
     studio.add_files(routes, queue)
+    jobs.add(routes, queue)
     health.add(routes, queue, settings.outputs)
     _end_here(routes)
     return routes

@@ -9,7 +9,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from engines.messages import FaceReport, FaceState, Final
+from engines.messages import Enhance, FaceReport, FaceState, Final, Generate
 from webui.stream import address
 
 
@@ -41,6 +41,10 @@ class Restored(TypedDict):
     engine: str
     reason: str
     faces: list[Face]
+
+
+def of(order: Generate | Enhance, final: Final) -> Drawn | Restored:
+    return drawn(final) if isinstance(order, Generate) else restored(final)
 
 
 def drawn(final: Final) -> Drawn:

@@ -1,16 +1,45 @@
-"""Submit a job and wait for its end, without a thread; who waits and hangs up cancels it."""
+"""
+Two ways to what becomes of a job: wait for it, or go and come back to its address (RFC 7240). Who waits and hangs up
+cancels the job; who was given its address need not stay.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from anyio import to_thread
 from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from typing_extensions import TypedDict
 
-from engines.jobs import JobQueue
+from engines.jobs import JobQueue, State
 from engines.messages import Enhance, Event, Failed, Final, Generate
 from webui.api.errors import JobFailed
 from webui.follow import events
+
+QUOTED = re.compile(r'"[^"]*"')  # a preference's value may be any text (RFC 7240, section 2)
+RESPOND_ASYNC = "respond-async"
+
+
+class Accepted(TypedDict):
+    id: str
+    state: State
+
+
+def goes_on_without(headers: Headers) -> bool:
+    """Return whether the caller would rather not wait: `Prefer: respond-async`, among others perhaps."""
+    preferences = ",".join(QUOTED.sub("", line) for line in headers.getlist("prefer")).split(",")
+    return any(preference.partition(";")[0].strip().lower() == RESPOND_ASYNC for preference in preferences)
+
+
+async def accepted(queue: JobQueue, order: Generate | Enhance) -> JSONResponse:
+    """Submit, and answer with the job's address. QueueFull, StorageError."""
+    job_id = await to_thread.run_sync(queue.submit, order)
+    state = (await to_thread.run_sync(queue.job, job_id)).state
+    headers = {"Location": f"/jobs/{job_id}", "Preference-Applied": RESPOND_ASYNC}
+    return JSONResponse(Accepted(id=job_id, state=state), 202, headers)
 
 
 async def outcome(queue: JobQueue, order: Generate | Enhance, request: Request) -> Final:

@@ -17,7 +17,7 @@ from engines.settings import Settings
 from webui import archive, uploads
 from webui.api import answers, choices
 from webui.api.bodies import Values, parse_text, read_form, read_json
-from webui.api.outcome import outcome
+from webui.api.outcome import Accepted, accepted, goes_on_without, outcome
 from webui.boards import photos
 from webui.guard import is_form
 
@@ -31,28 +31,32 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
 
     @routes.post(
         "/generate",
-        responses={200: {"model": answers.DrawnHere}},
+        responses={200: {"model": answers.DrawnHere}, 202: {"model": Accepted}},
     )
     async def generate(request: Request) -> JSONResponse:
-        """Draw portraits, with a photo to start from in a form."""
+        """Draw portraits, with a photo to start from in a form. `Prefer: respond-async`: 202, and the job's address."""
         asked, start = await _asked(request, settings.uploads)
         order = parse(Generate, {"backend": settings.backend, **asked, "start": start})
         if "backend" in asked:
             choices.check_backend(queue.status(), order.backend)
+        if goes_on_without(request.headers):
+            return await accepted(queue, order)
         final = await outcome(queue, order, request)
         return JSONResponse(await to_thread.run_sync(answers.drawn_here, queue.folder, final))
 
     @routes.post(
         "/enhance",
-        responses={200: {"model": answers.Restored}},
+        responses={200: {"model": answers.Restored}, 202: {"model": Accepted}},
     )
     async def enhance(request: Request) -> JSONResponse:
-        """Restore a photo."""
+        """Restore a photo. `Prefer: respond-async` as in /generate."""
         form = await read_form(request, ("image",), settings.uploads)
         defaults = {"backend": settings.backend, "name": uploads.own_name(form.name)}
         order = parse(Enhance, {**defaults, **form.fields, "image": form.path})
         if "backend" in form.fields:
             choices.check_backend(queue.status(), order.backend)
+        if goes_on_without(request.headers):
+            return await accepted(queue, order)
         return JSONResponse(answers.restored(await outcome(queue, order, request)))
 
 

@@ -126,7 +126,7 @@ def test_a_body_too_large_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/generate"), ("PUT", "/generate"), ("DELETE", "/generate"), ("GET", "/enhance"), ("POST", "/healthz"),
-     ("POST", "/readyz"),
+     ("POST", "/readyz"), ("PUT", "/jobs/" + "0" * 32),
      ("DELETE", "/outputs/outputs_20200101000000.png"), ("POST", "/outputs/x"), ("PATCH", "/enhance")],
 )  # fmt: skip
 def test_the_wrong_method_is_told_so(rig: Rig, method: str, path: str) -> None:
@@ -135,7 +135,9 @@ def test_the_wrong_method_is_told_so(rig: Rig, method: str, path: str) -> None:
     assert answer.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/outputs/a/b", "/outputs/", "/thumbnails/none.webp"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/outputs/a/b", "/outputs/", "/thumbnails/none.webp", "/jobs", "/jobs/", "/jobs/a/b"]
+)
 def test_an_address_that_is_none_has_one_code(rig: Rig, path: str) -> None:
     """A code is stable: the same for the same thing, wherever in the server it is noticed."""
     refused(rig.client.get(path), 404, rig.client.get("/nowhere").json()["code"])

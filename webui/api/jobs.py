@@ -1,0 +1,177 @@
+"""
+A job by its address: how it is, what happens to it as it happens, and its end. The address cannot be guessed, so who
+has it may ask and cancel; a list of addresses there is none. Shows the jobs that programs can ask for, and no path of
+this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from typing_extensions import TypedDict
+
+from engines.errors import JobPostponed, NotFoundError
+from engines.jobs import ENDED, JobQueue, State, state_after
+from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress, Stage
+from webui.api import answers
+from webui.api.errors import sentence
+from webui.follow import JOB_ID, numbered_events
+from webui.stream import address
+
+Order = Generate | Enhance
+Numbered = tuple[int, Event]
+EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx passes each on at once
+
+
+class Step(TypedDict):
+    """`step` of `total`, of picture `picture` of `pictures`, and how long the rest takes, in seconds."""
+
+    stage: Stage
+    step: int
+    total: int
+    eta_s: float | None
+    picture: int
+    pictures: int
+
+
+class Fault(TypedDict):
+    code: str
+    message: str
+
+
+class JobBody(TypedDict, total=False):
+    """`position`: how many are ahead, while it waits. `progress`: the latest. `result`, `error`: of its end."""
+
+    id: str
+    kind: Literal["generate", "enhance"]
+    state: State
+    position: int
+    progress: Step
+    result: answers.Drawn | answers.Restored
+    error: Fault
+
+
+def add(routes: APIRouter, queue: JobQueue) -> None:
+    @routes.get("/jobs/{job_id}", responses={200: {"model": JobBody}})
+    def look(job_id: str, request: Request) -> JSONResponse:
+        """How the job is."""
+        order = _find(queue, job_id)
+        return JSONResponse(_body(queue, job_id, order, request.headers.get("accept-language")))
+
+    @routes.delete("/jobs/{job_id}", responses={200: {"model": JobBody}, 202: {"model": JobBody}})
+    def cancel(job_id: str, request: Request) -> JSONResponse:
+        """Cancel the job. 202: it runs, and is told at its next step. 200: it has ended, now or before."""
+        order = _find(queue, job_id)
+        queue.cancel(job_id)
+        body = _body(queue, job_id, order, request.headers.get("accept-language"))
+        return JSONResponse(body, 200 if body["state"] in ENDED else 202)
+
+    @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse)
+    async def follow(job_id: str, request: Request) -> Response:
+        """
+        The job's events as they come, past ones first (text/event-stream). `Last-Event-ID`: only those after it. 204:
+        there is none after it and none will come, which ends a browser's reconnecting.
+        """
+        order = await to_thread.run_sync(_find, queue, job_id)
+        language = request.headers.get("accept-language")
+        events, ended = await to_thread.run_sync(_past, queue, job_id)
+        after = _after(request.headers.get("last-event-id", ""), events)
+        if ended and not [number for number, _ in events if number > after]:
+            return Response(status_code=204)
+        pieces = _stream(queue, job_id, order, after, language)
+        return StreamingResponse(pieces, headers=STREAM_HEADERS, media_type="text/event-stream")
+
+
+def _find(queue: JobQueue, job_id: str) -> Order:
+    """NotFoundError: there is no such job, or it is none that programs ask for: of a build the log names folders."""
+    if not JOB_ID.fullmatch(job_id):
+        raise NotFoundError("job", job_id)
+    order = queue.job(job_id).request
+    if not isinstance(order, Order):
+        raise NotFoundError("job", job_id)
+    return order
+
+
+def _past(queue: JobQueue, job_id: str) -> tuple[list[Numbered], bool]:
+    """Return the events so far, and whether that is all. While the program stops there is nothing to wait for."""
+    with suppress(JobPostponed):
+        return queue.since(job_id, 0)
+    return [], False
+
+
+def _body(queue: JobQueue, job_id: str, order: Order, language: str | None) -> JobBody:
+    state = queue.job(job_id).state  # asked first: the events are then as new as it, or newer, and decide
+    events = [event for _, event in _past(queue, job_id)[0]]
+    last = events[-1] if events else None
+    if isinstance(last, Final | Failed):
+        state = state_after(last)
+    body: JobBody = {"id": job_id, "kind": "generate" if isinstance(order, Generate) else "enhance", "state": state}
+    if state == "queued":
+        with suppress(JobPostponed):
+            body["position"] = queue.ahead(job_id)
+    for progress in [event for event in events if isinstance(event, Progress)][-1:]:
+        body["progress"] = _step(progress)
+    if isinstance(last, Final):
+        body["result"] = answers.of(order, last)
+    elif isinstance(last, Failed):
+        body["error"] = _fault(last, language)
+    return body
+
+
+def _step(event: Progress) -> Step:
+    return {
+        "stage": event.stage,
+        "step": event.step,
+        "total": event.total,
+        "eta_s": event.eta_s,
+        "picture": event.picture,
+        "pictures": event.pictures,
+    }
+
+
+def _fault(event: Failed, language: str | None) -> Fault:
+    return {"code": event.code, "message": sentence(language, event.code, event.facts)}
+
+
+def _after(last_event_id: str, events: Sequence[Numbered]) -> int:
+    """Return the number that a follower has heard last: 0 for what is none, or was never given."""
+    number = int(last_event_id) if EVENT_NUMBER.fullmatch(last_event_id) else 0
+    return number if events and number <= events[-1][0] else 0
+
+
+async def _stream(queue: JobQueue, job_id: str, order: Order, after: int, language: str | None) -> AsyncIterator[str]:
+    """Yield server-sent events (HTML standard, section 9.2): a comment where there is nothing to say."""
+    try:
+        async for numbered in numbered_events(queue, job_id, after):
+            yield _written(numbered, order, language) if numbered else ": waiting\n\n"
+    except JobPostponed as exc:  # without a number, so that who comes back goes on where it was
+        yield _message("postponed", {"code": exc.code, "message": sentence(language, exc.code, exc.facts)})
+
+
+def _written(numbered: Numbered, order: Order, language: str | None) -> str:
+    number, event = numbered
+    match event:
+        case Progress():
+            return _message("progress", _step(event), number)
+        case Preview():
+            shown = {**asdict(event), "image": address(event.image)}
+            return _message("preview", shown, number)
+        case Final():
+            return _message("final", answers.of(order, event), number)
+        case Failed():
+            return _message("failed", _fault(event, language), number)
+    return f"id: {number}\n\n"  # nothing for those who follow; the number counts
+
+
+def _message(kind: str, data: object, number: int | None = None) -> str:
+    numbered = "" if number is None else f"id: {number}\n"
+    return f"{numbered}event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
