@@ -41,7 +41,7 @@ def example(path: str) -> str:
 
 # Every route that the guard lets through. A new one belongs here only after somebody has looked at what it does.
 REACHABLE = {
-    "/", "/healthz", "/readyz", "/generate", "/enhance", "/outputs/{name}", "/outputs/{rest:path}",
+    "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{name}", "/outputs/{rest:path}",
     "/batch.zip", "/favicon.ico", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
         "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
     "/assets/{path:path}", "/svelte/{path:path}", "/gradio_api/info",
@@ -70,14 +70,14 @@ def test_shut_paths_are_shut_in_the_real_application(rig: Rig, path: str) -> Non
     assert_dressed(answer)
 
 
-PROGRAMS_READ = ("/healthz", "/readyz")
+PROGRAMS_READ = ("/healthz", "/readyz", "/metrics")
 EVERY_KIND = (
     ("GET", "/", 200), ("HEAD", "/", 200), ("GET", "/healthz", 200), ("GET", "/config", 200),
     ("GET", "/theme.css", 200), ("GET", "/favicon.ico", 200), ("GET", "/gradio_api/info", 200),
     ("GET", "/gradio_api/startup-events", 200), ("GET", "/outputs/none.png", 404),
     ("GET", "/thumbnails/none.webp", 404), ("GET", "/static/none.js", 404), ("GET", "/nowhere", 404),
     ("GET", "/gradio_api/file=/etc/passwd", 403), ("POST", "/generate", 400), ("POST", "/enhance", 400),
-    ("GET", "/readyz", 200),
+    ("GET", "/readyz", 200), ("GET", "/metrics", 200),
     ("GET", "/jobs/none", 404),
     ("GET", "/gradio_api/queue/data", 422), ("POST", "/config", 405), ("GET", "/pwa_icon/9", 404),
 )  # fmt: skip

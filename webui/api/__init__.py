@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui.api import errors, health, jobs, studio
+from webui.api import errors, health, jobs, metrics, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
 
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
-    "/healthz", "/readyz", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
+    "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -31,6 +31,7 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     studio.add_files(routes, queue)
     jobs.add(routes, queue)
     health.add(routes, queue, settings.outputs)
+    metrics.add(routes, queue)
     _end_here(routes)
     return routes
 

@@ -126,7 +126,7 @@ def test_a_body_too_large_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/generate"), ("PUT", "/generate"), ("DELETE", "/generate"), ("GET", "/enhance"), ("POST", "/healthz"),
-     ("POST", "/readyz"), ("PUT", "/jobs/" + "0" * 32),
+     ("POST", "/readyz"), ("PUT", "/jobs/" + "0" * 32), ("POST", "/metrics"),
      ("DELETE", "/outputs/outputs_20200101000000.png"), ("POST", "/outputs/x"), ("PATCH", "/enhance")],
 )  # fmt: skip
 def test_the_wrong_method_is_told_so(rig: Rig, method: str, path: str) -> None:
