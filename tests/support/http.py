@@ -294,6 +294,14 @@ def post(url: str, asked: Any, language: str | None = None) -> httpx.Response:
     return httpx.post(f"{url}/generate", content=content, headers=headers, timeout=300)
 
 
+def unanswered(url: str, path: str, asked: Any) -> http.client.HTTPConnection:
+    """A request that has been sent, and whose answer nobody has read: to hang up, close it."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=300)
+    connection.request("POST", path, json.dumps(asked), {"Content-Type": "application/json"})
+    return connection
+
+
 def refused(answer: httpx.Response, status: int, code: str) -> str:
     """The sentence of an error that is as every error must be."""
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text

@@ -86,6 +86,7 @@ BODIES: dict[str, tuple[str, Callable[[], Iterator[bytes]], dict[str, str]]] = {
     "a part header without end": ("/enhance", lambda: long(b"--b\r\nContent-Disposition: ", 28), FORM),
     "100000 fields": ("/enhance", lambda: many(TEXT_PART, 100_000), FORM),
     "1001 files": ("/enhance", lambda: many(FILE_PART, 1001), FORM),
+    "a text field without end beside a photo": ("/v1/images/edits", lambda: long(TEXT_PART, 100), FORM),
     "28 MB of small fields, url-encoded": (
         "/enhance", lambda: itertools.repeat(b"a=b&" * 250_000, 28), URL_ENCODED,
     ),

@@ -177,6 +177,7 @@ def test_what_errors_tell_is_translated() -> None:
     say = words("zh")
     values = {
         "live, off",
+        "false",
         "0",
         "a-z 0-9 - _",
         "build, fetch",

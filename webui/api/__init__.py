@@ -14,13 +14,14 @@ from starlette.exceptions import HTTPException
 
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui.api import errors, health, jobs, metrics, studio
+from webui.api import errors, health, jobs, metrics, openai, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
 
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
     "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
+    "/v1/",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -32,13 +33,14 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     jobs.add(routes, queue)
     health.add(routes, queue, settings.outputs)
     metrics.add(routes, queue)
+    openai.add(routes, queue, settings)
     _end_here(routes)
     return routes
 
 
 def install_errors(app: FastAPI) -> None:
     """Every error leaves as its dialect writes it; the house's own is {"status": "error", "code", "message"}."""
-    errors.install(app, {})
+    errors.install(app, {"/v1/": openai.error_form})
 
 
 def _end_here(routes: APIRouter) -> None:
