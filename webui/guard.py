@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from engines.messages import CREDIT
 
 SMALL_BODY_BYTES = 2_000_000  # anything but an upload
-UPLOAD_PATHS = ("/enhance", "/gradio_api/upload", "/v1/images/edits")
+UPLOAD_PATHS = ("/enhance", "/gradio_api/upload", "/v1/images/edits", "/sdapi/v1/img2img")
 FORM_PATHS = ("/generate",)  # where an upload may come as a form, and anything else is small
 # What a browser needs of Gradio, seen by watching it; its other routes resize without limit, fetch foreign addresses,
 # show what others did, or have no use here.

@@ -86,6 +86,8 @@ BODIES: dict[str, tuple[str, Callable[[], Iterator[bytes]], dict[str, str]]] = {
     "a part header without end": ("/enhance", lambda: long(b"--b\r\nContent-Disposition: ", 28), FORM),
     "100000 fields": ("/enhance", lambda: many(TEXT_PART, 100_000), FORM),
     "1001 files": ("/enhance", lambda: many(FILE_PART, 1001), FORM),
+    "100 MB of JSON with a photo, chunked": ("/sdapi/v1/img2img", lambda: long(b'"', 100), JSON),
+    "28 MB of nothing where JSON with a photo is wanted": ("/sdapi/v1/img2img", lambda: long(b"[", 28), JSON),
     "a text field without end beside a photo": ("/v1/images/edits", lambda: long(TEXT_PART, 100), FORM),
     "28 MB of small fields, url-encoded": (
         "/enhance", lambda: itertools.repeat(b"a=b&" * 250_000, 28), URL_ENCODED,
@@ -110,6 +112,21 @@ def test_ten_large_uploads_at_once_stay_on_disk(process: Process) -> None:
     with bounded(process, 64, 40):
         threads = [
             threading.Thread(target=poured, args=(process.url, "/enhance", long(FILE_PART, 25)), kwargs=FORM)
+            for _ in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert httpx.get(f"{process.url}/healthz", timeout=60).status_code == 200
+
+
+def test_ten_large_photos_in_base64_are_in_memory_one_after_the_other(process: Process) -> None:
+    """One body is 28 MB, and half as much again where it is decoded; ten are not."""
+    body = (b'{"prompt":"x","init_images":["', *itertools.repeat(b"A" * 1_000_000, 28), b'"]}')
+    with bounded(process, 128, 60):
+        threads = [
+            threading.Thread(target=poured, args=(process.url, "/sdapi/v1/img2img", iter(body)), kwargs=JSON)
             for _ in range(10)
         ]
         for thread in threads:

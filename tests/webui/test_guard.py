@@ -129,8 +129,8 @@ def test_the_origin_is_compared_with_the_host_that_was_asked(host: str) -> None:
 
 
 OPEN = (
-    "/", "/healthz", "/readyz", "/metrics", "/jobs/x", "/v1/models", "/generate", "/enhance", "/outputs/x.png",
-    "/favicon.ico", "/config", "/theme.css", "/static/x.js",
+    "/", "/healthz", "/readyz", "/metrics", "/jobs/x", "/v1/models", "/sdapi/v1/x",
+    "/generate", "/enhance", "/outputs/x.png", "/favicon.ico", "/config", "/theme.css", "/static/x.js",
     "/assets/x.js", "/svelte/x.js", "/gradio_api/info", "/gradio_api/upload", "/gradio_api/upload_progress",
     "/gradio_api/file=/tmp/x.png", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/abc",
     "/gradio_api/startup-events", "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/theme.css",
@@ -158,8 +158,8 @@ def send(path: str, *chunks: bytes, length: str | None = None) -> Answer:
 
 
 SIZES = (("/generate", SMALL_BODY_BYTES), ("/gradio_api/queue/join", SMALL_BODY_BYTES), ("/healthz", SMALL_BODY_BYTES),
-         ("/v1/images/generations", SMALL_BODY_BYTES),
-         ("/v1/images/edits", UPLOAD_BYTES),
+         ("/v1/images/generations", SMALL_BODY_BYTES), ("/sdapi/v1/txt2img", SMALL_BODY_BYTES),
+         ("/v1/images/edits", UPLOAD_BYTES), ("/sdapi/v1/img2img", UPLOAD_BYTES),
          ("/enhance", UPLOAD_BYTES), ("/gradio_api/upload", UPLOAD_BYTES))  # fmt: skip
 
 

@@ -44,6 +44,8 @@ REACHABLE = {
     "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{name}", "/outputs/{rest:path}",
     "/batch.zip", "/favicon.ico", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
     "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
+    "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",
+    "/sdapi/v1/samplers", "/sdapi/v1/{rest:path}",
     "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
     "/assets/{path:path}", "/svelte/{path:path}", "/gradio_api/info",
     "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/file={path_or_url:path}",
@@ -71,7 +73,7 @@ def test_shut_paths_are_shut_in_the_real_application(rig: Rig, path: str) -> Non
     assert_dressed(answer)
 
 
-PROGRAMS_READ = ("/healthz", "/readyz", "/metrics", "/v1/models")
+PROGRAMS_READ = ("/healthz", "/readyz", "/metrics", "/v1/models", "/sdapi/v1/sd-models")
 EVERY_KIND = (
     ("GET", "/", 200), ("HEAD", "/", 200), ("GET", "/healthz", 200), ("GET", "/config", 200),
     ("GET", "/theme.css", 200), ("GET", "/favicon.ico", 200), ("GET", "/gradio_api/info", 200),
@@ -80,6 +82,7 @@ EVERY_KIND = (
     ("GET", "/gradio_api/file=/etc/passwd", 403), ("POST", "/generate", 400), ("POST", "/enhance", 400),
     ("GET", "/readyz", 200), ("GET", "/metrics", 200),
     ("GET", "/jobs/none", 404), ("GET", "/v1/models", 200), ("GET", "/v1/none", 404), ("POST", "/v1/images/edits", 400),
+    ("GET", "/sdapi/v1/options", 200), ("GET", "/sdapi/v1/none", 404), ("POST", "/sdapi/v1/img2img", 400),
     ("GET", "/gradio_api/queue/data", 422), ("POST", "/config", 405), ("GET", "/pwa_icon/9", 404),
 )  # fmt: skip
 

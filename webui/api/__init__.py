@@ -14,33 +14,35 @@ from starlette.exceptions import HTTPException
 
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui.api import errors, health, jobs, metrics, openai, studio
+from webui.api import a1111, errors, health, jobs, metrics, openai, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
 
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
     "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
-    "/v1/",
+    "/v1/", "/sdapi/v1/",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def router(queue: JobQueue, settings: Settings) -> APIRouter:
-    routes = APIRouter()
+    routes, checkpoints = APIRouter(), a1111.Checkpoints()
     studio.add_jobs(routes, queue, settings)
     studio.add_files(routes, queue)
     jobs.add(routes, queue)
     health.add(routes, queue, settings.outputs)
     metrics.add(routes, queue)
     openai.add(routes, queue, settings)
+    a1111.add_pictures(routes, queue, settings, checkpoints)
+    a1111.add_options(routes, queue, checkpoints)
     _end_here(routes)
     return routes
 
 
 def install_errors(app: FastAPI) -> None:
     """Every error leaves as its dialect writes it; the house's own is {"status": "error", "code", "message"}."""
-    errors.install(app, {"/v1/": openai.error_form})
+    errors.install(app, {"/v1/": openai.error_form, "/sdapi/": a1111.error_form})
 
 
 def _end_here(routes: APIRouter) -> None:
