@@ -45,7 +45,7 @@ SHUT = (
     "/gradio_api/api/generate", "/gradio_api/component_server", "/gradio_api/stream/x", "/gradio_api/app_id",
     "/gradio_api/token", "/gradio_api/user", "/gradio_api/dev/reload", "/gradio_api/deep_link",
     "/gradio_api/openapi.json", "/gradio_api/file/x", "/gradio_api/custom_component/x/y/z/w",
-    "/gradio_api/login_check", "/login", "/logout", "/docs", "/redoc", "/openapi.json",
+    "/gradio_api/login_check", "/login", "/logout", "/docs/x", "/redoc", "/openapi.json/",
     "/jobs", "/robots.txt", "/readyz/", "/metrics/x", "/v1", "/sdapi/", "/sdapi/v2/x", "/config/",
     "/healthz/", "/generate/x", "/enhance/x", "/outputs", "/file=/etc/passwd", "/gradio_api/uploads",
     "/gradio_api/cancel/x", "//healthz", "/HEALTHZ", "", "/.env", "/../etc/passwd", "*",

@@ -42,8 +42,8 @@ def example(path: str) -> str:
 # Every route that the guard lets through. A new one belongs here only after somebody has looked at what it does.
 REACHABLE = {
     "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{name}", "/outputs/{rest:path}",
-    "/batch.zip", "/favicon.ico", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
-    "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
+    "/batch.zip", "/favicon.ico", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}", "/openapi.json",
+    "/docs", "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
     "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",
     "/sdapi/v1/samplers", "/sdapi/v1/{rest:path}",
     "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
@@ -73,14 +73,14 @@ def test_shut_paths_are_shut_in_the_real_application(rig: Rig, path: str) -> Non
     assert_dressed(answer)
 
 
-PROGRAMS_READ = ("/healthz", "/readyz", "/metrics", "/v1/models", "/sdapi/v1/sd-models")
+PROGRAMS_READ = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/models", "/sdapi/v1/sd-models")
 EVERY_KIND = (
     ("GET", "/", 200), ("HEAD", "/", 200), ("GET", "/healthz", 200), ("GET", "/config", 200),
     ("GET", "/theme.css", 200), ("GET", "/favicon.ico", 200), ("GET", "/gradio_api/info", 200),
     ("GET", "/gradio_api/startup-events", 200), ("GET", "/outputs/none.png", 404),
     ("GET", "/thumbnails/none.webp", 404), ("GET", "/static/none.js", 404), ("GET", "/nowhere", 404),
     ("GET", "/gradio_api/file=/etc/passwd", 403), ("POST", "/generate", 400), ("POST", "/enhance", 400),
-    ("GET", "/readyz", 200), ("GET", "/metrics", 200),
+    ("GET", "/readyz", 200), ("GET", "/metrics", 200), ("GET", "/docs", 200), ("GET", "/openapi.json", 200),
     ("GET", "/jobs/none", 404), ("GET", "/v1/models", 200), ("GET", "/v1/none", 404), ("POST", "/v1/images/edits", 400),
     ("GET", "/sdapi/v1/options", 200), ("GET", "/sdapi/v1/none", 404), ("POST", "/sdapi/v1/img2img", 400),
     ("GET", "/gradio_api/queue/data", 422), ("POST", "/config", 405), ("GET", "/pwa_icon/9", 404),

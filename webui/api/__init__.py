@@ -14,14 +14,14 @@ from starlette.exceptions import HTTPException
 
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui.api import a1111, errors, health, jobs, metrics, openai, studio
+from webui.api import a1111, docs, errors, health, jobs, metrics, openai, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
 
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
     "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
-    "/v1/", "/sdapi/v1/",
+    "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -36,6 +36,7 @@ def router(queue: JobQueue, settings: Settings) -> APIRouter:
     openai.add(routes, queue, settings)
     a1111.add_pictures(routes, queue, settings, checkpoints)
     a1111.add_options(routes, queue, checkpoints)
+    docs.add(routes)
     _end_here(routes)
     return routes
 

@@ -29,6 +29,7 @@ from webui.api import answers, choices
 from webui.api.bodies import Values, no_mask, parse_known, read_json, read_json_with_photo
 from webui.api.errors import Refusal
 from webui.api.outcome import final
+from webui.api.schemas import IN_BASE64, body, schema
 
 SAMPLER = "Model default"
 CHECKPOINT = "sd_model_checkpoint"
@@ -109,6 +110,7 @@ def add_pictures(routes: APIRouter, queue: JobQueue, settings: Settings, checkpo
     @routes.post(
         "/sdapi/v1/txt2img",
         responses={200: {"model": Images}},
+        openapi_extra=body(json=schema(Txt2Img, ("denoising_strength",))),
     )
     async def txt2img(request: Request) -> JSONResponse:
         """Draw portraits. Fields that are not listed are passed over."""
@@ -117,6 +119,7 @@ def add_pictures(routes: APIRouter, queue: JobQueue, settings: Settings, checkpo
     @routes.post(
         "/sdapi/v1/img2img",
         responses={200: {"model": Images}},
+        openapi_extra=body(json=schema(Txt2Img, init_images=IN_BASE64)),
     )
     async def img2img(request: Request) -> JSONResponse:
         """Draw a portrait that starts from a photo: `init_images` holds one, in base64."""

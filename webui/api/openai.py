@@ -26,6 +26,7 @@ from webui.api import answers, choices
 from webui.api.bodies import parse_known, read_form, read_json
 from webui.api.errors import Refusal
 from webui.api.outcome import outcome
+from webui.api.schemas import FILE, body, schema
 from webui.stream import address
 
 SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
@@ -88,6 +89,7 @@ def add(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
     @routes.post(
         "/v1/images/generations",
         responses={200: {"model": ImagesResponse}},
+        openapi_extra=body(json=schema(ImagesRequest, ("strength",))),
     )
     async def generations(request: Request) -> JSONResponse:
         """Draw portraits. Fields that are not listed, such as `quality`, are passed over."""
@@ -97,6 +99,7 @@ def add(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
     @routes.post(
         "/v1/images/edits",
         responses={200: {"model": ImagesResponse}},
+        openapi_extra=body(form=schema(ImagesRequest, image=FILE)),
     )
     async def edits(request: Request) -> JSONResponse:
         """Draw a portrait that starts from a photo, in a form: `image`, and the fields of generations."""

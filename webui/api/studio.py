@@ -18,6 +18,7 @@ from webui import archive, uploads
 from webui.api import answers, choices
 from webui.api.bodies import Values, parse_text, read_form, read_json
 from webui.api.outcome import Accepted, accepted, goes_on_without, outcome
+from webui.api.schemas import FILE, body, schema
 from webui.boards import photos
 from webui.guard import is_form
 
@@ -32,6 +33,7 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
     @routes.post(
         "/generate",
         responses={200: {"model": answers.DrawnHere}, 202: {"model": Accepted}},
+        openapi_extra=body(json=schema(Generate, ("start",)), form=schema(Generate, start=FILE)),
     )
     async def generate(request: Request) -> JSONResponse:
         """Draw portraits, with a photo to start from in a form. `Prefer: respond-async`: 202, and the job's address."""
@@ -47,6 +49,7 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
     @routes.post(
         "/enhance",
         responses={200: {"model": answers.Restored}, 202: {"model": Accepted}},
+        openapi_extra=body(form=schema(Enhance, image=FILE)),
     )
     async def enhance(request: Request) -> JSONResponse:
         """Restore a photo. `Prefer: respond-async` as in /generate."""
@@ -82,7 +85,7 @@ def add_files(routes: APIRouter, queue: JobQueue) -> None:
         pieces = archive.stream(queue.folder / name for name in names)
         return StreamingResponse(pieces, headers=headers, media_type="application/zip")
 
-    @routes.get("/favicon.ico")
+    @routes.get("/favicon.ico", include_in_schema=False)
     def favicon() -> FileResponse:
         return FileResponse(ASSETS / "favicon.ico")
 
