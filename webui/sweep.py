@@ -12,13 +12,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
+from engines import files
 from engines.jobs import JobQueue
 from engines.messages import Enhance, Generate, Inspect
 from engines.settings import Settings
 
 log = logging.getLogger(__name__)
 EVERY_S = 3600.0
-HALF_WRITTEN = ".*.tmp"  # as engines.files names it
 CACHE_DAYS = 1  # of what came through the page: who asks for something with it has it stored among the uploads
 
 
@@ -35,7 +35,7 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
     forget(settings.uploads, settings.keep_days, photos_in_use(queue))
     forget(settings.cache, CACHE_DAYS)
     for folder in (settings.outputs, settings.state):  # where a crash has left what was half written
-        forget(folder, CACHE_DAYS, pattern=HALF_WRITTEN)
+        forget(folder, CACHE_DAYS, pattern=files.HALF_WRITTEN)
 
 
 def photos_in_use(queue: JobQueue) -> set[Path]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter
 
 T = TypeVar("T")
+HALF_WRITTEN = ".*.tmp"  # what `temporary` gives; only a crash leaves one behind
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit: nobody's file makes us read more
 
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
+from engines import files
+
 
 def delete_unnamed(folder: Path, begun: float, is_named: Callable[[str], bool]) -> None:
     """
@@ -17,6 +19,13 @@ def delete_unnamed(folder: Path, begun: float, is_named: Callable[[str], bool]) 
     for name, then in modified.items():
         if then >= begun and not is_named(name):
             delete_picture(folder, name)
+
+
+def delete_half_written(folder: Path) -> None:
+    """Delete what a crash has left of files that were being written. Nobody may be writing any now."""
+    for path in folder.glob(files.HALF_WRITTEN):
+        with suppress(OSError):  # as below
+            path.unlink()
 
 
 def delete_picture(folder: Path, picture: str) -> None:

@@ -226,6 +226,7 @@ class SqliteQueue(Database):
         snapshot, or fails if its worker has died twice in its middle, the last time for this reason. What was told of
         it is forgotten, with the pictures on which the snapshot does not count.
         """
+        leftovers.delete_half_written(self.folder)
         for job_id, crashes, begun in self._rows("SELECT id, attempts-stops, begun FROM job WHERE state='running'"):
             if begun and not self.repaired:  # of an earlier version, or with events that are lost, nothing is certain
                 leftovers.delete_unnamed(self.folder, begun, self._is_named)

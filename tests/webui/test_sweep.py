@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from engines import files
+from engines.files import HALF_WRITTEN
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Generate, Inspect
 from engines.settings import Settings
 from webui import sweep
-from webui.sweep import HALF_WRITTEN, forget
+from webui.sweep import forget
 
 
 @pytest.fixture

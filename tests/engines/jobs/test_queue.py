@@ -197,7 +197,7 @@ def test_what_begins_anew_has_no_past(reopen: Callable[[], Queue]) -> None:
     queue = reopen()
     job_id, other = queue.submit(Generate("p", count=2)), queue.submit(Generate("q"))
     queue.folder.mkdir(exist_ok=True)
-    for name in ("half.png", "half.negative.npz", "half_2.png", "a.png"):
+    for name in ("half.png", "half.negative.npz", "half_2.png", "a.png", ".0123456789abcdef.tmp"):
         (queue.folder / name).touch()
     job = claimed(queue)
     queue.publish(job, progress(1))
