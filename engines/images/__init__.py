@@ -34,6 +34,10 @@ from engines.messages import PhotoFormat
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 READABLE = ("JPEG", "PNG", "WEBP", "HEIF")  # MPO, which many phones write into .jpg, opens as JPEG
 MAX_MEGAPIXELS = 50
+# Of a progressive JPEG, each of which goes over the whole picture again: encoders write ten or so, a file of 400 KB can
+# have thousands, which take minutes. (libjpeg-turbo, "Two issues with the JPEG standard", 2019)
+MAX_SCANS = 100
+START_OF_SCAN = b"\xff\xda"  # in no scan's data, where a 0 follows each 255 (ITU T.81, B.1.1.2)
 GREY, COLOURED = 3.0, 24.0  # distance between largest and smallest channel in levels: a grey picture's mean; its most
 PREVIEW_PREFIX = "preview_"
 NAME_BYTES = 180  # of a photo's own name: with all that is put around it, disks take it
@@ -86,6 +90,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         megapixels = image.width * image.height / 1e6
         if megapixels > MAX_MEGAPIXELS:  # known from the header, before a pixel is decoded
             raise ImageTooLarge(f"{megapixels:.0f} megapixels", megapixels=round(megapixels), limit=MAX_MEGAPIXELS)
+        if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(START_OF_SCAN)) > MAX_SCANS:
+            raise ImageError(f"a JPEG of {scans} scans")
         image.load()
         yield image
 

@@ -147,6 +147,19 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         images.read(tmp_path / "bomb.png")
 
 
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each goes over the whole picture again: 400 KB took 108 s, in which nobody else's job began."""
+    path = saved(tmp_path / "a.jpg", Image.fromarray(scene(240, 400)), "JPEG", progressive=True)
+    data = path.read_bytes()
+    last = data.rindex(images.START_OF_SCAN)
+    assert 1 < data.count(images.START_OF_SCAN) < images.MAX_SCANS / 4 and images.read(path).shape == (240, 400, 3)
+    path.write_bytes(data[:-2] + data[last:-2] * images.MAX_SCANS + data[-2:])
+    with pytest.raises(ImageError, match="scans"):
+        images.read(path)
+    monkeypatch.setattr(images, "MAX_SCANS", 10**9)
+    assert images.read(path).shape == (240, 400, 3), "it is a picture that would have been decoded"
+
+
 def test_a_picture_at_the_limit_is_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "big.png", Image.new("1", (10_000, 5_000)), "PNG")
     assert images.read(path).shape == (5_000, 10_000, 3)
