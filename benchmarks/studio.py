@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -119,6 +119,14 @@ def _ready(url: str) -> bool:
 
 
 def _rss_mb(pid: int) -> float:
-    """run.sh ends in exec, so the process is Python itself. (proc(5): VmRSS in kB)"""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1000
+    """
+    Of the server, and of the process with the engines. run.sh ends in exec, so the first is Python itself. (proc(5):
+    PPid, VmRSS in kB)
+    """
+    total = 0.0
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
+            if pid in (int(fields["Pid"]), int(fields["PPid"])):
+                total += int(fields["VmRSS"].split()[0]) / 1000
+    return total
