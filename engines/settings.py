@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ class Settings:
     )
     port: int = _setting(7860, "监听端口", "port to listen on")
     names: str = _setting(
-        "", "允许用来打开本页的其他主机名,逗号分隔", "further host names this page may be opened by, comma-separated"
+        "",
+        "允许用来打开本页的其他主机名,逗号分隔,可用 *",
+        "further host names to answer to, comma-separated, * for any",
+    )
+    proxy: str = _setting(
+        "", "可信反向代理的地址或网段,逗号分隔", "addresses or networks of reverse proxies to believe, comma-separated"
     )
     backend: str = _setting(
         "auto", "默认后端:auto、pytorch、edge 或引擎名", "default backend: auto, pytorch, edge, or an engine's name"
@@ -72,6 +78,11 @@ class Settings:
                 raise SettingsError(f"{variable(name)}={value}: must be from {low} to {high}")
         if self.log not in LOG_LEVELS:
             raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
+        for proxy in self.proxies:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError as exc:
+                raise SettingsError(f"STUDIO_PROXY={self.proxy}: {exc}") from exc
         if self.hf_mirror and not self.hf_mirror.startswith(("https://", "http://")):
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
 
@@ -106,6 +117,10 @@ class Settings:
     def state(self) -> Path:
         """The queue's database and the caches."""
         return self.home / "state"
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        return tuple(proxy.strip() for proxy in self.proxy.split(",") if proxy.strip())
 
     @property
     def host_names(self) -> tuple[str, ...]:

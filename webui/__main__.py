@@ -19,6 +19,7 @@ from engines.settings import Settings, SettingsError
 from engines.worker.supervisor import Supervisor
 from webui import sweep
 
+OWN_NAMES = (".local", ".lan", ".home", ".home.arpa", ".fritz.box", ".*.ts.net")  # after the machine's own
 TAKE_S = 3.0  # how long to wait for the home
 NEVER = 10**9  # events
 STOP_S, LEAVE_S = 7.0, 1.0  # what a stop may take, of the worker and then of all else: Docker kills after 10
@@ -147,11 +148,13 @@ def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping
     import uvicorn
 
     # These import Gradio, which takes a second and reads the environment set above; gradio_patches does so fastest.
-    from webui import gradio_patches, server  # noqa: F401 (in this order)
+    from webui import connections, gradio_patches, server  # noqa: F401 (in this order)
 
     app = server.build(queue, settings, host_names(settings))
     config = uvicorn.Config(
-        app,
+        connections.Forwarded(app, settings.proxies),
+        http=connections.DeadlineProtocol,
+        proxy_headers=False,  # it would believe whoever asks from this machine
         log_level="warning",
         server_header=False,
         timeout_keep_alive=5,
@@ -163,8 +166,9 @@ def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping
 
 
 def host_names(settings: Settings) -> tuple[str, ...]:
+    """The names by which this machine is called: in houses each of these ends is one that its router or mDNS gives."""
     own = socket.gethostname().lower()
-    return ("localhost", own, f"{own}.local", *settings.host_names)
+    return ("localhost", own, *(own.partition(".")[0] + end for end in OWN_NAMES), *settings.host_names)
 
 
 def _announce(settings: Settings, port: int) -> None:

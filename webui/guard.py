@@ -8,12 +8,15 @@ Host and runs cross-origin posts. Nothing here knows portraits.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
+from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
 from urllib.parse import quote
 
+from markupsafe import Markup
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from engines.messages import CREDIT
 
 SMALL_BODY_BYTES = 2_000_000  # anything but an upload
+# A body has this long to begin, and goes on at this pace at least: a photo of 30 MB may take 50 minutes.
+BODY_S, BODY_BYTES_PER_S = 30.0, 10_000
+CARRIER_GRADE = ip_network("100.64.0.0/10")  # RFC 6598: nobody's on the internet; Tailscale's in a house
 UPLOAD_PATHS = ("/enhance", "/gradio_api/upload", "/v1/images/edits", "/sdapi/v1/img2img")
 FORM_PATHS = ("/generate",)  # where an upload may come as a form, and anything else is small
 # What a browser needs of Gradio, seen by watching it; its other routes resize without limit, fetch foreign addresses,
@@ -71,22 +77,31 @@ HEADERS = {
     "X-Credit": quote(CREDIT),
 }
 BAD_HOST = (
-    "本机不以此名称提供服务:请用 IP 地址打开,或把名称加入 STUDIO_NAMES。"
-    " This server does not answer to that name: use its IP address, or add the name to STUDIO_NAMES."
+    "本机不以名称「{name}」提供服务:请用 IP 地址打开,或把名称加入 STUDIO_NAMES 后重新启动。"
+    " This server does not answer to the name “{name}”: use its IP address, or add the name to STUDIO_NAMES and start"
+    " it again."
 )
 CROSS_SITE = "拒绝来自其他网站的请求。 Requests from other sites are refused."
 NOTHING_HERE = "没有这个地址。 There is nothing here."
+TOO_SLOW = "内容没有及时到达。 What was being sent did not arrive in time."
 TOO_LARGE = "内容太大,上限 {mb:g} MB。 Too large: the limit is {mb:g} MB."
+PAGE = Markup(
+    '<!doctype html><html lang="zh"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>人像工作室</title><style>body {{ font: 18px/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto;"
+    " padding: 0 1rem }} small {{ color: #57534e }}</style><h1>人像工作室</h1><p>{}</p><p><small>{}</small></p></html>"
+)
+SHOWN_LETTERS = 100  # of a name that somebody else chose
 
 
 class Guard:
     """
-    `names`: host names by which this server may be called, besides addresses of private networks; `paths`: what the
-    application itself serves, besides Gradio; a path that ends in "/" opens everything below it.
+    `names`: host names by which this server may be called, besides addresses of private networks and its own; "*"
+    stands for any letters. `paths`: what the application itself serves, besides Gradio; a path that ends in "/" opens
+    everything below it.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str], paths: Iterable[str], upload_bytes: int) -> None:
-        self.app, self.names, self.upload_bytes = app, frozenset(names), upload_bytes
+        self.app, self.names, self.upload_bytes = app, tuple(names), upload_bytes
         self.paths = (*paths, *GRADIO_PATHS)
         self.below = tuple(path for path in self.paths if path.endswith(("/", "=")))
 
@@ -95,22 +110,24 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        gate = _Gate(receive, send, self._limit(scope))
+        gate = _Gate(receive, send, self._limit(scope), "text/html" in Headers(scope=scope).get("accept", ""))
         if refusal := self._refusal(scope):
             return await gate.refuse(*refusal)
         try:
             await self.app(scope, gate.receive, gate.send)
         except ClientDisconnect:
-            if not gate.overfull:
+            if not gate.cut_off:
                 raise
-        if gate.overfull:
+        if gate.late:
+            await gate.refuse(408, "body_too_slow", TOO_SLOW)
+        elif gate.overfull:
             await gate.refuse(413, "body_too_large", TOO_LARGE.format(mb=gate.limit / 1e6))
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
-        if not self._ours(_host_name(host)):
-            return 400, "bad_host", BAD_HOST
+        if not self._ours(_host_name(host), scope.get("server")):
+            return 400, "bad_host", BAD_HOST.format(name=host[:SHOWN_LETTERS])
         if foreign(scope["method"], headers, host):
             return 403, "cross_site", CROSS_SITE
         if not self._open(path):
@@ -120,12 +137,14 @@ class Guard:
             return 413, "body_too_large", TOO_LARGE.format(mb=self._limit(scope) / 1e6)
         return None
 
-    def _ours(self, name: str) -> bool:
+    def _ours(self, name: str, server: tuple[str, int | None] | None) -> bool:
+        """`server`: this end of the connection, whose address nobody can have made a name of his resolve to."""
         try:
             address = ip_address(name)
         except ValueError:
-            return name in self.names
-        return address.is_private or address.is_loopback or address.is_link_local
+            return any(fnmatchcase(name, pattern) for pattern in self.names)
+        private = address.is_private or address.is_loopback or address.is_link_local or address in CARRIER_GRADE
+        return private or (server is not None and name == server[0])
 
     def _open(self, path: str) -> bool:
         listed = path in self.paths or path == "/" or path.startswith(self.below)
@@ -139,20 +158,31 @@ class Guard:
 class _Gate:
     """One request's way: counts what arrives, for bodies that do not say how long they are; dresses what leaves."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
-        self._receive, self._send, self.limit = receive, send, limit
-        self.received_bytes, self.overfull, self.started = 0, False, False
+    def __init__(self, receive: Receive, send: Send, limit: int, as_page: bool) -> None:
+        self._receive, self._send, self.limit, self.as_page = receive, send, limit, as_page
+        self.received_bytes, self.overfull, self.late, self.started = 0, False, False, False
+        self._whole, self._due = False, asyncio.get_running_loop().time() + BODY_S
+
+    @property
+    def cut_off(self) -> bool:
+        return self.overfull or self.late
 
     async def receive(self) -> Message:
-        if self.overfull:
+        if self.cut_off:
             return {"type": "http.disconnect"}
-        message = await self._receive()
+        try:
+            async with asyncio.timeout_at(None if self._whole else self._due + self.received_bytes / BODY_BYTES_PER_S):
+                message = await self._receive()
+        except TimeoutError:
+            self.late = True
+            return {"type": "http.disconnect"}
+        self._whole = not message.get("more_body", False)
         self.received_bytes += len(message.get("body", b""))
         self.overfull = self.received_bytes > self.limit
         return {"type": "http.disconnect"} if self.overfull else message
 
     async def send(self, message: Message) -> None:
-        if self.overfull and not self.started:
+        if self.cut_off and not self.started:
             return  # whatever the application says to a body cut short, the answer is ours
         if message["type"] == "http.response.start":
             self.started = True
@@ -164,9 +194,12 @@ class _Gate:
     async def refuse(self, status: int, code: str, sentence: str) -> None:
         if self.started:
             return
-        self.overfull = False
+        self.overfull = self.late = False
         body = json.dumps({"status": "error", "code": code, "message": sentence}, ensure_ascii=False).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        kind = b"application/json"
+        if self.as_page:
+            body, kind = PAGE.format(sentence, CREDIT).encode(), b"text/html; charset=utf-8"
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

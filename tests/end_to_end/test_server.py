@@ -285,7 +285,8 @@ def test_a_job_that_cannot_be_read_stops_nobody(start: Start, tmp_path: Path) ->
 def test_it_answers_to_its_own_name_and_to_those_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "Studio-Box")
     names = root.host_names(Settings.load({"STUDIO_NAMES": "portraits.lan, Other"}))
-    assert names == ("localhost", "studio-box", "studio-box.local", "portraits.lan", "other")
+    ends = ("local", "lan", "home", "home.arpa", "fritz.box", "*.ts.net")
+    assert names == ("localhost", "studio-box", *(f"studio-box.{end}" for end in ends), "portraits.lan", "other")
 
 
 def test_no_address_is_announced_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ ALL = {
     "STUDIO_HOST": "127.0.0.1",
     "STUDIO_PORT": "8000",
     "STUDIO_NAMES": "studio.local, Box ,",
+    "STUDIO_PROXY": "10.0.0.1",
     "STUDIO_BACKEND": "edge",
     "STUDIO_UPLOAD_MB": "5",
     "STUDIO_QUEUE_LIMIT": "64",
@@ -30,7 +31,7 @@ ALL = {
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    told = ("127.0.0.1", 8000, "studio.local, Box ,", "edge", 5, 64, 0, "debug", 3.5, "https://hub.example")
+    told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5, "https://hub.example")
     assert settings == Settings(Path("/srv/studio"), *told)
     assert settings.host_names == ("studio.local", "box")
 
@@ -70,6 +71,7 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_KEEP_DAYS", "36501"),
         ("STUDIO_LOG", "loud"),
         ("STUDIO_HF_MIRROR", "hub.example"),
+        ("STUDIO_PROXY", "nginx"),
         ("STUDIO_HOME", ""),
         ("STUDIO_HOME", "~nobody-of-this-name/x"),
         ("STUDIO_HOEM", "/srv"),

@@ -63,27 +63,38 @@ def wire(url: str, target: str, method: str = "GET", headers: Mapping[str, str] 
 
 
 def ask(
-    app: ASGIApp, method: str, path: str, headers: Iterable[tuple[str, str]] = (), chunks: Iterable[bytes] = (b"",)
-) -> Answer:
-    """One request to an ASGI application, with nothing in between that would correct it."""
-    return asyncio.run(_ask(app, method, path, headers, list(chunks)))
+    app: ASGIApp, method: str, path: str, headers: Iterable[tuple[str, str]] = (), chunks: Iterable[bytes] = (b"",),
+    server: str = "192.168.1.5", stalls: bool = False, pause_s: float = 0.0,
+) -> Answer:  # fmt: skip
+    """
+    One request to an ASGI application, with nothing in between that would correct it. `server`: its end of the
+    connection. It `stalls`: after the last chunk there should be more, which never comes. `pause_s`: after each chunk.
+    """
+    return asyncio.run(_ask(app, method, path, headers, list(chunks), server, stalls, pause_s))
 
 
-async def _ask(app: ASGIApp, method: str, path: str, headers: Iterable[tuple[str, str]], chunks: list[bytes]) -> Answer:
+async def _ask(
+    app: ASGIApp, method: str, path: str, headers: Iterable[tuple[str, str]], chunks: list[bytes], server: str,
+    stalls: bool, pause_s: float,
+) -> Answer:  # fmt: skip
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
-        "client": ("192.168.1.9", 5000), "server": ("192.168.1.5", 7860),
+        "client": ("192.168.1.9", 5000), "server": (server, 7860),
     }  # fmt: skip
     sent: list[Message] = []
     coming = iter(range(len(chunks)))
 
     async def receive() -> Message:
         k = next(coming, None)
+        if k:
+            await asyncio.sleep(pause_s)
+        if k is None and stalls:
+            await asyncio.sleep(3600)
         if k is None:
             return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": chunks[k], "more_body": k + 1 < len(chunks)}
+        return {"type": "http.request", "body": chunks[k], "more_body": stalls or k + 1 < len(chunks)}
 
     async def send(message: Message) -> None:
         sent.append(message)

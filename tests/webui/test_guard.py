@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from engines.messages import CREDIT
 from tests.support.guarded import EVIL, HERE, LAN, SHUT, assert_dressed, assert_refused, echo
 from tests.support.http import Answer, ask
-from webui import api
+from webui import api, guard
 from webui.guard import HEADERS, SMALL_BODY_BYTES, Guard
 
 if TYPE_CHECKING:
@@ -20,17 +21,20 @@ UPLOAD_BYTES = 10_000_000
 GOOD_HOSTS = (
     "localhost", "localhost:7860", "LOCALHOST:7860", "Studio.Local.:7860", "studio.local", "127.0.0.1:7860",
     "127.0.0.1", "127.8.8.8:1", "192.168.1.5:7860", "10.0.0.7", "172.31.255.1:80", "169.254.3.4", "[::1]",
-    "[::1]:7860", "[fe80::1]:7860", "[FD00::a]:7860",
+    "[::1]:7860", "[fe80::1]:7860", "[FD00::a]:7860", "100.64.0.1:7860", "100.127.255.254", "nas.example",
+    "studio.tail1234.ts.net", "A.B.Photos.example:443",
 )  # fmt: skip
 BAD_HOSTS = (
     "", "evil.example", "evil.example:7860", "localhost.evil.example", "studio.local.evil.example", "xstudio.local",
     "8.8.8.8", "8.8.8.8:7860", "1.1.1.1.", "[2606:4700::1111]:7860", "127.0.0.1.evil.example", "2130706433",
     "0x7f000001", "127.1", "localhost:7860@evil.example.", "127.0.0.1, evil.example", "[::1", "[evil.example]",
+    "100.63.255.255", "100.128.0.1", "photos.example", "studio.ts.net.evil.example", "xnas.example", "nas.example.evil",
     "user@192.168.1.5", "..", "192.168.1.5 ", "studio.local..", "\xe9.example",
 )  # fmt: skip
 
 
-GUARD = Guard(echo, ("localhost", "studio.local"), api.PATHS, UPLOAD_BYTES)
+NAMES = ("localhost", "studio.local", "nas.example", "studio.*.ts.net", "*.photos.example")
+GUARD = Guard(echo, NAMES, api.PATHS, UPLOAD_BYTES)
 
 
 def through(method: str = "GET", path: str = "/", host: str = LAN, **headers: str) -> Answer:
@@ -60,6 +64,36 @@ def test_it_answers_to_its_names_and_to_private_addresses(host: str) -> None:
 def test_it_answers_to_no_other_name(host: str, method: str) -> None:
     """Otherwise a name that an attacker lets resolve to this machine would be a door into it (DNS rebinding)."""
     assert_refused(through(method, "/healthz", host), 400, "bad_host")
+
+
+@pytest.mark.parametrize("address", ["2a00:1450::5", "93.184.215.14"])
+def test_it_answers_to_the_address_that_was_connected_to(address: str) -> None:
+    """A global one, of the interface: no page of another site can have it for its own."""
+    host = f"[{address}]:7860" if ":" in address else address
+    assert ask(GUARD, "GET", "/healthz", [("host", host)], server=address).status == 200
+    assert_refused(ask(GUARD, "GET", "/healthz", [("host", host)], server="192.168.1.5"), 400, "bad_host")
+
+
+def test_people_are_refused_with_a_page_that_says_what_to_do() -> None:
+    answer = through(host="<b>evil</b>.example", accept="text/html,*/*;q=0.8")
+    text = answer.body.decode()
+    assert answer.status == 400 and answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "STUDIO_NAMES" in text and "&lt;b&gt;evil" in text and "<b>" not in text and CREDIT in text
+
+
+@pytest.mark.parametrize("chunks", [[], [b"x" * 1000]], ids=["nothing", "a part"])
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, chunks: list[bytes]) -> None:
+    monkeypatch.setattr(guard, "BODY_S", 0.05)
+    headers = [("host", LAN), ("content-length", "100000")]
+    assert_refused(ask(GUARD, "POST", "/generate", headers, chunks, stalls=True), 408, "body_too_slow")
+
+
+def test_a_body_that_comes_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived buys time for what is still to come."""
+    monkeypatch.setattr(guard, "BODY_S", 0.05)
+    monkeypatch.setattr(guard, "BODY_BYTES_PER_S", 1)
+    answer = ask(GUARD, "POST", "/generate", [("host", LAN)], [b"x" * 1000, b"y"], pause_s=0.1)
+    assert (answer.status, answer.body) == (200, b"http.request 1001")
 
 
 def test_a_request_without_host_is_refused() -> None:
