@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Progress, unpack
-from engines.worker import STOP
+from engines.messages.status import WorkerState
+from engines.worker import AGAIN_S, STOP, insist, surviving
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).parents[2]
@@ -35,12 +37,12 @@ REST_S = (0.0, 0.0, 1.0, 2.0, 5.0)  # before a new start, by the number of such 
 class Patience:
     """
     Seconds of silence until a worker is taken to hang: of its process, which says that it lives every second, but a
-    machine may swap; of a job, at least; and of one that has not said yet how long it takes, as an engine may have to
-    be compiled first.
+    machine may swap; of a job, at least, as the first decode is in nobody's estimate; and of one that has not said yet
+    how long it takes, as an engine may have to be compiled first.
     """
 
     process_s: float = 30.0
-    job_s: float = 120.0
+    job_s: float = 600.0
     unknown_s: float = 1800.0
 
 
@@ -65,7 +67,6 @@ class Supervisor:
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
 
     def start(self) -> None:
-        self.queue.recover("the program was killed")
         self.queue.report = self._tell
         self._thread.start()
 
@@ -96,15 +97,20 @@ class Supervisor:
                 os.write(self._child.stdin.fileno(), f"{line}\n".encode())
 
     def _keep(self) -> None:
-        deaths, why = 0, ""  # in a row, while models were loaded for nobody's job
+        deaths, why = 0, "the program was killed"  # in a row, while models were loaded for nobody's job
         while not self._stopping.wait(REST_S[min(deaths, len(REST_S) - 1)]):
-            was_ready, why = self._live(why if deaths >= COLD_AFTER else "")
-            if self._stopping.is_set():
-                return
-            deaths = 0 if was_ready or self.queue.running() else deaths + 1
-            log.error("the process with the engines has ended: %s", why)
-            self.queue.announce(replace(self.queue.status(), state="loading", detail=why))
-            self.queue.recover(why)
+            with surviving("the supervisor", lambda: self._stopping.wait(AGAIN_S)):
+                insist(partial(self.queue.recover, why), self._stopping, partial(self._say, "failed"))
+                was_ready, why = self._live(why if deaths >= COLD_AFTER else "")
+                if self._stopping.is_set():
+                    return
+                deaths = 0 if was_ready or self.queue.running() else deaths + 1
+                log.error("the process with the engines has ended: %s", why)
+                self._say("loading", why)
+
+    def _say(self, state: WorkerState, detail: str) -> None:
+        """Announce it, with what was last known of engines and models."""
+        self.queue.announce(replace(self.queue.status(), state=state if detail else "loading", detail=detail))
 
     def _live(self, cold: str) -> tuple[bool, str]:
         """One worker's life; `cold`: why it loads no model by itself. Return whether it was ready, and why it ended."""
@@ -116,12 +122,14 @@ class Supervisor:
                 os.close(writing)
             if child is None:
                 return False, ""
-            was_ready, hangs = self._attend(child, reports.fileno())
-        _kill(child)  # what it has started as well
-        with self._child_lock:
-            self._child = None
-        with child:
-            return was_ready, hangs or _cause(child.wait())
+            with child:
+                try:
+                    was_ready, hangs = self._attend(child, reports.fileno())
+                finally:  # there are never two, and what it has started ends with it
+                    _kill(child)
+                    with self._child_lock:
+                        self._child = None
+        return was_ready, hangs or _cause(child.returncode)
 
     def _spawn(self, writing: int, cold: str) -> subprocess.Popen[bytes] | None:
         """In a session of its own: what is typed into the server's terminal is for the server."""
@@ -184,11 +192,11 @@ class _Watch:
         return ""
 
     def _limit_s(self, job_id: str) -> float:
-        latest = self.queue.latest(job_id)
-        if isinstance(latest, Progress) and latest.eta_s is None:
+        """By what it has said of its end last: a preview says nothing of it, and a step may take minutes."""
+        said = [event.eta_s for _, event in self.queue.since(job_id, 0)[0] if isinstance(event, Progress)]
+        if not said or said[-1] is None:
             return self.patience.unknown_s
-        eta_s = latest.eta_s if isinstance(latest, Progress) and latest.eta_s else 0.0
-        return max(self.patience.job_s, OF_ETA * eta_s)
+        return max(self.patience.job_s, OF_ETA * said[-1])
 
 
 def _lines(source: int, every_s: float) -> Iterator[str | None]:

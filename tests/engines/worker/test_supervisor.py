@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Final, Generate, Progress
+from engines.messages import Event, Failed, Final, Generate, Preview, Progress
 from engines.settings import Settings
-from engines.worker.supervisor import Patience, Supervisor
+from engines.worker.supervisor import Patience, Supervisor, _Watch
 from tests.conftest import Within
 from tests.support.fakes import write_detector, write_portrait, write_restorer
 
@@ -107,6 +109,60 @@ def test_a_job_that_ends_its_process_is_tried_once_more_and_then_set_aside(
     assert isinstance(ends[1], Final)
     assert [queue.job(job_id).attempts for job_id in jobs] == [2, 1]
     until(partial(ready, queue))
+
+
+def test_a_step_may_take_as_long_as_it_was_said_to_take(queue: SqliteQueue) -> None:
+    """After its preview too, which says nothing of the end; and as long as nothing was said, much longer."""
+    queue.submit(Generate("p"))
+    job = queue.claim()
+    assert job is not None
+    watch = _Watch(queue, Patience(job_s=10.0, unknown_s=1000.0))
+    assert watch._limit_s(job.id) == 1000.0
+    for event, limit_s in (
+        (Progress("load", 0, 1), 1000.0),
+        (Progress("denoise", 1, 4, 300.0), 1200.0),
+        (Preview(1, "preview.webp"), 1200.0),
+        (Progress("decode", 4, 4, 0.0), 10.0),
+    ):
+        queue.publish(job, event)
+        assert watch._limit_s(job.id) == limit_s
+
+
+def test_a_full_disk_at_the_start_is_waited_for(
+    begin: Open, queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch, within: Within[list[Event]]
+) -> None:
+    recover, refusals = queue.recover, 3
+
+    def refuse(why: str) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise StorageError("full", why="full")
+        recover(why)
+
+    monkeypatch.setattr("engines.worker.AGAIN_S", 0.02)
+    monkeypatch.setattr(queue, "recover", refuse)
+    begin()
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, queue.submit(Generate("p"))))[-1], Final)
+    assert refusals < 0
+
+
+def test_what_nobody_foresaw_leaves_one_worker(
+    begin: Open, queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch, within: Within[list[Event]]
+) -> None:
+    """The database cannot be read for a moment: no thread ends of that, and no second process draws."""
+    supervisor = begin()
+    until(partial(ready, queue))
+    before, running = supervisor.pid, queue.running
+
+    def stumble() -> None:
+        monkeypatch.setattr(queue, "running", running)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(queue, "running", stumble)
+    until(lambda: supervisor.pid not in (before, None))
+    assert before is not None and not lives(before)
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, queue.submit(Generate("p"))))[-1], Final)
 
 
 def test_who_follows_hears_the_second_attempt_whole(
