@@ -77,7 +77,7 @@ class Worker:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        """The first thread: pictures first; while nobody asks for one, what is still to be loaded."""
+        """The first thread: pictures first, and after each of them one bundle of those that are still to be loaded."""
         to_load = list(DEFAULTS)
         if self._cold:
             to_load.clear()
@@ -86,9 +86,9 @@ class Worker:
             with surviving("the queue", lambda: self._stopping.wait(WAIT_S)):
                 if (job := self._claim("pictures", 0.0 if to_load else WAIT_S)) is not None:
                     execute(job, self.queue, self.studio, self._breaking_off, self._hear)
-                elif to_load:
+                if to_load and not self._stopping.is_set():
                     self._load(to_load)
-                elif self._changed.is_set() and not self._cold:  # another engine serves now
+                elif job is None and self._changed.is_set() and not self._cold:  # another engine serves now
                     self._changed.clear()
                     to_load = list(DEFAULTS)
 

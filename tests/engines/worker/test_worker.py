@@ -333,6 +333,23 @@ def test_jobs_that_came_while_loading_are_served(
             assert image.text["parameters"].startswith(f"{prompt}\n")
 
 
+def test_jobs_that_never_stop_coming_do_not_keep_it_from_being_ready(
+    queue: WatchedQueue, worker: Worker, engine: FakeEngine, within: Within[list[Event]]
+) -> None:
+    """Each is followed by the next, and yet all is loaded in between."""
+    first = queue.submit(Generate("p", preview="off"))
+
+    def follow_up(result: Array) -> Array:
+        if queue.status().state == "loading":
+            queue.submit(Generate("q", preview="off"))
+        return result
+
+    engine.spoil = {"decoder": follow_up}
+    worker.start()
+    assert queue.settled.wait(LIMIT_S) and queue.status().state == "ready"
+    within(LIMIT_S, partial(events_of, queue, first))
+
+
 def test_what_the_last_program_left_running_is_finished(
     queue: WatchedQueue, worker: Worker, within: Within[list[Event]]
 ) -> None:
