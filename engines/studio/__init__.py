@@ -65,13 +65,13 @@ class Studio:
         self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget), loras
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
+        self.snapshots: Snapshots = NoSnapshots()  # of the job that runs
         self.paces: defaultdict[tuple[str, str, int, int], Timings] = defaultdict(Timings)
 
-    def run(self, request: Request, folder: Path) -> Generator[Event, Snapshots | None]:
+    def run(self, request: Request, folder: Path) -> Generator[Event]:
         """
         Yield the events of a job. Pictures go to `folder`, and events name them in it. When JobCancelled is thrown in,
-        nothing more is computed and the next event is the last. Who answers the first event with Snapshots has the job
-        go on from the latest of them.
+        nothing more is computed and the next event is the last.
         """
         images.remove_old_previews(folder, PREVIEWS_LIVE_S)
         try:
@@ -89,10 +89,9 @@ class Studio:
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
-    def _generate(self, r: Generate, folder: Path) -> Generator[Event, Snapshots | None]:
-        started = time.perf_counter()
-        snapshots = (yield Progress("load", 0, 1)) or NoSnapshots()
-        begun = snapshot.latest(snapshots)
+    def _generate(self, r: Generate, folder: Path) -> Iterator[Event]:
+        started, begun = time.perf_counter(), snapshot.latest(self.snapshots)
+        yield Progress("load", 0, 1)
         if begun is not None and r.seed < 0:
             r = replace(r, seed=begun.seed)
         loras = self.loras.pick(r.loras)
@@ -118,7 +117,7 @@ class Studio:
             memory_plan=memory_plan,
             loras=loras,
             begun=begun,
-            saver=snapshot.Saver(snapshots),
+            saver=snapshot.Saver(self.snapshots),
             drawing=drawing,
         )
         yield from generation.events(self.embeddings)

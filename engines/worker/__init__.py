@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from engines.errors import JobCancelled, StorageError
 from engines.jobs import ENDED, Job, JobQueue, state_after
@@ -27,12 +27,16 @@ T = TypeVar("T")
 
 
 class Runner(Protocol):
-    """
-    What does a job: the studio, or BackgroundJobs. Each event is answered with the job's snapshots; JobCancelled is
-    thrown in when the job is to end.
-    """
+    """What does a job: the studio, or BackgroundJobs. JobCancelled is thrown in when the job is to end."""
 
-    def run(self, request: Any, folder: Path) -> Generator[Event, Any]: ...
+    def run(self, request: Any, folder: Path) -> Generator[Event]: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A runner that goes on from the snapshots of the job which it is about to run."""
+
+    snapshots: Any
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ def execute(
     that the disk refuses is kept until it takes it, and `hear` is told why. The embedded loop and a remote task both
     end here.
     """
-    started, snapshots = time.perf_counter(), JobSnapshots(queue, job)
+    started = time.perf_counter()
+    if isinstance(runner, Resumable):
+        runner.snapshots = JobSnapshots(queue, job)
 
     def publish(event: Event) -> bool | None:
         return insist(partial(queue.publish, job, event), stopping, hear)
@@ -77,17 +83,14 @@ def execute(
         publish(Failed("internal", "see the server's log"))
 
     with surviving(f"job {job.id}", give_up), closing(runner.run(job.request, queue.folder)) as events:
-        with suppress(StopIteration):
-            event = next(events)
-            while True:
-                goes_on = publish(event)
-                if stopping.is_set():
-                    break
-                if not goes_on and state_after(event) not in ENDED:
+        for event in events:
+            goes_on = publish(event)
+            if stopping.is_set():
+                break
+            if not goes_on and state_after(event) not in ENDED:
+                with suppress(StopIteration):  # what a cancelled job still says is its last event
                     passed_s = time.perf_counter() - started
-                    publish(events.throw(JobCancelled(f"after {passed_s:.1f} s")))  # the last that it says
-                    break
-                event = events.send(snapshots)
+                    publish(events.throw(JobCancelled(f"after {passed_s:.1f} s")))
 
 
 def insist(act: Callable[[], T], stopping: threading.Event, hear: Callable[[str], None]) -> T | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from engines.messages import Event, Generate
@@ -26,12 +27,8 @@ class Kept:
 
 def attempt(studio: Studio, request: Generate, folder: Path, kept: Kept, events: int = 10**9) -> list[Event]:
     """Draw until so many events have been heard, or to the end."""
-    drawing, heard = studio.run(request, folder), []
-    try:
-        heard.append(next(drawing))
-        while len(heard) < events:
-            heard.append(drawing.send(kept))
-    except StopIteration:
-        pass
+    studio.snapshots = kept
+    drawing = studio.run(request, folder)
+    heard = list(islice(drawing, events))
     drawing.close()
     return heard

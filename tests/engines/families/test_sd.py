@@ -158,7 +158,7 @@ def test_what_was_broken_off_goes_on_to_the_same_picture(
     request = Generate("the portrait", "dark", 64, 64, 4, 1.5, SEED, bundle=kind, backend=backend, preview="off")
     whole, kept = ours(studio, request, tmp_path), Kept()
     attempt(studio, request, tmp_path, kept, events=5)
-    assert kept.body is not None and Snapshot.unpack(kept.body).step == 2
+    assert kept.body is not None and Snapshot.unpack(kept.body).step == 3
     final = attempt(studio, request, tmp_path, kept)[-1]
     assert isinstance(final, Final) and np.array_equal(images.read(tmp_path / final.images[0]), whole)
 

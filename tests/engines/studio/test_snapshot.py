@@ -151,10 +151,11 @@ def test_every_engine_ends_in_the_same_picture(
     for k in range(1, STEPS + 1):
         kept = Kept()
         studio = Studio(shelf, tmp_path / f"state {k}")
+        studio.snapshots = kept
         drawing = studio.run(asked, tmp_path)
-        event = next(drawing)
-        while not (isinstance(event, Progress) and (event.stage, event.step) == ("denoise", k)):
-            event = drawing.send(kept)
+        for event in drawing:
+            if isinstance(event, Progress) and (event.stage, event.step) == ("denoise", k):
+                break
         drawing.close()
         assert kept.body is not None and Snapshot.unpack(kept.body).step == k
         assert pictures(tmp_path, attempt(Studio(shelf, tmp_path / f"later {k}"), asked, tmp_path, kept)) == whole
