@@ -348,6 +348,8 @@ def test_a_photo_that_is_dropped_is_made_smaller_too(visit: Visit, home: Path) -
 def many(visit: Visit, paths: list[Path]) -> None:
     visit.tab(1)
     visit.page.locator("#photo-tabs [role=tab]").nth(1).click()
+    visit.page.locator("[data-tab-id=many][aria-selected=true]").wait_for()
+    assert not visit.page.locator("#photo-stage").is_visible(), "it stands beside the other tab"
     visit.page.set_input_files("#batch-files input[type=file]", paths)
     visit.page.wait_for_function(f"document.querySelectorAll('#batch-files tr.file').length == {len(paths)}")
 

@@ -62,11 +62,19 @@ OPEN: list[Visit] = []  # windows that were not closed yet
 class Visit:
     """One person's window, and everything it asked for or complained about."""
 
-    def __init__(self, browser, base: str, locale: str = "zh-CN", width: int = 1280) -> None:
+    def __init__(
+        self,
+        browser,
+        base: str,
+        locale: str = "zh-CN",
+        width: int = 1280,
+        start: str = "",
+        first: str = "#stage .frame",
+    ) -> None:
         self.context = browser.new_context(
             locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True
         )
-        self.page, self.base = self.context.new_page(), base
+        self.page, self.base, self.start, self.first = self.context.new_page(), base, start, first
         OPEN.append(self)
         self.page.set_default_timeout(PATIENCE_MS)
         self.hosts: set[str] = set()
@@ -86,8 +94,8 @@ class Visit:
 
     def open(self) -> None:
         self.opened = time.monotonic()
-        self.page.goto(self.base)
-        self.page.wait_for_selector("#stage .frame")
+        self.page.goto(self.base + self.start)
+        self.page.wait_for_selector(self.first)
 
     def tab(self, number: int) -> None:
         self.page.locator("#tabs > .tab-wrapper [role=tab]").nth(number).click()

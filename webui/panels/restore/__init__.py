@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.panels.restore import batch, single
 from webui.widgets import photo_settings
-from webui.widgets.panel_context import QUICK, PanelContext
+from webui.widgets.panel_context import PanelContext
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,16 @@ def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     with gr.Row(elem_classes="columns", elem_id="photo-columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
             with gr.Tabs(elem_id="photo-tabs"):
-                with gr.Tab(t("restore_one"), id="one") as single_tab:
+                with gr.Tab(t("restore_one"), id="one"):
                     single_entrance = single.entrance(context)
-                with gr.Tab(t("restore_many"), id="many") as batch_tab:
+                with gr.Tab(t("restore_many"), id="many"):
                     batch_entrance = batch.entrance(context)
             settings = photo_settings.build(context)
-        with gr.Column(scale=6, min_width=320) as stage:
+        # Which of them is seen, page.css says, by the tab that is chosen. Asked of the server, the answer for the tab
+        # of before came last, once, and a batch went on unseen.
+        with gr.Column(scale=6, min_width=320, elem_id="photo-stage"):
             single_view = single.build(context, page, single_entrance, settings)
-        with gr.Column(scale=6, min_width=320, visible=False) as board:
+        with gr.Column(scale=6, min_width=320, elem_id="photo-board"):
             batch_view = batch.build(context, page, batch_entrance, settings)
     photo_settings.listen(settings, context, page, tab)
-    for chosen, shown in ((single_tab, stage), (batch_tab, board)):
-        views = {side: gr.update(visible=side is shown) for side in (stage, board)}
-        chosen.select(lambda views=views: views, None, [stage, board], **QUICK)
     return View(single_view, batch_view, settings)
