@@ -69,7 +69,7 @@ def execute(
 ) -> None:
     """
     Run one job to its last event; or, once it is `stopping`, to its next one, and then it is still to be done. An event
-    that the disk refuses is kept until it takes it, and `hear` is told why. The embedded loop and a remote task both
+    that the disk refuses is kept until it takes it, and `hear` is told why. A worker's loop and a remote task both
     end here.
     """
     started = time.perf_counter()
