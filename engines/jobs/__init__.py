@@ -21,7 +21,10 @@ ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Job:
+    """`owner`: whose it is, by the name that front doors have for a person; empty: nobody's, and its id is the key."""
+
     id: str
+    owner: str
     request: Request
     state: State
     attempts: int  # doubles as the fencing token: only the latest attempt may publish
@@ -29,21 +32,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job that went well, with when it ended (seconds since 1970)."""
+    """A job that went well, with when it ended (seconds since 1970). `shared`: its pictures are in the album of all."""
 
     job: Job
     final: Final
     ended: float
+    shared: bool = False
 
 
 class JobQueue(Protocol):
     folder: Path  # where pictures go; events name files in it
 
-    def submit(self, request: Request) -> str:
+    def submit(self, request: Request, owner: str = "") -> str:
         """Take it, and return the job's name. QueueFull, StorageError: it was not taken."""
         ...
 
-    def submit_all(self, requests: Sequence[Request]) -> list[str]:
+    def submit_all(self, requests: Sequence[Request], owner: str = "") -> list[str]:
         """Take all of them, or none."""
         ...
 
@@ -96,8 +100,20 @@ class JobQueue(Protocol):
         """What is asked by jobs that wait or run. Those that cannot be read are left out."""
         ...
 
-    def finished(self, limit: int) -> list[Finished]:
-        """The latest jobs that made pictures, newest first."""
+    def finished(self, limit: int, owner: str | None = None) -> list[Finished]:
+        """The latest jobs that made pictures, newest first; None: anybody's."""
+        ...
+
+    def album(self, limit: int) -> list[Finished]:
+        """Those of them whose pictures everybody may see, newest first."""
+        ...
+
+    def share(self, job_id: str, shared: bool) -> None:
+        """Put the job's pictures into the album of all, or take them out. NotFoundError, StorageError."""
+        ...
+
+    def latest_of(self, owner: str, limit: int) -> list[Job]:
+        """The latest jobs of an owner, however they are, newest first. Those that cannot be read are left out."""
         ...
 
     def announce(self, status: Status) -> None: ...

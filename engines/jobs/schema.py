@@ -9,14 +9,14 @@ CREATE TABLE IF NOT EXISTS job(
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
   attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
   lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL,
-  last_event INTEGER NOT NULL DEFAULT 0);
+  last_event INTEGER NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT '', shared INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot(job TEXT PRIMARY KEY, pictures TEXT NOT NULL, body BLOB NOT NULL);
 """
 COLUMNS = {
-    "job": tuple("number id request state attempts cancelled ended lane stops begun last_event".split()),
+    "job": tuple("number id request state attempts cancelled ended lane stops begun last_event owner shared".split()),
     "event": ("job", "seq", "body"),
     "snapshot": ("job", "pictures", "body"),
 }
@@ -33,6 +33,12 @@ ADD = {
     "last_event": (
         "ALTER TABLE job ADD COLUMN last_event INTEGER NOT NULL DEFAULT 0",
         COUNT_EVENTS,
+    ),
+    "owner": ("ALTER TABLE job ADD COLUMN owner TEXT NOT NULL DEFAULT ''",),
+    # What everybody saw before there were owners stays to be seen by everybody, and can be taken out.
+    "shared": (
+        "ALTER TABLE job ADD COLUMN shared INTEGER NOT NULL DEFAULT 0",
+        "UPDATE job SET shared=1 WHERE state='done' AND lane='pictures'",
     ),
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from engines.errors import (
     JobCancelled,
@@ -24,7 +24,7 @@ from engines.errors import (
     RequestError,
 )
 from engines.jobs import ENDED, Finished, Job, Lane, lane_of, leftovers, state_after
-from engines.jobs.database import Database, Row
+from engines.jobs.database import Database
 from engines.messages import Event, Failed, Final, Preview, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -32,7 +32,7 @@ POLL_S = 0.5
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
 UNKNOWN_S = 10.0  # what a job is taken to last while none has ended
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
-JOB = "id, request, state, attempts"
+JOB = "id, owner, request, state, attempts"
 WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?
@@ -63,17 +63,17 @@ class SqliteQueue(Database):
 
     # ---- front doors
 
-    def submit(self, request: Request) -> str:
-        return self.submit_all([request])[0]
+    def submit(self, request: Request, owner: str = "") -> str:
+        return self.submit_all([request], owner)[0]
 
-    def submit_all(self, requests: Sequence[Request]) -> list[str]:
-        rows = [(uuid.uuid4().hex, pack(request), lane_of(request)) for request in requests]
-        lanes = Counter(lane for _, _, lane in rows)
+    def submit_all(self, requests: Sequence[Request], owner: str = "") -> list[str]:
+        rows = [(uuid.uuid4().hex, owner, pack(request), lane_of(request)) for request in requests]
+        lanes = Counter(lane for *_, lane in rows)
         self._check_room(lanes)  # those who find none, a crowd perhaps, do not wait for the disk
         with self._transaction() as db:
             self._check_room(lanes)
-            db.executemany("INSERT INTO job(id, request, lane) VALUES(?, ?, ?)", rows)
-        return [job_id for job_id, _, _ in rows]
+            db.executemany("INSERT INTO job(id, owner, request, lane) VALUES(?, ?, ?, ?)", rows)
+        return [job_id for job_id, *_ in rows]
 
     def _check_room(self, lanes: Mapping[Lane, int]) -> None:
         for lane, count in lanes.items():
@@ -154,10 +154,32 @@ class SqliteQueue(Database):
                 requests.append(unpack(text))
         return requests
 
-    def finished(self, limit: int) -> list[Finished]:
-        sql = f"""SELECT {JOB}, ended, ({LAST})
-                  FROM job WHERE state='done' AND lane='pictures' ORDER BY ended DESC, number DESC LIMIT ?"""
-        return [Finished(_job(row[:4]), unpack(row[5]), row[4]) for row in self._rows(sql, limit)]
+    def finished(self, limit: int, owner: str | None = None) -> list[Finished]:
+        return self._finished("owner=?2 OR ?2 IS NULL", limit, owner)
+
+    def album(self, limit: int) -> list[Finished]:
+        return self._finished("shared AND ?2", limit, True)
+
+    def _finished(self, which: str, limit: int, value: str | bool | None) -> list[Finished]:
+        """`which`: a condition in SQL, of a row and the value ?2."""
+        sql = f"""SELECT {JOB}, ({LAST}), ended, shared FROM job
+                  WHERE state='done' AND lane='pictures' AND ({which}) ORDER BY ended DESC, number DESC LIMIT ?1"""
+        return [
+            Finished(_job(row), unpack(last), ended, bool(shared))
+            for *row, last, ended, shared in self._rows(sql, limit, value)
+        ]
+
+    def share(self, job_id: str, shared: bool) -> None:
+        self.job(job_id)
+        with self._transaction(job_id) as db:
+            db.execute("UPDATE job SET shared=? WHERE id=?", (shared, job_id))
+
+    def latest_of(self, owner: str, limit: int) -> list[Job]:
+        jobs: list[Job] = []
+        for row in self._rows(f"SELECT {JOB} FROM job WHERE owner=? ORDER BY number DESC LIMIT ?", owner, limit):
+            with suppress(RequestError):
+                jobs.append(_job(row))
+        return jobs
 
     # ---- workers
 
@@ -269,6 +291,7 @@ def _append(db: sqlite3.Connection, job_id: str, event: Event) -> None:
     db.execute(APPEND, (pack(event), job_id))
 
 
-def _job(row: Row) -> Job:
+def _job(row: Sequence[Any]) -> Job:
     """RequestError: the row holds no request of ours."""
-    return Job(row[0], unpack(row[1]), row[2], row[3])
+    job_id, owner, request, state, attempts = row
+    return Job(job_id, owner, unpack(request), state, attempts)

@@ -20,6 +20,7 @@ from webui.i18n import LANGUAGES, words
 from webui.panels import history
 from webui.panels.engines import build, compare, overview
 from webui.panels.restore import single
+from webui.people import NOBODY
 from webui.stream import JobView, job_html
 from webui.widgets.preset_cards import cards_html
 
@@ -106,9 +107,9 @@ def replace_reason(text: str) -> Final:
 
 def panels(text: str, say: Callable[..., str]) -> list[str]:
     drawn = Finished(
-        Job("0" * 32, Generate(text[:4000] or "x"), "done", 1), Final((text,), 1, 1.0, text, text, "tiny"), 0.0
+        Job("0" * 32, "", Generate(text[:4000] or "x"), "done", 1), Final((text,), 1, 1.0, text, text, "tiny"), 0.0
     )
-    restored = Finished(Job("1" * 32, Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text), 0.0)
+    restored = Finished(Job("1" * 32, "", Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text), 0.0)
     choices = tuple(Choice(text, "edge", state, text, text) for state in ("accepted", "failed", "unproven"))
     title = {"zh": text, "en": text}
     bundle = BundleStatus(text, "portrait", title, text, ((64, 64),), 8, 1.0, text, text, choices, 1.0, "# A card")
@@ -120,7 +121,7 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
         (bundle, broken),
     )
     return [
-        history.grid_html([drawn, restored], say),
+        history.grid_html([drawn, restored], NOBODY, say, ""),
         overview.status_html(status, say),
         overview.chip_html(status, say),
         overview.chip_html(Status("failed", text), say),
@@ -159,16 +160,16 @@ def readable(text: str) -> str:
 def test_the_history_offers_each_picture_and_its_settings_again(language: str) -> None:
     say = words(language)
     final = Final(("outputs_1.png", "outputs_2.png"), 4, 2.5, "ort", "why")
-    drawn = Finished(Job("a" * 32, Generate("a woman"), "done", 1), final, 0.0)
-    restored = Finished(Job("b" * 32, Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"), 0.0)
-    parsed = tree(history.grid_html([drawn, restored], say))
+    drawn = Finished(Job("a" * 32, "", Generate("a woman"), "done", 1), final, 0.0)
+    restored = Finished(Job("b" * 32, "", Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"), 0.0)
+    parsed = tree(history.grid_html([drawn, restored], NOBODY, say, ""))
     assert [a["href"] for a in parsed.all("a") if a.get("target")][:2] == [
         "/outputs/outputs_1.png",
         "/outputs/outputs_2.png",
     ]
     assert [b["data-reuse"] for b in parsed.all("button") if "data-reuse" in b] == ["a" * 32], "a restoration cannot"
     assert "a woman" in parsed.text and say("history_restored") in parsed.text
-    assert say("history_empty") in history.grid_html([], say)
+    assert "&lt;none&gt;" in history.grid_html([], NOBODY, say, "<none>")
 
 
 def status(torch_ok: bool) -> Status:

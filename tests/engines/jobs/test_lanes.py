@@ -22,7 +22,7 @@ def test_a_build_and_pictures_do_not_wait_for_each_other(queue: Queue) -> None:
     later = queue.submit(FETCH)
     assert [queue.ahead(job_id) for job_id in (build, *pictures, later)] == [0, 0, 1, 2, 1]
     running = queue.claim(lane="builds")
-    assert running == Job(build, BUILD, "running", 1)
+    assert running == Job(build, "", BUILD, "running", 1)
     assert [claimed(queue).id for _ in pictures] == pictures and queue.claim() is None, (
         "an hour's build holds up nobody"
     )

@@ -24,9 +24,9 @@ from tests.support.queues import FINAL, Queue, claimed, progress
 def test_a_job_goes_from_queued_to_done(queue: Queue) -> None:
     request = Generate("一位女士", seed=3)
     job_id = queue.submit(request)
-    assert queue.job(job_id) == Job(job_id, request, "queued", 0)
+    assert queue.job(job_id) == Job(job_id, "", request, "queued", 0)
     job = claimed(queue)
-    assert job == Job(job_id, request, "running", 1) == queue.job(job_id)
+    assert job == Job(job_id, "", request, "running", 1) == queue.job(job_id)
     assert queue.publish(job, progress(1)) and queue.publish(job, FINAL)
     assert queue.job(job_id).state == "done"
     assert list(queue.follow(job_id)) == [progress(1), FINAL]
