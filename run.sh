@@ -16,6 +16,8 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh models    可下载的模型 · models to download (./run.sh models get ID)
   ./run.sh bench     在本机测速 · measure this machine
   ./run.sh chaos kills|stops|crashes|crowd  故意杀死、停止、弄崩、挤爆服务,看有没有丢东西 · kill, stop, crash or crowd the service on purpose, and see what is lost
+  ./run.sh token NAME [--revoke]  程序用的令牌(显示一次;作废) · a token for a program (shown once; ended)
+  ./run.sh password  把密码变成可写进配置的散列 · turn a password into a hash that a configuration may hold
   ./run.sh help      本说明 · this text
 
 设置 Settings (environment variables):
@@ -86,6 +88,12 @@ ensure_browser() {
   fi
 }
 
+# The environment that is here: the light one, if there is no other.
+any_venv() {
+  if [ -x .venv-edge/bin/python ] && [ ! -x .venv/bin/python ]; then venv=.venv-edge; ensure "$venv"
+  else venv=.venv; ensure "$venv" torch build; fi
+}
+
 verb=${1:-serve}
 [ $# -gt 0 ] && shift
 case "$verb" in
@@ -94,9 +102,10 @@ case "$verb" in
   setup) ensure .venv torch build; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
   build) ensure .venv torch build; exec .venv/bin/python -m engines.toolchain "$@" ;;
   models)
-    if [ -x .venv-edge/bin/python ] && [ ! -x .venv/bin/python ]; then venv=.venv-edge; ensure "$venv"
-    else venv=.venv; ensure "$venv" torch build; fi
+    any_venv
     exec "$venv/bin/python" -m engines.catalogue "$@" ;;
+  token)    any_venv; exec "$venv/bin/python" -m webui.people.tokens "$@" ;;
+  password) any_venv; exec "$venv/bin/python" -m webui.people.password "$@" ;;
   bench) ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     ensure .venv torch build train dev

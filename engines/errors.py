@@ -9,6 +9,8 @@ where they arise.
     + SizeError               a picture size that this bundle does not draw
     + PromptError             nothing to draw
   x NotFoundError           no such bundle, job or picture
+  x LoginNeeded             the house has a password, and who asks has neither that nor a token
+  x OwnerOnly               what the owner of the house may do, and a guest may not
   x ImageError              an uploaded file that cannot be read as a picture
     + ImageTooLarge
   x NoFaceError             a photo to restore in which no face was found
@@ -71,6 +73,14 @@ class NotFoundError(StudioError):
 
     def __init__(self, what: str, name: str) -> None:
         super().__init__(f"no {what} named {name[:80]!r}", what=what, name=name[:80])
+
+
+class LoginNeeded(StudioError):
+    code = "login_needed"
+
+
+class OwnerOnly(StudioError):
+    code = "owner_only"
 
 
 class ImageError(StudioError):

@@ -12,6 +12,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+HASHED = "$argon2"  # how a password begins that is given as its hash
+SHORTEST_PASSWORD = 6
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -19,8 +21,9 @@ class SettingsError(ValueError):
     """A variable has a value that cannot be used. The message names both."""
 
 
-def _setting(default: Any, zh: str, en: str) -> Any:
-    return field(default=default, metadata={"zh": zh, "en": en})
+def _setting(default: Any, zh: str, en: str, secret: bool = False) -> Any:
+    """`secret`: it is not shown where settings are."""
+    return field(default=default, repr=not secret, metadata={"zh": zh, "en": en})
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class Settings:
     log: str = _setting("info", "日志级别:" + "、".join(LOG_LEVELS), "log level: " + ", ".join(LOG_LEVELS))
     memory_gb: float = _setting(
         0.0, "模型最多可用的内存(GB);0 表示启动时空闲的八成", "memory that models may take, GB; 0: 80 % of what is free"
+    )
+    password: str = _setting(
+        "",
+        "本服务的密码(或其 Argon2 散列):设置后须登录或凭邀请链接进入",
+        "password of this house, or its Argon2 hash: then one logs in, or comes by an invitation",
+        secret=True,
     )
     hf_mirror: str = _setting(
         "", "替代 huggingface.co 的下载地址", "address to download models from in the place of huggingface.co"
@@ -78,6 +87,8 @@ class Settings:
                 raise SettingsError(f"{variable(name)}={value}: must be from {low} to {high}")
         if self.log not in LOG_LEVELS:
             raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
+        if 0 < len(self.password) < SHORTEST_PASSWORD:
+            raise SettingsError(f"STUDIO_PASSWORD: must have {SHORTEST_PASSWORD} letters at least")
         for proxy in self.proxies:
             try:
                 ip_network(proxy, strict=False)

@@ -24,7 +24,7 @@ from engines.bundle import BUILT_IN, Shelf
 pytest.register_assert_rewrite("tests.support")  # what fails there says what it compared
 pytest_plugins = ("tests.support.server", "tests.support.fake_workers")
 
-SERVED = {"rig", "idle", "process"}  # fixtures of tests/support/server.py that last for the whole run
+SERVED = {"rig", "idle", "closed", "process"}  # fixtures of tests/support/server.py that last for the whole run
 # Bundles are built, networks trained, whole programs started: minutes, which ./run.sh test quick leaves out.
 SLOW = ("end_to_end", "training", "engines/toolchain", "engines/families/test_sd.py", "engines/studio/test_loras.py")
 T = TypeVar("T")

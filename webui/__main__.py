@@ -172,21 +172,13 @@ def host_names(settings: Settings) -> tuple[str, ...]:
 
 
 def _announce(settings: Settings, port: int) -> None:
+    from webui.connections import lan_address
+
     everywhere = settings.host in ("0.0.0.0", "::")
     print(f"\n  AWPortrait Edge · 人像工作室\n  本机 Local:   http://localhost:{port}")
     if everywhere and (address := lan_address()):
         print(f"  局域网 LAN:   http://{address}:{port}")
     print("  停止 Stop:    Ctrl+C\n", flush=True)
-
-
-def lan_address() -> str:
-    """The address this machine has on its default route; empty without a network. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address: routed, never reached (RFC 5737)
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
 
 
 if __name__ == "__main__":

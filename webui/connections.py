@@ -6,7 +6,9 @@ believed when they say for whom they ask. Nothing here knows portraits.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -14,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 20.0  # for the head of a request: uvicorn waits for ever, and each such connection is a file that stays open
 FORWARDED = (b"forwarded", b"x-real-ip")
+RELAYED = "studio.relayed"  # of a scope: somebody says for whom he asks, and is not believed
 
 
 class DeadlineProtocol(H11Protocol):
@@ -64,7 +67,34 @@ class Forwarded:
             believed = {**scope, "headers": _as_asked(scope["headers"])}
             return await self.believing(believed, receive, send)  # type: ignore[arg-type]
         headers = [(name, value) for name, value in scope["headers"] if not _is_forwarded(name)]
-        return await self.app({**scope, "headers": headers}, receive, send)
+        relayed = len(headers) < len(scope["headers"])
+        return await self.app({**scope, "headers": headers, RELAYED: relayed}, receive, send)
+
+
+def is_this_machine(scope: Scope) -> bool:
+    """
+    Return whether somebody asks who sits at this machine: not through a proxy on it that nobody has named, which asks
+    for anybody.
+    """
+    client, server = scope.get("client"), scope.get("server")
+    if client is None or scope.get(RELAYED):
+        return False
+    try:
+        address = ip_address(client[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None  # how a socket for both writes IPv4
+    return (mapped or address).is_loopback or (server is not None and client[0] == server[0])
+
+
+def lan_address() -> str:
+    """The address this machine has on its default route; empty without a network. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: routed, never reached (RFC 5737)
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 def _is_forwarded(name: bytes) -> bool:

@@ -14,8 +14,9 @@ from typing import TypeVar
 from anyio import to_thread
 
 from engines.errors import JobPostponed, NotFoundError, StudioError
-from engines.jobs import ENDED, Job, JobQueue
+from engines.jobs import ENDED, Job
 from engines.messages import Event
+from webui.own_jobs import OwnJobs
 from webui.stream import JobView, advance, waiting
 
 T = TypeVar("T")
@@ -30,25 +31,25 @@ def remembered(jobs: object, limit: int) -> list[str]:
     return list(dict.fromkeys(filter(JOB_ID.fullmatch, names)))[:limit]
 
 
-def jobs_of(queue: JobQueue, jobs: object, kind: type[T], limit: int) -> Iterator[tuple[Job, T]]:
+def jobs_of(own: OwnJobs, jobs: object, kind: type[T], limit: int) -> Iterator[tuple[Job, T]]:
     """Yield the jobs of one kind of request that a browser keeps, each with it. What is none of them is passed over."""
     for name in remembered(jobs, limit):
         with suppress(StudioError):
-            job = queue.job(name)
+            job = own.job(name)
             if isinstance(job.request, kind):
                 yield job, job.request
 
 
-async def events(queue: JobQueue, job_id: str) -> AsyncIterator[Event | None]:
+async def events(own: OwnJobs, job_id: str) -> AsyncIterator[Event | None]:
     """
     Yield past and coming events, to the last one, and None after every POLL_S of silence: Gradio notices only then that
     nobody listens any more. NotFoundError: no such job. JobPostponed: it does not end before a restart.
     """
-    async for numbered in numbered_events(queue, job_id):
+    async for numbered in numbered_events(own, job_id):
         yield numbered and numbered[1]
 
 
-async def numbered_events(queue: JobQueue, job_id: str, after: int = 0) -> AsyncIterator[tuple[int, Event] | None]:
+async def numbered_events(own: OwnJobs, job_id: str, after: int = 0) -> AsyncIterator[tuple[int, Event] | None]:
     """Yield what `events` does, with the numbers of the events, from after that number on."""
     loop, news, ended = asyncio.get_running_loop(), asyncio.Event(), False
 
@@ -56,10 +57,10 @@ async def numbered_events(queue: JobQueue, job_id: str, after: int = 0) -> Async
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(news.set)
 
-    with queue.listening(job_id, call):
+    with own.listening(job_id, call):
         while not ended:
             news.clear()  # before looking: what comes meanwhile is seen, or heard
-            happened, ended = await to_thread.run_sync(queue.since, job_id, after)
+            happened, ended = await to_thread.run_sync(own.since, job_id, after)
             for number, event in happened:
                 after = number
                 yield number, event
@@ -71,27 +72,27 @@ async def numbered_events(queue: JobQueue, job_id: str, after: int = 0) -> Async
                     yield None
 
 
-async def follow(queue: JobQueue, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
+async def follow(own: OwnJobs, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
     """Yield one scene per change, from the waiting line to the end, or to the program's: a page comes back to it."""
     with suppress(JobPostponed):
-        while ahead := await to_thread.run_sync(queue.ahead, job_id):
+        while ahead := await to_thread.run_sync(own.ahead, job_id):
             scene = waiting(scene, ahead)
             yield scene
             await asyncio.sleep(LOOK_S)
         yield (scene := waiting(scene, 0))
-        async for event in events(queue, job_id):
+        async for event in events(own, job_id):
             scene = advance(scene, event) if event else scene
             yield scene
 
 
-async def resume(queue: JobQueue, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
+async def resume(own: OwnJobs, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
     """Yield scenes for a page that comes back: the last of a job that ended, all of one that runs, none of others."""
     try:
-        ended = (await to_thread.run_sync(queue.job, job_id)).state in ENDED
+        ended = (await to_thread.run_sync(own.job, job_id)).state in ENDED
     except NotFoundError:
         return
     last = None
-    async for last in follow(queue, job_id, scene):
+    async for last in follow(own, job_id, scene):
         if not ended:
             yield last
     if ended and last:

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines.messages import CREDIT
+from webui.plain_page import page
 
 SMALL_BODY_BYTES = 2_000_000  # anything but an upload
 # A body has this long to begin, and goes on at this pace at least: a photo of 30 MB may take 50 minutes.
@@ -85,11 +86,6 @@ CROSS_SITE = "拒绝来自其他网站的请求。 Requests from other sites are
 NOTHING_HERE = "没有这个地址。 There is nothing here."
 TOO_SLOW = "内容没有及时到达。 What was being sent did not arrive in time."
 TOO_LARGE = "内容太大,上限 {mb:g} MB。 Too large: the limit is {mb:g} MB."
-PAGE = Markup(
-    '<!doctype html><html lang="zh"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    "<title>人像工作室</title><style>body {{ font: 18px/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto;"
-    " padding: 0 1rem }} small {{ color: #57534e }}</style><h1>人像工作室</h1><p>{}</p><p><small>{}</small></p></html>"
-)
 SHOWN_LETTERS = 100  # of a name that somebody else chose
 
 
@@ -198,7 +194,7 @@ class _Gate:
         body = json.dumps({"status": "error", "code": code, "message": sentence}, ensure_ascii=False).encode()
         kind = b"application/json"
         if self.as_page:
-            body, kind = PAGE.format(sentence, CREDIT).encode(), b"text/html; charset=utf-8"
+            body, kind = page(Markup("<p>{}</p>").format(sentence)).encode(), b"text/html; charset=utf-8"
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

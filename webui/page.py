@@ -9,16 +9,17 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from engines.jobs import JobQueue
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
 from webui.gradio_patches import event_data
 from webui.i18n import words
+from webui.own_jobs import HouseJobs
 from webui.panels import engines, history, portrait, restore
 from webui.widgets import loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn
 
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("page.js", "upload.js", "handshake.js", "people.js")
 TITLE = words("zh")("title")
 FONTS = [
     "system-ui",
@@ -38,8 +39,8 @@ def i18n() -> gr.I18n:
     return gr.I18n(**{"en": en, "zh": zh, "zh-CN": zh, "zh-TW": zh, "zh-HK": zh, "zh-SG": zh})
 
 
-def build(queue: JobQueue, settings: Settings) -> gr.Blocks:
-    context = PanelContext(queue, settings, i18n())
+def build(jobs: HouseJobs, settings: Settings) -> gr.Blocks:
+    context = PanelContext(jobs, settings, i18n())
     t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(header_html(), elem_id="header")
@@ -68,8 +69,8 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
     do, s = portrait.Handlers(studio, context), studio
 
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:
-        job_id = str(event_data(event)["job"])
-        order, last = context.queue.job(job_id).request, context.queue.latest(job_id)
+        job_id, own = str(event_data(event)["job"]), context.jobs.of(request)
+        order, last = own.job(job_id).request, own.latest(job_id)
         if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button
             return {tabs: gr.skip()}
         return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
@@ -130,7 +131,7 @@ def theme() -> gr.themes.Base:
 
 def looks() -> dict[str, Any]:
     """Return what mount_gradio_app takes besides the page itself."""
-    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "upload.js", "handshake.js"))
+    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     icon = '<link rel="icon" href="/favicon.ico">'
     return {
         "theme": theme(),

@@ -18,6 +18,9 @@ from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import api, gradio_patches, page
 from webui.guard import Guard
+from webui.own_jobs import HouseJobs
+from webui.people import routes
+from webui.people.admission import Admission, People
 
 UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 
@@ -35,13 +38,18 @@ class Server(uvicorn.Server):
 
 
 def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:
-    blocks = page.build(queue, settings)
+    people = People.of(settings)
+    jobs = HouseJobs(queue, people.keys)
+    blocks = page.build(jobs, settings)
     blocks.queue(max_size=None, default_concurrency_limit=8)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
     app.add_middleware(gradio_patches.Handshake)
     api.install_errors(app)
-    app.include_router(api.router(queue, settings))
+    app.include_router(api.router(jobs, settings))
+    door = routes.router(people)
+    api.end_here(door, routes.PATHS)
+    app.include_router(door)
     app.mount("/thumbnails", StaticFiles(directory=Path(presets.FOLDER) / "thumbnails"))
     gradio_patches.install(blocks)
     gr.mount_gradio_app(
@@ -62,4 +70,4 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     )
     # Gradio is given no limit of its own: it would refuse, in the browser, photos that are about to be made smaller.
     limit = settings.upload_mb * 1_000_000 + UPLOAD_OVERHEAD_BYTES
-    return Guard(app, host_names, (*api.PATHS, "/thumbnails/"), limit)
+    return Guard(Admission(app, people), host_names, (*api.PATHS, *routes.PATHS, "/thumbnails/"), limit)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
-from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -19,6 +18,7 @@ from engines.errors import Fact
 from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Final, Note, Preview, Progress
 from webui import face_report
 from webui.i18n import Words
+from webui.pictures import address, compare_html, file_name, image_html
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
 LOG_LINES = 200  # of a build; older ones leave
@@ -193,15 +193,6 @@ def _frame(scene: JobView, say: Words) -> Markup:
     )
 
 
-def address(name: str) -> str:
-    """Return where a picture is served: a name may be in any script."""
-    return f"/outputs/{quote(name)}"
-
-
-def image_html(name: str, alt: str, kind: str = "") -> Markup:
-    return Markup('<img src="{}" alt="{}" class="{}">').format(address(name), alt, kind)
-
-
 def _strip(scene: JobView) -> Markup:
     if len(scene.tiles) < 2:
         return Markup()
@@ -288,31 +279,10 @@ def actions_html(tile: Tile, say: Words) -> Markup:
         '<a href="{address}" target="_blank" rel="noopener">{open}</a>{develop}</p>'
     ).format(
         address=address(tile.image),
-        name=tile.image,
+        name=file_name(tile.image),
         download=say("stage_download"),
         open=say("stage_open"),
         develop=develop if tile.shown_by == "tiny" else "",
-    )
-
-
-def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str, marks: str = "", kind: str = "") -> Markup:
-    """
-    Lay two pictures, each with its label, under one range control, which mouse, finger and keyboard can move
-    (assets/page.js). `marks`, which are Markup, lie on them; their places fit if the box is as large as its pictures
-    ("fits").
-    """
-    return Markup(
-        '<div class="compare {kind}" style="--at:50%">{first}{second}{marks}'
-        '<span class="tag">{was}</span><span class="tag after">{now}</span>'
-        '<input type="range" min="0" max="100" value="50" aria-label="{hint}"></div>'
-    ).format(
-        kind=kind,
-        first=image_html(*left),
-        second=image_html(*right, "after"),
-        marks=marks,
-        was=left[1],
-        now=right[1],
-        hint=hint,
     )
 
 

@@ -24,6 +24,7 @@ from engines.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.support.http import CJK, QUICK, SKETCH
 from webui import __main__ as root
+from webui.connections import lan_address
 
 if TYPE_CHECKING:
     from tests.support.server import Process, Start
@@ -137,7 +138,7 @@ def shorten(home: Path) -> None:
 def test_it_says_where_it_can_be_reached(life: Life) -> None:
     port = re.search(r"Local:\s+http://localhost:(\d+)", life.log)
     assert port, life.log
-    if address := root.lan_address():
+    if address := lan_address():
         assert re.search(rf"LAN:\s+http://{re.escape(address)}:{port[1]}\b", life.log)
     assert "AWPortrait Edge · 人像工作室" in life.log and "Ctrl+C" in life.log
 
@@ -300,7 +301,7 @@ def test_no_address_is_announced_without_a_network(monkeypatch: pytest.MonkeyPat
             raise OSError("Network is unreachable")
 
     monkeypatch.setattr("socket.socket", Offline)
-    assert root.lan_address() == ""
+    assert lan_address() == ""
 
 
 def test_everything_it_needs_lies_in_its_home(life: Life) -> None:

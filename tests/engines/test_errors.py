@@ -27,6 +27,8 @@ CODES = {
     "EngineUnavailable": "engine_unavailable",
     "BlankPicture": "blank_picture",
     "DownloadError": "download_failed",
+    "LoginNeeded": "login_needed",
+    "OwnerOnly": "owner_only",
     "StorageError": "storage_failed",
     "QueueFull": "queue_full",
     "JobCancelled": "cancelled",

@@ -24,6 +24,7 @@ ALL = {
     "STUDIO_KEEP_DAYS": "0",
     "STUDIO_LOG": "debug",
     "STUDIO_MEMORY_GB": "3.5",
+    "STUDIO_PASSWORD": "open sesame",
     "STUDIO_HF_MIRROR": "https://hub.example",
 }
 
@@ -31,8 +32,9 @@ ALL = {
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5, "https://hub.example")
-    assert settings == Settings(Path("/srv/studio"), *told)
+    told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5)
+    assert settings == Settings(Path("/srv/studio"), *told, "open sesame", "https://hub.example")
+    assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
 
 

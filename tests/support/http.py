@@ -109,10 +109,19 @@ async def _ask(
 class Session:
     """One open page: what a browser sends to Gradio's queue, and what comes back."""
 
-    def __init__(self, url: str, language: str = "zh-CN,zh;q=0.9", address: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        language: str = "zh-CN,zh;q=0.9",
+        address: str | None = None,
+        of: Session | httpx.Client | None = None,
+    ) -> None:
+        """`of`: another page in the same browser, or the browser."""
         transport = httpx.HTTPTransport(local_address=address)
-        headers = {"accept-language": language}
-        self.client = httpx.Client(base_url=url, headers=headers, timeout=300, transport=transport)
+        browser = of.client if isinstance(of, Session) else of
+        headers, cookies = {"accept-language": language}, browser.cookies if browser else None
+        self.client = httpx.Client(base_url=url, headers=headers, cookies=cookies, timeout=300, transport=transport)
+        self.client.get("/me")  # whose cookie is who it is
         self.config: dict[str, Any] = self.client.get("/config").json()
         self.components: dict[int, dict[str, Any]] = {c["id"]: c for c in self.config["components"]}
         self.name = uuid4().hex

@@ -33,7 +33,7 @@ from engines import backends
 from engines.backends import Engine
 from engines.bundle import Bundle, Shelf
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Generate
+from engines.messages import Final, Generate
 from engines.settings import Settings
 from engines.studio import Studio
 from engines.worker.loop import Worker
@@ -43,7 +43,11 @@ from tests.support.http import SKETCH, Session, encoded, people
 from tests.support.proved import believe_engines
 from webui.__main__ import _prepare
 from webui.guard import Guard
+from webui.own_jobs import HouseJobs, OwnJobs
+from webui.people import Person, secret
+from webui.people.secret import Keys
 
+PASSWORD = "open sesame"
 NAMES = ("localhost", "studio.local")
 READ_BY_GRADIO = (
     "GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_ANALYTICS_CACHE_FREQUENCY", "HF_HUB_OFFLINE",
@@ -64,9 +68,29 @@ class Rig:
         """Where Gradio keeps what was uploaded through the page."""
         return self.settings.cache
 
-    def session(self, language: str = "zh-CN,zh;q=0.9", address: str | None = None) -> Session:
-        """`address`: of the client, on this machine."""
-        return Session(self.url, language, address)
+    @property
+    def house(self) -> HouseJobs:
+        """The jobs as its doors see them."""
+        return HouseJobs(self.queue, Keys(secret.load(self.settings.state / "secret")))
+
+    def signed(self, final: Final) -> str:
+        """Its first picture, as doors call it."""
+        return self.house.keys.sign(final.images[0])
+
+    def owned(self, job_id: str) -> OwnJobs:
+        """The jobs of whoever has that one."""
+        return OwnJobs(self.queue, self.house.keys, Person(self.queue.job(job_id).owner))
+
+    @property
+    def routes(self) -> list[Any]:
+        """What the application answers to, behind the guard and the admission."""
+        return list(self.app.app.app.routes)  # type: ignore[attr-defined]
+
+    def session(
+        self, language: str = "zh-CN,zh;q=0.9", address: str | None = None, of: Session | None = None
+    ) -> Session:
+        """`address`: of the client, on this machine. `of`: another page in the same browser."""
+        return Session(self.url, language, address, of)
 
     def jobs(self) -> dict[str, str]:
         """Every job's state, as the disk has it."""
@@ -254,6 +278,17 @@ def rig(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig
 def idle(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """The same doors before a queue that nobody works off: what comes through stays there to be looked at."""
     settings = Settings(home=tmp_path_factory.mktemp("idle"), backend="edge")
+    queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
+    queue.announce(rig.queue.status())
+    with _served(settings, queue) as (app, url), httpx.Client(base_url=url, timeout=10) as client:
+        yield Rig(settings, queue, rig.engine, app, url, client)
+    queue.close()
+
+
+@pytest.fixture(scope="session")
+def closed(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """The same doors in a house with a password, before a queue that nobody works off."""
+    settings = Settings(home=tmp_path_factory.mktemp("closed"), backend="edge", password=PASSWORD)
     queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
     queue.announce(rig.queue.status())
     with _served(settings, queue) as (app, url), httpx.Client(base_url=url, timeout=10) as client:

@@ -18,6 +18,7 @@ from engines.jobs import Job
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final, Generate, Preview, Progress
 from tests.support.http import SKETCH
+from tests.support.owners import KEYS, own
 from webui import follow as following
 from webui.follow import follow, resume
 from webui.i18n import words
@@ -95,7 +96,7 @@ def test_a_waiting_job_counts_down_to_its_turn(
 ) -> None:
     monkeypatch.setattr(following, "LOOK_S", 0.0)
     jobs = [queue.submit(ASKED) for _ in range(3)]
-    scenes = watch(follow(queue, jobs[2], JobView(caption="a woman")))
+    scenes = watch(follow(own(queue), jobs[2], JobView(caption="a woman")))
     ahead = []
     for _ in range(2):
         scene = next(scenes)
@@ -110,11 +111,11 @@ def test_a_running_job_is_ahead_of_a_waiting_one(queue: SqliteQueue, watch: Watc
     queue.submit(ASKED)
     second = queue.submit(ASKED)
     claim(queue)
-    assert next(watch(follow(queue, second, JobView()))).facts == {"ahead": 1}
+    assert next(watch(follow(own(queue), second, JobView()))).facts == {"ahead": 1}
 
 
 def test_a_job_that_is_first_in_line_does_not_wait(queue: SqliteQueue, watch: Watch) -> None:
-    assert next(watch(follow(queue, queue.submit(ASKED), JobView()))).status == "stage_load"
+    assert next(watch(follow(own(queue), queue.submit(ASKED), JobView()))).status == "stage_load"
 
 
 def test_every_event_is_a_scene_and_the_last_one_ends_it(
@@ -123,12 +124,12 @@ def test_every_event_is_a_scene_and_the_last_one_ends_it(
     job_id = queue.submit(ASKED)
     worker = threading.Thread(target=work_off, args=(queue, *EVENTS))
     worker.start()
-    scenes = within(20, lambda: list(watch(follow(queue, job_id, JobView()))))
+    scenes = within(20, lambda: list(watch(follow(own(queue), job_id, JobView()))))
     worker.join()
     assert len(scenes) == 1 + len(EVENTS)
     assert [scene.status for scene in scenes[1:]] == ["stage_load", *["stage_denoise"] * 3, "stage_done_one"]
     assert (scenes[-1].state, scenes[-1].seed) == ("done", 3)
-    assert scenes[-1].current and scenes[-1].current.image == "outputs_1.png"
+    assert scenes[-1].current and scenes[-1].current.image == KEYS.sign("outputs_1.png")
 
 
 def test_scenes_come_when_events_do_and_not_at_the_end(
@@ -136,7 +137,7 @@ def test_scenes_come_when_events_do_and_not_at_the_end(
 ) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
-    scenes = watch(follow(queue, job_id, JobView()))
+    scenes = watch(follow(own(queue), job_id, JobView()))
     next(scenes)
     for event, status in ((EVENTS[0], "stage_load"), (EVENTS[1], "stage_denoise")):
         queue.publish(job, event)
@@ -149,7 +150,7 @@ def test_a_job_cancelled_while_it_waits_ends_the_line(
     monkeypatch.setattr(following, "LOOK_S", 0.0)
     queue.submit(ASKED)
     second = queue.submit(ASKED)
-    scenes = watch(follow(queue, second, JobView()))
+    scenes = watch(follow(own(queue), second, JobView()))
     assert next(scenes).status == "stage_waiting"
     queue.cancel(second)
     *_, last = scenes
@@ -158,15 +159,15 @@ def test_a_job_cancelled_while_it_waits_ends_the_line(
 
 def test_an_unknown_job_cannot_be_followed(queue: SqliteQueue, watch: Watch) -> None:
     with pytest.raises(NotFoundError):
-        list(watch(follow(queue, "0" * 32, JobView())))
+        list(watch(follow(own(queue), "0" * 32, JobView())))
 
 
 def test_a_page_that_comes_back_is_shown_the_end_at_once(queue: SqliteQueue, watch: Watch) -> None:
     job_id = queue.submit(ASKED)
     work_off(queue, *EVENTS)
-    (only,) = watch(resume(queue, job_id, JobView()))
+    (only,) = watch(resume(own(queue), job_id, JobView()))
     assert (only.state, only.status, only.seed) == ("done", "stage_done_one", 3)
-    assert only.current and only.current.image == "outputs_1.png"
+    assert only.current and only.current.image == KEYS.sign("outputs_1.png")
     assert only.tiles[0].tiny_s == 0.2, "what it went through is known too"
 
 
@@ -174,7 +175,7 @@ def test_a_page_that_comes_back_is_shown_the_end_at_once(queue: SqliteQueue, wat
 def test_a_page_that_comes_back_is_shown_how_it_failed(queue: SqliteQueue, watch: Watch, failed: Failed) -> None:
     job_id = queue.submit(ASKED)
     work_off(queue, *EVENTS[:3], failed)
-    (only,) = watch(resume(queue, job_id, JobView()))
+    (only,) = watch(resume(own(queue), job_id, JobView()))
     assert (only.state, only.code) == ("failed", failed.code)
 
 
@@ -185,7 +186,7 @@ def test_a_page_that_comes_back_to_a_running_job_catches_up_and_goes_on(
     job = claim(queue)
     for event in EVENTS[:3]:
         queue.publish(job, event)
-    scenes = watch(resume(queue, job_id, JobView()))
+    scenes = watch(resume(own(queue), job_id, JobView()))
     assert statuses(itertools.islice(scenes, 4)) == ["stage_load", "stage_load", "stage_denoise", "stage_denoise"]
     for event in EVENTS[3:]:
         queue.publish(job, event)
@@ -194,20 +195,20 @@ def test_a_page_that_comes_back_to_a_running_job_catches_up_and_goes_on(
 
 def test_a_page_that_comes_back_to_a_waiting_job_waits_on(queue: SqliteQueue, watch: Watch) -> None:
     queue.submit(ASKED)
-    assert next(watch(resume(queue, queue.submit(ASKED), JobView()))).facts == {"ahead": 1}
+    assert next(watch(resume(own(queue), queue.submit(ASKED), JobView()))).facts == {"ahead": 1}
 
 
 @pytest.mark.parametrize("job_id", ["", "0" * 32, "'; DROP TABLE job; --", "x" * 100_000])
 def test_a_page_that_comes_back_to_nothing_sees_nothing(queue: SqliteQueue, watch: Watch, job_id: str) -> None:
     kept = queue.submit(ASKED)
-    assert list(watch(resume(queue, job_id, JobView()))) == []
+    assert list(watch(resume(own(queue), job_id, JobView()))) == []
     assert queue.job(kept).state == "queued"
 
 
 def test_a_page_that_goes_away_does_not_stop_the_job(queue: SqliteQueue, watch: Watch) -> None:
     job_id = queue.submit(ASKED)
     job = claim(queue)
-    scenes = watch(follow(queue, job_id, JobView()))
+    scenes = watch(follow(own(queue), job_id, JobView()))
     next(scenes)
     queue.publish(job, EVENTS[0])
     next(scenes)

@@ -77,7 +77,7 @@ def test_a_server_that_nobody_asks_rests(process: Process) -> None:
 
 
 def blocks_of(rig: Rig) -> gr.Blocks:
-    mounted = (getattr(route, "app", None) for route in rig.app.app.routes)  # type: ignore[attr-defined]
+    mounted = (getattr(route, "app", None) for route in rig.routes)
     return next(app for app in mounted if hasattr(app, "get_blocks")).get_blocks()
 
 

@@ -25,6 +25,7 @@ from tests.support.http import CJK
 from webui.boards.downloads import NEXT
 from webui.i18n import LANGUAGES, spoken, words
 from webui.panels.engines.overview import FIGURES
+from webui.panels.history import Collection
 from webui.panels.portrait import QUALITIES
 from webui.widgets.photo_settings import FACES
 
@@ -40,6 +41,7 @@ EXPANSIONS: Mapping[str, tuple[str, ...]] = {
         *(name for name in suggestion([1.0], 1.0, 1.0) if name != "mode"),
     ),
     "restore_faces_{}": FACES,
+    "history_{}": get_args(Collection),
     "face_{}": get_args(FaceState),
     "faces_{}": get_args(FaceState),
     "batch_{}": tuple(state for state in get_args(State) if state not in ("done", "failed")),

@@ -29,7 +29,7 @@ def generate(page: Session, prompt: str, **changes: Any) -> list[dict[str, Any]]
 
 def writers(rig: Rig, elem_id: str) -> list[Any]:
     """What may change the component; one press begins what takes longer, and nothing else waits for it."""
-    (mounted,) = (route.app for route in rig.app.app.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+    (mounted,) = (route.app for route in rig.routes if isinstance(getattr(route, "app", None), gr.routes.App))
     fns = mounted.get_blocks().fns.values()
     return [fn for fn in fns if any(part.elem_id == elem_id for part in fn.outputs) and fn.name != "start"]
 
@@ -85,7 +85,7 @@ def test_a_seed_that_was_cleared_is_drawn_by_lot(rig: Rig) -> None:
 
 
 def test_cancel_stops_the_job_and_the_page_says_so(rig: Rig) -> None:
-    with rig.stuck(), rig.session("en") as page, rig.session("en") as button:
+    with rig.stuck(), rig.session("en") as page, rig.session("en", of=page) as button:
         assert page.join(page.endpoint("generate"), page.sketching("cancelled soon")).status_code == 200
         messages = page.listen()
         assert any(EN("stage_waiting", ahead=1) in str(message) for message in messages)
@@ -101,14 +101,18 @@ def test_a_kept_preview_can_be_developed(rig: Rig) -> None:
     with rig.session("en") as page:
         generate(page, "x", preview="only")
         name = rig.queue.finished(1)[0].final.images[0]
-        messages = page.call(page.endpoint("develop"), ["edge"], {"name": name})
+        messages = page.call(page.endpoint("develop"), ["edge"], {"name": rig.house.keys.sign(name)})
     assert rig.queue.finished(1)[0].job.request == Develop(name, "edge")
     assert "Developed in" in str(messages[-1])
 
 
 def test_developing_what_was_not_kept_is_refused_in_words(rig: Rig) -> None:
     with rig.session("en") as page:
-        messages = page.call(page.endpoint("develop"), ["edge"], {"name": "outputs_20200101000000.png"})
+        messages = page.call(
+            page.endpoint("develop"), ["edge"], {"name": rig.house.keys.sign("outputs_20200101000000.png")}
+        )
+        others = page.call(page.endpoint("develop"), ["edge"], {"name": f"{'0' * 32}/outputs_20200101000000.png"})
+    assert EN("error_not_found", what="picture", name="x")[-20:] in str(others[-1]), "its key is not guessed"
     assert "outputs_20200101000000.png (kept latent) is not here" in str(messages[-1])
 
 
@@ -168,13 +172,14 @@ def test_a_picture_drawn_over_rest_can_be_taken_up_on_the_page(rig: Rig) -> None
 
 
 def test_restored_photos_and_portraits_are_in_the_history(rig: Rig) -> None:
-    rig.client.post("/generate", json={"prompt": "in the <i>history</i>", **SKETCH}).raise_for_status()
     photo, webp = encoded(people(), "PNG"), {"format": "webp"}
-    path = rig.client.post("/enhance", files={"image": ("the <b>.png", photo)}, data=webp).json()["output_path"]
-    for _ in range(history.SHOWN + 5):  # looks at photos end without a picture
-        rig.queue.submit(Inspect("gone.jpg"))
     with rig.session("en") as page:
-        grid = str(page.call(page.endpoint("refresh"), []))
+        page.client.post("/generate", json={"prompt": "in the <i>history</i>", **SKETCH}).raise_for_status()
+        path = page.client.post("/enhance", files={"image": ("the <b>.png", photo)}, data=webp).json()["output_path"]
+        owner = rig.queue.finished(1)[0].job.owner
+        for _ in range(history.SHOWN + 5):  # looks at photos end without a picture
+            rig.queue.submit(Inspect("gone.jpg"), owner)
+        grid = str(page.call(page.endpoint("refresh"), ["mine"]))
     assert "in the &lt;i&gt;history&lt;/i&gt;" in grid
     assert path in grid and path.endswith(".webp")
     assert f"{EN('history_restored')} · the &lt;b&gt;.png" in grid

@@ -5,39 +5,39 @@ as JSON with a code and a sentence, never a trace.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui.api import a1111, docs, errors, health, jobs, metrics, openai, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
+from webui.own_jobs import HouseJobs
 
-__all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "install_errors", "router"]
+__all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "end_here", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
-    "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs/",
-    "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
+    "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs",
+    "/jobs/", "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-def router(queue: JobQueue, settings: Settings) -> APIRouter:
+def router(house: HouseJobs, settings: Settings) -> APIRouter:
     routes, checkpoints = APIRouter(), a1111.Checkpoints()
-    studio.add_jobs(routes, queue, settings)
-    studio.add_files(routes, queue)
-    jobs.add(routes, queue)
-    health.add(routes, queue, settings.outputs)
-    metrics.add(routes, queue)
-    openai.add(routes, queue, settings)
-    a1111.add_pictures(routes, queue, settings, checkpoints)
-    a1111.add_options(routes, queue, checkpoints)
+    studio.add_jobs(routes, house, settings)
+    studio.add_files(routes, house)
+    jobs.add(routes, house)
+    health.add(routes, house.queue, settings.outputs)
+    metrics.add(routes, house.queue)
+    openai.add(routes, house, settings)
+    a1111.add_pictures(routes, house, settings, checkpoints)
+    a1111.add_options(routes, house, checkpoints)
     docs.add(routes)
-    _end_here(routes)
+    end_here(routes, PATHS)
     return routes
 
 
@@ -46,15 +46,15 @@ def install_errors(app: FastAPI) -> None:
     errors.install(app, {"/v1/": openai.error_form, "/sdapi/": a1111.error_form})
 
 
-def _end_here(routes: APIRouter) -> None:
-    """Whatever else is asked of these addresses: Gradio, mounted at the root, would answer in its own way."""
+def end_here(routes: APIRouter, paths: Sequence[str]) -> None:
+    """Refuse whatever else is asked of these addresses: Gradio, mounted at the root, would answer in its own way."""
     served: dict[str, set[str]] = {}
     for route in routes.routes:
         if isinstance(route, APIRoute):
             served.setdefault(route.path, set()).update(route.methods or ())
     for path, methods in served.items():
         _refuse(routes, path, _raise(405, ", ".join(sorted(methods))))
-    for path in PATHS:
+    for path in paths:
         if path.endswith("/"):
             _refuse(routes, path + "{rest:path}", _raise(404))
 

@@ -21,7 +21,6 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from engines.errors import OptionError
-from engines.jobs import JobQueue
 from engines.messages import MAX_SEED, Event, Final, Generate, Progress, parse
 from engines.messages.status import Status
 from engines.settings import Settings
@@ -30,6 +29,7 @@ from webui.api.bodies import Values, no_mask, parse_known, read_json, read_json_
 from webui.api.errors import Refusal
 from webui.api.outcome import final
 from webui.api.schemas import IN_BASE64, body, schema
+from webui.own_jobs import HouseJobs
 
 SAMPLER = "Model default"
 CHECKPOINT = "sd_model_checkpoint"
@@ -103,8 +103,8 @@ def _caller(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def add_pictures(routes: APIRouter, queue: JobQueue, settings: Settings, checkpoints: Checkpoints) -> None:
-    drawing: list[str] = []  # the jobs that this dialect waits for, oldest first
+def add_pictures(routes: APIRouter, jobs: HouseJobs, settings: Settings, checkpoints: Checkpoints) -> None:
+    drawing: list[tuple[str, str]] = []  # (person, job): what this dialect waits for, oldest first
     turn = CapacityLimiter(AT_ONCE)
 
     @routes.post(
@@ -129,24 +129,25 @@ def add_pictures(routes: APIRouter, queue: JobQueue, settings: Settings, checkpo
         return await _draw(values, photo, request)
 
     @routes.get("/sdapi/v1/progress", responses={200: {"model": ProgressBody}})
-    def progress() -> JSONResponse:
-        """How far the oldest of those is that this API was asked for and has not answered."""
-        waiting = list(drawing)
-        return JSONResponse(_progress(queue.latest(waiting[0]) if waiting else None, len(waiting)))
+    def progress(request: Request) -> JSONResponse:
+        """How far the oldest of the caller's is that this API was asked for and has not answered."""
+        own = jobs.of(request)
+        waiting = [job_id for person, job_id in list(drawing) if person == own.person.id]
+        return JSONResponse(_progress(own.latest(waiting[0]) if waiting else None, len(waiting)))
 
     async def _draw(values: Values, photo: str, request: Request) -> JSONResponse:
-        asked = parse_known(Txt2Img, values)
-        order = order_of(asked, photo, checkpoints.of(request), queue.status(), settings.backend)
-        job_id = await to_thread.run_sync(queue.submit, order)
-        drawing.append(job_id)
+        asked, own = parse_known(Txt2Img, values), jobs.of(request)
+        order = order_of(asked, photo, checkpoints.of(request), jobs.status, settings.backend)
+        job_id = await to_thread.run_sync(own.submit, order)
+        drawing.append((own.person.id, job_id))
         try:
-            ended = await final(queue, job_id, request)
+            ended = await final(own, job_id, request)
         finally:
-            drawing.remove(job_id)
-        return JSONResponse(await to_thread.run_sync(_answered, asked, order, ended, queue))
+            drawing.remove((own.person.id, job_id))
+        return JSONResponse(await to_thread.run_sync(_answered, asked, order, ended, jobs))
 
 
-def add_options(routes: APIRouter, queue: JobQueue, checkpoints: Checkpoints) -> None:
+def add_options(routes: APIRouter, jobs: HouseJobs, checkpoints: Checkpoints) -> None:
     @routes.get("/sdapi/v1/options")
     async def options(request: Request) -> JSONResponse:
         """The options there are: the model that this caller has chosen, or ours."""
@@ -157,13 +158,13 @@ def add_options(routes: APIRouter, queue: JobQueue, checkpoints: Checkpoints) ->
         """Choose a model, for this caller's requests that name none. Other options are passed over."""
         named = (await read_json(request)).get(CHECKPOINT)
         if named is not None:
-            checkpoints.choose(request, _checkpoint(queue.status(), named))
+            checkpoints.choose(request, _checkpoint(jobs.status, named))
         return JSONResponse(None)
 
     @routes.get("/sdapi/v1/sd-models")
     async def models() -> JSONResponse:
         """`title` is what a request names. Files' names are nobody's business."""
-        names = [bundle.name for bundle in choices.portraits(queue.status())]
+        names = [bundle.name for bundle in choices.portraits(jobs.status)]
         unknown = {"hash": None, "sha256": None, "filename": "", "config": None}
         return JSONResponse([{"title": name, "model_name": name, **unknown} for name in names])
 
@@ -195,11 +196,11 @@ def order_of(asked: Txt2Img, photo: str, chosen: str, status: Status, backend: s
     return parse(Generate, values)
 
 
-def _answered(asked: Txt2Img, order: Generate, ended: Final, queue: JobQueue) -> Images:
+def _answered(asked: Txt2Img, order: Generate, ended: Final, jobs: HouseJobs) -> Images:
     """Read and encode the pictures, in a thread."""
     parameters = {**asdict(asked), "override_settings": {CHECKPOINT: order.bundle}, "init_images": None}
     return {
-        "images": answers.encoded(queue.folder, ended.images),
+        "images": answers.encoded(jobs, ended.images),
         "parameters": parameters,
         "info": json.dumps(_info(asked, order, ended), ensure_ascii=False),
     }

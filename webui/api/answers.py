@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from typing_extensions import TypedDict
 
 from engines.messages import Enhance, FaceReport, FaceState, Final, Generate
-from webui.stream import address
+from webui.own_jobs import HouseJobs
+from webui.pictures import address
 
 
 class Drawn(TypedDict):
@@ -59,14 +59,14 @@ def drawn(final: Final) -> Drawn:
     }
 
 
-def drawn_here(folder: Path, final: Final) -> DrawnHere:
+def drawn_here(jobs: HouseJobs, final: Final) -> DrawnHere:
     """Read and encode the picture: in a thread, so that the event loop answers others meanwhile."""
-    return {**drawn(final), "image_base64": encoded(folder, final.images[:1])[0]}
+    return {**drawn(final), "image_base64": encoded(jobs, final.images[:1])[0]}
 
 
-def encoded(folder: Path, names: Sequence[str]) -> list[str]:
+def encoded(jobs: HouseJobs, pictures: Sequence[str]) -> list[str]:
     """Return pictures in base64, as JSON carries them."""
-    return [base64.b64encode((folder / name).read_bytes()).decode() for name in names]
+    return [base64.b64encode(jobs.file(picture).read_bytes()).decode() for picture in pictures]
 
 
 def restored(final: Final) -> Restored:

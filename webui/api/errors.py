@@ -21,6 +21,8 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.StudioError: 500,
     errors.RequestError: 400,
     errors.NotFoundError: 404,
+    errors.LoginNeeded: 401,
+    errors.OwnerOnly: 403,
     errors.ImageError: 415,
     errors.ImageTooLarge: 413,
     errors.NoFaceError: 422,

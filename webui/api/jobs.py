@@ -1,7 +1,7 @@
 """
-A job by its address: how it is, what happens to it as it happens, and its end. The address cannot be guessed, so who
-has it may ask and cancel; a list of addresses there is none. Shows the jobs that programs can ask for, and no path of
-this machine.
+A job by its address: how it is, what happens to it as it happens, and its end; and the caller's own jobs. A job of
+nobody in particular has an address that cannot be guessed, so who has that may ask and cancel. Shows the jobs that
+programs can ask for, and no path of this machine.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from typing_extensions import TypedDict
 
 from engines.errors import JobPostponed, NotFoundError
-from engines.jobs import ENDED, JobQueue, State, state_after
+from engines.jobs import ENDED, State, state_after
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress, Stage
 from webui.api import answers
 from webui.api.errors import sentence
 from webui.follow import JOB_ID, numbered_events
-from webui.stream import address
+from webui.own_jobs import HouseJobs, OwnJobs
+from webui.pictures import address
 
 Order = Generate | Enhance
 Numbered = tuple[int, Event]
 EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
+LISTED = 50  # jobs
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx passes each on at once
 
 
@@ -60,19 +62,34 @@ class JobBody(TypedDict, total=False):
     error: Fault
 
 
-def add(routes: APIRouter, queue: JobQueue) -> None:
+class JobList(TypedDict):
+    jobs: list[JobBody]
+
+
+def add(routes: APIRouter, jobs: HouseJobs) -> None:
+    @routes.get("/jobs", responses={200: {"model": JobList}})
+    def own_jobs(request: Request) -> JSONResponse:
+        """The caller's latest jobs, newest first: none are those of a caller without a cookie or a token."""
+        own = jobs.of(request)
+        orders = [(job.id, job.request) for job in own.latest_jobs(LISTED)]
+        language = request.headers.get("accept-language")
+        bodies = [_body(own, job_id, order, language) for job_id, order in orders if isinstance(order, Order)]
+        return JSONResponse({"jobs": bodies})
+
     @routes.get("/jobs/{job_id}", responses={200: {"model": JobBody}})
     def look(job_id: str, request: Request) -> JSONResponse:
         """How the job is."""
-        order = _find(queue, job_id)
-        return JSONResponse(_body(queue, job_id, order, request.headers.get("accept-language")))
+        own = jobs.of(request)
+        order = _find(own, job_id)
+        return JSONResponse(_body(own, job_id, order, request.headers.get("accept-language")))
 
     @routes.delete("/jobs/{job_id}", responses={200: {"model": JobBody}, 202: {"model": JobBody}})
     def cancel(job_id: str, request: Request) -> JSONResponse:
         """Cancel the job. 202: it runs, and is told at its next step. 200: it has ended, now or before."""
-        order = _find(queue, job_id)
-        queue.cancel(job_id)
-        body = _body(queue, job_id, order, request.headers.get("accept-language"))
+        own = jobs.of(request)
+        order = _find(own, job_id)
+        own.cancel(job_id)
+        body = _body(own, job_id, order, request.headers.get("accept-language"))
         return JSONResponse(body, 200 if body["state"] in ENDED else 202)
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse)
@@ -81,43 +98,44 @@ def add(routes: APIRouter, queue: JobQueue) -> None:
         The job's events as they come, past ones first (text/event-stream). `Last-Event-ID`: only those after it. 204:
         there is none after it and none will come, which ends a browser's reconnecting.
         """
-        order = await to_thread.run_sync(_find, queue, job_id)
+        own = jobs.of(request)
+        order = await to_thread.run_sync(_find, own, job_id)
         language = request.headers.get("accept-language")
-        events, ended = await to_thread.run_sync(_past, queue, job_id)
+        events, ended = await to_thread.run_sync(_past, own, job_id)
         after = _after(request.headers.get("last-event-id", ""), events)
         if ended and not [number for number, _ in events if number > after]:
             return Response(status_code=204)
-        pieces = _stream(queue, job_id, order, after, language)
+        pieces = _stream(own, job_id, order, after, language)
         return StreamingResponse(pieces, headers=STREAM_HEADERS, media_type="text/event-stream")
 
 
-def _find(queue: JobQueue, job_id: str) -> Order:
+def _find(own: OwnJobs, job_id: str) -> Order:
     """NotFoundError: there is no such job, or it is none that programs ask for: of a build the log names folders."""
     if not JOB_ID.fullmatch(job_id):
         raise NotFoundError("job", job_id)
-    order = queue.job(job_id).request
+    order = own.job(job_id).request
     if not isinstance(order, Order):
         raise NotFoundError("job", job_id)
     return order
 
 
-def _past(queue: JobQueue, job_id: str) -> tuple[list[Numbered], bool]:
+def _past(own: OwnJobs, job_id: str) -> tuple[list[Numbered], bool]:
     """Return the events so far, and whether that is all. While the program stops there is nothing to wait for."""
     with suppress(JobPostponed):
-        return queue.since(job_id, 0)
+        return own.since(job_id, 0)
     return [], False
 
 
-def _body(queue: JobQueue, job_id: str, order: Order, language: str | None) -> JobBody:
-    state = queue.job(job_id).state  # asked first: the events are then as new as it, or newer, and decide
-    events = [event for _, event in _past(queue, job_id)[0]]
+def _body(own: OwnJobs, job_id: str, order: Order, language: str | None) -> JobBody:
+    state = own.job(job_id).state  # asked first: the events are then as new as it, or newer, and decide
+    events = [event for _, event in _past(own, job_id)[0]]
     last = events[-1] if events else None
     if isinstance(last, Final | Failed):
         state = state_after(last)
     body: JobBody = {"id": job_id, "kind": "generate" if isinstance(order, Generate) else "enhance", "state": state}
     if state == "queued":
         with suppress(JobPostponed):
-            body["position"] = queue.ahead(job_id)
+            body["position"] = own.ahead(job_id)
     for progress in [event for event in events if isinstance(event, Progress)][-1:]:
         body["progress"] = _step(progress)
     if isinstance(last, Final):
@@ -148,10 +166,10 @@ def _after(last_event_id: str, events: Sequence[Numbered]) -> int:
     return number if events and number <= events[-1][0] else 0
 
 
-async def _stream(queue: JobQueue, job_id: str, order: Order, after: int, language: str | None) -> AsyncIterator[str]:
+async def _stream(own: OwnJobs, job_id: str, order: Order, after: int, language: str | None) -> AsyncIterator[str]:
     """Yield server-sent events (HTML standard, section 9.2): a comment where there is nothing to say."""
     try:
-        async for numbered in numbered_events(queue, job_id, after):
+        async for numbered in numbered_events(own, job_id, after):
             yield _written(numbered, order, language) if numbered else ": waiting\n\n"
     except JobPostponed as exc:  # without a number, so that who comes back goes on where it was
         yield _message("postponed", {"code": exc.code, "message": sentence(language, exc.code, exc.facts)})

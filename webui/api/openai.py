@@ -18,7 +18,6 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from engines.errors import NotFoundError, OptionError, PromptError, SizeError
-from engines.jobs import JobQueue
 from engines.messages import Final, Generate, parse
 from engines.messages.status import Status
 from engines.settings import Settings
@@ -27,7 +26,8 @@ from webui.api.bodies import parse_known, read_form, read_json
 from webui.api.errors import Refusal
 from webui.api.outcome import outcome
 from webui.api.schemas import FILE, body, schema
-from webui.stream import address
+from webui.own_jobs import HouseJobs
+from webui.pictures import address
 
 SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 # Where ours have other names.
@@ -85,7 +85,7 @@ class Models(TypedDict):
     data: list[Model]
 
 
-def add(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
+def add(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
     @routes.post(
         "/v1/images/generations",
         responses={200: {"model": ImagesResponse}},
@@ -109,20 +109,20 @@ def add(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
     @routes.get("/v1/models", responses={200: {"model": Models}})
     async def models() -> JSONResponse:
         """The models that draw portraits."""
-        here: Models = {"object": "list", "data": [_model(b.name) for b in choices.portraits(queue.status())]}
+        here: Models = {"object": "list", "data": [_model(b.name) for b in choices.portraits(jobs.status)]}
         return JSONResponse(here)
 
     @routes.get("/v1/models/{name}", responses={200: {"model": Model}})
     async def model(name: str) -> JSONResponse:
         """One of them, if it is here."""
-        if name not in (bundle.name for bundle in choices.portraits(queue.status())):
+        if name not in (bundle.name for bundle in choices.portraits(jobs.status)):
             raise NotFoundError("model", name)
         return JSONResponse(_model(name))
 
     async def _answer(asked: ImagesRequest, photo: str, request: Request) -> JSONResponse:
-        order = order_of(asked, photo, queue.status(), settings.backend)
-        final = await outcome(queue, order, request)
-        return JSONResponse(await to_thread.run_sync(_answered, asked, final, queue, str(request.base_url)))
+        order = order_of(asked, photo, jobs.status, settings.backend)
+        final = await outcome(jobs.of(request), order, request)
+        return JSONResponse(await to_thread.run_sync(_answered, asked, final, jobs, str(request.base_url)))
 
 
 def order_of(asked: ImagesRequest, photo: str, status: Status, backend: str) -> Generate:
@@ -150,12 +150,12 @@ def _size(text: str, listed: list[str]) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
-def _answered(asked: ImagesRequest, final: Final, queue: JobQueue, base_url: str) -> ImagesResponse:
+def _answered(asked: ImagesRequest, final: Final, jobs: HouseJobs, base_url: str) -> ImagesResponse:
     """Read and encode the pictures, in a thread."""
     if asked.response_format == "url":
         pictures = [Picture(url=base_url.rstrip("/") + address(name)) for name in final.images]
     else:
-        pictures = [Picture(b64_json=text) for text in answers.encoded(queue.folder, final.images)]
+        pictures = [Picture(b64_json=text) for text in answers.encoded(jobs, final.images)]
     return {
         "created": int(time.time()),
         "data": pictures,

@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from typing_extensions import TypedDict
 
-from engines.jobs import JobQueue, State
+from engines.jobs import State
 from engines.messages import Enhance, Event, Failed, Final, Generate
 from webui.api.errors import JobFailed
 from webui.follow import events
+from webui.own_jobs import OwnJobs
 
 QUOTED = re.compile(r'"[^"]*"')  # a preference's value may be any text (RFC 7240, section 2)
 RESPOND_ASYNC = "respond-async"
@@ -34,29 +35,29 @@ def goes_on_without(headers: Headers) -> bool:
     return any(preference.partition(";")[0].strip().lower() == RESPOND_ASYNC for preference in preferences)
 
 
-async def accepted(queue: JobQueue, order: Generate | Enhance) -> JSONResponse:
+async def accepted(own: OwnJobs, order: Generate | Enhance) -> JSONResponse:
     """Submit, and answer with the job's address. QueueFull, StorageError."""
-    job_id = await to_thread.run_sync(queue.submit, order)
-    state = (await to_thread.run_sync(queue.job, job_id)).state
+    job_id = await to_thread.run_sync(own.submit, order)
+    state = (await to_thread.run_sync(own.job, job_id)).state
     headers = {"Location": f"/jobs/{job_id}", "Preference-Applied": RESPOND_ASYNC}
     return JSONResponse(Accepted(id=job_id, state=state), 202, headers)
 
 
-async def outcome(queue: JobQueue, order: Generate | Enhance, request: Request) -> Final:
+async def outcome(own: OwnJobs, order: Generate | Enhance, request: Request) -> Final:
     """Submit and wait, as `final` does. QueueFull, StorageError: it was not taken."""
-    return await final(queue, await to_thread.run_sync(queue.submit, order), request)
+    return await final(own, await to_thread.run_sync(own.submit, order), request)
 
 
-async def final(queue: JobQueue, job_id: str, request: Request) -> Final:
+async def final(own: OwnJobs, job_id: str, request: Request) -> Final:
     """
     Wait for a job's end; if whoever asked hangs up, cancel: nobody else knows of it. JobFailed: with what it says.
     JobPostponed.
     """
-    last, gone = asyncio.ensure_future(_last(queue, job_id)), asyncio.ensure_future(_hung_up(request))
+    last, gone = asyncio.ensure_future(_last(own, job_id)), asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait((last, gone), return_when=asyncio.FIRST_COMPLETED)
         if not last.done():
-            await to_thread.run_sync(queue.cancel, job_id)
+            await to_thread.run_sync(own.cancel, job_id)
         event = await last
     finally:
         last.cancel()
@@ -66,9 +67,9 @@ async def final(queue: JobQueue, job_id: str, request: Request) -> Final:
     raise JobFailed(event if isinstance(event, Failed) else Failed("internal", "the stream ended without an end"))
 
 
-async def _last(queue: JobQueue, job_id: str) -> Event | None:
+async def _last(own: OwnJobs, job_id: str) -> Event | None:
     last = None
-    async for event in events(queue, job_id):
+    async for event in events(own, job_id):
         last = event or last
     return last
 

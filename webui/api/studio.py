@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from engines.errors import NotFoundError, OptionError
-from engines.jobs import JobQueue
 from engines.messages import Enhance, Generate, parse
 from engines.settings import Settings
 from webui import archive, uploads
@@ -21,13 +20,14 @@ from webui.api.outcome import Accepted, accepted, goes_on_without, outcome
 from webui.api.schemas import FILE, body, schema
 from webui.boards import photos
 from webui.guard import is_form
+from webui.own_jobs import HouseJobs
 
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
-def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
+def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
     """Add what makes pictures."""
 
     @routes.post(
@@ -40,11 +40,11 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
         asked, start = await _asked(request, settings.uploads)
         order = parse(Generate, {"backend": settings.backend, **asked, "start": start})
         if "backend" in asked:
-            choices.check_backend(queue.status(), order.backend)
+            choices.check_backend(jobs.status, order.backend)
         if goes_on_without(request.headers):
-            return await accepted(queue, order)
-        final = await outcome(queue, order, request)
-        return JSONResponse(await to_thread.run_sync(answers.drawn_here, queue.folder, final))
+            return await accepted(jobs.of(request), order)
+        final = await outcome(jobs.of(request), order, request)
+        return JSONResponse(await to_thread.run_sync(answers.drawn_here, jobs, final))
 
     @routes.post(
         "/enhance",
@@ -57,32 +57,32 @@ def add_jobs(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
         defaults = {"backend": settings.backend, "name": uploads.own_name(form.name)}
         order = parse(Enhance, {**defaults, **form.fields, "image": form.path})
         if "backend" in form.fields:
-            choices.check_backend(queue.status(), order.backend)
+            choices.check_backend(jobs.status, order.backend)
         if goes_on_without(request.headers):
-            return await accepted(queue, order)
-        return JSONResponse(answers.restored(await outcome(queue, order, request)))
+            return await accepted(jobs.of(request), order)
+        return JSONResponse(answers.restored(await outcome(jobs.of(request), order, request)))
 
 
-def add_files(routes: APIRouter, queue: JobQueue) -> None:
+def add_files(routes: APIRouter, house: HouseJobs) -> None:
     """Add what lies there."""
 
-    @routes.get("/outputs/{name}", response_class=FileResponse)
-    def picture(name: str) -> FileResponse:
-        """A picture, by the name that an answer gave."""
-        path = queue.folder / name
+    @routes.get("/outputs/{key}/{name}", response_class=FileResponse)
+    def picture(key: str, name: str) -> FileResponse:
+        """A picture, by the address that an answer gave: nobody guesses its key."""
+        path = house.file(f"{key}/{name}")
         if not PICTURE_NAME.fullmatch(name) or not path.is_file():
             raise NotFoundError("picture", name)
         headers = {"Cache-Control": "private, max-age=31536000, immutable"}
         return FileResponse(path, headers=headers, media_type=MEDIA[path.suffix])
 
     @routes.get("/batch.zip", response_class=StreamingResponse)
-    def batch(jobs: str = "") -> StreamingResponse:
-        """`jobs`: names with "-" between, which only those know who gave the photos."""
-        names = [name for name in photos.results(queue, jobs.split("-")) if PICTURE_NAME.fullmatch(name)]
-        if not names:
+    def batch(request: Request, jobs: str = "") -> StreamingResponse:
+        """The restored photos of the caller's own jobs. `jobs`: their names with "-" between."""
+        paths = [house.file(picture) for picture in photos.results(house.of(request), jobs.split("-"))]
+        if not paths:
             raise NotFoundError("picture", "batch.zip")
         headers = {"Content-Disposition": time.strftime('attachment; filename="photos_%Y%m%d%H%M%S.zip"')}
-        pieces = archive.stream(queue.folder / name for name in names)
+        pieces = archive.stream(paths)
         return StreamingResponse(pieces, headers=headers, media_type="application/zip")
 
     @routes.get("/favicon.ico", include_in_schema=False)

@@ -15,10 +15,11 @@ document.addEventListener("click", (event) => {
   const thumb = event.target.closest("[data-show]");
   if (!thumb) return;
   const stage = thumb.closest(".stage");
-  stage.querySelector(".frame img").src = "/outputs/" + encodeURIComponent(thumb.dataset.show);
+  const picture = thumb.querySelector("img").src;
+  stage.querySelector(".frame img").src = picture;
   stage.querySelectorAll(".actions a").forEach((link) => {
-    link.href = "/outputs/" + encodeURIComponent(thumb.dataset.show);
-    if (link.hasAttribute("download")) link.download = thumb.dataset.show;
+    link.href = picture;
+    if (link.hasAttribute("download")) link.download = thumb.dataset.show.split("/").pop();
   });
   const develop = stage.querySelector("[data-develop]");
   if (develop) develop.dataset.develop = thumb.dataset.show;

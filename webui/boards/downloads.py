@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from engines.jobs import ENDED, Job, JobQueue, State
+from engines.jobs import ENDED, Job, State
 from engines.messages import Event, Failed, Fetch, Progress
 from engines.messages.status import Model, ModelStatus, Status
 from webui.follow import jobs_of
 from webui.i18n import Words
+from webui.own_jobs import OwnJobs
 from webui.stream import left_text
 
 LIMIT = 50  # downloads
@@ -39,13 +40,13 @@ class Download:
         return self.state not in ENDED
 
 
-def read(queue: JobQueue, jobs: object) -> list[Download]:
+def read(own: OwnJobs, jobs: object) -> list[Download]:
     """Return the downloads that a browser remembers. What is none of them is passed over."""
-    return [_download(queue, job, order) for job, order in jobs_of(queue, jobs, Fetch, LIMIT)]
+    return [_download(own, job, order) for job, order in jobs_of(own, jobs, Fetch, LIMIT)]
 
 
-def _download(queue: JobQueue, job: Job, order: Fetch) -> Download:
-    return Download(job.id, order.model, job.state, queue.latest(job.id), queue.ahead(job.id))
+def _download(own: OwnJobs, job: Job, order: Fetch) -> Download:
+    return Download(job.id, order.model, job.state, own.latest(job.id), own.ahead(job.id))
 
 
 def busy(downloads: Sequence[Download]) -> bool:

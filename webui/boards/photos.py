@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from markupsafe import Markup
 
 from engines.errors import Fact
-from engines.jobs import ENDED, Job, JobQueue, State
+from engines.jobs import ENDED, Job, State
 from engines.messages import Enhance, Event, FaceReport, Failed, Final, Preview
 from webui import face_report
 from webui.follow import jobs_of
 from webui.i18n import Words
-from webui.stream import address, left_text, untouched
+from webui.own_jobs import OwnJobs
+from webui.pictures import address, file_name
+from webui.stream import left_text, untouched
 
 LIMIT = 200  # photos
 
@@ -41,21 +43,21 @@ class Item:
         return self.state in ("failed", "cancelled")
 
 
-def read(queue: JobQueue, jobs: object) -> list[Item]:
+def read(own: OwnJobs, jobs: object) -> list[Item]:
     """Return the restorations that a browser remembers. What is none of them is passed over: it may send anything."""
-    return [_item(queue, job, order) for job, order in jobs_of(queue, jobs, Enhance, LIMIT)]
+    return [_item(own, job, order) for job, order in jobs_of(own, jobs, Enhance, LIMIT)]
 
 
-def _item(queue: JobQueue, job: Job, order: Enhance) -> Item:
+def _item(own: OwnJobs, job: Job, order: Enhance) -> Item:
     item = Item(job.id, order.name, job.state)
-    for event in queue.follow(job.id) if job.state in ENDED else ():
-        item = _after(item, event, queue)
+    for event in own.follow(job.id) if job.state in ENDED else ():
+        item = _after(item, event, own)
     return item
 
 
-def _after(item: Item, event: Event, queue: JobQueue) -> Item:
+def _after(item: Item, event: Event, own: OwnJobs) -> Item:
     match event:
-        case Preview(kind="before") if (queue.folder / event.image).is_file():  # they live for a day
+        case Preview(kind="before") if own.file(event.image).is_file():  # they live for a day
             return replace(item, before=event.image)
         case Final() if event.images:
             return replace(item, result=event.images[0], seconds=event.seconds, faces=event.faces)
@@ -64,10 +66,10 @@ def _after(item: Item, event: Event, queue: JobQueue) -> Item:
     return item
 
 
-def results(queue: JobQueue, jobs: Sequence[str]) -> list[str]:
+def results(own: OwnJobs, jobs: Sequence[str]) -> list[str]:
     """Return the names of the restored pictures, of those that were restored and are still there."""
-    done = [item.result for item in read(queue, list(jobs)) if item.state == "done" and item.result]
-    return [name for name in done if (queue.folder / name).is_file()]
+    done = [item.result for item in read(own, list(jobs)) if item.state == "done" and item.result]
+    return [name for name in done if own.file(name).is_file()]
 
 
 def busy(items: Sequence[Item]) -> bool:
@@ -172,7 +174,7 @@ def _done(item: Item, say: Words) -> str:
 def _actions(item: Item, say: Words) -> Markup:
     if item.result:
         link = Markup('<a href="{}" download="{}">{}</a>')
-        return link.format(address(item.result), item.result, say("stage_download"))
+        return link.format(address(item.result), file_name(item.result), say("stage_download"))
     if not item.lost:
         return Markup()
     if item.code == "no_face":

@@ -1,56 +1,85 @@
-"""The panel of the latest pictures, and how to make them again."""
+"""The panel of pictures: one's own, and the album that all share; and how to make them again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Literal, get_args
 
 import gradio as gr
 from markupsafe import Markup
 
 from engines.jobs import Finished
 from engines.messages import Enhance, Generate, Request
+from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.stream import Tile, actions_html, address
-from webui.widgets.panel_context import QUICK, PanelContext, words_of
+from webui.own_jobs import OwnJobs
+from webui.people import Person
+from webui.pictures import address
+from webui.stream import Tile, actions_html
+from webui.widgets.panel_context import PanelContext, complaining, in_turn, words_of
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture
-REUSE = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-reuse]');
-  if (button) trigger('reuse', { job: button.dataset.reuse });
-  const develop = event.target.closest('[data-develop]');
-  if (develop) trigger('develop', { name: develop.dataset.develop });
+Collection = Literal["mine", "album"]
+PRESSES = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (!button) return;
+  const { reuse, develop, share, unshare } = button.dataset;
+  if (reuse) trigger('reuse', { job: reuse });
+  if (develop) trigger('develop', { name: develop });
+  if (share) trigger('share', { job: share, shared: true });
+  if (unshare) trigger('share', { job: unshare, shared: false });
 });"""
 
 
 @dataclass(frozen=True)
 class View:
+    collection: gr.Radio
     grid: gr.HTML
     tab: gr.Tab
 
 
 def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
-    gr.Markdown(context.i18n("history_title"), elem_classes="label")
-    grid = gr.HTML(elem_id="history", js_on_load=REUSE)
+    t = context.i18n
+    choices = [(t(f"history_{collection}"), collection) for collection in get_args(Collection)]
+    collection = gr.Radio(choices, value="mine", show_label=False, container=False, elem_id="collection")
+    grid = gr.HTML(elem_id="history", js_on_load=PRESSES)
 
-    def refresh(request: gr.Request) -> Markup:
-        shown = (job for job in context.queue.finished(LOOKED_AT) if _shows_something(job, context.queue.folder))
-        return grid_html(list(islice(shown, SHOWN)), words_of(request))
+    def refresh(which: str, request: gr.Request) -> Markup:
+        return collection_html(context.jobs.of(request), which, words_of(request))
 
-    tab.select(refresh, None, [grid], **QUICK)
-    return View(grid, tab)
+    def share(which: str, event: gr.EventData, request: gr.Request) -> Markup:
+        say, own, asked = words_of(request), context.jobs.of(request), event_data(event)
+        with complaining(say):
+            own.share(str(asked["job"]), asked["shared"] is True)
+        return collection_html(own, which, say)
+
+    gr.on([tab.select, collection.change], refresh, [collection], [grid], **in_turn("history", "always_last"))
+    grid.share(share, [collection], [grid], **in_turn("history", "multiple"))
+    return View(collection, grid, tab)
 
 
-def _shows_something(job: Finished, folder: Path) -> bool:
-    """Tell whether its picture is still there: it may have been deleted."""
-    return bool(job.final.images) and (folder / job.final.images[0]).is_file()
+def collection_html(own: OwnJobs, which: str, say: Words) -> Markup:
+    """`which`: a Collection; anybody may send anything."""
+    if which == "album":
+        return grid_html(_there(own, own.album(LOOKED_AT)), own.person, say, say("album_empty"))
+    mine = _there(own, own.finished(LOOKED_AT))
+    hint = say("album_has_some") if not mine and _there(own, own.album(LOOKED_AT)) else ""
+    return grid_html(mine, own.person, say, f"{say('history_empty')} {hint}")
 
 
-def grid_html(jobs: list[Finished], say: Words) -> Markup:
+def _there(own: OwnJobs, jobs: Iterable[Finished]) -> list[Finished]:
+    """Return the first of them whose pictures are still there: they may have been deleted."""
+    shown = (job for job in jobs if job.final.images and own.file(job.final.images[0]).is_file())
+    return list(islice(shown, SHOWN))
+
+
+def grid_html(jobs: list[Finished], person: Person, say: Words, empty: str) -> Markup:
     if not jobs:
-        return Markup('<p class="note">{}</p>').format(say("history_empty"))
-    return Markup('<div class="history">{}</div>').format(Markup().join(_card(finished, say) for finished in jobs))
+        return Markup('<p class="note">{}</p>').format(empty)
+    cards = Markup().join(_card(finished, person, say) for finished in jobs)
+    return Markup('<div class="history">{}</div>').format(cards)
 
 
 def _words(request: Request, say: Words) -> str:
@@ -61,20 +90,30 @@ def _words(request: Request, say: Words) -> str:
     return say("history_developed")
 
 
-def _card(finished: Finished, say: Words) -> Markup:
-    request, final = finished.job.request, finished.final
-    words = _words(request, say)
+def _card(finished: Finished, person: Person, say: Words) -> Markup:
+    """Of somebody else's there are the pictures; what was asked for is nobody's business."""
+    job, final, is_own = finished.job, finished.final, finished.job.owner in ("", person.id)
+    words = _words(job.request, say) if is_own else say("album_shared")
     picture = Markup(
         '<a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{words}" loading="lazy"></a>'
     )
-    again = Markup('<button type="button" data-reuse="{}">{}</button>').format(finished.job.id, say("history_reuse"))
     return Markup(
         '<article><div class="pictures">{pictures}</div><p class="words">{words}</p>'
-        '<p class="chips"><span>{facts}</span></p>{actions}<p class="actions">{again}</p></article>'
+        '<p class="chips"><span>{facts}</span></p>{actions}<p class="actions">{more}</p></article>'
     ).format(
         pictures=Markup().join(picture.format(address=address(name), words=words[:200]) for name in final.images),
         words=words,
         facts=f"{final.engine} · {say('stage_after', seconds=f'{final.seconds:.1f}')}",
         actions=actions_html(Tile(final.images[0], final.decoder, finished=True), say),
-        again=again if isinstance(request, Generate) else "",
+        more=Markup().join(_buttons(finished, is_own, person, say)),
     )
+
+
+def _buttons(finished: Finished, is_own: bool, person: Person, say: Words) -> Iterator[Markup]:
+    job = finished.job
+    if is_own and isinstance(job.request, Generate):
+        yield Markup('<button type="button" data-reuse="{}">{}</button>').format(job.id, say("history_reuse"))
+    if finished.shared and (is_own or person.is_owner):
+        yield Markup('<button type="button" data-unshare="{}">{}</button>').format(job.id, say("album_take_out"))
+    elif is_own:
+        yield Markup('<button type="button" data-share="{}">{}</button>').format(job.id, say("album_put"))

@@ -27,6 +27,7 @@ from webui.widgets.panel_context import (
     Updates,
     cancel_button,
     cancel_pressed,
+    complaining,
     in_turn,
     parsed,
     submit,
@@ -156,10 +157,11 @@ class Handlers:
         }
         return updates if scene.seed is None else {**updates, self.view.last_seed: scene.seed}
 
-    async def watch(self, order: Generate | Develop, scene: JobView, say: Words) -> AsyncIterator[Updates]:
-        (job_id,) = await to_thread.run_sync(submit, self.context, say, order)
+    async def watch(self, order: Generate | Develop, scene: JobView, request: gr.Request) -> AsyncIterator[Updates]:
+        say, own = words_of(request), self.context.jobs.of(request)
+        (job_id,) = await to_thread.run_sync(submit, own, say, order)
         yield {self.view.job: job_id, **self.show(scene, say)}
-        async for now in follow(self.context.queue, job_id, scene):
+        async for now in follow(own, job_id, scene):
             yield self.show(now, say)
 
     async def generate(
@@ -177,24 +179,26 @@ class Handlers:
         }  # fmt: skip
         ratio = width / height if width and height else 1.0
         scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
-        async for updates in self.watch(parsed(Generate, values, say), scene, say):
+        async for updates in self.watch(parsed(Generate, values, say), scene, request):
             yield updates
 
     async def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
         say, scene = words_of(request), JobView(task="develop", state="running", status="stage_load")
-        values = {"image": event_data(event)["name"], "backend": backend}
-        async for updates in self.watch(parsed(Develop, values, say), scene, say):
+        with complaining(say):
+            image = self.context.jobs.name(str(event_data(event)["name"]))
+        order = parsed(Develop, {"image": image, "backend": backend}, say)
+        async for updates in self.watch(order, scene, request):
             yield updates
 
     async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last job has come to."""
         say = words_of(request)
         yield {self.view.stage: job_html(JobView(), say)}
-        async for scene in resume(self.context.queue, job_id, JobView()):
+        async for scene in resume(self.context.jobs.of(request), job_id, JobView()):
             yield self.show(scene, say)
 
-    def stop(self, job_id: str) -> Any:
-        return cancel_pressed(self.context, job_id)
+    def stop(self, job_id: str, request: gr.Request) -> Any:
+        return cancel_pressed(self.context, job_id, request)
 
     def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
         language = words_of(request).language

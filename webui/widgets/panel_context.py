@@ -15,12 +15,12 @@ import gradio as gr
 from markupsafe import Markup
 
 from engines.errors import StudioError
-from engines.jobs import JobQueue
 from engines.messages import Request, parse
 from engines.messages.status import BundleKind, BundleStatus, Model, Status, Verdict
 from engines.settings import Settings
 from webui import uploads
 from webui.i18n import Words, spoken
+from webui.own_jobs import HouseJobs, OwnJobs
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ def in_turn(name: str, trigger_mode: TriggerMode | None = None) -> dict[str, Any
 
 @dataclass(frozen=True)
 class PanelContext:
-    """The queue, the settings and the words: every panel is given them."""
+    """The jobs, the settings and the words: every panel is given them."""
 
-    queue: JobQueue
+    jobs: HouseJobs
     settings: Settings
     i18n: gr.I18n
 
     @property
     def status(self) -> Status:
         """Return how the worker is now: bundles and times come while pages are open."""
-        return self.queue.status()
+        return self.jobs.status
 
     def bundles(self, kind: BundleKind) -> list[BundleStatus]:
         """Return the bundles of a kind. The default one, which is called after its kind, stands first."""
@@ -149,10 +149,10 @@ def store_photo(context: PanelContext, photo: Upload, say: Words) -> str:
         return str(uploads.keep(source, context.settings.uploads))
 
 
-def submit(context: PanelContext, say: Words, *requests: Request) -> list[str]:
+def submit(own: OwnJobs, say: Words, *requests: Request) -> list[str]:
     """Submit all of them or none, and return the jobs' names."""
     with complaining(say):
-        return context.queue.submit_all(requests)
+        return own.submit_all(requests)
 
 
 @contextmanager
@@ -193,7 +193,8 @@ def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_canc
     return gr.update(visible=False, interactive=True, value=context.i18n(label))
 
 
-def cancel_pressed(context: PanelContext, job_id: str) -> Any:
+def cancel_pressed(context: PanelContext, job_id: str, request: gr.Request) -> Any:
     """Cancel, and say at once that the press was heard: a step of a large network takes seconds."""
-    context.queue.cancel(job_id)
+    with complaining(words_of(request)):
+        context.jobs.of(request).cancel(job_id)
     return gr.update(interactive=False, value=context.i18n("stage_cancelling"))

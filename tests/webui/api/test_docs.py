@@ -35,8 +35,9 @@ def references(value: Any) -> Iterator[str]:
 def test_it_describes_our_doors_and_no_others(spec: dict[str, Any]) -> None:
     assert spec["openapi"].startswith("3.1")
     assert set(spec["paths"]) == {
-        "/generate", "/enhance", "/outputs/{name}", "/batch.zip", "/jobs/{job_id}", "/jobs/{job_id}/events", "/healthz",
-        "/readyz", "/metrics", "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}",
+        "/generate", "/enhance", "/outputs/{key}/{name}", "/batch.zip", "/jobs", "/jobs/{job_id}", "/healthz",
+        "/jobs/{job_id}/events", "/readyz", "/metrics",
+        "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}",
         "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",
         "/sdapi/v1/samplers",
     }  # fmt: skip

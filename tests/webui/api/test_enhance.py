@@ -16,6 +16,7 @@ from PIL import Image
 from engines import images
 from engines.messages import Enhance
 from tests.support.http import X_CREDIT, encoded, people, pixels, refused, scene
+from tests.support.owners import KEY
 from webui import api
 from webui.i18n import words
 
@@ -47,7 +48,7 @@ def test_a_photo_is_restored(rig: Rig, kind: str) -> None:
     assert set(body) == RESTORED
     assert (body["status"], body["faces"]) == ("success", []) and body["engine"] in ("ort", "openvino")
     assert re.fullmatch(r"\d+\.\d\ds", body["inference_time"])
-    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?-a\.png", body["output_path"])
+    assert re.fullmatch(rf"/outputs/{KEY}/outputs_\d{{14}}(_\d{{3}})?-a\.png", body["output_path"])
     picture = rig.client.get(body["output_path"])
     assert picture.headers["content-type"] == "image/png"
     restored = pixels(picture.content)
@@ -94,7 +95,7 @@ def test_the_picture_comes_in_the_asked_format_under_its_owners_name(rig: Rig, k
 @pytest.mark.parametrize("name", ["../../secret.jpg", "..\\..\\secret.jpg", "/etc/secret.jpg"])
 def test_a_files_name_is_no_path(rig: Rig, name: str) -> None:
     path = restore(rig, PHOTO, name).json()["output_path"]
-    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?-secret\.png", path)
+    assert re.fullmatch(rf"/outputs/{KEY}/outputs_\d{{14}}(_\d{{3}})?-secret\.png", path)
     assert rig.queue.finished(1)[0].job.request.name == "secret.jpg"  # type: ignore[union-attr]
 
 

@@ -162,9 +162,10 @@ def test_a_job_that_is_none_is_not_there(rig: Rig, method: str, name: str) -> No
     refused(rig.client.get(f"/jobs/{name}/events"), 404, "not_found")
 
 
-def test_there_is_no_list_of_jobs(rig: Rig) -> None:
-    for path in ("/jobs", "/jobs/"):
-        refused(rig.client.get(path), 404, "no_such_address")
+def test_nobody_in_particular_has_no_list_of_jobs(rig: Rig) -> None:
+    taken(rig)
+    assert rig.client.get("/jobs").json() == {"jobs": []}
+    refused(rig.client.get("/jobs/"), 404, "no_such_address")
 
 
 def test_jobs_that_programs_cannot_ask_for_are_not_shown(idle: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_a_body_too_large_is_refused(rig: Rig) -> None:
     ("method", "path"),
     [("GET", "/generate"), ("PUT", "/generate"), ("DELETE", "/generate"), ("GET", "/enhance"), ("POST", "/healthz"),
      ("POST", "/readyz"), ("PUT", "/jobs/" + "0" * 32), ("POST", "/metrics"),
-     ("DELETE", "/outputs/outputs_20200101000000.png"), ("POST", "/outputs/x"), ("PATCH", "/enhance")],
+     ("DELETE", "/outputs/x/outputs_20200101000000.png"), ("POST", "/outputs/x/y"), ("PATCH", "/enhance")],
 )  # fmt: skip
 def test_the_wrong_method_is_told_so(rig: Rig, method: str, path: str) -> None:
     answer = rig.client.request(method, path)
@@ -136,7 +137,7 @@ def test_the_wrong_method_is_told_so(rig: Rig, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/outputs/a/b", "/outputs/", "/thumbnails/none.webp", "/jobs", "/jobs/", "/jobs/a/b"]
+    "path", ["/nowhere", "/outputs/a/b/c", "/outputs/a", "/outputs/", "/thumbnails/none.webp", "/jobs/", "/jobs/a/b"]
 )
 def test_an_address_that_is_none_has_one_code(rig: Rig, path: str) -> None:
     """A code is stable: the same for the same thing, wherever in the server it is noticed."""
@@ -144,7 +145,7 @@ def test_an_address_that_is_none_has_one_code(rig: Rig, path: str) -> None:
 
 
 def test_a_missing_picture_is_told_by_its_name(rig: Rig) -> None:
-    message = refused(rig.client.get("/outputs/outputs_20200101000000.png"), 404, "not_found")
+    message = refused(rig.client.get("/outputs/" + rig.house.keys.sign("outputs_20200101000000.png")), 404, "not_found")
     assert "outputs_20200101000000.png" in message
 
 
@@ -159,9 +160,9 @@ def test_a_missing_picture_is_told_by_its_name(rig: Rig) -> None:
 )  # fmt: skip
 def test_names_that_are_none_are_not_found(rig: Rig, name: str) -> None:
     """S2, this door's part. Anything but a picture's name is simply not there."""
-    answer = wire(
-        rig.url, "/outputs/" + "".join(c if c.isascii() else "".join(f"%{b:02x}" for b in c.encode()) for c in name)
-    )
+    key, _, _ = rig.house.keys.sign(unquote(name)).partition("/")  # of the right key
+    written = "".join(c if c.isascii() else "".join(f"%{b:02x}" for b in c.encode()) for c in name)
+    answer = wire(rig.url, f"/outputs/{key}/{written}")
     assert answer.status == 404
     assert answer.json()["status"] == "error"
 
@@ -170,4 +171,4 @@ def test_what_lies_beside_the_pictures_is_not_served(rig: Rig) -> None:
     body = post(rig.url, {"prompt": "x", **SKETCH, "preview": "only"}).json()
     name = body["images"][0].rpartition("/")[2].removesuffix(".png") + ".negative.npz"
     assert (rig.settings.outputs / name).is_file()
-    refused(rig.client.get(f"/outputs/{name}"), 404, "not_found")
+    refused(rig.client.get(f"/outputs/{rig.house.keys.sign(name)}"), 404, "not_found")

@@ -19,6 +19,7 @@ from PIL import Image
 
 from engines.messages import CREDIT, Generate
 from tests.support.http import QUICK, SKETCH, X_CREDIT, pixels, post, succeeded
+from tests.support.owners import KEY
 from webui.gradio_patches import FOLLOWED
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def test_a_portrait_of_the_native_size(rig: Rig) -> None:
         assert image.size == native
         assert len(image.getcolors(1 << 20) or []) > 500, "a picture, not a flat field"
     (path,) = body["images"]
-    assert re.fullmatch(r"/outputs/outputs_\d{14}(_\d{3})?\.png", path)
+    assert re.fullmatch(rf"/outputs/{KEY}/outputs_\d{{14}}(_\d{{3}})?\.png", path)
     stored = rig.client.get(path)
     assert stored.content == first(body)
     assert stored.headers["content-type"] == "image/png"

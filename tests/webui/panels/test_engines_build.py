@@ -209,7 +209,7 @@ def test_progress_and_log_are_shown_from_the_click_to_the_end(bench: Rig, shop: 
 
 
 def test_the_cancel_button_cancels_the_build(bench: Rig, shop: FakeWorkshop) -> None:
-    with bench.session("en") as page, bench.session("en") as button:
+    with bench.session("en") as page, bench.session("en", of=page) as button:
         page.join(page.endpoint("make"), form(page))
         messages = page.listen()
         assert any("2/4" in str(message) for message in messages)
@@ -225,7 +225,7 @@ def test_the_cancel_button_cancels_the_build(bench: Rig, shop: FakeWorkshop) -> 
 def test_a_page_that_was_reloaded_finds_its_build_and_follows_it(bench: Rig, shop: FakeWorkshop) -> None:
     with bench.session("en") as page:
         asked(page)
-    with bench.session("en") as again:
+    with bench.session("en", of=page) as again:
         again.join(again.endpoint("come_back", "build-stage"), [list(bench.jobs())[-1]])
         seen = []
         for message in again.listen():
@@ -240,7 +240,7 @@ def test_a_build_that_ended_is_shown_as_it_ended(bench: Rig, shop: FakeWorkshop)
     shop.finish.set()
     with bench.session("en") as page:
         assert succeeded(page.call(page.endpoint("make"), form(page)))
-    with bench.session("en") as again:
+    with bench.session("en", of=page) as again:
         stage, log, go, cancel, *_ = again.answer(again.endpoint("come_back", "build-stage"), [list(bench.jobs())[-1]])
     assert "in 12.3 s" in stage and "export restorer" in log
     assert go["visible"] is True and cancel["visible"] is False

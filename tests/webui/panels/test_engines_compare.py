@@ -52,7 +52,7 @@ def test_the_end_is_a_slider_over_both_pictures_with_the_times_of_both(rig: Rig,
     assert (slider["type"], slider["aria-label"]) == ("range", say("compare_drag"))
     titles = [f"A · {say('backend_auto')}", "B · ort"]
     pictures = [(image["src"], image["alt"]) for image in parsed.all("img")]
-    assert pictures == [(f"/outputs/{f.images[0]}", title) for f, title in zip((first, second), titles, strict=True)]
+    assert pictures == [(f"/outputs/{rig.signed(f)}", title) for f, title in zip((first, second), titles, strict=True)]
     names = [text for text in parsed.text if text in (say("compare_look"), say("compare_finish"))]
     assert names == [say("compare_look"), say("compare_finish")] * 2
     seconds = [say("stage_after", seconds=fine_s(final.seconds)) for final in (first, second)]
@@ -64,7 +64,7 @@ def test_the_end_is_a_slider_over_both_pictures_with_the_times_of_both(rig: Rig,
 def test_one_seed_gives_one_picture(rig: Rig) -> None:
     with rig.session() as page:
         duel(page, seed=3)
-    (b, a) = (rig.client.get(f"/outputs/{finished.final.images[0]}").content for finished in rig.queue.finished(2))
+    (b, a) = (rig.client.get(f"/outputs/{rig.signed(finished.final)}").content for finished in rig.queue.finished(2))
     assert np.array_equal(pixels(a), pixels(b)) and pixels(a).std() > 1
 
 
@@ -121,7 +121,7 @@ def test_a_page_that_was_reloaded_shows_its_comparison_again(rig: Rig) -> None:
     with rig.session("en") as page:
         end = duel(page)[-1]["output"]["data"][0]
         jobs = " ".join(list(rig.jobs())[-2:])
-    with rig.session("en") as again:
+    with rig.session("en", of=page) as again:
         assert come_back(again, jobs) == end
 
 
@@ -166,7 +166,7 @@ def test_jobs_of_another_kind_are_not_cancelled(idle: Rig) -> None:
 
 
 def test_cancel_stops_both(rig: Rig) -> None:
-    with rig.stuck(), rig.session("en") as page, rig.session("en") as button:
+    with rig.stuck(), rig.session("en") as page, rig.session("en", of=page) as button:
         page.join(page.endpoint("compare"), filled(page))
         messages = page.listen()
         assert any(EN("stage_waiting", ahead=1) in str(message) for message in messages)

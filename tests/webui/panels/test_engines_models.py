@@ -234,7 +234,7 @@ def test_progress_is_shown_until_the_model_is_here(shop: Rig, hub: FakeHub) -> N
 def test_a_page_that_was_reloaded_finds_its_download(shop: Rig, hub: FakeHub) -> None:
     with shop.session("en") as page:
         names, _, _ = fetched(page, [])
-    with shop.session("en") as again:
+    with shop.session("en", of=page) as again:
         come_back = again.endpoint("come_back", "models")
         board, _, timer, frame = again.answer(come_back, [names])
         assert timer["active"] is True and frame["open"] is True, "not left behind a closed lid"

@@ -16,10 +16,12 @@ import pytest
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, FaceReport, Failed, Final, Generate, Preview
 from tests.support.http import FILE_DATA, Session, encoded, people, scene, succeeded, tree
+from tests.support.owners import own
 from webui import archive
 from webui.boards import photos as board
 from webui.boards.photos import LIMIT, Item
 from webui.i18n import words
+from webui.pictures import file_name
 from webui.widgets.photo_settings import NAMES
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def again(page: Session, jobs: list[str], wanted: str, whole: bool = False, **ch
 def ended(rig: Rig, jobs: list[str]) -> list[Item]:
     for job in jobs:
         list(rig.queue.follow(job))
-    return board.read(rig.queue, jobs)
+    return board.read(rig.owned(jobs[0]), jobs)
 
 
 def photos() -> dict[str, bytes]:
@@ -71,7 +73,9 @@ def test_each_photo_is_a_job_of_its_own(rig: Rig) -> None:
     orders = [rig.queue.job(job).request for job in jobs]
     assert all(isinstance(order, Enhance) and (order.strength, order.format) == (41, "jpeg") for order in orders)
     assert ZH("batch_ended", done=2, lost=1) in board and ZH("error_bad_image") in board
-    assert [a["download"] for a in tree(board).all("a") if a.get("download")] == [items[0].result, items[2].result]
+    assert [a["download"] for a in tree(board).all("a") if a.get("download")] == [
+        file_name(items[k].result) for k in (0, 2)
+    ]
     assert len([b for b in tree(board).all("button") if b.get("data-again") == items[1].job_id]) == 1
 
 
@@ -88,12 +92,14 @@ def test_the_archive_holds_the_results_and_nothing_else(rig: Rig) -> None:
     with rig.session() as page:
         jobs = begin(page, photos())
         items = ended(rig, jobs)
-    answer = rig.client.get("/batch.zip", params={"jobs": "-".join([*jobs, drawn, "f" * 32, "..", ""])})
+        wanted = {"jobs": "-".join([*jobs, drawn, "f" * 32, "..", ""])}
+        assert rig.client.get("/batch.zip", params=wanted).status_code == 404, "they are somebody else's"
+        answer = page.client.get("/batch.zip", params=wanted)
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/zip"
     assert answer.headers["content-disposition"].startswith('attachment; filename="photos_')
     with zipfile.ZipFile(io.BytesIO(answer.content)) as pack:
         assert pack.testzip() is None
-        assert pack.namelist() == [items[0].result, items[2].result]
+        assert pack.namelist() == [file_name(items[k].result) for k in (0, 2)]
         assert all(info.compress_type == zipfile.ZIP_STORED for info in pack.infolist())
         for name in pack.namelist():
             assert pack.read(name) == (rig.settings.outputs / name).read_bytes()
@@ -144,7 +150,7 @@ def test_a_batch_outlives_page_and_server(rig: Rig, tmp_path: Path) -> None:
     queue.close()
     queue = SqliteQueue(tmp_path / "jobs.db", folder)
     queue.recover()
-    items = board.read(queue, jobs)
+    items = board.read(own(queue), jobs)
     assert [(item.name, item.state) for item in items] == [("0.jpg", "done"), ("1.jpg", "queued"), ("2.jpg", "queued")]
     assert board.status_text(items, ZH) == "批量处理中:1/3 · 剩余约 4.0 秒"
     queue.close()
@@ -193,7 +199,7 @@ def test_cancelling_stops_what_is_not_finished(rig: Rig) -> None:
             heard = page.call(page.endpoint("stop", "batch-cancel"), [done + waiting])
             assert succeeded(heard) and "stage_cancelling" in str(heard[-1])
             assert [rig.jobs()[job] for job in waiting] == ["cancelled", "cancelled"]
-    assert [item.state for item in board.read(rig.queue, done + waiting)] == ["done", "cancelled", "cancelled"]
+    assert [item.state for item in board.read(rig.owned(done[0]), done + waiting)] == ["done", "cancelled", "cancelled"]
 
 
 def test_no_more_than_the_limit_and_no_less_than_one(rig: Rig) -> None:
@@ -233,7 +239,7 @@ STRANGE: Sequence[Any] = (None, 5, "x", {"a": 1}, [None], [["x"]], [{"a": 1}], [
 @pytest.mark.parametrize("jobs", STRANGE, ids=lambda value: str(value)[:20])
 def test_what_is_no_batch_shows_none(rig: Rig, jobs: Any) -> None:
     before = rig.jobs()
-    assert board.read(rig.queue, jobs) == []
+    assert board.read(rig.house.of(None), jobs) == []
     with rig.session("en") as page:
         assert EN("batch_empty", limit=LIMIT) in str(page.call(page.endpoint("come_back", "batch-board"), [jobs]))
         page.call(page.endpoint("stop", "batch-cancel"), [jobs])
@@ -244,13 +250,13 @@ def test_what_is_no_batch_shows_none(rig: Rig, jobs: Any) -> None:
 def test_portraits_of_others_are_no_photos_of_a_batch(rig: Rig) -> None:
     drawn = rig.queue.submit(Generate("secret words", bundle="sketch", width=64, height=64, steps=1))
     list(rig.queue.follow(drawn))
-    assert board.read(rig.queue, [drawn]) == []
+    assert board.read(rig.house.of(None), [drawn]) == []
 
 
 def test_the_same_job_counts_once_and_a_list_has_an_end(rig: Rig) -> None:
     with rig.session() as page:
         (job,) = begin(page, {"a.png": encoded(people(), "PNG")})
-    assert len(board.read(rig.queue, [job] * 500)) == 1
+    assert len(board.read(rig.owned(job), [job] * 500)) == 1
     ended(rig, [job])
 
 
@@ -299,9 +305,10 @@ def test_a_preview_that_is_gone_is_not_shown(rig: Rig) -> None:
     queue = rig.queue
     job_id = queue.submit(Enhance("gone.jpg", name="x"))
     list(queue.follow(job_id))
-    found = board.read(queue, [job_id])[0]
-    shown = board._after(found, Preview(0, "preview_" + "0" * 32 + ".webp", kind="before"), queue)
-    assert shown.before == "" and board._after(found, Failed("no_face", ""), queue).code == "no_face"
+    jobs = rig.owned(job_id)
+    found = board.read(jobs, [job_id])[0]
+    shown = board._after(found, Preview(0, jobs.keys.sign("preview_" + "0" * 32 + ".webp"), kind="before"), jobs)
+    assert shown.before == "" and board._after(found, Failed("no_face", ""), jobs).code == "no_face"
 
 
 # ---- the archive itself
@@ -329,7 +336,7 @@ def test_a_download_that_is_broken_off_leaves_nothing_open(rig: Rig) -> None:
         ended(rig, jobs)
     with httpx.stream("GET", f"{rig.url}/batch.zip", params={"jobs": jobs[0]}) as answer:
         next(answer.iter_raw(10))
-    (result,) = (item.result for item in board.read(rig.queue, jobs))
+    (result,) = (item.result for item in board.read(rig.owned(jobs[0]), jobs))
     deadline = time.monotonic() + 60
     while any(str(path).endswith(result) for path in open_files()) and time.monotonic() < deadline:
         time.sleep(0.05)

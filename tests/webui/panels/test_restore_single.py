@@ -75,7 +75,7 @@ def test_a_name_is_no_path(rig: Rig, name: str, kept: str) -> None:
 
 @pytest.fixture
 def context(rig: Rig) -> PanelContext:
-    return PanelContext(rig.queue, rig.settings, None)
+    return PanelContext(rig.house, rig.settings, None)
 
 
 def test_what_a_browser_remembers_is_taken_up(context: PanelContext) -> None:

@@ -29,6 +29,7 @@ class View:
 def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab, chip: gr.HTML) -> View:
     """`chip`: the short word on the engines in the page's header."""
     table = overview.build(context, page, tab, chip)
+    gr.Markdown(context.i18n("models_owner_only"), elem_classes="note guests-only")
     catalogue, fetched = models.build(context, page, tab)
     form, built = build.build(context, page, tab)
     return View(table, catalogue, form, compare.build(context, page, tab), built, fetched)

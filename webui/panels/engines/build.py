@@ -107,7 +107,7 @@ class Handlers:
     async def make(
         self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *lora_values: Any
     ) -> AsyncIterator[Updates]:
-        say = words_of(request)
+        say, own = words_of(request), self.context.jobs.of(request)
         kind, _, origin = (source or "").partition(":")
         if (kind, origin) not in self.context.status.sources:
             raise refusal(say("build_no_source"))
@@ -116,9 +116,9 @@ class Handlers:
             "calibration": (calibration or "").strip(), "prompts": presets.prompts() if kind == "portrait" else (),
             "loras": loras.fields(lora_values),
         }  # fmt: skip
-        (job_id,) = await to_thread.run_sync(submit, self.context, say, parsed(Build, values, say))
+        (job_id,) = await to_thread.run_sync(submit, own, say, parsed(Build, values, say))
         yield {self.view.job: job_id, **self.show(JobView(task="build", state="running", status="stage_prepare"), say)}
-        async for now in follow(self.context.queue, job_id, START):
+        async for now in follow(own, job_id, START):
             yield self.show(now, say)
 
     def _free(self, name: str, say: Words) -> str:
@@ -134,12 +134,12 @@ class Handlers:
         """On load, show what this browser's last build has come to, and open the accordion while it goes on."""
         say = words_of(request)
         yield {self.view.stage: stage_html(START, say)}
-        async for scene in resume(self.context.queue, job_id, START):
+        async for scene in resume(self.context.jobs.of(request), job_id, START):
             opened = {self.view.frame: gr.update(open=True)} if scene.state == "running" else {}
             yield {**opened, **self.show(scene, say)}
 
-    def stop(self, job_id: str) -> Any:
-        return cancel_pressed(self.context, job_id)
+    def stop(self, job_id: str, request: gr.Request) -> Any:
+        return cancel_pressed(self.context, job_id, request)
 
     def offer(self, chosen: str | None, request: gr.Request) -> list[Any]:
         """Bring up to date what can be built from, and whether it can."""

@@ -18,7 +18,9 @@ from engines.messages import MAX_SEED, Generate
 from engines.messages.status import BundleStatus
 from webui.follow import resume
 from webui.i18n import Words
-from webui.stream import JobView, compare_html, image_html, status_html
+from webui.own_jobs import OwnJobs
+from webui.pictures import compare_html, image_html
+from webui.stream import JobView, status_html
 from webui.widgets.panel_context import (
     LONG,
     PanelContext,
@@ -107,38 +109,31 @@ class Handlers:
             raise complaint(OptionError("seed", orders[0].seed, f"0 … {MAX_SEED}"), say)
         if not orders[0].prompt.strip():
             raise complaint(PromptError("the prompt is empty"), say)
-        jobs = " ".join(await to_thread.run_sync(submit, self.context, say, *orders))
+        jobs = " ".join(await to_thread.run_sync(submit, self.context.jobs.of(request), say, *orders))
         yield {self.view.jobs: jobs}
-        async for updates in self._watch(jobs, say):
+        async for updates in self._watch(jobs, request):
             yield updates
 
     async def come_back(self, jobs: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last comparison has come to."""
         say = words_of(request)
         yield {self.view.stage: stage_html([], say)}
-        async for updates in self._watch(jobs, say):
+        async for updates in self._watch(jobs, request):
             yield updates
 
-    async def _watch(self, jobs: str, say: Words) -> AsyncIterator[Updates]:
+    async def _watch(self, jobs: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Follow one job after the other, as the queue does them."""
-        orders = await to_thread.run_sync(self._orders, jobs)
+        say, own = words_of(request), self.context.jobs.of(request)
+        orders = await to_thread.run_sync(_orders, own, jobs)
         sides = [(side_title(k, order.backend, say), WAITS) for k, order in enumerate(orders.values())]
         for k, (job_id, order) in enumerate(orders.items()):
-            async for scene in resume(self.context.queue, job_id, JobView(caption=order.prompt)):
+            async for scene in resume(own, job_id, JobView(caption=order.prompt)):
                 sides[k] = (sides[k][0], scene)
                 yield self.show(sides, say)
 
-    def _orders(self, jobs: str) -> dict[str, Generate]:
-        """Return the jobs that a browser remembers, if they are two portraits."""
-        try:
-            requests = {job_id: self.context.queue.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
-        except NotFoundError:
-            return {}
-        portraits = {job_id: request for job_id, request in requests.items() if isinstance(request, Generate)}
-        return portraits if len(portraits) == len(SIDES) else {}
-
-    def stop(self, jobs: str) -> Any:
-        pressed = [cancel_pressed(self.context, job_id) for job_id in self._orders(jobs)]
+    def stop(self, jobs: str, request: gr.Request) -> Any:
+        orders = _orders(self.context.jobs.of(request), jobs)
+        pressed = [cancel_pressed(self.context, job_id, request) for job_id in orders]
         return pressed[-1] if pressed else gr.skip()
 
     def offer(self, name: str, a: str, b: str, request: gr.Request) -> list[Any]:
@@ -162,6 +157,16 @@ def choosable(bundle: BundleStatus | None) -> list[str]:
     """Return the engines that can draw: those that failed their proof cannot."""
     choices = bundle.choices if bundle else ()
     return [AUTO, *(choice.engine for choice in choices if choice.state in ("accepted", "unproven"))]
+
+
+def _orders(own: OwnJobs, jobs: str) -> dict[str, Generate]:
+    """Return the jobs that a browser remembers, if they are two portraits."""
+    try:
+        requests = {job_id: own.job(job_id).request for job_id in str(jobs).split()[: len(SIDES)]}
+    except NotFoundError:
+        return {}
+    portraits = {job_id: request for job_id, request in requests.items() if isinstance(request, Generate)}
+    return portraits if len(portraits) == len(SIDES) else {}
 
 
 def side_title(k: int, backend: str, say: Words) -> str:

@@ -68,38 +68,39 @@ class Handlers:
 
     def fetch(self, jobs: Any, session_jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """Begin one download of a model at a time; of several models one waits for the other."""
-        say, asked = words_of(request), event_data(event)
+        say, asked, own = words_of(request), event_data(event), self.context.jobs.of(request)
         order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
         if self.context.model(order.model) is None:
             raise complaint(NotFoundError("model", order.model), say)
-        earlier = downloads.read(self.context.queue, newest(jobs, session_jobs))
+        earlier = downloads.read(own, newest(jobs, session_jobs))
         names = [download.job_id for download in earlier if download.model != order.model or download.busy]
         if not any(download.busy and download.model == order.model for download in earlier):
-            names += submit(self.context, say, order)
+            names += submit(own, say, order)
         return {
             self.view.jobs: names,
             self.view.session_jobs: names,
-            **self.show(downloads.read(self.context.queue, names), say),
+            **self.show(downloads.read(own, names), say),
         }
 
     def stop(self, jobs: Any, session_jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """Cancel, and say at once that the press was heard: a running download hears of it at its next event."""
-        for download in downloads.read(self.context.queue, [event_data(event)["job"]]):
-            self.context.queue.cancel(download.job_id)
+        own = self.context.jobs.of(request)
+        for download in downloads.read(own, [event_data(event)["job"]]):
+            own.cancel(download.job_id)
         shown = [
             replace(download, stopping=download.job_id == event_data(event)["job"])
-            for download in downloads.read(self.context.queue, newest(jobs, session_jobs))
+            for download in downloads.read(own, newest(jobs, session_jobs))
         ]
         return self.show(shown, words_of(request))
 
     def watch(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
-        shown = downloads.read(self.context.queue, newest(jobs, session_jobs))
+        shown = downloads.read(self.context.jobs.of(request), newest(jobs, session_jobs))
         return self.show(shown, words_of(request))
 
     def come_back(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
         """On load, show how this browser's downloads are, and open the accordion if any goes on."""
         updates = self.watch(jobs, session_jobs, request)
-        goes_on = downloads.busy(downloads.read(self.context.queue, newest(jobs, session_jobs)))
+        goes_on = downloads.busy(downloads.read(self.context.jobs.of(request), newest(jobs, session_jobs)))
         return {**updates, self.view.frame: gr.update(open=True)} if goes_on else updates
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from engines.errors import ImageError, StorageError
-from engines.messages import Enhance
+from engines.messages import Enhance, Request
 from webui import uploads
 from webui.boards import photos
 from webui.boards.photos import LIMIT, Item
@@ -109,9 +109,9 @@ class Handlers:
 
     def start(self, files: list[Upload], jobs: Any, request: gr.Request, *asked: Any) -> Updates:
         """Restore the photos; while an earlier batch goes on, they join it."""
-        say = words_of(request)
+        say, own = words_of(request), self.context.jobs.of(request)
         *values, session_jobs = asked
-        running = photos.read(self.context.queue, newest(jobs, session_jobs))
+        running = photos.read(own, newest(jobs, session_jobs))
         running = running if photos.busy(running) else []
         if not files:
             raise refusal(say("batch_none"))
@@ -119,8 +119,9 @@ class Handlers:
             raise refusal(say("batch_too_many", limit=LIMIT))
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
-        names = [item.job_id for item in running] + submit(self.context, say, *orders)
-        return {self.view.jobs: names, self.view.session_jobs: names, self.view.files: None, **self._now(names, say)}
+        names = [item.job_id for item in running] + submit(own, say, *orders)
+        shown = self._now(names, request)
+        return {self.view.jobs: names, self.view.session_jobs: names, self.view.files: None, **shown}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
         """Store a photo. What cannot be one becomes a job too: it fails by itself, and says why in its own line."""
@@ -133,44 +134,45 @@ class Handlers:
             raise complaint(exc, say) from exc
         return {"image": path, "name": upload.name}
 
-    def _now(self, jobs: Any, say: Words) -> Updates:
-        return self.show(photos.read(self.context.queue, jobs), say)
+    def _now(self, jobs: Any, request: gr.Request) -> Updates:
+        return self.show(photos.read(self.context.jobs.of(request), jobs), words_of(request))
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *asked: Any) -> Updates:
         """Restore the named photo, or all that failed, once more with the settings of now. Others stay as they are."""
-        say = words_of(request)
+        say, own = words_of(request), self.context.jobs.of(request)
         *values, session_jobs = asked
-        items, wanted = photos.read(self.context.queue, newest(jobs, session_jobs)), event_data(event)["job"]
+        items, wanted = photos.read(own, newest(jobs, session_jobs)), event_data(event)["job"]
         fields = settings.fields(values)
         if event_data(event)["whole"]:
             fields["whole_picture"] = True
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
-        jobs_anew = submit(self.context, say, *(self._anew(name, fields, say) for name in chosen))
+        jobs_anew = submit(own, say, *(self._anew(own.job(name).request, fields, say) for name in chosen))
         instead = dict(zip(chosen, jobs_anew, strict=True))
         names = [instead.get(item.job_id, item.job_id) for item in items]
-        return {self.view.jobs: names, self.view.session_jobs: names, **self._now(names, say)}
+        return {self.view.jobs: names, self.view.session_jobs: names, **self._now(names, request)}
 
-    def _anew(self, job_id: str, fields: dict[str, Any], say: Words) -> Enhance:
-        before = self.context.queue.job(job_id).request
+    @staticmethod
+    def _anew(before: Request, fields: dict[str, Any], say: Words) -> Enhance:
         photo = {"image": before.image, "name": before.name} if isinstance(before, Enhance) else {}
         return parsed(Enhance, {**fields, **photo}, say)
 
     def watch(self, jobs: Any, outline: str, session_jobs: Any, request: gr.Request) -> Updates:
         """While photos wait, show the list, if anything in it has changed."""
-        items = photos.read(self.context.queue, newest(jobs, session_jobs))
+        items = photos.read(self.context.jobs.of(request), newest(jobs, session_jobs))
         if photos.outline(items) == outline:
             return {self.view.outline: gr.skip()}
         return self.show(items, words_of(request))
 
     def come_back(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
         """On load, show what this browser's last batch has come to."""
-        return self._now(newest(jobs, session_jobs), words_of(request))
+        return self._now(newest(jobs, session_jobs), request)
 
-    def stop(self, jobs: Any, session_jobs: Any) -> Any:
+    def stop(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Any:
         """Cancel all that is not finished. What is, stays."""
-        for item in photos.read(self.context.queue, newest(jobs, session_jobs)):
+        own = self.context.jobs.of(request)
+        for item in photos.read(own, newest(jobs, session_jobs)):
             if photos.busy([item]):
-                self.context.queue.cancel(item.job_id)
+                own.cancel(item.job_id)
         return gr.update(interactive=False, value=self.context.i18n("stage_cancelling"))
 
 

@@ -105,7 +105,7 @@ class Handlers:
     async def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
         say = words_of(request)
         order = await to_thread.run_sync(self._order, photo, settings.fields(values), say)
-        async for updates in self._watch(order, say):
+        async for updates in self._watch(order, request):
             yield updates
 
     async def whole(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
@@ -113,16 +113,16 @@ class Handlers:
         say = words_of(request)
         fields = {**settings.fields(values), "whole_picture": True}
         order = await to_thread.run_sync(self._order, photo, fields, say)
-        async for updates in self._watch(order, say):
+        async for updates in self._watch(order, request):
             yield updates
 
     async def anyway(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Restore the same photo once more, faces or not."""
         say = words_of(request)
         with complaining(say):
-            order = (await to_thread.run_sync(self.context.queue.job, job_id)).request
+            order = (await to_thread.run_sync(self.context.jobs.of(request).job, job_id)).request
         if isinstance(order, Enhance):
-            async for updates in self._watch(replace(order, whole_picture=True), say):
+            async for updates in self._watch(replace(order, whole_picture=True), request):
                 yield updates
 
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
@@ -130,26 +130,27 @@ class Handlers:
             raise refusal(say("restore_empty"))
         return parsed(Enhance, {**fields, "image": store_photo(self.context, photo, say), "name": photo.name}, say)
 
-    async def _watch(self, order: Enhance, say: Words) -> AsyncIterator[Updates]:
+    async def _watch(self, order: Enhance, request: gr.Request) -> AsyncIterator[Updates]:
+        say, own = words_of(request), self.context.jobs.of(request)
         scene = JobView(task="enhance", state="running", status="stage_load")
-        (job_id,) = await to_thread.run_sync(submit, self.context, say, order)
+        (job_id,) = await to_thread.run_sync(submit, own, say, order)
         yield {self.view.job: job_id, **self.show(scene, say)}
-        async for now in follow(self.context.queue, job_id, scene):
+        async for now in follow(own, job_id, scene):
             yield self.show(now, say)
 
     async def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Say what would do a photo good that came in. Whoever looks at an earlier one may stop."""
-        say, v = words_of(request), self.view
+        say, v, own = words_of(request), self.view, self.context.jobs.of(request)
         if looked:
-            await to_thread.run_sync(self.context.queue.cancel, looked)
+            await to_thread.run_sync(own.cancel, looked)
         if photo is None:
             yield {v.advice: "", v.looked: ""}
             return
         image = await to_thread.run_sync(store_photo, self.context, photo, say)
-        (job_id,) = await to_thread.run_sync(submit, self.context, say, parsed(Inspect, {"image": image}, say))
+        (job_id,) = await to_thread.run_sync(submit, own, say, parsed(Inspect, {"image": image}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
         with suppress(JobPostponed):
-            async for event in events(self.context.queue, job_id):
+            async for event in events(own, job_id):
                 match event:
                     case Advice():
                         yield {v.advice: face_report.advice_html(event, say)}
@@ -162,7 +163,7 @@ class Handlers:
 
     def adopt(self, looked: str, request: gr.Request) -> list[Any]:
         """Set the controls as the last look advises."""
-        happened, _ = self.context.queue.since(looked, 0)
+        happened, _ = self.context.jobs.of(request).since(looked, 0)
         advice = (event for _, event in happened if isinstance(event, Advice))
         return next((settings.adopted(event) for event in advice), [gr.skip()] * len(settings.NAMES))
 
@@ -170,11 +171,11 @@ class Handlers:
         """On load, show what this browser's last job has come to."""
         say = words_of(request)
         yield {self.view.stage: job_html(START, say)}
-        async for scene in resume(self.context.queue, job_id, START):
+        async for scene in resume(self.context.jobs.of(request), job_id, START):
             yield self.show(scene, say)
 
-    def stop(self, job_id: str) -> Any:
-        return cancel_pressed(self.context, job_id)
+    def stop(self, job_id: str, request: gr.Request) -> Any:
+        return cancel_pressed(self.context, job_id, request)
 
 
 def note_html(text: str) -> Markup:

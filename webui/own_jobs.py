@@ -1,0 +1,126 @@
+"""
+The jobs of one person. Doors see the queue only through this: what belongs to somebody else is not there, and pictures
+are called "KEY/NAME", by which they can be fetched and which nobody guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engines.errors import NotFoundError, OwnerOnly
+from engines.jobs import Finished, Job, JobQueue, lane_of
+from engines.messages import Event, Final, Preview, Request
+from engines.messages.status import Status
+from webui.people import Person, person_of
+from webui.people.secret import Keys
+from webui.pictures import file_name
+
+
+@dataclass(frozen=True)
+class HouseJobs:
+    """All jobs of the house. Each person is given his own."""
+
+    queue: JobQueue
+    keys: Keys
+
+    def of(self, request: Any) -> OwnJobs:
+        """`request`: Starlette's or Gradio's."""
+        return OwnJobs(self.queue, self.keys, person_of(request))
+
+    @property
+    def status(self) -> Status:
+        return self.queue.status()
+
+    def file(self, picture: str) -> Path:
+        """Return where a picture lies, which need not be there any more. NotFoundError: that is not its key."""
+        return self.queue.folder / self.name(picture)
+
+    def name(self, picture: str) -> str:
+        """Return the name of a picture's file. NotFoundError: that is not its key."""
+        name = self.keys.name(picture)
+        if name is None:
+            raise NotFoundError("picture", file_name(picture))
+        return name
+
+
+@dataclass(frozen=True)
+class OwnJobs(HouseJobs):
+    """
+    As engines.jobs.JobQueue says, for one person. A job that belongs to nobody is anybody's who has its id, which
+    nobody guesses either; every other one that is not this person's raises NotFoundError.
+    """
+
+    person: Person
+
+    def submit(self, request: Request) -> str:
+        return self.submit_all([request])[0]
+
+    def submit_all(self, requests: Sequence[Request]) -> list[str]:
+        """OwnerOnly: only the owner of the house downloads and builds models."""
+        if not self.person.is_owner and any(lane_of(request) == "builds" for request in requests):
+            raise OwnerOnly("models are the owner's")
+        return self.queue.submit_all(requests, self.person.id)
+
+    def job(self, job_id: str) -> Job:
+        job = self.queue.job(job_id)
+        if job.owner not in ("", self.person.id):
+            raise NotFoundError("job", job_id)
+        return job
+
+    def follow(self, job_id: str) -> Iterator[Event]:
+        self.job(job_id)
+        return map(self._signed, self.queue.follow(job_id))
+
+    def since(self, job_id: str, after: int) -> tuple[list[tuple[int, Event]], bool]:
+        self.job(job_id)
+        happened, ended = self.queue.since(job_id, after)
+        return [(number, self._signed(event)) for number, event in happened], ended
+
+    def listening(self, job_id: str, call: Callable[[], None]) -> AbstractContextManager[None]:
+        return self.queue.listening(job_id, call)  # says only that there is something to be asked for
+
+    def latest(self, job_id: str) -> Event | None:
+        self.job(job_id)
+        event = self.queue.latest(job_id)
+        return event and self._signed(event)
+
+    def cancel(self, job_id: str) -> None:
+        self.job(job_id)
+        self.queue.cancel(job_id)
+
+    def ahead(self, job_id: str) -> int:
+        self.job(job_id)
+        return self.queue.ahead(job_id)
+
+    def finished(self, limit: int) -> list[Finished]:
+        """The latest of this person's that made pictures; none are nobody's in particular."""
+        return [self._shown(job) for job in self.queue.finished(limit, self.person.id)] if self.person.id else []
+
+    def album(self, limit: int) -> list[Finished]:
+        return [self._shown(job) for job in self.queue.album(limit)]
+
+    def share(self, job_id: str, shared: bool) -> None:
+        """Put pictures of this person's into the album of all. The owner of the house takes out anybody's."""
+        if shared or not self.person.is_owner:
+            self.job(job_id)
+        self.queue.share(job_id, shared)
+
+    def latest_jobs(self, limit: int) -> list[Job]:
+        """This person's latest jobs, however they are; none are nobody's in particular."""
+        return self.queue.latest_of(self.person.id, limit) if self.person.id else []
+
+    def _shown(self, finished: Finished) -> Finished:
+        images = tuple(map(self.keys.sign, finished.final.images))
+        return replace(finished, final=replace(finished.final, images=images))
+
+    def _signed(self, event: Event) -> Event:
+        match event:
+            case Preview():
+                return replace(event, image=self.keys.sign(event.image))
+            case Final():
+                return replace(event, images=tuple(map(self.keys.sign, event.images)))
+        return event

@@ -1,0 +1,37 @@
+"""
+Who asks: a browser, by a pass that this house has signed; a program, by its token; or nobody in particular. Knows
+requests and signatures. What belongs to whom, jobs know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["owner", "guest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """
+    `id`: what is theirs bears it; empty: nobody in particular, to whom nothing belongs. `role`: the owner of the house
+    downloads and builds models, and keeps the album; a guest draws and restores.
+    """
+
+    id: str = ""
+    role: Role = "guest"
+
+    @property
+    def is_owner(self) -> bool:
+        return self.role == "owner"
+
+
+NOBODY = Person()
+
+
+def person_of(request: Any) -> Person:
+    """
+    Return who asks. `request` is Starlette's or Gradio's; one that has not come through Admission is nobody's.
+    """
+    person: Person = getattr(getattr(request, "state", None), "person", NOBODY)
+    return person

@@ -1,0 +1,107 @@
+"""
+What every request passes after the guard: who asks is written into its state, for all that answer. With a password,
+who is not let in is shown the door: a page to people, a 401 to programs. Plain ASGI.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from engines.errors import LoginNeeded
+from engines.settings import Settings
+from webui.connections import is_this_machine
+from webui.i18n import LANGUAGES, spoken, words
+from webui.people import Person, Role, pages, secret
+from webui.people.passes import COOKIE, Pass, Passes
+from webui.people.password import Attempts, Password
+from webui.people.secret import Keys
+from webui.people.tokens import Tokens
+
+OPEN_PATHS = ("/healthz", "/readyz", "/favicon.ico", "/me", "/login", "/logout", "/join/")
+OPEN_BELOW = tuple(path for path in OPEN_PATHS if path.endswith("/"))
+
+
+@dataclass(frozen=True)
+class People:
+    """What a house knows people by. `password`: None where the house is open."""
+
+    passes: Passes
+    tokens: Tokens
+    keys: Keys
+    password: Password | None
+    attempts: Attempts
+
+    @classmethod
+    def of(cls, settings: Settings) -> People:
+        """OSError: the secret of the house can neither be read nor stored."""
+        own = secret.load(settings.state / "secret")
+        password = Password(settings.password, own) if settings.password else None
+        return cls(Passes(own), Tokens(settings.state / "tokens.json"), Keys(own), password, Attempts())
+
+    def person(self, scope: Scope) -> Person | None:
+        """Return who asks; None: that is nobody who is let in."""
+        headers = Headers(scope=scope)
+        if program := self.tokens.name_of(_token(headers.get("authorization", ""))):
+            return Person(f"token:{program}")
+        card = self.pass_of(scope)
+        role = self._role(card, scope)
+        return role and Person(card.id if card else "", role)
+
+    def _role(self, card: Pass | None, scope: Scope) -> Role | None:
+        """In an open house the owner is who sits at the machine; in a closed one, who has the password."""
+        if self.password is None:
+            return "owner" if is_this_machine(scope) else "guest"
+        return card.gives(self.password.house) if card else None
+
+    def pass_of(self, scope: Scope) -> Pass | None:
+        """Return the pass that a browser has sent; None: none of ours."""
+        cookies = cookie_parser(Headers(scope=scope).get("cookie", ""))
+        return self.passes.read(cookies[COOKIE]) if COOKIE in cookies else None
+
+
+class Admission:
+    def __init__(self, app: ASGIApp, people: People) -> None:
+        self.app, self.people = app, people
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        person = self.people.person(scope)
+        if person is None and not _is_open(scope["path"]):
+            return await _refusal(Headers(scope=scope))(scope, receive, send)
+        state = {**scope.get("state", {}), "person": person or Person()}
+        return await self.app({**scope, "state": state}, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_BELOW)
+
+
+def _refusal(headers: Headers) -> Response:
+    say = spoken(headers.get("accept-language"))
+    if "text/html" in headers.get("accept", ""):
+        return HTMLResponse(pages.login(say), 401, {"Cache-Control": "no-store"})
+    message = " ".join(words(language).error(LoginNeeded.code, {}) for language in LANGUAGES)
+    body = json.dumps({"status": "error", "code": LoginNeeded.code, "message": message}, ensure_ascii=False)
+    return Response(body, 401, {"WWW-Authenticate": "Bearer"}, "application/json")
+
+
+def _token(authorization: str) -> str:
+    """Return the token that a program sends: as such, or as a password, which is what A1111's clients can send."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""

@@ -1,0 +1,45 @@
+"""The pages at the door: the password is asked for, a guest is welcome, a link for guests. HTML is Markup."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from webui.i18n import Words
+from webui.plain_page import page
+
+# A link from elsewhere comes without the cookie (SameSite=Strict); what a page of ours loads has it, and says who it is
+ALREADY_IN = Markup(
+    '<script>fetch("/me").then((answer) => answer.json()).then(({ role }) => role && location.reload())</script>'
+)
+TO_STUDIO = Markup('<p><a class="button" href="/">{}</a></p>')
+
+
+def login(say: Words, wrong: str = "") -> Markup:
+    """`wrong`: why it has to be asked again."""
+    body = Markup(
+        '<p>{ask}</p>{wrong}<form method="post" action="/login"><input type="password" name="password" required'
+        ' autofocus autocomplete="current-password" aria-label="{label}"><button>{enter}</button></form>'
+    ).format(
+        ask=say("door_ask"),
+        wrong=Markup('<p class="wrong" role="alert">{}</p>').format(wrong) if wrong else "",
+        label=say("door_password"),
+        enter=say("door_enter"),
+    )
+    return page(body, say.language, "" if wrong else ALREADY_IN)
+
+
+def welcome(say: Words) -> Markup:
+    """What an invitation leads to. It leads on by itself: a redirection would go there without the new cookie."""
+    body = Markup("<p>{}</p>").format(say("door_welcome")) + TO_STUDIO.format(say("door_enter"))
+    return page(body, say.language, Markup('<meta http-equiv="refresh" content="1; url=/">'))
+
+
+def ended(say: Words) -> Markup:
+    return page(Markup('<p class="wrong">{}</p>').format(say("door_ended")), say.language)
+
+
+def invitation(say: Words, link: str, hours: int | None) -> Markup:
+    """`hours`: how long it lasts; None: the house is open, and the link is its address."""
+    words = say("door_invite", hours=hours) if hours else say("door_open")
+    body = Markup("<p>{}</p><p><code>{}</code></p>").format(words, link) + TO_STUDIO.format(say("door_back"))
+    return page(body, say.language)

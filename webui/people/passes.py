@@ -1,0 +1,80 @@
+"""
+What a browser carries: a pass, in a cookie that scripts cannot read and other sites cannot use. Its holder is whoever
+the pass names, and may do what the password of the house, or an invitation, has given.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from itsdangerous import BadSignature, URLSafeSerializer
+from starlette.responses import Response
+
+from engines import files
+from webui.people import Role
+
+COOKIE = "studio"
+COOKIE_S = 400 * 86400  # the longest that browsers keep one (RFC 6265bis, section 5.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """
+    `id`: of the person. `role`: what was given, None while nothing was; until when, in seconds since 1970, 0 for ever;
+    and `house`: by which password of the house, as a new one ends what the old one gave.
+    """
+
+    id: str
+    role: Role | None = None
+    until: int = 0
+    house: str = ""
+
+    def gives(self, house: str) -> Role | None:
+        """Return the role that the pass gives now, in a house of this password."""
+        lasts = not self.until or time.time() < self.until
+        return self.role if lasts and self.house == house else None
+
+
+def stranger() -> Pass:
+    """Return a pass for somebody new."""
+    return Pass(uuid.uuid4().hex)
+
+
+class Passes:
+    def __init__(self, secret: bytes) -> None:
+        self._cookies = URLSafeSerializer(secret, salt="pass")
+        self._invitations = URLSafeSerializer(secret, salt="invitation")
+
+    def read(self, cookie: str) -> Pass | None:
+        """Return the pass that a cookie holds; None: it is none of ours."""
+        return _loaded(self._cookies, cookie)
+
+    def invitation(self, hours: float, house: str) -> str:
+        """Return the text of a link by which anybody becomes a guest for so long."""
+        until = int(time.time() + 3600 * hours)
+        return str(self._invitations.dumps(asdict(Pass("", "guest", until, house))))
+
+    def invited(self, text: str) -> Pass | None:
+        """Return what an invitation gives; None: it is none of ours."""
+        return _loaded(self._invitations, text)
+
+    def hand_out(self, response: Response, given: Pass, secure: bool) -> None:
+        """Put the pass into the answer's cookie. `secure`: the connection is encrypted, and it shall stay so."""
+        response.set_cookie(
+            COOKIE,
+            str(self._cookies.dumps(asdict(given))),
+            max_age=COOKIE_S,
+            httponly=True,
+            samesite="strict",
+            secure=secure,
+        )
+
+
+def _loaded(serializer: Any, text: str) -> Pass | None:
+    try:
+        return files.validate(Pass, serializer.loads(text))
+    except (BadSignature, ValueError):  # somebody else's, or of another version
+        return None

@@ -1,0 +1,111 @@
+"""The addresses at the door: who am I, the password, invitations, and leaving."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from engines.errors import OwnerOnly
+from webui.connections import lan_address
+from webui.i18n import spoken
+from webui.people import pages, person_of
+from webui.people.admission import People
+from webui.people.passes import COOKIE, Pass, stranger
+
+INVITED_HOURS = 24
+FIELD_BYTES = 1000
+NO_STORE = {"Cache-Control": "no-store"}
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+PATHS = ("/me", "/login", "/logout", "/leave", "/join/", "/invite")  # what Guard lets through
+
+
+def router(people: People) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+    _add_passes(routes, people)
+    _add_login(routes, people)
+    _add_invitations(routes, people)
+    return routes
+
+
+def _add_passes(routes: APIRouter, people: People) -> None:
+    @routes.get("/me")
+    def me(request: Request) -> Response:
+        """
+        Say to a page who it is for, and see to it that its browser has a pass: every page asks this first. The page
+        itself must hand out none: a link from elsewhere comes without the cookie (SameSite=Strict), and whoever follows
+        it would be somebody new.
+        """
+        person = people.person(request.scope)
+        answer = JSONResponse({"role": person and person.role}, headers=NO_STORE)
+        if person is None:
+            return answer
+        return _with_pass(answer, people.pass_of(request.scope) or stranger(), people, request)
+
+    @routes.post("/leave")
+    def leave(request: Request) -> Response:
+        """Be somebody new, with the same rights: for a screen that several people use."""
+        old = people.pass_of(request.scope) or stranger()
+        return _with_pass(Response(status_code=204), replace(old, id=stranger().id), people, request)
+
+    @routes.post("/logout")
+    def logout() -> Response:
+        """Give the pass back."""
+        answer = RedirectResponse("/", 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return answer
+
+
+def _add_login(routes: APIRouter, people: People) -> None:
+    @routes.post("/login")
+    async def login(request: Request) -> Response:
+        say, address = spoken(request.headers.get("accept-language")), request.client.host if request.client else ""
+        if people.password is None:
+            return RedirectResponse("/", 303)
+        if wait_s := math.ceil(people.attempts.wait_s(address)):
+            headers = {**NO_STORE, "Retry-After": str(wait_s)}
+            return HTMLResponse(pages.login(say, say("door_later", seconds=wait_s)), 429, headers)
+        async with request.form(max_files=0, max_fields=4, max_part_size=FIELD_BYTES) as form:
+            password = form.get("password")
+        if not await to_thread.run_sync(people.password.fits, str(password)):
+            return HTMLResponse(pages.login(say, say("door_wrong")), 401, NO_STORE)
+        people.attempts.forget(address)
+        given = replace(people.pass_of(request.scope) or stranger(), role="owner", until=0, house=people.password.house)
+        return _with_pass(RedirectResponse("/", 303), given, people, request)
+
+
+def _add_invitations(routes: APIRouter, people: People) -> None:
+    @routes.get("/join/{invitation}")
+    def join(invitation: str, request: Request) -> Response:
+        """Become a guest, for as long as the invitation lasts. Who may do more already still may."""
+        say, house = spoken(request.headers.get("accept-language")), people.password.house if people.password else ""
+        invited, old = people.passes.invited(invitation), people.pass_of(request.scope) or stranger()
+        if invited is None or not invited.gives(house):
+            return HTMLResponse(pages.ended(say), 403, NO_STORE)
+        given = old if old.gives(house) == "owner" else replace(invited, id=old.id)
+        return _with_pass(HTMLResponse(pages.welcome(say), headers=NO_STORE), given, people, request)
+
+    @routes.get("/invite")
+    def invite(request: Request) -> Response:
+        """Show a link by which anybody becomes a guest."""
+        if not person_of(request).is_owner:
+            raise OwnerOnly("an invitation is the owner's to give")
+        say, base = spoken(request.headers.get("accept-language")), _base_url(request)
+        if people.password is None:
+            return HTMLResponse(pages.invitation(say, base, None), headers=NO_STORE)
+        link = base + "join/" + people.passes.invitation(INVITED_HOURS, people.password.house)
+        return HTMLResponse(pages.invitation(say, link, INVITED_HOURS), headers=NO_STORE)
+
+
+def _base_url(request: Request) -> str:
+    """Return the address of this house, by which others reach it too: from this machine it has another name."""
+    address = lan_address() if request.url.hostname in LOCAL else ""
+    return str(request.base_url.replace(hostname=address) if address else request.base_url)
+
+
+def _with_pass(answer: Response, given: Pass, people: People, request: Request) -> Response:
+    people.passes.hand_out(answer, given, secure=request.url.scheme == "https")
+    return answer
