@@ -84,10 +84,15 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
 
 
 def header_html() -> Markup:
+    zh, en = words("zh"), words("en")
     return Markup(
         '<header class="banner"><h1>{title}</h1><p class="tagline"><span lang="zh">{zh}</span>'
-        '<span lang="en">{en}</span></p><p class="credit">{credit}</p></header>'
-    ).format(title=TITLE, zh=words("zh")("tagline"), en=words("en")("tagline"), credit=CREDIT)
+        '<span lang="en">{en}</span></p><p class="credit">{credit}</p><a class="owners-only" href="/invite">'
+        '<span lang="zh">{guests_zh}</span><span lang="en">{guests_en}</span></a></header>'
+    ).format(
+        title=TITLE, zh=zh("tagline"), en=en("tagline"), credit=CREDIT,
+        guests_zh=zh("door_guests"), guests_en=en("door_guests"),
+    )  # fmt: skip
 
 
 def theme() -> gr.themes.Base:

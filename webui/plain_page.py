@@ -18,7 +18,8 @@ PAGE = Markup(
     " padding: 10px 14px; border-radius: 10px; border: 1px solid #94a3b8; margin: 0 0 14px;"
     " display: block; text-align: center }}"
     " input {{ text-align: start }} button, .button {{ background: #4f46e5; color: #fff; border: 0;"
-    " text-decoration: none; cursor: pointer }} .wrong {{ color: #b91c1c; background: #fef2f2; padding: 10px 14px;"
+    " text-decoration: none; cursor: pointer }} .quiet {{ background: none; color: inherit;"
+    " border: 1px solid #94a3b8 }} .wrong {{ color: #b91c1c; background: #fef2f2; padding: 10px 14px;"
     " border-radius: 10px }} code {{ user-select: all }}"
     "</style></head><body><main><h1>{title}</h1>{body}<p><small>{credit}</small></p></main></body></html>"
 )

@@ -28,17 +28,17 @@ BROWSER = [
 ]
 
 
-def serve(home: Path) -> tuple[subprocess.Popen[bytes], str]:
+def serve(home: Path, **settings: str) -> tuple[subprocess.Popen[bytes], str]:
     """A server of its own, as `./run.sh` starts it, and where it listens."""
     believe_engines(home)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return begin(home, port), f"http://127.0.0.1:{port}"
+    return begin(home, port, **settings), f"http://127.0.0.1:{port}"
 
 
-def begin(home: Path, port: int) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": str(port), "STUDIO_HOST": "127.0.0.1"}
+def begin(home: Path, port: int, **settings: str) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": str(port), "STUDIO_HOST": "127.0.0.1", **settings}
     with (home / "server.log").open("ab") as log:
         return subprocess.Popen([sys.executable, "-m", "webui"], cwd=REPO, env=env, stdout=log, stderr=log)
 

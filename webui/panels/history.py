@@ -28,8 +28,8 @@ PRESSES = """element.addEventListener('click', (event) => {
   const { reuse, develop, share, unshare } = button.dataset;
   if (reuse) trigger('reuse', { job: reuse });
   if (develop) trigger('develop', { name: develop });
-  if (share) trigger('share', { job: share, shared: true });
-  if (unshare) trigger('share', { job: unshare, shared: false });
+  if (share) trigger('album', { job: share, shared: true });
+  if (unshare) trigger('album', { job: unshare, shared: false });
 });"""
 
 
@@ -49,14 +49,14 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     def refresh(which: str, request: gr.Request) -> Markup:
         return collection_html(context.jobs.of(request), which, words_of(request))
 
-    def share(which: str, event: gr.EventData, request: gr.Request) -> Markup:
+    def put(which: str, event: gr.EventData, request: gr.Request) -> Markup:
         say, own, asked = words_of(request), context.jobs.of(request), event_data(event)
         with complaining(say):
             own.share(str(asked["job"]), asked["shared"] is True)
         return collection_html(own, which, say)
 
     gr.on([tab.select, collection.change], refresh, [collection], [grid], **in_turn("history", "always_last"))
-    grid.share(share, [collection], [grid], **in_turn("history", "multiple"))
+    grid.album(put, [collection], [grid], **in_turn("history", "multiple"))
     return View(collection, grid, tab)
 
 

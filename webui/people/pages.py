@@ -11,6 +11,10 @@ from webui.plain_page import page
 ALREADY_IN = Markup(
     '<script>fetch("/me").then((answer) => answer.json()).then(({ role }) => role && location.reload())</script>'
 )
+# Without a referrer a form is sent with the origin "null" (Fetch standard, "append a request Origin header"), which the
+# guard takes for another site's.
+SENDS_ORIGIN = Markup('<meta name="referrer" content="same-origin">')
+LOG_OUT = Markup('<form method="post" action="/logout"><button class="quiet">{}</button></form>')
 TO_STUDIO = Markup('<p><a class="button" href="/">{}</a></p>')
 
 
@@ -25,7 +29,7 @@ def login(say: Words, wrong: str = "") -> Markup:
         label=say("door_password"),
         enter=say("door_enter"),
     )
-    return page(body, say.language, "" if wrong else ALREADY_IN)
+    return page(body, say.language, SENDS_ORIGIN + ("" if wrong else ALREADY_IN))
 
 
 def welcome(say: Words) -> Markup:
@@ -42,4 +46,5 @@ def invitation(say: Words, link: str, hours: int | None) -> Markup:
     """`hours`: how long it lasts; None: the house is open, and the link is its address."""
     words = say("door_invite", hours=hours) if hours else say("door_open")
     body = Markup("<p>{}</p><p><code>{}</code></p>").format(words, link) + TO_STUDIO.format(say("door_back"))
-    return page(body, say.language)
+    leave = LOG_OUT.format(say("door_log_out")) if hours else Markup()
+    return page(body + leave, say.language, SENDS_ORIGIN)

@@ -82,7 +82,7 @@ def _add_invitations(routes: APIRouter, people: People) -> None:
     def join(invitation: str, request: Request) -> Response:
         """Become a guest, for as long as the invitation lasts. Who may do more already still may."""
         say, house = spoken(request.headers.get("accept-language")), people.password.house if people.password else ""
-        invited, old = people.passes.invited(invitation), people.pass_of(request.scope) or stranger()
+        invited, old = people.passes.invited(invitation, house), people.pass_of(request.scope) or stranger()
         if invited is None or not invited.gives(house):
             return HTMLResponse(pages.ended(say), 403, NO_STORE)
         given = old if old.gives(house) == "owner" else replace(invited, id=old.id)

@@ -29,7 +29,8 @@ def load(path: Path) -> bytes:
 
 def derive(secret: bytes, purpose: str, text: str) -> str:
     """Return a name's key for one purpose, in hexadecimal: HMAC-SHA-256 (RFC 2104), cut to KEY_LETTERS."""
-    return hmac.new(secret, f"{purpose}\0{text}".encode(), hashlib.sha256).hexdigest()[:KEY_LETTERS]
+    message = f"{purpose}\0{text}".encode("utf-8", "surrogatepass")
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()[:KEY_LETTERS]
 
 
 @dataclass(frozen=True, repr=False)

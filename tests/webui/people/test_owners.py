@@ -215,7 +215,7 @@ def test_the_album_shows_the_picture_and_not_the_words(rig: Rig) -> None:
     with rig.session("en") as page, rig.session("en") as stranger:
         picture = drawn(page, "words that are mine")
         (job_id,) = [job["id"] for job in page.client.get("/jobs").json()["jobs"]]
-        share = page.endpoint("share")
+        share = page.endpoint("put")
         refused = stranger.call(share, ["mine"], {"job": job_id, "shared": True})
         assert not succeeded(refused) and picture not in collection(stranger, "album")
         shown = str(page.call(share, ["mine"], {"job": job_id, "shared": True})[-1])

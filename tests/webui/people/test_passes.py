@@ -49,7 +49,7 @@ def test_the_cookie_is_neither_for_scripts_nor_for_other_sites() -> None:
 @pytest.mark.parametrize("change", ["", "x", "{}", "e30.x", "a.b.c", "é", "\x00", "x" * 9000])
 def test_what_is_no_pass_of_ours_is_none(change: str) -> None:
     assert Passes(SECRET).read(change) is None
-    assert Passes(SECRET).invited(change) is None
+    assert Passes(SECRET).invited(change, "") is None
 
 
 def test_a_letter_that_was_changed_is_noticed() -> None:
@@ -61,8 +61,11 @@ def test_a_letter_that_was_changed_is_noticed() -> None:
 def test_neither_another_house_nor_another_purpose_gives_a_pass() -> None:
     text = value(cookie(Passes(SECRET), Pass("me", "owner")))
     assert Passes(OTHER).read(text) is None
-    assert Passes(SECRET).invited(text) is None
-    assert Passes(SECRET).read(Passes(SECRET).invitation(1, "")) is None
+    assert Passes(SECRET).invited(text, "") is None
+    invitation = Passes(SECRET).invitation(1, "")
+    assert Passes(SECRET).invited(invitation, "") and len(invitation) < 50, "people read it aloud"
+    assert Passes(SECRET).invited(invitation, "h") is Passes(OTHER).invited(invitation, "") is None
+    assert Passes(SECRET).invited("f" + invitation, "") is Passes(SECRET).read(invitation) is None
     assert Passes(SECRET).read(str(URLSafeSerializer(SECRET, salt="pass").dumps({"id": 5, "role": "king"}))) is None
 
 
