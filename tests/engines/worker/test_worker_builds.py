@@ -190,7 +190,7 @@ def test_models_that_are_loaded_while_it_is_looked_what_is_here_are_ready(
     at_work = Worker(queue, Studio(shelf, home / "state", select, slow), shelf, "auto", shop)
     at_work.start()
     try:
-        until(lambda: queue.looks > 2)  # all was loaded, and whatever the build changed has been loaded as well
+        until(lambda: queue.looks > 3)  # all three were loaded, and whatever the build changed has been loaded as well
         assert queue.status().state == "ready"
         slow.go_on.set()
         assert isinstance(within(LIMIT_S, partial(events_of, queue, build))[-1], Final)
