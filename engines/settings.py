@@ -60,6 +60,13 @@ class Settings:
     hf_mirror: str = _setting(
         "", "替代 huggingface.co 的下载地址", "address to download models from in the place of huggingface.co"
     )
+    pause_s: float = _setting(0.0, "每个画图任务之后的停顿(秒)", "seconds of rest after each picture job")
+    hot_c: float = _setting(
+        80.0,
+        "处理器达到此温度(°C)时不开始新任务;0 表示不限",
+        "°C of the processor from which no job is begun; 0: never mind",
+    )
+    cool_c: float = _setting(72.0, "降到此温度(°C)后继续", "°C at which jobs go on")
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -80,11 +87,13 @@ class Settings:
     def _check(self) -> None:
         for name, low, high in (
             ("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500), ("memory_gb", 0, 10000),
-            ("queue_limit", 1, 100_000),
+            ("queue_limit", 1, 100_000), ("pause_s", 0, 3600), ("hot_c", 0, 120), ("cool_c", 30, 120),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SettingsError(f"{variable(name)}={value}: must be from {low} to {high}")
+        if self.hot_c and self.cool_c >= self.hot_c:
+            raise SettingsError(f"STUDIO_COOL_C={self.cool_c:g}: must be below STUDIO_HOT_C={self.hot_c:g}")
         if self.log not in LOG_LEVELS:
             raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
         if 0 < len(self.password) < SHORTEST_PASSWORD:

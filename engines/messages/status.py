@@ -158,3 +158,5 @@ class Status:
     loras: tuple[str, ...] = ()  # names of those that are here, for Generate
     models: tuple[ModelStatus, ...] = ()  # the catalogue
     strays: tuple[str, ...] = ()  # what lies among the bundles and is none that can be read
+    resting: str = ""  # why no job is begun at the moment, in the phrases of this program; empty: jobs are begun
+    temperature_c: float | None = None  # of the hottest processor; None: unknown

@@ -31,6 +31,7 @@ from engines.settings import Settings
 from engines.studio import Studio
 from engines.worker import STOP
 from engines.worker.builds import BackgroundJobs
+from engines.worker.heat import Limits, Rest, hottest_c
 from engines.worker.loop import Worker
 
 STOP_S = 6.0  # for the present job
@@ -90,7 +91,8 @@ def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     studio = Studio(shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, budget)
     folders = settings.models, settings.checkpoints
     background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror)
-    return Worker(queue, studio, shelf, settings.backend, background)
+    rest = Rest(Limits(settings.hot_c, settings.cool_c), settings.pause_s, hottest_c)
+    return Worker(queue, studio, shelf, settings.backend, background, rest)
 
 
 if __name__ == "__main__":

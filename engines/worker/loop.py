@@ -1,6 +1,7 @@
 """
-What a worker does all day: load the models, take jobs, prove engines while nobody asks, and say how it is. One worker
-owns one device. It is a process of its own, which its supervisor starts and stops; in tests, threads.
+What a worker does all day: load the models, take jobs, prove engines while nobody asks, rest while it is too hot, and
+say how it is. One worker owns one device. It is a process of its own, which its supervisor starts and stops; in tests,
+threads.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from engines.messages.status import Status, WorkerState
 from engines.studio import DETECTOR, Studio
 from engines.worker import execute, insist, surviving
 from engines.worker.builds import BackgroundJobs
+from engines.worker.heat import Rest
 from engines.worker.inventory import cannot_build, sources, strays, survey
 
 log = logging.getLogger(__name__)
@@ -31,13 +33,21 @@ QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings m
 class Worker:
     """
     Loads the default bundles, says how it is, and works until it is stopped. With `background`, a second thread makes
-    bundles, and proves engines while nothing is to be drawn.
+    bundles, and proves engines while nothing is to be drawn. Nothing is begun that `rest` has a reason against.
     """
 
     def __init__(
-        self, queue: SqliteQueue, studio: Studio, shelf: Shelf, backend: str, background: BackgroundJobs | None = None
+        self,
+        queue: SqliteQueue,
+        studio: Studio,
+        shelf: Shelf,
+        backend: str,
+        background: BackgroundJobs | None = None,
+        rest: Rest | None = None,
     ) -> None:
         self.queue, self.studio, self.shelf, self.backend, self.background = queue, studio, shelf, backend, background
+        self.rest = rest or Rest()
+        self.rest.announce = self._announce_rest
         self._status, self._status_lock = Status("loading"), threading.Lock()
         self._warned: set[str] = set()  # names of strays
         self._before: tuple[WorkerState, str] | None = None  # while the disk refuses: how it was before
@@ -86,6 +96,7 @@ class Worker:
             with surviving("the queue", lambda: self._stopping.wait(WAIT_S)):
                 if (job := self._claim("pictures", 0.0 if to_load else WAIT_S)) is not None:
                     execute(job, self.queue, self.studio, self._breaking_off, self._hear)
+                    self.rest.begin_pause()
                 if to_load and not self._stopping.is_set():
                     self._load(to_load)
                 elif job is None and self._changed.is_set() and not self._cold:  # another engine serves now
@@ -103,11 +114,14 @@ class Worker:
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()
-                elif proving and time.monotonic() - quiet_since > QUIET_S:
+                elif proving and time.monotonic() - quiet_since > QUIET_S and not self.rest.reason("builds"):
                     proving = self.background.prove_next(self._occupied)
                     self._refresh()
 
     def _claim(self, lane: Lane, wait_s: float) -> Job | None:
+        if self.rest.reason(lane):
+            self._stopping.wait(wait_s)
+            return None
         return insist(partial(self.queue.claim, wait_s, lane), self._stopping, self._hear)
 
     def _hear(self, why: str) -> None:
@@ -147,11 +161,23 @@ class Worker:
             self._status = replace(self._status, state=state, detail=detail)
             self.queue.announce(self._status)
 
+    def _announce_rest(self, resting: str, temperature_c: float | None) -> None:
+        with self._status_lock:
+            self._status = replace(self._status, resting=resting, temperature_c=temperature_c)
+            self.queue.announce(self._status)
+
     def _refresh(self) -> None:
         """Say what is here now; how it is may change while the disk is read."""
         inventory = self._inventory()
         with self._status_lock:
-            self._status = replace(inventory, state=self._status.state, detail=self._status.detail)
+            now = self._status
+            self._status = replace(
+                inventory,
+                state=now.state,
+                detail=now.detail,
+                resting=now.resting,
+                temperature_c=now.temperature_c,
+            )
             self.queue.announce(self._status)
         self._changed.set()
 

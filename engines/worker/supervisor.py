@@ -109,8 +109,9 @@ class Supervisor:
                 self._say("loading", why)
 
     def _say(self, state: WorkerState, detail: str) -> None:
-        """Announce it, with what was last known of engines and models."""
-        self.queue.announce(replace(self.queue.status(), state=state if detail else "loading", detail=detail))
+        """Announce it, with what was last known of engines and models. There is no worker now that could rest."""
+        now = replace(self.queue.status(), resting="", temperature_c=None)
+        self.queue.announce(replace(now, state=state if detail else "loading", detail=detail))
 
     def _live(self, cold: str) -> tuple[bool, str]:
         """One worker's life; `cold`: why it loads no model by itself. Return whether it was ready, and why it ended."""

@@ -26,6 +26,9 @@ ALL = {
     "STUDIO_MEMORY_GB": "3.5",
     "STUDIO_PASSWORD": "open sesame",
     "STUDIO_HF_MIRROR": "https://hub.example",
+    "STUDIO_PAUSE_S": "5",
+    "STUDIO_HOT_C": "85",
+    "STUDIO_COOL_C": "70.5",
 }
 
 
@@ -33,7 +36,8 @@ def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
     told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5)
-    assert settings == Settings(Path("/srv/studio"), *told, "open sesame", "https://hub.example")
+    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5)
+    assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
 
@@ -76,6 +80,11 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_PROXY", "nginx"),
         ("STUDIO_HOME", ""),
         ("STUDIO_HOME", "~nobody-of-this-name/x"),
+        ("STUDIO_PAUSE_S", "3601"),
+        ("STUDIO_HOT_C", "121"),
+        ("STUDIO_HOT_C", "72"),
+        ("STUDIO_COOL_C", "80"),
+        ("STUDIO_COOL_C", "29"),
         ("STUDIO_HOEM", "/srv"),
         ("STUDIO_", "x"),
     ],
@@ -90,6 +99,10 @@ def test_a_wrong_setting_is_named(name: str, text: str) -> None:
 )
 def test_the_ends_of_a_range_are_inside(name: str, text: str) -> None:
     assert getattr(Settings.load({name: text}), name.removeprefix("STUDIO_").lower()) == int(text)
+
+
+def test_without_an_upper_limit_the_lower_one_may_be_any() -> None:
+    assert Settings.load({"STUDIO_HOT_C": "0", "STUDIO_COOL_C": "95"}).hot_c == 0
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -30,6 +30,8 @@ class Health(TypedDict, total=False):
     status: WorkerState
     credit: str
     detail: str
+    resting: str
+    temperature_c: float
     engines: dict[str, str]
     bundles: dict[str, str]
 
@@ -65,6 +67,10 @@ def _health(status: Status) -> Health:
     body: Health = {"status": status.state, "credit": CREDIT}
     if status.detail:
         body["detail"] = status.detail
+    if status.resting:  # no fault: what is ordered now is worked off when it is over
+        body["resting"] = status.resting
+    if status.temperature_c is not None:
+        body["temperature_c"] = status.temperature_c
     body["engines"] = {e.name: f"{e.device}, {e.reason}" if e.ok else f"— {e.reason}" for e in status.engines}
     body["bundles"] = {b.name: b.reason for b in status.bundles}
     return body

@@ -48,6 +48,13 @@ class StudioCollector(Collector):
         yield GaugeMetricFamily(
             "studio_worker_ready", "1: the worker takes jobs.", value=float(status.state == "ready")
         )
+        yield GaugeMetricFamily(
+            "studio_worker_resting", "1: the worker is too hot, or pauses.", value=float(bool(status.resting))
+        )
+        if status.temperature_c is not None:
+            yield GaugeMetricFamily(
+                "studio_temperature_celsius", "Of the hottest processor.", value=status.temperature_c
+            )
         yield _engines(status)
         yield self._unfinished()
         yield _seconds(self.queue.finished(LATEST))

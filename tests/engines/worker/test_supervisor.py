@@ -17,7 +17,9 @@ import pytest
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final, Generate, Preview, Progress
+from engines.messages.status import Status
 from engines.settings import Settings
+from engines.worker.heat import TOO_HOT
 from engines.worker.supervisor import Patience, Supervisor, _Watch
 from tests.conftest import Within
 from tests.support.fakes import write_detector, write_portrait, write_restorer
@@ -109,6 +111,12 @@ def test_a_job_that_ends_its_process_is_tried_once_more_and_then_set_aside(
     assert isinstance(ends[1], Final)
     assert [queue.job(job_id).attempts for job_id in jobs] == [2, 1]
     until(partial(ready, queue))
+
+
+def test_a_worker_that_has_died_is_not_said_to_rest(queue: SqliteQueue) -> None:
+    queue.announce(Status("ready", resting=TOO_HOT, temperature_c=90.0))
+    Supervisor(queue, {}, 0)._say("failed", "it crashed")
+    assert queue.status() == Status("failed", "it crashed")
 
 
 def test_a_step_may_take_as_long_as_it_was_said_to_take(queue: SqliteQueue) -> None:

@@ -21,15 +21,16 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Request
 from engines.messages.status import Status
 from engines.studio import Studio
-from engines.worker import loop
+from engines.worker import heat, loop
 from engines.worker.builds import BackgroundJobs
+from engines.worker.heat import Limits, Rest
 from engines.worker.loop import Worker
 from tests.conftest import Within
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
 LIMIT_S = 60.0
 BUILD = Build("restorer", "mine.pth", "edge-int8", "mine")
-Open = Callable[[int], "FakeWorkshop"]
+Open = Callable[..., "FakeWorkshop"]
 
 
 class FakeWorkshop(BackgroundJobs):
@@ -94,14 +95,14 @@ def queue(home: Path) -> Iterator[SqliteQueue]:
 
 @pytest.fixture
 def begin(home: Path, queue: SqliteQueue, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """begin(due): a worker at work with a workshop that has so many engines to prove."""
+    """begin(due, rest): a worker at work with a workshop that has so many engines to prove."""
     monkeypatch.setattr(loop, "QUIET_S", 0.15)
     monkeypatch.setattr(loop, "WAIT_S", 0.02)
     started: list[Worker] = []
 
-    def start(due: int = 0) -> FakeWorkshop:
+    def start(due: int = 0, rest: Rest | None = None) -> FakeWorkshop:
         shelf, shop = Shelf((home / "shelf",)), FakeWorkshop(home, due)
-        started.append(Worker(queue, Studio(shelf, home / "state", engine.select), shelf, "auto", shop))
+        started.append(Worker(queue, Studio(shelf, home / "state", engine.select), shelf, "auto", shop, rest))
         started[-1].start()
         until(lambda: queue.status().state == "ready")
         return shop
@@ -237,6 +238,21 @@ def test_engines_are_proved_when_it_is_quiet_until_none_is_left(begin: Open, que
     assert len(shop.proving_s) == 3 and shop.waited == [False] * 3
     time.sleep(0.3)
     assert len(shop.proving_s) == 3, "when nothing is left, nobody looks again and again"
+
+
+def test_nothing_is_built_or_proved_while_it_is_too_hot(
+    begin: Open, queue: SqliteQueue, within: Within[list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heat, "LOOK_S", 0.0)
+    temperatures_c = [95.0]
+    shop = begin(1, Rest(Limits(80.0, 72.0), read=lambda: temperatures_c[0]))
+    shop.go_on.set()
+    build = queue.submit(BUILD)
+    time.sleep(0.3)
+    assert queue.job(build).state == "queued" and shop.proving_s == []
+    temperatures_c[0] = 60.0
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, build))[-1], Final)
+    assert shop.proved.wait(LIMIT_S)
 
 
 def test_what_was_proved_is_announced(begin: Open, queue: SqliteQueue) -> None:

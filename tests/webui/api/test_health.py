@@ -62,6 +62,16 @@ def test_it_lives_whatever_the_worker_does_and_is_ready_when_that_is(
         assert (body["status"], body.get("detail", "")) == (state, detail)
 
 
+def test_a_rest_is_told_and_is_no_fault(worker: Rig) -> None:
+    """What is ordered now is worked off when it is over."""
+    worker.queue.announce(replace(worker.queue.status(), resting="too hot", temperature_c=85.5))
+    for address in ("/healthz", "/readyz"):
+        answer = worker.client.get(address)
+        assert answer.status_code == 200
+        assert (answer.json()["resting"], answer.json()["temperature_c"]) == ("too hot", 85.5)
+    assert worker.client.get("/readyz").json()["reasons"] == []
+
+
 def test_a_worker_that_has_said_nothing_yet_is_no_fault_of_these_answers(worker: Rig) -> None:
     worker.queue.announce(Status("loading"))
     nothing = {"status": "loading", "credit": CREDIT, "engines": {}, "bundles": {}}

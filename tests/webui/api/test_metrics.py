@@ -72,6 +72,15 @@ def test_it_is_asked_when_it_is_scraped(queue: SqliteQueue) -> None:
     assert after[sample("studio_engine_available", engine="torch")] == 0
 
 
+def test_a_temperature_is_there_where_it_is_measured(queue: SqliteQueue) -> None:
+    queue.announce(Status("ready"))
+    values = collected(queue)
+    assert values[sample("studio_worker_resting")] == 0 and sample("studio_temperature_celsius") not in values
+    queue.announce(Status("ready", resting="too hot", temperature_c=85.5))
+    values = collected(queue)
+    assert values[sample("studio_worker_resting")] == 1 and values[sample("studio_temperature_celsius")] == 85.5
+
+
 def test_jobs_are_counted_by_lane(queue: SqliteQueue) -> None:
     for request in (Generate("a"), Enhance("b"), Generate("c"), Fetch("gpen")):
         queue.submit(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engines.messages.status import Choice, EngineStatus, Status
+from engines.worker.heat import PAUSE, TOO_HOT
 from tests.support.announced import CHOICES, FAST, MODEL
 from tests.support.http import CJK, Tree, tree
 from webui.i18n import LANGUAGES, words
@@ -95,6 +97,42 @@ def test_an_old_worker_that_tells_no_choices_is_shown_without_a_table() -> None:
     assert not parsed.all("details") and "0.0 MB" not in parsed.text
 
 
+# ---- heat
+
+RESTING = replace(HERE, resting=TOO_HOT, temperature_c=85.4)
+
+
+@pytest.mark.parametrize(
+    ("say", "rest", "line"),
+    [
+        (ZH, "休息中:温度过高", "处理器 85 °C · 休息中:温度过高"),
+        (EN, "At rest: too hot", "Processor at 85 °C · At rest: too hot"),
+    ],
+)
+def test_a_rest_is_said_in_the_header_and_in_the_panel(say: Any, rest: str, line: str) -> None:
+    assert tree(overview.chip_html(RESTING, say)).text == [rest]
+    assert line in tree(overview.status_html(RESTING, say)).text
+
+
+@pytest.mark.parametrize("reason", [TOO_HOT, PAUSE])
+def test_why_it_rests_is_translated(reason: str) -> None:
+    assert CJK.search(ZH.phrase(reason)) and not re.search("[a-z]", ZH.phrase(reason))
+
+
+def test_a_temperature_alone_is_told_in_the_panel_and_one_that_nobody_measures_is_not() -> None:
+    warm = replace(HERE, temperature_c=61.0)
+    assert "Processor at 61 °C" in tree(overview.status_html(warm, EN)).text
+    assert overview.chip_html(warm, EN) == overview.chip_html(HERE, EN)
+    assert "°C" not in overview.status_html(HERE, EN)
+
+
+@pytest.mark.parametrize("state", ["loading", "failed"])
+def test_a_worker_that_does_not_work_is_not_said_to_rest_in_the_header(state: Any) -> None:
+    without = replace(RESTING, resting="")
+    shown = (overview.chip_html(replace(status, state=state, detail="x"), EN) for status in (RESTING, without))
+    assert len(set(shown)) == 1
+
+
 # ---- the maker's words
 
 
@@ -169,6 +207,16 @@ def test_while_proofs_go_on_the_page_looks_ever_more_rarely() -> None:
 @pytest.mark.parametrize("states", [(), ("accepted",), ("accepted", "failed", "unavailable")])
 def test_when_nothing_is_unproven_the_page_stops_looking(states: tuple[str, ...]) -> None:
     assert not overview.next_look(proven(*states), overview.PROVING_S).active
+
+
+def test_while_it_rests_the_page_looks_often() -> None:
+    timer = overview.next_look(replace(proven("accepted"), resting=TOO_HOT), overview.RARELY_S)
+    assert timer.active and timer.value == overview.PROVING_S
+
+
+def test_where_a_temperature_is_measured_the_page_goes_on_looking() -> None:
+    timer = overview.next_look(replace(proven("accepted"), temperature_c=50.0), overview.PROVING_S)
+    assert timer.active and timer.value == overview.RARELY_S
 
 
 @pytest.fixture

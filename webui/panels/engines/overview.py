@@ -19,7 +19,8 @@ from webui.i18n import Words
 from webui.widgets.panel_context import QUICK, PanelContext, fine_s, words_of
 
 LOADING_S = 2.0  # how often to look again
-PROVING_S, RARELY_S, SLOWER = 5.0, 60.0, 1.2  # the same while proofs go on: ever more rarely, as some never come
+# The same while proofs go on: ever more rarely, as some never come. A temperature may change at any time.
+PROVING_S, RARELY_S, SLOWER = 5.0, 60.0, 1.2
 HEADINGS_BELOW = 4  # the level under which a card's own headings go
 # What has changed is drawn anew, and a card that somebody is reading would be shut.
 KEEP_OPEN = """const open = new Set();
@@ -56,10 +57,17 @@ def look_on(events: list[Any], v: View, context: PanelContext) -> None:
 
 
 def next_look(status: Status, every_s: float) -> gr.Timer:
-    """Proofs go on in the background after the models were loaded; when all are there, nothing changes by itself."""
+    """
+    Proofs go on in the background after the models were loaded, and a rest ends; when all proofs are there, nothing
+    changes by itself but a temperature.
+    """
     if status.state == "loading":
         return gr.Timer(LOADING_S)
+    if status.resting:
+        return gr.Timer(PROVING_S)
     proving = any(choice.state == "unproven" for bundle in status.bundles for choice in bundle.choices)
+    if not proving and status.temperature_c is not None:
+        return gr.Timer(RARELY_S)
     return gr.Timer(min(RARELY_S, max(PROVING_S, SLOWER * every_s)), active=proving)
 
 
@@ -69,6 +77,8 @@ def chip_html(status: Status, say: Words) -> Markup:
         text = say("engines_loading")
     elif status.state == "failed":
         text = say.phrase(status.detail)
+    elif status.resting:
+        text = say("engines_resting", why=say.phrase(status.resting))
     else:
         serving = next((bundle for bundle in status.bundles if bundle.kind == "portrait"), None)
         text = say.phrase(serving.reason).partition(" (")[0] if serving else ""
@@ -80,16 +90,27 @@ def status_html(status: Status, say: Words) -> Markup:
     note = Markup("<p>{}</p>").format(say("engines_no_torch"))
     return Markup(
         '<h3>{title}</h3><table class="here"><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>'
-        '<p class="note">{order}</p>{note}<h3>{bundles_title}</h3>{bundles}'
+        '<p class="note">{order}</p>{note}{heat}<h3>{bundles_title}</h3>{bundles}'
     ).format(
         title=say("engines_title"),
         heads=_each(Markup("<th>{}</th>"), (say(f"engines_{key}") for key in ("name", "device", "state"))),
         engines=Markup().join(_engine_row(engine, say) for engine in status.engines),
         order=say("engines_order"),
         note="" if torch_is_here else note,
+        heat=_heat(status, say),
         bundles_title=say("engines_bundles"),
         bundles=Markup().join(_bundle_card(bundle, say) for bundle in status.bundles),
     )
+
+
+def _heat(status: Status, say: Words) -> Markup:
+    """Return a line on how hot it is, where that is measured, and on whether the worker rests."""
+    celsius, resting = status.temperature_c, status.resting
+    lines = [
+        say("engines_temperature", celsius=f"{celsius:.0f}") if celsius is not None else "",
+        say("engines_resting", why=say.phrase(resting)) if resting else "",
+    ]
+    return _each(Markup('<p class="note heat">{}</p>'), [" · ".join(filter(None, lines))] if any(lines) else [])
 
 
 def _each(template: Markup, texts: Iterable[str]) -> Markup:
