@@ -19,7 +19,10 @@ from pydantic import TypeAdapter
 
 T = TypeVar("T")
 HALF_WRITTEN = ".*.tmp"  # what `temporary` gives; only a crash leaves one behind
-MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit: nobody's file makes us read more
+# What a safetensors header may have here. Models of 30 GB have some thousand tensors and headers of less than 1 MB. The
+# library's own limit, 100 MB, is half a minute of parsing and 700 MB of memory.
+MAX_HEADER_BYTES, MAX_TENSORS = 16_000_000, 50_000
+MAX_COMMAS = 16 * MAX_TENSORS  # nothing in JSON takes memory without a brace or a comma
 
 
 @contextlib.contextmanager
@@ -100,19 +103,31 @@ class StoredTensor:
 def safetensors_header(path: Path) -> dict[str, StoredTensor]:
     """
     Read which tensors a safetensors file holds, by name: 8 bytes of length (little-endian), so many of JSON, then the
-    tensors (safetensors' README, "Format"). OSError: it cannot be read. ValueError: it is no safetensors file.
+    tensors, to the end of the file (safetensors' README, "Format"). OSError: it cannot be read. ValueError: it is no
+    safetensors file, is cut off, or has a header that is too large to be parsed here, which is told before it is.
     """
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+        if 8 + length > size:
+            raise ValueError(f"{path.name} is no safetensors file, or cut off: a header of {length} bytes")
         if length > MAX_HEADER_BYTES:
-            raise ValueError(f"{path.name} is no safetensors file: a header of {length} bytes")
-        entries: dict[str, Any] = parse_json(file.read(length))
+            raise ValueError(f"{path.name} has a header of {length} bytes; {MAX_HEADER_BYTES} are the limit")
+        text = file.read(length)
+    if text.count(b"{") > MAX_TENSORS + 1 or text.count(b",") > MAX_COMMAS:  # the whole is one brace too
+        raise ValueError(f"{path.name} lists more than {MAX_TENSORS} tensors")
+    entries: dict[str, Any] = parse_json(text)
     try:
-        return {name: _stored(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
+        tensors = {name: _stored(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
     except (AttributeError, KeyError, TypeError) as exc:
         raise ValueError(f"{path.name} is no safetensors file: {exc!r} in its header") from exc
+    end = max((tensor.offset + tensor.length for tensor in tensors.values()), default=8 + length)
+    if end != size:
+        raise ValueError(f"{path.name} is damaged or cut off: {size} bytes, where its tensors end at {end}")
+    return tensors
 
 
 def _stored(entry: dict[str, Any], start: int) -> StoredTensor:
-    begin, end = entry["data_offsets"]
-    return StoredTensor(tuple(entry["shape"]), entry["dtype"], start + begin, end - begin)
+    (begin, end), shape, dtype = entry["data_offsets"], tuple(entry["shape"]), entry["dtype"]
+    if not isinstance(dtype, str) or not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise TypeError(f"{dtype!r}, {shape}, {begin}, {end}")
+    return StoredTensor(shape, dtype, start + begin, end - begin)

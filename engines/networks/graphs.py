@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from engines.bundle import Bundle, Part, Role
 from engines.errors import BundleError
+from engines.files import safetensors_header
 from engines.networks import prunable
 from engines.networks.autoencoder import DecoderGraph, EncoderGraph
 from engines.networks.clip import ClipGraph
@@ -24,6 +23,7 @@ from engines.networks.faults import LOADER_FAULTS
 from engines.networks.gpen import GPEN, Spec
 from engines.networks.qwen import Qwen3Graph
 from engines.networks.restorer import RestorerGraph
+from engines.networks.tensors import check_folder, read_tensors
 from engines.networks.unet import UNetGraph
 from engines.networks.zimage import ZImageGraph
 
@@ -52,10 +52,8 @@ def open_graph(bundle: Bundle, part: Part, width: torch.dtype | None = torch.flo
 def stored_width(path: Path) -> torch.dtype:
     """Return the type of the first matrix in a safetensors file, or in the first file of a folder."""
     file = path if path.is_file() else next(iter(sorted(path.glob("*.safetensors"))))
-    with safe_open(file, "pt") as opened:
-        matrices = (opened.get_slice(key) for key in opened.keys())
-        dtype = next(matrix.get_dtype() for matrix in matrices if len(matrix.get_shape()) > 1)
-    return WIDTHS[dtype]
+    header = safetensors_header(file)
+    return WIDTHS[next(header[name].dtype for name in sorted(header) if len(header[name].shape) > 1)]
 
 
 # diffusers and transformers take seconds to import, which a restorer alone need not wait for: hence the imports below.
@@ -102,6 +100,7 @@ def _complete(kind: Any, path: Path, needed: tuple[str, ...] = ("",), **how: Any
     Load a model of this class. ValueError: the checkpoint lacks a tensor whose name begins as `needed` says; the
     libraries would fill it with random numbers and a warning.
     """
+    check_folder(path)
     talk = import_module(f"{kind.__module__.partition('.')[0]}.utils.logging")  # of diffusers or transformers
     talk.set_verbosity_error()  # one of them warns of what it writes itself; what matters is checked here
     talk.disable_progress_bar()
@@ -112,7 +111,7 @@ def _complete(kind: Any, path: Path, needed: tuple[str, ...] = ("",), **how: Any
 
 
 def _restorer(bundle: Bundle, path: Path, width: torch.dtype) -> nn.Module:
-    state = load_file(path / "model.safetensors" if path.is_dir() else path)
+    state = read_tensors(path / "model.safetensors" if path.is_dir() else path)
     network = GPEN(Spec.of(state))
     network.load_state_dict(state)
     return RestorerGraph(network.to(width), bundle.need(bundle.face, "its face").residual)

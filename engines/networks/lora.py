@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
@@ -27,6 +25,7 @@ from engines import files
 from engines.bundle.loras import LoraFile
 from engines.errors import LoraError
 from engines.networks.faults import LOADER_FAULTS
+from engines.networks.tensors import read_metadata, read_tensors
 
 Shapes = Mapping[str, tuple[int, int]]  # of every Linear, by name: outputs, inputs
 Stamp = tuple[Path, int, int]
@@ -121,7 +120,7 @@ def _sorted_out(path: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return read_tensors(path)
     except LOADER_FAULTS as exc:
         raise LoraError(path.stem, _unreadable(exc)) from exc
 
@@ -134,8 +133,7 @@ def _unreadable(exc: Exception) -> str:
 
 def _config(path: Path) -> Config:
     try:
-        with safe_open(path, "pt") as file:
-            fields = json.loads((file.metadata() or {}).get(CONFIG, "{}"))
+        fields = json.loads(read_metadata(path).get(CONFIG, "{}"))
         config = files.validate(Config, {k.removeprefix("transformer."): v for k, v in fields.items()})
     except LOADER_FAULTS as exc:
         raise LoraError(path.stem, _unreadable(exc)) from exc

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from engines.networks.tensors import read_shapes, read_tensors
 
 PRUNED = "pruned"
 Kind = Literal["heads", "feed-forward", "channels", "time"]
@@ -197,11 +197,7 @@ def sketch(kind: Any, folder: Path) -> Any:
     config = {name: value for name, value in kind.load_config(folder).items() if name != PRUNED}
     with torch.device("meta"):
         net = kind.from_config(config)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})
-    fit(net, shapes)
+    fit(net, read_shapes(folder))
     return net
 
 
@@ -212,6 +208,6 @@ def load(kind: Any, folder: Path, width: torch.dtype) -> Any:
     """
     net = sketch(kind, folder)
     for path in sorted(folder.glob("*.safetensors")):
-        state = {name: value.to(width) for name, value in load_file(path).items()}
+        state = {name: value.to(width) for name, value in read_tensors(path).items()}
         net.load_state_dict(state, strict=False, assign=True)
     return net

@@ -138,7 +138,12 @@ class LoadedBundle:
         """Return the part for a role; one in float32 for PyTorch allows bf16 where memory is short."""
         part = self.bundle.part(role, self.engine.formats)
         wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
-        return replace(part, precision=memory.fitting(self.bundle.root / part.file, self.budget)) if wide else part
+        if not wide:
+            return part
+        try:
+            return replace(part, precision=memory.fitting(self.bundle.root / part.file, self.budget))
+        except (OSError, ValueError) as exc:
+            raise BundleError(f"{self.bundle.name}/{part.file}: {exc}", bundle=self.bundle.name) from exc
 
     def embedding(self, prompt: str, cache: ArrayCache) -> Array:
         """

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle import Bundle, Part, Precision, Role, size_bytes
-from engines.errors import MemoryShort
+from engines.errors import BundleError, MemoryShort
 from engines.files import safetensors_header
 from engines.roles import tiled_decode
 
@@ -79,7 +79,10 @@ def _weights(bundle: Bundle, part: Part, engine: str) -> int:
     path = bundle.root / part.file
     if part.precision in ("int8", "int4"):
         return int(UNPACKED.get((engine, part.precision), PACKED) * size_bytes(path))
-    return numbers(path) * (2 if part.precision == "bf16" else 4)
+    try:
+        return numbers(path) * (2 if part.precision == "bf16" else 4)
+    except (OSError, ValueError) as exc:
+        raise BundleError(f"{bundle.name}/{part.file}: {exc}", bundle=bundle.name) from exc
 
 
 def _work(role: Role, pixels: int) -> int:
@@ -87,7 +90,10 @@ def _work(role: Role, pixels: int) -> int:
 
 
 def numbers(path: Path) -> int:
-    """Count the numbers in a safetensors file, or in those of a folder; in other files four bytes count as one."""
+    """
+    Count the numbers in a safetensors file, or in those of a folder; in other files four bytes count as one. OSError,
+    ValueError: one of them cannot be read.
+    """
     weights = list(path.rglob("*.safetensors")) if path.is_dir() else [path]
     paths = weights or [file for file in path.iterdir() if file.is_file()]
     return sum(_numbers_in(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in paths)

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engines import files
 from engines.bundle import Bundle
 from engines.errors import OptionError
 from engines.networks.graphs import open_graph
+from engines.networks.tensors import read_tensors
 from engines.toolchain.compress import prune
 from engines.toolchain.compress.distill_data import DistillData, Feeds, predict
 from engines.toolchain.compress.prune import WEIGHTS, add_facts, pruned, whole
@@ -92,7 +93,7 @@ def denoiser(bundle: Bundle, options: DistillOptions, say: Say) -> dict[str, Any
 
 def _store(net: nn.Module, path: Path) -> None:
     """Replace the weights in `path`, in the types they were stored in."""
-    widths = {name: value.dtype for name, value in load_file(path).items()}
+    widths = {name: value.dtype for name, value in read_tensors(path).items()}
     state = {name: value.detach().to("cpu", widths[name]).contiguous() for name, value in net.state_dict().items()}
     save_file(state, path, metadata={"format": "pt"})
 

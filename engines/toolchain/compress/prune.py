@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,6 +30,7 @@ from engines.messages.validation import within
 from engines.networks import prunable
 from engines.networks.graphs import open_graph
 from engines.networks.prunable import PRUNED, Group
+from engines.networks.tensors import read_tensors
 from engines.roles.loaded import LoadedBundle
 from engines.toolchain.quantize import calibration
 from engines.toolchain.steps import RECORDS, Say
@@ -125,7 +126,7 @@ def _write(source: Path, target: Path, cut: Cut) -> None:
     """
     state: dict[str, Tensor] = {}
     for path in sorted(source.glob("*.safetensors")):
-        state.update(load_file(path))
+        state.update(read_tensors(path))
     target.mkdir()
     save_file(prunable.without(state, cut), target / WEIGHTS, metadata={"format": "pt"})
     shutil.copyfile(source / "config.json", target / "config.json")

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from pydantic import ConfigDict
-from safetensors.torch import load_file
 from torch import Tensor
 
 from engines import files
@@ -25,6 +24,7 @@ from engines.bundle import Bundle, FaceInput, Role, Sampling, Scheduler, Text
 from engines.errors import BundleError
 from engines.networks.faults import LOADER_FAULTS
 from engines.networks.gpen import Spec
+from engines.networks.tensors import read_tensors
 from engines.toolchain.sources import stable_diffusion
 from engines.toolchain.sources.autoencoder import with_encoder
 from engines.toolchain.sources.face_detector import recognise
@@ -259,7 +259,7 @@ def _of_bundle(bundle: Bundle, source: str) -> Source:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a GPEN's state dict. BundleError: the file is damaged, or holds something else."""
     try:
-        state: Any = load_file(path) if path.suffix.lower() == ".safetensors" else _unpickled(path)
+        state: Any = read_tensors(path) if path.suffix.lower() == ".safetensors" else _unpickled(path)
     except LOADER_FAULTS as exc:
         why = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise BundleError(f"{path.name} cannot be read: {why}", bundle=path.name) from exc

@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from engines.bundle import Role
 from engines.errors import BundleError
+from engines.files import safetensors_header
 
 MARK = "encoder.conv_in.weight"  # how the name of one tensor ends, in every layout
 
@@ -34,7 +33,6 @@ def _encodes(autoencoder: Path) -> bool:
 
 def _names(file: Path) -> list[str]:
     try:
-        with safe_open(file, "pt") as opened:
-            return list(opened.keys())
-    except (OSError, SafetensorError) as exc:
+        return list(safetensors_header(file))
+    except (OSError, ValueError) as exc:
         raise BundleError(f"{file.name} cannot be read: {exc}", bundle=file.name) from exc

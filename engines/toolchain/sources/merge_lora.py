@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engines.bundle import digest
@@ -20,6 +19,7 @@ from engines.errors import BundleError, LoraError
 from engines.messages import Lora
 from engines.messages.validation import limits, within
 from engines.networks import lora
+from engines.networks.tensors import read_shapes
 from engines.toolchain.steps import Say
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]  # by layer: a, b; its weight grows by b a
@@ -80,18 +80,16 @@ def read(folder: Path, additions: Sequence[Addition], say: Say) -> Pairs:
 
 
 def _shapes(folder: Path) -> lora.Shapes:
-    """Return the shape of every matrix, from the headers alone: a large model lies in several files."""
-    shapes: dict[str, tuple[int, int]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as file:
-                for key in file.keys():
-                    shape = file.get_slice(key).get_shape()
-                    if key.endswith(".weight") and len(shape) == 2:
-                        shapes[key.removesuffix(".weight")] = (shape[0], shape[1])
-        except (OSError, SafetensorError) as exc:
-            raise BundleError(f"{path.name} cannot be read: {exc}", bundle=folder.name) from exc
-    return shapes
+    """Return the shape of every matrix, by its layer. BundleError: a file cannot be read."""
+    try:
+        shapes = read_shapes(folder)
+    except (OSError, ValueError) as exc:
+        raise BundleError(f"{folder.name} cannot be read: {exc}", bundle=folder.name) from exc
+    return {
+        name.removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2
+    }
 
 
 def merged(state: Mapping[str, Tensor], pairs: Pairs) -> dict[str, Tensor]:

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors import safe_open
-
 from engines.bundle import Diffusion, Prediction, Role, Scheduler, Text
 from engines.errors import BundleError
+from engines.files import safetensors_header
 from engines.networks.faults import LOADER_FAULTS
 
 SD15 = Path(__file__).parent / "sd15"
@@ -105,10 +104,9 @@ def _tokenizer(folder: Path) -> Any:
 def check_single(file: Path) -> None:
     """Check that the file is a checkpoint. BundleError: it is no whole one of Stable Diffusion 1."""
     try:
-        with safe_open(file, "pt") as opened:
-            names = set(opened.keys())
-            lacking = [part for part, name in MARKS.items() if name not in names]
-            channels = 0 if "U-Net" in lacking else opened.get_slice(MARKS["U-Net"]).get_shape()[1]
+        header = safetensors_header(file)
+        lacking = [part for part, name in MARKS.items() if name not in header]
+        channels = 0 if "U-Net" in lacking else header[MARKS["U-Net"]].shape[1]
     except LOADER_FAULTS as exc:
         raise BundleError(f"{file.name} cannot be read: {exc}", bundle=file.name) from exc
     if lacking:
@@ -137,6 +135,7 @@ def _converted(file: Path, role: Role) -> Any:
     from diffusers.loaders import single_file_utils
     from transformers import CLIPTextModel
 
+    safetensors_header(file)  # what would end or stun the libraries is refused before they read it
     diffusers.utils.logging.set_verbosity_error()
     how = {"config": str(SD15), "subfolder": PARTS[role], "local_files_only": True}
     if role == "text_encoder":

@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engines.bundle import Role
+from engines.errors import BundleError
+from engines.networks.faults import LOADER_FAULTS
 from engines.networks.graphs import HELD
+from engines.networks.tensors import read_tensors
 from engines.toolchain import sources
 from engines.toolchain.recipe import Stored
 from engines.toolchain.sources import face_detector, merge_lora, stable_diffusion
@@ -58,10 +61,17 @@ def _copy(role: Role, source: Path, target: Path, stored: Stored, added: merge_l
         config.pop("_name_or_path", None)
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shards = sources.weight_files(source)
-    loaded = (item for shard in shards for item in load_file(shard).items())
+    loaded = (item for shard in shards for item in _read(shard).items())
     held = {key: value for key, value in loaded if key.startswith(HELD.get(role, ("",)))}
     state = _stored_as(merge_lora.merged(held, added), stored)
     save_file(state, target / sources.in_one_file(shards[0]), metadata={"format": "pt"})
+
+
+def _read(shard: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(shard)
+    except LOADER_FAULTS as exc:
+        raise BundleError(f"{shard.name} cannot be read: {exc}", bundle=shard.parent.name) from exc
 
 
 def _stored_as(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:

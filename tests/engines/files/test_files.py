@@ -139,6 +139,10 @@ def test_a_safetensors_header_says_where_each_tensor_lies(tmp_path: Path) -> Non
         safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [1]}}),
         safetensors({"a": 1})[:-2],
         (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        safetensors({"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}, bytes(4)),
+        safetensors({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, bytes(4)),
+        safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}, bytes(4)),
+        safetensors({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
     ],
 )
 def test_what_is_no_safetensors_file_is_a_value_error(tmp_path: Path, content: bytes) -> None:
@@ -146,3 +150,48 @@ def test_what_is_no_safetensors_file_is_a_value_error(tmp_path: Path, content: b
     path.write_bytes(content)
     with pytest.raises(ValueError):
         files.safetensors_header(path)
+
+
+FLAT: dict[str, object] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize("body", [b"", bytes(3), bytes(5)], ids=len)
+def test_a_file_ends_where_its_last_tensor_does(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors({"a": FLAT}, body))
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged or cut off"):
+        files.safetensors_header(path)
+    path.write_bytes(safetensors({"a": FLAT}, bytes(4)))
+    assert len(files.safetensors_header(path)) == 1
+
+
+def test_a_header_that_is_longer_than_the_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes((15_000_000).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match="cut off: a header of 15000000 bytes"):
+        files.safetensors_header(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"{%s}" % b",".join(b'"t%d":{}' % number for number in range(50_001)), "lists more than 50000 tensors"),
+        (b'{"a":[%s]}' % b",".join([b"[]"] * 1_000_000), "lists more than 50000 tensors"),
+        (b'{"__metadata__":{"a":"%s"}}' % (b"a" * 16_000_000), "bytes; 16000000 are the limit"),
+    ],
+    ids=["entries", "lists", "length"],
+)
+def test_a_header_that_is_too_much_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, why: str
+) -> None:
+    monkeypatch.setattr(files, "parse_json", lambda text: pytest.fail("it was parsed"))
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match=why):
+        files.safetensors_header(path)
+
+
+def test_a_header_of_as_many_tensors_as_may_be_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors(dict.fromkeys(map(str, range(files.MAX_TENSORS)), FLAT), bytes(4)))
+    assert len(files.safetensors_header(path)) == files.MAX_TENSORS
