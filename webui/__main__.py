@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -10,6 +11,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -17,8 +20,9 @@ from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.settings import Settings, SettingsError
 from engines.worker.supervisor import Supervisor
-from webui import sweep
+from webui import notify, sweep
 
+Opened = Callable[[asyncio.AbstractEventLoop], None]
 OWN_NAMES = (".local", ".lan", ".home", ".home.arpa", ".fritz.box", ".*.ts.net")  # after the machine's own
 TAKE_S = 3.0  # how long to wait for the home
 NEVER = 10**9  # events
@@ -27,6 +31,7 @@ STOP_S, LEAVE_S = 7.0, 1.0  # what a stop may take, of the worker and then of al
 
 def main() -> int:
     os.umask(0o077)  # photos, prompts and faces: nobody else's on this machine
+    systemd = notify.take(os.environ, os.getpid())
     try:
         settings = Settings.load(os.environ)
         lock = _take(settings)
@@ -49,7 +54,7 @@ def main() -> int:
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
-        _serve(settings, queue, door, stopping)
+        _serve(settings, queue, door, stopping, partial(_watch, systemd, queue, worker, stopping))
     finally:
         stopping.set()
         served.set()
@@ -144,7 +149,23 @@ def _open(settings: Settings) -> socket.socket:
         ) from exc
 
 
-def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping: threading.Event) -> None:
+def _watch(
+    systemd: notify.Systemd | None,
+    queue: SqliteQueue,
+    worker: Supervisor,
+    stopping: threading.Event,
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Tell systemd, if it listens, that the server serves, and from now on that it lives."""
+    if systemd is not None:
+        checks = notify.checks(loop, queue.busy, lambda: worker.lives or stopping.is_set())
+        arguments = systemd, checks, queue.status, stopping
+        threading.Thread(target=notify.attend, args=arguments, name="systemd", daemon=True).start()
+
+
+def _serve(
+    settings: Settings, queue: SqliteQueue, door: socket.socket, stopping: threading.Event, opened: Opened
+) -> None:
     import uvicorn
 
     # These import Gradio, which takes a second and reads the environment set above; gradio_patches does so fastest.
@@ -162,7 +183,7 @@ def _serve(settings: Settings, queue: SqliteQueue, door: socket.socket, stopping
     )
     if not stopping.is_set():
         _announce(settings, door.getsockname()[1])
-        server.Server(config, stopping).run(sockets=[door])
+        server.Server(config, stopping, opened).run(sockets=[door])
 
 
 def host_names(settings: Settings) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -26,11 +28,20 @@ UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 
 
 class Server(uvicorn.Server):
-    """Says that it is `stopping` before it closes the doors: clients wait for what runs behind, and are to be told."""
+    """
+    Says that it is `stopping` before it closes the doors: clients wait for what runs behind, and are to be told. Calls
+    `opened` with its event loop as soon as the doors are open.
+    """
 
-    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+    def __init__(
+        self, config: uvicorn.Config, stopping: threading.Event, opened: Callable[[asyncio.AbstractEventLoop], object]
+    ) -> None:
         super().__init__(config)
-        self.stopping = stopping
+        self.stopping, self.opened = stopping, opened
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.opened(asyncio.get_running_loop())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.stopping.set()

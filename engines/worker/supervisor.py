@@ -76,6 +76,11 @@ class Supervisor:
         with self._child_lock:
             return self._child.pid if self._child is not None else None
 
+    @property
+    def lives(self) -> bool:
+        """Whether there is somebody who would start another process."""
+        return self._thread.is_alive()
+
     def stop(self, wait_s: float) -> None:
         """End it, in order or by force after `wait_s`. What has not ended waits for the next start, unspent."""
         with self._child_lock:
