@@ -18,6 +18,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh chaos kills|stops|crashes|crowd  故意杀死、停止、弄崩、挤爆服务,看有没有丢东西 · kill, stop, crash or crowd the service on purpose, and see what is lost
   ./run.sh token NAME [--revoke]  程序用的令牌(显示一次;作废) · a token for a program (shown once; ended)
   ./run.sh password  把密码变成可写进配置的散列 · turn a password into a hash that a configuration may hold
+  ./run.sh doctor    体检:缺什么、哪里不对、怎么办,什么都不改(--json) · what is missing or wrong, and what to do; changes nothing
   ./run.sh help      本说明 · this text
 
 设置 Settings (environment variables):
@@ -122,6 +123,11 @@ case "$verb" in
     # A worker that died is a failure, and no other takes its place: xdist 3.8 would wait for the dead one for ever.
     .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder --max-worker-restart 0 "${which[@]}" "$@" ;;
   chaos) ensure .venv torch build train dev; exec .venv/bin/python -m tests.chaos "$@" ;;
+  doctor)  # installs nothing: what is not installed, it says
+    python=${PYTHON:-python3}
+    for venv in .venv-edge .venv; do [ ! -x "$venv/bin/python" ] || python="$venv/bin/python"; done
+    command -v "$python" >/dev/null || die "找不到 Python。请安装 Python 3.11 以上。 Python is missing: install 3.11 or newer."
+    exec "$python" -B -m webui.doctor "$@" ;;
   help|-h|--help) usage ;;
   *) usage; die "不认识的命令 Unknown verb: $verb" ;;
 esac

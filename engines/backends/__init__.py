@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Protocol, get_args, runtime_checkable
 
 from engines.backends.verdicts import Verdict, Verdicts
@@ -27,6 +26,7 @@ from engines.bundle import PRECISIONS, Bundle, Format, Part
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
 from engines.errors import EngineUnavailable, LoraError, OptionError
+from engines.machine import processor_flags
 from engines.messages.status import Group
 
 FOR_LORAS = "auto, pytorch; this engine takes a LoRA in a bundle built with --lora"
@@ -225,16 +225,6 @@ def vocabulary(bundle: Bundle, part: Part) -> dict[str, int]:
     configs = [bundle.root / other.file / "config.json" for other in bundle.parts if other.role == part.role]
     config = next((path for path in configs if path.is_file()), None)
     return {"ids": int(json.loads(config.read_text(encoding="utf-8"))["vocab_size"])} if config else {}
-
-
-@cache
-def processor_flags() -> frozenset[str]:
-    """List what this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where nobody says."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(word for line in lines if line.startswith(("flags", "Features")) for word in line.split()[2:])
 
 
 @cache

@@ -15,19 +15,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines import machine
 from engines.bundle import Bundle, Part, Precision, Role, size_bytes
 from engines.errors import BundleError, MemoryShort
 from engines.files import safetensors_header
 from engines.roles import tiled_decode
 
 GB = 1_000_000_000
+UNLIMITED = machine.UNLIMITED
 SHARE = 0.8  # of what is free at the start may be used
 BASE = 350_000_000  # Python, numpy, the engine's library
 BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
 UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
-UNLIMITED = 2**62
 Sizes = tuple[int, int]
 
 
@@ -105,32 +106,4 @@ def _numbers_in(file: Path) -> int:
 
 def usable_bytes() -> int:
     """Return the bytes that models may take where nobody has set them."""
-    return int(free_bytes() * SHARE)
-
-
-def free_bytes() -> int:
-    """Return the bytes a process may still take: of the machine's memory, or of the container's if that is less."""
-    return min(_available(), _left_in_container())
-
-
-def _available() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # no Linux: nobody says
-        return UNLIMITED
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-
-
-def _left_in_container() -> int:
-    """
-    Return the bytes that this container's cgroup (v2) still allows. Pages of files do not count as used: the system
-    takes them back when it needs them.
-    """
-    folder = Path("/sys/fs/cgroup")
-    try:
-        most = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):
-        return UNLIMITED
-    return UNLIMITED if most == "max" else int(most) - used + int(statistics.get("file", 0))
+    return int(machine.free_bytes() * SHARE)

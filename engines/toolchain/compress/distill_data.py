@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines import backends, files, sampler
+from engines import backends, files, machine, sampler
 from engines.bundle import Bundle, Sampling
 from engines.bundle.signatures import Array
 from engines.families import FAMILIES, sd
@@ -50,7 +50,7 @@ def supports_bf16(device: torch.device) -> bool:
     """Tell whether the device multiplies in bfloat16 faster than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool({"avx512_bf16", "amx_bf16"} & backends.processor_flags())
+    return bool({"avx512_bf16", "amx_bf16"} & machine.processor_flags())
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,6 @@ def test_numbers_are_counted_from_the_headers(tmp_path: Path) -> None:
     assert memory.numbers(tmp_path / "only") == 1000
 
 
-def test_this_machine_has_memory() -> None:
-    assert 10 * MB < memory.free_bytes() <= memory.UNLIMITED
-
-
 def drawn(tmp_path: Path, count: int, budget: int) -> tuple[FakeEngine, list[object]]:
     engine = FakeEngine()
     loaded = LoadedBundle(write_portrait(tmp_path / "portrait"), engine, budget)

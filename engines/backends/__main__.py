@@ -1,0 +1,16 @@
+"""
+Asks engines whether they can work here: `python -m engines.backends NAME...` prints a line of JSON for each. In a
+process of its own, because a library that is damaged may end the process that asks it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from engines import backends
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(json.dumps({"name": name, **asdict(backends.engine(name).probe())}), flush=True)

@@ -1,0 +1,50 @@
+"""
+What this machine has, by what its kernel says of it: processor and memory. Knows no engine, and needs no installation:
+the doctor asks here too, where nothing else may be installed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+UNLIMITED = 2**62
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """List what this processor can do, in the kernel's words ("avx512_bf16", "asimdhp"); empty where nobody says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(word for line in lines if line.startswith(("flags", "Features")) for word in line.split()[2:])
+
+
+def free_bytes() -> int:
+    """Return the bytes a process may still take: of the machine's memory, or of the container's if that is less."""
+    return min(memory_bytes("MemAvailable"), _left_in_container())
+
+
+def memory_bytes(name: str) -> int:
+    """Return one of the numbers of /proc/meminfo ("MemTotal", "SwapFree"), in bytes; UNLIMITED where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # no Linux
+        return UNLIMITED
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _left_in_container() -> int:
+    """
+    Return the bytes that this container's cgroup (v2) still allows. Pages of files do not count as used: the system
+    takes them back when it needs them.
+    """
+    folder = Path("/sys/fs/cgroup")
+    try:
+        most = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return UNLIMITED
+    return UNLIMITED if most == "max" else int(most) - used + int(statistics.get("file", 0))

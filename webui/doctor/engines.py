@@ -1,0 +1,58 @@
+"""Which engines can work here. Each is asked in a process of its own, which a damaged library may end, or hang in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from signal import Signals
+
+from webui.doctor import PROJECT, Line
+
+ANSWER_S = 60.0
+ENDING = "_backend.py"  # the file name is the registration
+COMMAND = (sys.executable, "-B", "-m", "engines.backends")
+
+
+def names() -> list[str]:
+    return sorted(path.name.removesuffix(ENDING) for path in (PROJECT / "engines" / "backends").glob(f"*{ENDING}"))
+
+
+def engines(command: Sequence[str] = COMMAND, asked: Sequence[str] = ()) -> Iterator[Line]:
+    """Yield a line for each; at last one more, if none can work. `command` asks for the engine named after it."""
+    some = False
+    for name in asked or names():
+        line = engine(name, command)
+        some |= line.level == "ok"
+        yield line
+    if not some:
+        yield Line(
+            "error",
+            "没有可用的引擎:请运行 ./run.sh setup(或 ./run.sh edge)",
+            "no engine can work: run ./run.sh setup (or ./run.sh edge)",
+        )
+
+
+def engine(name: str, command: Sequence[str] = COMMAND) -> Line:
+    try:
+        done = subprocess.run([*command, name], cwd=PROJECT, capture_output=True, text=True, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return _broken(name, f"{ANSWER_S:.0f} 秒没有回答", f"no answer in {ANSWER_S:.0f} s")
+    if done.returncode < 0:
+        crash = Signals(-done.returncode).name
+        return _broken(name, f"崩溃({crash})", f"it crashed ({crash})")
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["?"])[-1]
+        return _broken(name, why, why)
+    probe = json.loads(done.stdout.splitlines()[-1])
+    words = ", ".join(filter(None, (probe["device"], probe["reason"], probe["runtime"])))
+    return Line("ok" if probe["ok"] else "warning", f"引擎 {name}:{words}", f"engine {name}: {words}")
+
+
+def _broken(name: str, zh: str, en: str) -> Line:
+    return Line(
+        "error",
+        f"引擎 {name}:{zh};请重装:删除 .venv 后运行 ./run.sh setup",
+        f"engine {name}: {en}; install it anew: delete .venv, then ./run.sh setup",
+    )
