@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from engines import logs
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.settings import Settings, SettingsError
@@ -42,11 +43,12 @@ def main() -> int:
     except (SettingsError, StorageError, OSError) as exc:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.begin(settings, "server")
     if queue.repaired:
         _say_repaired(*queue.repaired)
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
-    worker, stopping, served = Supervisor(queue, env, lock.fileno()), threading.Event(), threading.Event()
+    worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
+    stopping, served = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn has its own, which raises them again after its stop
         signal.signal(number, lambda *_: stopping.set())
     stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
@@ -176,6 +178,7 @@ def _serve(
         connections.Forwarded(app, settings.proxies),
         http=connections.DeadlineProtocol,
         proxy_headers=False,  # it would believe whoever asks from this machine
+        log_config=None,  # its complaints go where ours go
         log_level="warning",
         server_header=False,
         timeout_keep_alive=5,

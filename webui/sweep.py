@@ -66,4 +66,4 @@ def forget(folder: Path, days: int, in_use: AbstractSet[Path] = frozenset(), pat
         except FileNotFoundError:  # somebody else tidies too
             continue
         except OSError as exc:
-            log.warning("%s cannot be deleted: %s", path, exc.strerror)
+            log.warning("something in %s cannot be deleted: %s", folder, exc.strerror)  # its name is a photo's

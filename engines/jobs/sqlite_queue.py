@@ -142,9 +142,9 @@ class SqliteQueue(Database):
         """Whether anything waits or runs there."""
         return self._count(lane) > 0
 
-    def running(self) -> tuple[str, int] | None:
-        """The picture that is being worked on: its job, and the number of its latest event."""
-        rows = self._rows("SELECT id, last_event FROM job WHERE state='running' AND lane='pictures'")
+    def running(self, lane: Lane = "pictures") -> tuple[str, int] | None:
+        """What is being worked on there: its job, and the number of its latest event."""
+        rows = self._rows("SELECT id, last_event FROM job WHERE state='running' AND lane=?", lane)
         return rows[0] if rows else None
 
     def unfinished(self) -> list[Request]:

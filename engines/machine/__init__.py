@@ -5,10 +5,16 @@ the doctor asks here too, where nothing else may be installed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 
 UNLIMITED = 2**62
+# What makes engines fast, in the kernel's words; without the first they are slow.
+FAST: Mapping[str, tuple[str, ...]] = {
+    "x86": ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    "arm": ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
+}
 
 
 @cache
@@ -19,6 +25,16 @@ def processor_flags() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(word for line in lines if line.startswith(("flags", "Features")) for word in line.split()[2:])
+
+
+def wished(kind: str) -> tuple[str, ...]:
+    """Return what makes engines fast on this kind of machine ("x86_64", "aarch64")."""
+    return FAST["arm" if kind.startswith(("arm", "aarch")) else "x86"]
+
+
+def fast_flags(kind: str, flags: Set[str]) -> tuple[str, ...]:
+    """Return those of the flags that make engines fast."""
+    return tuple(flag for flag in wished(kind) if flag in flags)
 
 
 def free_bytes() -> int:

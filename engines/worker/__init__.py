@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from engines import logs
 from engines.errors import JobCancelled, StorageError
 from engines.jobs import ENDED, Job, JobQueue, state_after
 from engines.messages import Event, Failed
@@ -77,12 +78,21 @@ def execute(
         runner.snapshots = JobSnapshots(queue, job)
 
     def publish(event: Event) -> bool | None:
-        return insist(partial(queue.publish, job, event), stopping, hear)
+        goes_on = insist(partial(queue.publish, job, event), stopping, hear)
+        if goes_on is not None and (state := state_after(event)) in ENDED:
+            why = f" ({event.code})" if isinstance(event, Failed) else ""
+            log.info("%s%s after %.1f s", state, why, time.perf_counter() - started)
+        return goes_on
 
     def give_up() -> None:
         publish(Failed("internal", "see the server's log"))
 
-    with surviving(f"job {job.id}", give_up), closing(runner.run(job.request, queue.folder)) as events:
+    with (
+        logs.about(job.id),
+        surviving(f"job {job.id[: logs.LETTERS]}", give_up),
+        closing(runner.run(job.request, queue.folder)) as events,
+    ):
+        log.info("%s begins, attempt %d", type(job.request).__name__.lower(), job.attempts)
         for event in events:
             goes_on = publish(event)
             if stopping.is_set():

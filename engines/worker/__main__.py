@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from engines import backends
+from engines import backends, logs
 from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
@@ -54,7 +54,7 @@ def serve(make: Callable[[SqliteQueue, Settings], Worker]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # no SIG_IGN, which builds would inherit
         signal.signal(number, lambda *_: None)
     settings = Settings.load(os.environ)
-    logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.begin(settings, "worker")
     queue = ReportingQueue(settings.state / "jobs.db", settings.outputs, repairing=False)
     queue.report = partial(_report, open(int(sys.argv[1]), "w", encoding="utf-8"), threading.Lock())
     stopping = threading.Event()

@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from engines import logs
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Progress, unpack
 from engines.messages.status import WorkerState
-from engines.worker import AGAIN_S, STOP, insist, surviving
+from engines.worker import AGAIN_S, STOP, crashes, insist, surviving
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).parents[2]
@@ -49,7 +50,8 @@ class Patience:
 class Supervisor:
     """
     Keeps one worker of the queue's. `command` runs it, with the number of a file descriptor for its reports after it;
-    `env` is its environment; `lock`, a file descriptor, is held by it too: nobody else begins while it lives.
+    `env` is its environment; `lock`, a file descriptor, is held by it too: nobody else begins while it lives. What ends
+    it in the middle of a job is written down in `crash_log`, if there is one.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Supervisor:
         lock: int,
         command: Sequence[str] = COMMAND,
         patience: Patience = Patience(),
+        crash_log: Path | None = None,
     ) -> None:
         self.queue, self.env, self.lock, self.command, self.patience = queue, env, lock, command, patience
+        self.crash_log = crash_log
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._child_lock = threading.Lock()  # who speaks to it finds it whole, and a stop finds it begun or never to be
@@ -109,9 +113,13 @@ class Supervisor:
                 was_ready, why = self._live(why if deaths >= COLD_AFTER else "")
                 if self._stopping.is_set():
                     return
-                deaths = 0 if was_ready or self.queue.running() else deaths + 1
-                log.error("the process with the engines has ended: %s", why)
+                job_id, _ = self.queue.running() or ("", 0)
+                deaths = 0 if was_ready or job_id else deaths + 1
+                with logs.about(job_id):
+                    log.error("the process with the engines has ended: %s", why)
                 self._say("loading", why)
+                if self.crash_log is not None:
+                    crashes.record(self.crash_log, self.queue, why)
 
     def _say(self, state: WorkerState, detail: str) -> None:
         """Announce it, with what was last known of engines and models. There is no worker now that could rest."""

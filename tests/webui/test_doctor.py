@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,28 @@ def test_a_check_that_takes_too_long_is_broken_off(written: Home, monkeypatch: p
 def test_no_database_is_fine(tmp_path: Path) -> None:
     says(home.database(tmp_path / "jobs.db", served=False), "ok", "no database")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "part"),
+    [
+        (
+            '{"when": "2026-01-02T03:04:05Z", "kind": "generate", "cause": "it crashed"}\n',
+            "warning",
+            "generate, it crashed",
+        ),
+        ('{"when": "2020-01-02T03:04:05Z", "kind": "generate", "cause": "it crashed"}\n', "ok", "lately"),
+        ("", "ok", "lately"),
+        ("half a line", "warning", "cannot be read"),
+        ("7", "warning", "cannot be read"),
+        (None, "ok", "yet"),
+    ],
+)
+def test_a_crash_of_this_week_is_named(tmp_path: Path, text: str | None, level: str, part: str) -> None:
+    if text is not None:
+        (tmp_path / "crashes.jsonl").write_text(text)
+    now_s = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
+    says(home.crashes(tmp_path / "crashes.jsonl", now_s), level, part)
 
 
 # ---- the server

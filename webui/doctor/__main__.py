@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from engines import logs
 from engines import machine as kernel
 from engines.settings import Settings, SettingsError
 from webui.doctor import Line, engines, home, machine, server
@@ -42,6 +43,7 @@ def _examine_home(settings: Settings, env: Mapping[str, str]) -> Iterator[Line]:
     yield home.disk(settings.home)
     yield machine.temporary(env, UPLOADS * settings.upload_mb * 1_000_000)
     yield home.database(settings.state / "jobs.db", held is not None)
+    yield home.crashes(logs.folder(settings.state) / logs.CRASHES, time.time())
     yield server.port(settings.host, settings.port, held)
     yield server.serving(settings.host, held)
 

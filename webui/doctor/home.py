@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -9,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from webui.doctor import GB, Line
 
 ENOUGH_BYTES = 200_000_000  # webui/api/health.py, below which the server takes no work
 MODEL_BYTES = 5 * GB  # what a model of true size takes
+RECENT_S = 7 * 86400.0
 CHECK_S = 30.0
 OFTEN = 10_000  # instructions of SQLite's, after which it asks whether to go on
 
@@ -107,6 +110,27 @@ def _unchanged(path: Path, served: bool) -> Iterator[str]:
         for file in (path, wal):
             shutil.copyfile(file, Path(beside, file.name))
         yield Path(beside, path.name).as_uri()
+
+
+def crashes(path: Path, now_s: float) -> Line:
+    """`path`: a line of JSON for each, as engines/worker/crashes.py writes them."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        last = json.loads(lines[-1]) if lines else {}
+        when_s = datetime.fromisoformat(last["when"]).timestamp() if last else 0.0
+    except FileNotFoundError:
+        return Line("ok", "引擎没有崩溃过", "no engine has crashed yet")
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        return Line("warning", f"崩溃记录 {path} 读不了:{exc!r}", f"the crashes in {path} cannot be read: {exc!r}")
+    if now_s - when_s > RECENT_S:
+        return Line("ok", "引擎最近没有崩溃", "no engine has crashed lately")
+    what = f"{last['when']}, {last['kind']}, {last['cause']}"
+    return Line(
+        "warning",
+        f"引擎最近崩溃过({what}):任务已自动重试;求助时请附上 {path},其中没有照片和提示词",
+        f"an engine has crashed lately ({what}): the job was tried again; who asks for help should send {path}, which "
+        "holds no photo and no prompt",
+    )
 
 
 def _nearest(path: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Set
 
+from engines import machine
 from webui.doctor import GB, PROJECT, Line
 
 NEEDED = (3, 11)
@@ -14,11 +15,6 @@ ENOUGH_MEMORY = 1 * GB  # an old photo of 12 megapixels with eight faces takes a
 CLOCK_S = 86400.0  # by which the clocks of two machines may differ
 LAST_YEAR = 2100
 TEMPORARY = ("/tmp", "/var/tmp", "/usr/tmp")  # as Python's tempfile, which writes a file to find out
-# What makes engines fast here, the best last, in the kernel's words; the first is the least.
-FAST: Mapping[str, tuple[str, ...]] = {
-    "x86": ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
-    "arm": ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
-}
 
 
 def python(version: tuple[int, ...]) -> Line:
@@ -32,19 +28,16 @@ def python(version: tuple[int, ...]) -> Line:
     return Line("ok", f"Python {number}", f"Python {number}")
 
 
-def processor(machine: str, flags: Set[str], cores: int) -> Line:
+def processor(kind: str, flags: Set[str], cores: int) -> Line:
     """`flags`: as the kernel names them; none: it does not say."""
-    fast = FAST["arm" if machine.startswith(("arm", "aarch")) else "x86"]
-    here = ", ".join(flag for flag in fast if flag in flags) or "-"
-    if flags and fast[0] not in flags:
+    least, here = machine.wished(kind)[0], ", ".join(machine.fast_flags(kind, flags)) or "-"
+    if flags and least not in flags:
         return Line(
             "warning",
-            f"处理器 {machine},{cores} 核,没有 {fast[0]}:会很慢",
-            f"processor {machine}, {cores} cores, without {fast[0]}: it will be slow",
+            f"处理器 {kind},{cores} 核,没有 {least}:会很慢",
+            f"processor {kind}, {cores} cores, without {least}: it will be slow",
         )
-    return Line(
-        "ok", f"处理器 {machine},{cores} 核,指令集 {here}", f"processor {machine}, {cores} cores, it has {here}"
-    )
+    return Line("ok", f"处理器 {kind},{cores} 核,指令集 {here}", f"processor {kind}, {cores} cores, it has {here}")
 
 
 def memory(free: int, total: int, swap: int) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import logs
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Event, Failed, Final, Generate, Preview, Progress
@@ -54,7 +56,8 @@ def begin(queue: SqliteQueue, settings: Settings) -> Iterator[Open]:
     def start(patience: Patience = Patience()) -> Supervisor:  # noqa: B008 (frozen)
         env = {**os.environ, "STUDIO_HOME": str(settings.home)}
         with (settings.state / "lock").open("a") as lock:
-            supervisors.append(Supervisor(queue, env, lock.fileno(), TROUBLED, patience))
+            crash_log = logs.folder(settings.state) / logs.CRASHES
+            supervisors.append(Supervisor(queue, env, lock.fileno(), TROUBLED, patience, crash_log))
             supervisors[0].start()
             until(lambda: supervisors[0].pid is not None)
         return supervisors[0]
@@ -102,7 +105,7 @@ def test_a_job_is_done_in_another_process(begin: Open, queue: SqliteQueue, withi
     ],
 )
 def test_a_job_that_ends_its_process_is_tried_once_more_and_then_set_aside(
-    begin: Open, queue: SqliteQueue, within: Within[list[Event]], trouble: str, why: str
+    begin: Open, queue: SqliteQueue, settings: Settings, within: Within[list[Event]], trouble: str, why: str
 ) -> None:
     begin(Patience(job_s=1.0))
     jobs = [queue.submit(Generate(prompt)) for prompt in (trouble, "the next")]
@@ -111,6 +114,25 @@ def test_a_job_that_ends_its_process_is_tried_once_more_and_then_set_aside(
     assert isinstance(ends[1], Final)
     assert [queue.job(job_id).attempts for job_id in jobs] == [2, 1]
     until(partial(ready, queue))
+    written = (logs.folder(settings.state) / logs.CRASHES).read_text(encoding="utf-8").splitlines()
+    said = [json.loads(line) for line in written]
+    name = jobs[0][:8]
+    assert [(crash["job"], crash["attempt"], crash["cause"]) for crash in said] == [(name, 1, why), (name, 2, why)]
+    assert [(crash["stage"], crash["step"], crash["total"]) for crash in said] == [("denoise", 1, 4)] * 2
+    lines = (logs.folder(settings.state) / "worker.log").read_text(encoding="utf-8")
+    for job_id, attempt in ((jobs[0], 1), (jobs[0], 2), (jobs[1], 1)):
+        assert f"job={job_id[:8]}: generate begins, attempt {attempt}\n" in lines
+    assert f"job={jobs[1][:8]}: done after" in lines and "the next" not in lines
+
+
+def test_a_crash_that_cannot_be_written_down_costs_nothing(
+    begin: Open, queue: SqliteQueue, settings: Settings, caplog: pytest.LogCaptureFixture, within: Within[list[Event]]
+) -> None:
+    (logs.folder(settings.state) / logs.CRASHES).mkdir(parents=True)
+    begin()
+    job_id = queue.submit(Generate("segfault-once"))
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, job_id))[-1], Final)
+    assert "the crash is not written down" in caplog.text and "Traceback" not in caplog.text
 
 
 def test_a_worker_that_has_died_is_not_said_to_rest(queue: SqliteQueue) -> None:
