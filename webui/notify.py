@@ -37,7 +37,7 @@ class Systemd:
     address: str  # a path, or NUL and a name
     watchdog_s: float = 0.0
 
-    def say(self, *lines: str) -> None:
+    def send(self, *lines: str) -> None:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(SEND_S)
@@ -110,16 +110,16 @@ def database_answers(read: Callable[[], object], within_s: float = ANSWER_S) -> 
 
 def attend(systemd: Systemd, asked: Sequence[Check], status: Callable[[], Status], stopping: threading.Event) -> None:
     """Say that the server serves; then, until it is `stopping`, how it is, and that it lives as long as it does."""
-    systemd.say("READY=1", f"STATUS={_sentence(status())}")
+    systemd.send("READY=1", f"STATUS={_sentence(status())}")
     wait_s, before = systemd.watchdog_s / 2 or LOOK_S, ""
     while not stopping.wait(AGAIN_S if before else wait_s):
         fault = _fault(asked) if systemd.watchdog_s else ""  # where nobody minds, nobody need be asked
         if fault and not before:
             log.error("%s", fault)
         lives = () if fault or not systemd.watchdog_s else ("WATCHDOG=1",)
-        systemd.say(f"STATUS={fault or _sentence(status())}", *lives)
+        systemd.send(f"STATUS={fault or _sentence(status())}", *lives)
         before = fault
-    systemd.say("STOPPING=1", "STATUS=正在停止 Stopping")
+    systemd.send("STOPPING=1", "STATUS=正在停止 Stopping")
 
 
 def _fault(asked: Sequence[Check]) -> str:

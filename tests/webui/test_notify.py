@@ -187,10 +187,10 @@ def test_an_abstract_address_is_reached(tmp_path: Path) -> None:
     with closing(Ear(f"@studio-{uuid.uuid4().hex}")) as ear:
         systemd = take({"NOTIFY_SOCKET": ear.address, "WATCHDOG_USEC": "soon"}, 7)
         assert systemd is not None and systemd.watchdog_s == 0.0
-        systemd.say("READY=1")
+        systemd.send("READY=1")
         assert ear.hear() == ["READY=1"]
 
 
 def test_a_systemd_that_is_gone_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Systemd(str(tmp_path / "nobody")).say("READY=1")
+    Systemd(str(tmp_path / "nobody")).send("READY=1")
     assert "systemd does not hear READY=1" in caplog.text
