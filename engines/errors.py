@@ -18,6 +18,7 @@ where they arise.
   x LoraError               a LoRA file that is damaged, of another kind, or made for another network
   x EngineError             an engine started and failed
     + EngineUnavailable       no engine can run this bundle here
+    + OutOfMemory             there was not as much memory as was planned with
     + BlankPicture            the result is flat or not a number: never shown
   x MemoryShort             a picture, or a model, that this machine's memory cannot hold
   x DownloadError           a model of the catalogue could not be had from its hub
@@ -31,9 +32,13 @@ where they arise.
 from __future__ import annotations
 
 import math
+import re
 from typing import ClassVar
 
 Fact = str | int | float
+# What libraries say where memory ran out, for which they have no sign of its own: ONNX Runtime's and OpenVINO's
+# allocators, the C++ library, PyTorch's allocator, CUDA and TensorRT.
+NO_MEMORY = re.compile(r"(failed to|can't|cannot|could not) allocate|bad_alloc|(out of|not enough) memory", re.I)
 
 
 class StudioError(Exception):
@@ -110,12 +115,22 @@ class EngineError(StudioError):
     code = "engine_failed"
 
 
+class OutOfMemory(EngineError):
+    code = "out_of_memory"
+
+
 class EngineUnavailable(EngineError):
     code = "engine_unavailable"
 
 
 class BlankPicture(EngineError):
     code = "blank_picture"
+
+
+def engine_failed(engine: str, label: str, exc: Exception) -> EngineError:
+    """Return what a library has raised as ours. `label`: of what it was at work on."""
+    kind = OutOfMemory if isinstance(exc, MemoryError) or NO_MEMORY.search(str(exc)) else EngineError
+    return kind(f"{engine}: {label}: {exc}", engine=engine)
 
 
 class MemoryShort(StudioError):

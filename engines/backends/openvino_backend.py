@@ -22,7 +22,7 @@ from engines.backends import Probe, Session, cores, version
 from engines.backends.page_cache import given_back
 from engines.bundle import Bundle, Format, Part, Role, size_bytes
 from engines.bundle.signatures import Array, check_output, check_words
-from engines.errors import EngineError
+from engines.errors import EngineError, engine_failed
 from engines.machine import processor_flags
 from engines.messages.status import Group
 
@@ -62,7 +62,7 @@ class OpenVinoSession:
             with self._copying(tuple(array.shape for array in feeds.values())):
                 results = self.request.infer(dict(feeds), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as exc:
-            raise EngineError(f"openvino: {self.label}: {exc}", engine="openvino") from exc
+            raise engine_failed("openvino", self.label, exc) from exc
         outputs = {name: results[port] for name, port in self.outputs}
         # On one thread it does not raise where shapes do not go together: it gives nothing, or what it gave before.
         check_output(self.role, feeds, next(iter(outputs.values())), f"openvino: {self.label}")
@@ -111,7 +111,7 @@ class OpenVinoEngine:
             limits = _vocabularies(core.read_model(path)) if looks_up else {}
             return OpenVinoSession(compiled, part.role, limits, label, mapped)
         except (RuntimeError, KeyError, ValueError) as exc:  # it raises RuntimeError for everything
-            raise EngineError(f"openvino: {label}: {exc}", engine="openvino") from exc
+            raise engine_failed("openvino", label, exc) from exc
 
 
 def reduced_precision() -> str:

@@ -22,7 +22,7 @@ from engines import files
 from engines.backends import Probe, Session, cores, device_buffers, processor, version, vocabulary
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
-from engines.errors import EngineError
+from engines.errors import EngineError, engine_failed
 from engines.messages.status import Group
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class OrtSession:
         try:
             return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
         except failures() as exc:
-            raise EngineError(f"ort: {self.label}: {exc}", engine="ort") from exc
+            raise engine_failed("ort", self.label, exc) from exc
 
     def close(self) -> None:
         del self.session
@@ -77,7 +77,7 @@ class OrtEngine:
                 return OrtSession(_on_gpu(path, part), label, vocabulary(bundle, part))
             return OrtSession(_open(path, _optimised_path(bundle, part)), label, {})
         except failures() as exc:
-            raise EngineError(f"ort: {label}: {exc}", engine="ort") from exc
+            raise engine_failed("ort", label, exc) from exc
 
 
 def _open(path: Path, optimised: Path | None) -> onnxruntime.InferenceSession:

@@ -15,7 +15,7 @@ from torch import nn
 from engines.bundle import Bundle, Part
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import SIGNATURES, Array, Signature, check_words
-from engines.errors import EngineError, LoraError
+from engines.errors import EngineError, LoraError, engine_failed
 from engines.networks.graphs import open_graph
 from engines.networks.lora import ActiveLoras
 
@@ -56,7 +56,7 @@ class TorchSession:
         try:
             return cls(graph.to(device), SIGNATURES[part.role], label, device, limits, width)
         except (RuntimeError, AssertionError) as exc:  # no memory; no CUDA after all
-            raise EngineError(f"torch: {label}: {exc}", engine="torch") from exc
+            raise engine_failed("torch", label, exc) from exc
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         ranks = {name: array.ndim for name, array in feeds.items()}
@@ -68,7 +68,7 @@ class TorchSession:
                 result = self.graph(**{name: self._tensor(array) for name, array in feeds.items()})
                 result = result.cpu()
         except (RuntimeError, IndexError, TypeError) as exc:  # bad shapes, no memory; ids beyond the vocabulary
-            raise EngineError(f"torch: {self.label}: {exc}", engine="torch") from exc
+            raise engine_failed("torch", self.label, exc) from exc
         return {self.signature.output: result.float().numpy()}
 
     def _tensor(self, array: Array) -> torch.Tensor:

@@ -181,10 +181,10 @@ class LoadedBundle:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as exc:
             raise BundleError(f"{self.bundle.name}/{EMBEDDINGS}: {exc}", bundle=self.bundle.name) from exc
 
-    def memory_plan(self, size: tuple[int, int]) -> memory.MemoryPlan:
-        """Return what drawing a picture of this size (width, height) takes. MemoryShort: more than there is."""
+    def memory_plan(self, size: tuple[int, int], thrift: int = 0) -> memory.MemoryPlan:
+        """Return what drawing a picture of this size (width, height) takes, as memory.plan does. MemoryShort."""
         parts = [self._part(role) for role in sorted(self.bundle.roles)]
-        return memory.plan(self.bundle, parts, self.engine.name, size, self.budget)
+        return memory.plan(self.bundle, parts, self.engine.name, size, self.budget, thrift)
 
 
 def stored_name(prompt: str) -> str:
@@ -218,6 +218,11 @@ class LoadedBundles:
         for other in self.loaded.values():
             if other is not loaded:
                 other.close()
+
+    def close(self) -> None:
+        """Unload the roles of every bundle."""
+        for loaded in self.loaded.values():
+            loaded.close()
 
     def unload(self, name: str) -> None:
         """Close a bundle, on whichever engine it is."""

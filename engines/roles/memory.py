@@ -29,6 +29,7 @@ BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
 UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
+THRIFTIEST = 2  # one part after the other, decoded in pieces
 Sizes = tuple[int, int]
 
 
@@ -45,15 +46,16 @@ class MemoryPlan:
         return f"{self.peak / GB:.1f} GB of memory{how}"
 
 
-def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int) -> MemoryPlan:
+def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int, thrift: int = 0) -> MemoryPlan:
     """
-    Return the first way that fits of drawing a picture of `size` (width, height) by these parts, one a role.
-    MemoryShort: nothing would make it fit.
+    Return the first way that fits of drawing a picture of `size` (width, height) by these parts, one a role. `thrift`:
+    how many ways, of THRIFTIEST, are left out that would be faster. MemoryShort: nothing would make it fit.
     """
     cells = tiled_decode.SIDE * bundle.need(bundle.sampling, "sampling").latent_stride
     whole = {part.role: _weights(bundle, part, engine) + _work(part.role, math.prod(size)) for part in parts}
     piecewise = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", math.prod(size) - cells**2)}
-    for turns, needs in ((False, whole), (True, whole), (True, piecewise)):
+    ways = (False, whole), (True, whole), (True, piecewise)
+    for turns, needs in ways[thrift:]:
         fitted = MemoryPlan(turns, needs is piecewise, _peak(needs, turns))
         if fitted.peak <= budget:
             return fitted

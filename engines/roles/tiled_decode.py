@@ -34,9 +34,9 @@ def decode(run: Callable[[Floats], Floats], latents: Floats, stride: int) -> Flo
 
 def _pieces(length: int) -> Iterator[tuple[int, int]]:
     """Yield begin and length of each piece; the last one is moved back, so that all are equally long."""
-    side = min(SIDE, length)
-    begins = range(0, max(1, length - OVERLAP), side - OVERLAP)
-    return ((min(begin, length - side), side) for begin in begins)
+    if length <= SIDE:
+        return iter([(0, length)])
+    return ((min(begin, length - SIDE), SIDE) for begin in range(0, length - OVERLAP, SIDE - OVERLAP))
 
 
 def _slope(begin: int, length: int, whole: int, stride: int) -> Floats:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from engines import backends, images
@@ -35,7 +36,8 @@ from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
 from engines.studio import snapshot
-from engines.studio.generate import Generation, GenerationPlan, Timings
+from engines.studio.generate import Generation, GenerationPlan, Timings, seed_or_lot
+from engines.studio.memory_ladder import MemoryLadder
 from engines.studio.restore import Restoration, advise
 from engines.studio.restore_cache import RestoreCache
 from engines.studio.snapshot import NoSnapshots, Snapshots
@@ -66,6 +68,7 @@ class Studio:
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
         self.snapshots: Snapshots = NoSnapshots()  # of the job that runs
+        self.ladder = MemoryLadder(self.loaded_bundles)
         self.paces: defaultdict[tuple[str, str, int, int], Timings] = defaultdict(Timings)
 
     def run(self, request: Request, folder: Path) -> Generator[Event]:
@@ -90,16 +93,21 @@ class Studio:
             yield Failed(exc.code, str(exc), exc.facts)
 
     def _generate(self, r: Generate, folder: Path) -> Iterator[Event]:
+        begun = snapshot.latest(self.snapshots)
+        if r.seed < 0:  # drawn by lot once, whatever happens
+            r = replace(r, seed=begun.seed if begun else seed_or_lot(r.seed))
+        kind = (r.bundle, r.backend, r.width, r.height)
+        yield from self.ladder.climb(kind, self.snapshots, folder, partial(self._draw, r, folder))
+
+    def _draw(self, r: Generate, folder: Path, thrift: int) -> Iterator[Event]:
         started, begun = time.perf_counter(), snapshot.latest(self.snapshots)
         yield Progress("load", 0, 1)
-        if begun is not None and r.seed < 0:
-            r = replace(r, seed=begun.seed)
         loras = self.loras.pick(r.loras)
         loaded, reason = self.loaded_bundles.get(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
         reason += "; a LoRA needs PyTorch" if loras else ""
         plan = GenerationPlan.for_request(r, loaded.bundle, lambda photo: self._detector().face_detector.find(photo))
         pace = self.paces[r.bundle, loaded.engine.name, plan.width, plan.height]
-        memory_plan = loaded.memory_plan((plan.width, plan.height))
+        memory_plan = loaded.memory_plan((plan.width, plan.height), thrift)
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, memory_plan)
         if memory_plan.turns:
             self.loaded_bundles.keep_only(loaded)
@@ -123,12 +131,19 @@ class Studio:
         yield from generation.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
+        kind, restore = (r.bundle, r.backend), partial(self._restore, r, folder)
+        yield from self.ladder.climb(kind, self.snapshots, folder, restore, last=1)
+
+    def _restore(self, r: Enhance, folder: Path, thrift: int) -> Iterator[Event]:
+        """A restoration is as thrifty as it can be: what is free of other models is all that helps."""
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         loaded, reason = self.loaded_bundles.get(r.bundle, r.backend)
         if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
         detector = self._detector()
+        if thrift:
+            self.loaded_bundles.keep_only(loaded)
         restoration = Restoration(
             request=r, loaded=loaded, detector=detector.face_detector, reason=reason, folder=folder, started=started
         )
@@ -145,10 +160,14 @@ class Studio:
         return self.loaded_bundles.get(DETECTOR, "auto")[0]
 
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
+        yield from self.ladder.climb(r.backend, self.snapshots, folder, partial(self._decode, r, folder))
+
+    def _decode(self, r: Develop, folder: Path, thrift: int) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         picture = kept_latents.read(folder, r.image)
         loaded, reason = self.loaded_bundles.get(picture.bundle, r.backend)
         yield Progress("decode", 0, 1)
-        name = images.write_output(folder, not_blank(loaded.decoder.decode(picture.latents)), picture.text)
+        pixels = loaded.decoder.decode(picture.latents, pieces=thrift == memory.THRIFTIEST)
+        name = images.write_output(folder, not_blank(pixels), picture.text)
         yield Final((name,), picture.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

@@ -34,6 +34,11 @@ SIZE_RANGE_PX = (64, 2048)
 FindFaces = Callable[[Pixels], Sequence[Face]]
 
 
+def seed_or_lot(seed: int) -> int:
+    """Return the seed; for a negative one any, drawn by lot."""
+    return secrets.randbelow(MAX_SEED + 1) if seed < 0 else seed
+
+
 @dataclass(frozen=True)
 class GenerationPlan:
     """
@@ -82,7 +87,7 @@ class GenerationPlan:
         if r.preview == "only" and "preview_decoder" not in bundle.roles:
             raise OptionError("preview", r.preview, "live, off")
         guidance = sampling.guidance if r.guidance is None else r.guidance
-        seed = secrets.randbelow(MAX_SEED + 1) if r.seed < 0 else r.seed
+        seed = seed_or_lot(r.seed)
         steps = r.steps or sampling.steps
         strength = 1.0 if photo is None else r.strength
         schedule = FAMILIES[bundle.family].schedule(sampling, steps, guidance, strength)

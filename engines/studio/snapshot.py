@@ -27,7 +27,10 @@ SHARE = 0.02  # of the time may go into it
 
 
 class Snapshots(Protocol):
-    """Where the latest snapshot of one job is kept."""
+    """Where the latest snapshot of one job is kept. `attempt`: which of the job's this is."""
+
+    @property
+    def attempt(self) -> int: ...
 
     def load(self) -> bytes | None: ...
 
@@ -38,6 +41,8 @@ class Snapshots(Protocol):
 
 class NoSnapshots:
     """For who draws without a queue, and would not come back."""
+
+    attempt = 1
 
     def load(self) -> None:
         return None

@@ -47,6 +47,10 @@ class JobSnapshots:
     queue: JobQueue
     job: Job
 
+    @property
+    def attempt(self) -> int:
+        return self.job.attempts
+
     def load(self) -> bytes | None:
         return self.queue.snapshot(self.job)
 

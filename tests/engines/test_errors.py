@@ -24,6 +24,7 @@ CODES = {
     "LoraError": "bad_lora",
     "MemoryShort": "memory_short",
     "EngineError": "engine_failed",
+    "OutOfMemory": "out_of_memory",
     "EngineUnavailable": "engine_unavailable",
     "BlankPicture": "blank_picture",
     "DownloadError": "download_failed",

@@ -17,6 +17,7 @@ class Kept:
 
     body: bytes | None = None
     pictures: list[str] = field(default_factory=list)
+    attempt: int = 1
 
     def load(self) -> bytes | None:
         return self.body

@@ -29,6 +29,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.LoraError: 422,
     errors.MemoryShort: 507,
     errors.DownloadError: 502,
+    errors.OutOfMemory: 507,
     errors.EngineUnavailable: 503,
     errors.StorageError: 507,
     errors.QueueFull: 429,

@@ -42,7 +42,7 @@ def studio(engine: FakeEngine, tmp_path: Path) -> Studio:
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is short: all pictures are denoised, then all are decoded."""
     plan = LoadedBundle.memory_plan
-    monkeypatch.setattr(LoadedBundle, "memory_plan", lambda loaded, size: replace(plan(loaded, size), turns=True))
+    monkeypatch.setattr(LoadedBundle, "memory_plan", lambda loaded, *asked: replace(plan(loaded, *asked), turns=True))
 
 
 def pictures(folder: Path, events: list[Event]) -> list[bytes]:
