@@ -17,10 +17,10 @@ from engines.errors import JobPostponed, NotFoundError, StudioError
 from engines.jobs import ENDED, Job
 from engines.messages import Event
 from webui.own_jobs import OwnJobs
-from webui.stream import JobView, advance, waiting
+from webui.stream import JobView, advance, begun, waiting
 
 T = TypeVar("T")
-LOOK_S = 0.4  # how often to look how many are ahead
+LOOK_S = 0.4  # how often to look how many are ahead, and how long that takes
 POLL_S = 5.0  # how often to look at a job of which nothing was heard: another process may have written
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -75,11 +75,10 @@ async def numbered_events(own: OwnJobs, job_id: str, after: int = 0) -> AsyncIte
 async def follow(own: OwnJobs, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
     """Yield one scene per change, from the waiting line to the end, or to the program's: a page comes back to it."""
     with suppress(JobPostponed):
-        while ahead := await to_thread.run_sync(own.ahead, job_id):
-            scene = waiting(scene, ahead)
-            yield scene
+        while (place := await to_thread.run_sync(own.place, job_id)).ahead:
+            yield (scene := waiting(scene, place))
             await asyncio.sleep(LOOK_S)
-        yield (scene := waiting(scene, 0))
+        yield (scene := begun(scene))
         async for event in events(own, job_id):
             scene = advance(scene, event) if event else scene
             yield scene

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import NotFoundError, OwnerOnly
-from engines.jobs import Finished, Job, JobQueue, lane_of
+from engines.jobs import Finished, Job, JobQueue, Place, lane_of
 from engines.messages import Event, Final, Preview, Request
 from engines.messages.status import Status
 from webui.people import Person, person_of
@@ -95,6 +95,10 @@ class OwnJobs(HouseJobs):
     def ahead(self, job_id: str) -> int:
         self.job(job_id)
         return self.queue.ahead(job_id)
+
+    def place(self, job_id: str) -> Place:
+        self.job(job_id)
+        return self.queue.place(job_id)
 
     def finished(self, limit: int) -> list[Finished]:
         """The latest of this person's that made pictures; none are nobody's in particular."""

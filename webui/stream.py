@@ -15,6 +15,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from engines.errors import Fact
+from engines.jobs import Place
 from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Final, Note, Preview, Progress
 from webui import face_report
 from webui.i18n import Words
@@ -63,10 +64,14 @@ class JobView:
         return (shown[0] if self.state == "done" else shown[-1]) if shown else None
 
 
-def waiting(scene: JobView, ahead: int) -> JobView:
-    if ahead:
-        return replace(scene, state="running", status="stage_waiting", facts={"ahead": ahead})
-    return replace(scene, state="running", status="stage_prepare" if scene.task == "build" else "stage_load", facts={})
+def waiting(scene: JobView, place: Place) -> JobView:
+    facts: dict[str, Fact] = {"ahead": place.ahead}
+    return replace(scene, state="running", status="stage_waiting", facts=facts, eta_s=place.eta_s)
+
+
+def begun(scene: JobView) -> JobView:
+    status = "stage_prepare" if scene.task == "build" else "stage_load"
+    return replace(scene, state="running", status=status, facts={}, eta_s=None)
 
 
 def advance(scene: JobView, event: Event) -> JobView:
@@ -217,6 +222,8 @@ def status_text(scene: JobView, say: Words) -> str:
     """Say in one line, as the originals write it: what is going on, how far it is, how long it will take."""
     if scene.state == "failed":
         return _failure(scene, say)
+    if scene.status == "stage_waiting":
+        return waiting_text(Place(int(scene.facts["ahead"]), scene.eta_s), say)
     line = say(scene.status, **scene.facts)
     if scene.status.startswith("stage_denoise"):
         line += f" · {round(100 * scene.fraction)}%"
@@ -231,6 +238,19 @@ def left_text(eta_s: float, say: Words) -> str:
     if eta_s < MINUTES_FROM_S:
         return say("stage_eta", seconds=_s(eta_s))
     return say("stage_eta_minutes", minutes=round(eta_s / 60))
+
+
+def waiting_text(place: Place, say: Words) -> str:
+    line = say("stage_waiting", ahead=place.ahead)
+    return line if place.eta_s is None else f"{line} · {_about(place.eta_s, say)}"
+
+
+def _about(seconds: float, say: Words) -> str:
+    """Say it as roughly as it is known: to 5 s under a minute, to 10 s under five, then in minutes."""
+    if seconds >= 300:
+        return say("stage_about_minutes", minutes=round(seconds / 60))
+    step = 5 if seconds < 60 else 10
+    return say("stage_about", seconds=max(step, step * round(seconds / step)))
 
 
 def _of_a_build(scene: JobView, say: Words) -> str:

@@ -40,6 +40,17 @@ class Finished:
     shared: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where a job is in its line: how many will be finished before it starts, and in how many seconds it will have ended
+    itself, as earlier jobs and what runs let one expect; None: nobody knows, or it has ended.
+    """
+
+    ahead: int
+    eta_s: float | None
+
+
 class JobQueue(Protocol):
     folder: Path  # where pictures go; events name files in it
 
@@ -94,6 +105,10 @@ class JobQueue(Protocol):
 
     def ahead(self, job_id: str) -> int:
         """How many jobs of its lane will be finished before this one starts. JobPostponed: at the next start."""
+        ...
+
+    def place(self, job_id: str) -> Place:
+        """Where the job is in its line. As `ahead` raises. To be asked often: it is found once for each change."""
         ...
 
     def unfinished(self) -> list[Request]:

@@ -86,6 +86,11 @@ class Database:
         with self._changed:
             return self._db.execute(sql, values).fetchall()
 
+    def _version(self) -> object:
+        """Return what changes whenever anything in the file does, by whichever connection."""
+        with self._changed:
+            return self._db.total_changes, self._db.execute("PRAGMA data_version").fetchone()
+
     @contextmanager
     def listening(self, job_id: str, call: Callable[[], None]) -> Iterator[None]:
         with self._listening:

@@ -15,6 +15,8 @@ CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot(job TEXT PRIMARY KEY, pictures TEXT NOT NULL, body BLOB NOT NULL);
 """
+# Made when all columns are there: the latest jobs that ended well, without looking at the others.
+INDEX = "CREATE INDEX IF NOT EXISTS job_ended ON job(lane, state, ended)"
 COLUMNS = {
     "job": tuple("number id request state attempts cancelled ended lane stops begun last_event owner shared".split()),
     "event": ("job", "seq", "body"),
@@ -44,7 +46,8 @@ ADD = {
 
 
 def upgrade(db: sqlite3.Connection) -> None:
-    """Give the table of jobs the columns that it lacks, within the caller's transaction. sqlite3.Error."""
+    """Give the table of jobs the columns and the index that it lacks, in the caller's transaction. sqlite3.Error."""
     columns = {row[1] for row in db.execute("PRAGMA table_info(job)")}
     for statement in (statement for column in ADD if column not in columns for statement in ADD[column]):
         db.execute(statement)
+    db.execute(INDEX)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-import statistics
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from engines.errors import (
     JobCancelled,
@@ -23,31 +21,29 @@ from engines.errors import (
     QueueFull,
     RequestError,
 )
-from engines.jobs import ENDED, Finished, Job, Lane, lane_of, leftovers, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, Place, lane_of, leftovers, state_after
 from engines.jobs.database import Database
-from engines.messages import Event, Failed, Final, Preview, Request, pack, unpack
+from engines.jobs.line import Board, Line
+from engines.jobs.statements import (
+    ADVANCE,
+    APPEND,
+    CLAIM,
+    EVENTS,
+    FORGET_SNAPSHOT,
+    JOB,
+    KEEP,
+    LAST,
+    NEWEST,
+    NUMBER,
+    WAITING,
+)
+from engines.messages import Event, Failed, Preview, Request, pack, unpack
 from engines.messages.status import Status
 
 POLL_S = 0.5
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
-UNKNOWN_S = 10.0  # what a job is taken to last while none has ended
+UNKNOWN_S = 10.0  # until somebody who finds no room asks again, while nobody knows when there will be some
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
-JOB = "id, owner, request, state, attempts"
-WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
-# One statement selects and claims, so two workers cannot take the same job.
-CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?
-WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY number LIMIT 1) RETURNING {JOB}"""
-# One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
-ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
-# No number is given twice, also where events were forgotten: who follows goes on after the last that he heard.
-NUMBER = "UPDATE job SET last_event=last_event+1 WHERE id=?"
-APPEND = "INSERT INTO event SELECT id, last_event, ? FROM job WHERE id=?"
-EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
-# One statement checks the fencing token, as ADVANCE does.
-KEEP = """INSERT OR REPLACE INTO snapshot SELECT id, ?, ? FROM job WHERE id=? AND attempts=? AND state='running'"""
-FORGET_SNAPSHOT = "DELETE FROM snapshot WHERE job=?"
-NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT 1"
-LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
 
 
 class SqliteQueue(Database):
@@ -59,6 +55,7 @@ class SqliteQueue(Database):
         super().__init__(path, repairing)
         self.folder, self.limit = folder, limit
         self._status = Status("loading")
+        self._lines = {lane: Line(lane, self._rows, self._version) for lane in get_args(Lane)}
         self._retired = self._released = False
 
     # ---- front doors
@@ -77,18 +74,17 @@ class SqliteQueue(Database):
 
     def _check_room(self, lanes: Mapping[Lane, int]) -> None:
         for lane, count in lanes.items():
-            if self._count(lane) + count > self.limit:
-                raise QueueFull(self.limit, self._usual_s(lane))
+            if (over := self._count(lane) + count - self.limit) > 0:
+                with self._changed:
+                    room_s = self._board(lane).next_end_s(int(min(over, self.limit)))
+                raise QueueFull(self.limit, UNKNOWN_S if room_s is None else room_s)
 
     def _count(self, lane: Lane) -> int:
         count: int = self._rows("SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running') AND lane=?", lane)[0][0]
         return count
 
-    def _usual_s(self, lane: Lane) -> float:
-        """How long a job of the lane takes, by the latest of them: the median, in seconds."""
-        rows = self._rows(f"SELECT ({LAST}) FROM job WHERE state='done' AND lane=? ORDER BY number DESC LIMIT 20", lane)
-        lasted = [event.seconds for event in map(unpack, chain.from_iterable(rows)) if isinstance(event, Final)]
-        return statistics.median(lasted) if lasted else UNKNOWN_S
+    def _board(self, lane: Lane) -> Board:
+        return self._lines[lane].board(self._status.bundles)
 
     def since(self, job_id: str, after: int) -> tuple[list[tuple[int, Event]], bool]:
         with self._changed:
@@ -110,7 +106,7 @@ class SqliteQueue(Database):
                 yield event
 
     def latest(self, job_id: str) -> Event | None:
-        rows = self._rows(NEWEST, job_id)
+        rows = self._rows(NEWEST, job_id, 1)
         return unpack(rows[0][0]) if rows else None
 
     def cancel(self, job_id: str) -> None:
@@ -130,13 +126,16 @@ class SqliteQueue(Database):
         return _job(rows[0])
 
     def ahead(self, job_id: str) -> int:
+        return self.place(job_id).ahead
+
+    def place(self, job_id: str) -> Place:
         if self._released:
             raise JobPostponed(STOPPING, retry_s=RESTART_S)
-        sql = """SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')
-                  AND lane = (SELECT lane FROM job WHERE id=?1)
-                  AND number < (SELECT number FROM job WHERE id=?1 AND state='queued')"""
-        count: int = self._rows(sql, job_id)[0][0]
-        return count
+        with self._changed:
+            rows = self._rows("SELECT lane FROM job WHERE id=?", job_id)
+            if not rows:
+                raise NotFoundError("job", job_id)
+            return self._board(rows[0][0]).place(job_id, time.time())
 
     def busy(self, lane: Lane = "pictures") -> bool:
         """Whether anything waits or runs there."""

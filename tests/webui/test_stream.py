@@ -8,6 +8,7 @@ from itertools import groupby
 import pytest
 
 from engines.errors import Fact
+from engines.jobs import Place
 from engines.messages import (
     Event,
     FaceReport,
@@ -20,7 +21,7 @@ from engines.messages import (
 from tests.support.events import ONE, PICTURE, denoise, play
 from tests.support.http import tree
 from webui.i18n import LANGUAGES, words
-from webui.stream import LOG_LINES, JobView, Tile, advance, job_html, status_text, waiting
+from webui.stream import LOG_LINES, JobView, Tile, advance, begun, job_html, status_text, waiting
 
 ZH, EN = words("zh"), words("en")
 
@@ -208,9 +209,26 @@ def test_a_failure_before_anything_was_drawn_leaves_an_empty_frame() -> None:
 
 
 def test_the_waiting_line_and_its_end() -> None:
-    scene = waiting(JobView(caption="x"), 3)
-    assert status_text(scene, EN) == "Waiting: 3 jobs ahead"
-    assert (scene.state, waiting(scene, 0).status, waiting(scene, 0).facts) == ("running", "stage_load", {})
+    scene = waiting(JobView(caption="x"), Place(3, 41.0))
+    assert (scene.state, scene.eta_s) == ("running", 41.0)
+    after = begun(scene)
+    assert (after.state, after.status, after.facts, after.eta_s) == ("running", "stage_load", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("eta_s", "zh", "en"),
+    [
+        (None, "排队中,前面 2 个", "Waiting: 2 jobs ahead"),
+        (0.2, "排队中,前面 2 个 · 约 5 秒", "Waiting: 2 jobs ahead · about 5 s"),
+        (38.0, "排队中,前面 2 个 · 约 40 秒", "Waiting: 2 jobs ahead · about 40 s"),
+        (144.0, "排队中,前面 2 个 · 约 140 秒", "Waiting: 2 jobs ahead · about 140 s"),
+        (299.0, "排队中,前面 2 个 · 约 300 秒", "Waiting: 2 jobs ahead · about 300 s"),
+        (400.0, "排队中,前面 2 个 · 约 7 分钟", "Waiting: 2 jobs ahead · about 7 min"),
+    ],
+)
+def test_who_waits_is_told_roughly_how_long(eta_s: float | None, zh: str, en: str) -> None:
+    scene = waiting(JobView(), Place(2, eta_s))
+    assert (status_text(scene, ZH), status_text(scene, EN)) == (zh, en)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +316,8 @@ def test_a_log_keeps_its_last_lines() -> None:
 
 
 def test_a_build_that_waits_or_begins_does_not_speak_of_pictures() -> None:
-    assert status_text(waiting(BUILD, 0), ZH) == ZH("stage_prepare")
-    assert status_text(waiting(BUILD, 2), ZH) == ZH("stage_waiting", ahead=2)
+    assert status_text(begun(BUILD), ZH) == ZH("stage_prepare")
+    assert status_text(waiting(BUILD, Place(2, None)), ZH) == ZH("stage_waiting", ahead=2)
 
 
 def test_an_end_without_pictures_draws_none() -> None:

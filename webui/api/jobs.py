@@ -51,12 +51,16 @@ class Fault(TypedDict):
 
 
 class JobBody(TypedDict, total=False):
-    """`position`: how many are ahead, while it waits. `progress`: the latest. `result`, `error`: of its end."""
+    """
+    `position`: how many are ahead, while it waits. `eta_s`: in how many seconds it will have ended, if that is known.
+    `progress`: the latest. `result`, `error`: of its end.
+    """
 
     id: str
     kind: Literal["generate", "enhance"]
     state: State
     position: int
+    eta_s: float
     progress: Step
     result: answers.Drawn | answers.Restored
     error: Fault
@@ -133,9 +137,13 @@ def _body(own: OwnJobs, job_id: str, order: Order, language: str | None) -> JobB
     if isinstance(last, Final | Failed):
         state = state_after(last)
     body: JobBody = {"id": job_id, "kind": "generate" if isinstance(order, Generate) else "enhance", "state": state}
-    if state == "queued":
+    if state not in ENDED:
         with suppress(JobPostponed):
-            body["position"] = own.ahead(job_id)
+            place = own.place(job_id)
+            if state == "queued":
+                body["position"] = place.ahead
+            if place.eta_s is not None:
+                body["eta_s"] = round(place.eta_s, 1)
     for progress in [event for event in events if isinstance(event, Progress)][-1:]:
         body["progress"] = _step(progress)
     if isinstance(last, Final):

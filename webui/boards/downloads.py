@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from engines.jobs import ENDED, Job, State
+from engines.jobs import ENDED, Job, Place, State
 from engines.messages import Event, Failed, Fetch, Progress
 from engines.messages.status import Model, ModelStatus, Status
 from webui.follow import jobs_of
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
-from webui.stream import left_text
+from webui.stream import left_text, waiting_text
 
 LIMIT = 50  # downloads
 NEXT = {"portrait": "build", "restorer": "build", "lora": "wear"}  # what becomes of it -> the event of the next step
@@ -32,7 +32,7 @@ class Download:
     model: str
     state: State
     latest: Event | None = None
-    ahead: int = 0
+    place: Place = Place(0, None)
     stopping: bool = False
 
     @property
@@ -46,7 +46,7 @@ def read(own: OwnJobs, jobs: object) -> list[Download]:
 
 
 def _download(own: OwnJobs, job: Job, order: Fetch) -> Download:
-    return Download(job.id, order.model, job.state, own.latest(job.id), own.ahead(job.id))
+    return Download(job.id, order.model, job.state, own.latest(job.id), own.place(job.id))
 
 
 def busy(downloads: Sequence[Download]) -> bool:
@@ -116,8 +116,8 @@ def _busy(download: Download, say: Words) -> Markup:
 
 def status_text(download: Download, say: Words) -> str:
     """Say in one line how many are before it, or how much of it is here and when the rest will be."""
-    if download.ahead:
-        return say("stage_waiting", ahead=download.ahead)
+    if download.place.ahead:
+        return waiting_text(download.place, say)
     p = download.latest
     if not isinstance(p, Progress) or p.stage != "fetch":
         return say("models_asking")

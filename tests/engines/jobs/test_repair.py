@@ -115,6 +115,7 @@ def test_a_damaged_index_costs_no_row(path: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_database_of_the_first_version_is_taken_over_too(path: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX job_ended")
         db.execute("ALTER TABLE job DROP COLUMN lane")
     size, leaves = pages(path, "job_state")
     blank(path, size, leaves[0])

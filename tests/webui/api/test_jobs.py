@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from engines.messages import Fetch, Generate, Inspect
+from engines.messages import Enhance, Failed, Fetch, Final, Generate, Inspect, Progress
 from tests.support.http import CJK, SKETCH, X_CREDIT, encoded, people, refused, scene
 from webui import follow
 from webui.api.outcome import goes_on_without
@@ -131,6 +131,23 @@ def test_who_waits_knows_its_place_and_who_runs_how_far_it_is(rig: Rig) -> None:
         assert look["state"] == "running" and "position" not in look
         assert set(look["progress"]) == {"stage", "step", "total", "eta_s", "picture", "pictures"}
         assert look["progress"]["total"] == 2
+
+
+def test_a_job_that_waits_or_runs_says_when_it_will_be_done(idle: Rig) -> None:
+    idle.queue.submit(Enhance("a.jpg"))
+    job = idle.queue.claim()
+    assert job is not None
+    idle.queue.publish(job, Final((), 1, 3.25, "ort"))
+    first, second = idle.queue.submit(Enhance("a.jpg")), idle.queue.submit(Enhance("b.jpg"))
+    looks = [idle.client.get(f"/jobs/{job_id}").json() for job_id in (first, second, job.id)]
+    assert [look.get("eta_s") for look in looks] == [3.2, 6.5, None]
+    running = idle.queue.claim()
+    assert running is not None and running.id == first
+    idle.queue.publish(running, Progress("restore", 1, 2, 2.0))
+    assert 0 < idle.client.get(f"/jobs/{first}").json()["eta_s"] <= 2.0
+    assert 3.2 < idle.client.get(f"/jobs/{second}").json()["eta_s"] <= 5.3
+    idle.queue.cancel(second)
+    idle.queue.publish(running, Failed("cancelled", ""))
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])

@@ -12,6 +12,7 @@ import pytest
 
 from engines import catalogue
 from engines.catalogue import Machine, Places
+from engines.jobs import Place
 from engines.messages import Failed, Fetch, Generate, Mirror, Note, Progress
 from engines.messages.status import ModelStatus, Status
 from tests.support.announced import BASE, GPEN, LARGE, LORA, MODELS, TINY, Z_IMAGE, about
@@ -80,7 +81,7 @@ def test_a_model_that_is_here_needs_no_larger_machine() -> None:
 def test_a_download_shows_how_far_it_is_and_can_be_cancelled(language: str) -> None:
     say = words(language)
     for download, wanted in (
-        (Download("a" * 32, "gpen", "queued", None, 2), say("stage_waiting", ahead=2)),
+        (Download("a" * 32, "gpen", "queued", None, Place(2, None)), say("stage_waiting", ahead=2)),
         (Download("a" * 32, "gpen", "running"), say("models_asking")),
         (Download("a" * 32, "gpen", "running", Note("1. x")), say("models_asking")),
         (Download("a" * 32, "gpen", "running", Progress("prepare", 0, 1)), say("models_asking")),

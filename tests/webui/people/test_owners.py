@@ -58,7 +58,7 @@ def test_a_job_of_somebody_else_is_not_there(queue: SqliteQueue) -> None:
     mine, other, nobodys = own(queue, MINE), own(queue, Person("other")), own(queue)
     job_id = mine.submit(Generate("mine"))
     for jobs in (other, nobodys):
-        for look in (jobs.job, jobs.follow, jobs.latest, jobs.cancel, jobs.ahead):
+        for look in (jobs.job, jobs.follow, jobs.latest, jobs.cancel, jobs.ahead, jobs.place):
             with pytest.raises(NotFoundError):
                 look(job_id)
         with pytest.raises(NotFoundError):

@@ -1,0 +1,147 @@
+"""
+The line of each lane, as everybody in it asks: how many are ahead of a job, and when it will be done. Reads the queue's
+tables, and writes nothing.
+
+Every page that waits asks more than twice a second. So the line is looked at once for each change of the database,
+whoever asks, and in between only the clock goes on; a request is read once, and of the history only what is new.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass
+
+from engines.errors import RequestError
+from engines.jobs import Lane, Place
+from engines.jobs.database import Row
+from engines.jobs.estimate import History, Run
+from engines.jobs.statements import HISTORY, LINE, NEWEST, REQUEST
+from engines.messages import Final, Progress, Request, unpack
+from engines.messages.status import BundleStatus
+
+AT_FIRST = 300  # runs that are looked at after a start
+LATEST = 4  # events of a job: previews come between what it says of its end
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """
+    A lane's line at a moment. `left_s`: how long what runs will still take; `waits`: of each job that waits how many
+    are ahead, and how long those that wait will take up to and with itself. None: unknown.
+    """
+
+    at: float
+    running: Sequence[str]
+    left_s: float | None
+    waits: dict[str, tuple[int, float | None]]
+
+    def place(self, job_id: str, now: float) -> Place:
+        left_s = None if self.left_s is None else max(0.0, self.left_s - (now - self.at))
+        if job_id in self.running:
+            return Place(0, left_s)
+        if job_id not in self.waits:  # it has ended
+            return Place(0, None)
+        ahead, waits_s = self.waits[job_id]
+        return Place(ahead, _total((left_s, waits_s)))
+
+    def next_end_s(self, count: int) -> float | None:
+        """In how long so many of its jobs will have ended. None: unknown."""
+        ends = [self.left_s] * len(self.running)
+        ends += [_total((self.left_s, waits_s)) for _, waits_s in self.waits.values()]
+        return ends[min(count, len(ends)) - 1] if ends else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a job has said last of its end, in its event of that number, and when that was heard here."""
+
+    number: int
+    eta_s: float | None
+    at: float
+
+
+class Line:
+    """
+    `rows` asks the database, `version` changes whenever anything in it does. Whoever calls sees to it that nobody else
+    does at the same time.
+    """
+
+    def __init__(self, lane: Lane, rows: Callable[..., list[Row]], version: Callable[[], object]) -> None:
+        self.lane, self._rows, self._version = lane, rows, version
+        self._history, self._until = History(), 0.0
+        self._requests: dict[str, Request | None] = {}  # of jobs in the line; None: it cannot be read
+        self._said: dict[str, _Said] = {}  # of those that run
+        self._made_of: tuple[object, object] | None = None
+        self._board = Board(0.0, (), 0.0, {})
+
+    def board(self, bundles: Sequence[BundleStatus]) -> Board:
+        made_of = (self._version(), bundles)
+        if self._made_of is None or self._made_of[0] != made_of[0] or self._made_of[1] is not bundles:
+            self._board, self._made_of = self._look(bundles), made_of
+        return self._board
+
+    def _look(self, bundles: Sequence[BundleStatus]) -> Board:
+        now = time.time()
+        self._learn(now)
+        rows = self._rows(LINE, self.lane)
+        running = [row for row in rows if row[1] == "running"]
+        self._forget({row[0] for row in rows}, {row[0] for row in running})
+        left_s = _total(self._left_s(row, now, bundles) for row in running)
+        waits: dict[str, tuple[int, float | None]] = {}
+        waits_s: float | None = 0.0
+        for ahead, (job_id, *_) in enumerate((row for row in rows if row[1] == "queued"), len(running)):
+            waits_s = _total((waits_s, self._estimate_s(job_id, bundles)))
+            waits[job_id] = ahead, waits_s
+        return Board(now, [row[0] for row in running], left_s, waits)
+
+    def _learn(self, now: float) -> None:
+        """Take in what has ended since the last look. A clock that is put back makes nobody wait for it."""
+        rows = self._rows(HISTORY, self.lane, min(self._until, now), now, AT_FIRST)
+        if rows:
+            self._until = rows[0][2]
+        runs = []
+        for request, last, _ in rows:
+            with suppress(RequestError):  # of another version
+                if isinstance(final := unpack(last), Final):
+                    runs.append(Run(unpack(request), final.seconds, final.engine))
+        self._history.add(runs)
+
+    def _forget(self, here: AbstractSet[str], running: AbstractSet[str]) -> None:
+        """Nothing is remembered of jobs that have left the line, nor of attempts that were broken off."""
+        self._requests = {job_id: request for job_id, request in self._requests.items() if job_id in here}
+        self._said = {job_id: said for job_id, said in self._said.items() if job_id in running}
+
+    def _left_s(self, row: Row, now: float, bundles: Sequence[BundleStatus]) -> float | None:
+        """By what the job itself says of its end; before it does, by what others took."""
+        job_id, _, begun, last_event = row
+        if job_id not in self._said or self._said[job_id].number != last_event:
+            self._said[job_id] = _Said(last_event, self._eta_s(job_id), now)
+        said = self._said[job_id]
+        if said.eta_s is not None:
+            return max(0.0, said.eta_s - (now - said.at))
+        estimate_s = self._estimate_s(job_id, bundles)
+        return None if estimate_s is None else max(0.0, estimate_s - (now - (begun or now)))
+
+    def _eta_s(self, job_id: str) -> float | None:
+        for (body,) in self._rows(NEWEST, job_id, LATEST):
+            if isinstance(event := unpack(body), Progress):
+                return event.eta_s
+        return None
+
+    def _estimate_s(self, job_id: str, bundles: Sequence[BundleStatus]) -> float | None:
+        if job_id not in self._requests:
+            self._requests[job_id] = None
+            with suppress(RequestError):
+                self._requests[job_id] = unpack(self._rows(REQUEST, job_id)[0][0])
+        request = self._requests[job_id]
+        return 0.0 if request is None else self._history.seconds(request, bundles)  # what cannot be read ends at once
+
+
+def _total(seconds: Iterable[float | None]) -> float | None:
+    """The sum. None: a part of it is unknown."""
+    parts = list(seconds)
+    return None if None in parts else math.fsum(part for part in parts if part is not None)

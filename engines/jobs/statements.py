@@ -1,0 +1,26 @@
+"""What the default queue says to its database. What makes a statement safe while others write is told beside it."""
+
+from __future__ import annotations
+
+JOB = "id, owner, request, state, attempts"
+WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
+# One statement selects and claims, so two workers cannot take the same job.
+CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?
+WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY number LIMIT 1) RETURNING {JOB}"""
+# One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
+ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
+# No number is given twice, also where events were forgotten: who follows goes on after the last that he heard.
+NUMBER = "UPDATE job SET last_event=last_event+1 WHERE id=?"
+APPEND = "INSERT INTO event SELECT id, last_event, ? FROM job WHERE id=?"
+EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
+# One statement checks the fencing token, as ADVANCE does.
+KEEP = """INSERT OR REPLACE INTO snapshot SELECT id, ?, ? FROM job WHERE id=? AND attempts=? AND state='running'"""
+FORGET_SNAPSHOT = "DELETE FROM snapshot WHERE job=?"
+NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT ?"
+REQUEST = "SELECT request FROM job WHERE id=?"
+LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
+# The line of a lane, and its history after a moment: the index job_ended leads there, however many jobs there were.
+LINE = """SELECT id, state, begun, last_event FROM job
+WHERE state IN ('queued', 'running') AND lane=? ORDER BY number"""
+HISTORY = f"""SELECT request, ({LAST}), ended FROM job
+WHERE state='done' AND lane=? AND ended>? AND ended<=? ORDER BY ended DESC LIMIT ?"""
