@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, gpen, large, photos, precisions, pruned, studio
+from benchmarks import decoders, estimates, gpen, large, photos, precisions, pruned, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -16,6 +16,7 @@ MEASUREMENTS = {
     "precisions": precisions.main,
     "photos": photos.main,
     "pruned": pruned.main,
+    "estimates": estimates.main,
 }
 LARGE = {"sd": large.sd, "zimage": large.zimage}
 
