@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import NotFoundError, OwnerOnly
-from engines.jobs import Finished, Job, JobQueue, Place, lane_of
+from engines.jobs import Finished, Job, JobQueue, Place, Priority, lane_of
 from engines.messages import Event, Final, Preview, Request
 from engines.messages.status import Status
 from webui.people import Person, person_of
@@ -59,11 +59,11 @@ class OwnJobs(HouseJobs):
     def submit(self, request: Request) -> str:
         return self.submit_all([request])[0]
 
-    def submit_all(self, requests: Sequence[Request]) -> list[str]:
+    def submit_all(self, requests: Sequence[Request], priority: Priority = "interactive") -> list[str]:
         """OwnerOnly: only the owner of the house downloads and builds models."""
         if not self.person.is_owner and any(lane_of(request) == "builds" for request in requests):
             raise OwnerOnly("models are the owner's")
-        return self.queue.submit_all(requests, self.person.id)
+        return self.queue.submit_all(requests, self.person.id, priority)
 
     def job(self, job_id: str) -> Job:
         job = self.queue.job(job_id)

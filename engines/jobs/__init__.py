@@ -16,6 +16,9 @@ from engines.messages.status import Status
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Lane = Literal["pictures", "builds"]  # what waits in one is never behind what waits in the other
+# Who waits at a page or a program for one thing; many things asked for with one press. What proves engines is no job:
+# it goes on only while there is none.
+Priority = Literal["interactive", "batch"]
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 
 
@@ -58,8 +61,8 @@ class JobQueue(Protocol):
         """Take it, and return the job's name. QueueFull, StorageError: it was not taken."""
         ...
 
-    def submit_all(self, requests: Sequence[Request], owner: str = "") -> list[str]:
-        """Take all of them, or none."""
+    def submit_all(self, requests: Sequence[Request], owner: str = "", priority: Priority = "interactive") -> list[str]:
+        """Take all of them, or none. A batch gives way to interactive jobs, but not for ever (engines.jobs.turns)."""
         ...
 
     def publish(self, job: Job, event: Event) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from engines.errors import RequestError
 from engines.jobs import Lane, Place
 from engines.jobs.database import Row
 from engines.jobs.estimate import History, Run
-from engines.jobs.statements import HISTORY, LINE, NEWEST, REQUEST
+from engines.jobs.statements import HISTORY, LINE, NEWEST, PASSED, REQUEST
+from engines.jobs.turns import in_turn
 from engines.messages import Final, Progress, Request, unpack
 from engines.messages.status import BundleStatus
 
@@ -88,15 +89,20 @@ class Line:
         now = time.time()
         self._learn(now)
         rows = self._rows(LINE, self.lane)
-        running = [row for row in rows if row[1] == "running"]
+        running = [(job_id, *said) for job_id, state, _, *said in rows if state == "running"]
         self._forget({row[0] for row in rows}, {row[0] for row in running})
         left_s = _total(self._left_s(row, now, bundles) for row in running)
         waits: dict[str, tuple[int, float | None]] = {}
         waits_s: float | None = 0.0
-        for ahead, (job_id, *_) in enumerate((row for row in rows if row[1] == "queued"), len(running)):
+        for ahead, job_id in enumerate(self._in_turn(rows), len(running)):
             waits_s = _total((waits_s, self._estimate_s(job_id, bundles)))
             waits[job_id] = ahead, waits_s
         return Board(now, [row[0] for row in running], left_s, waits)
+
+    def _in_turn(self, rows: Sequence[Row]) -> Iterator[str]:
+        passed = self._rows(PASSED, self.lane)
+        waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
+        return in_turn(waiting, passed[0][0] if passed else 0)
 
     def _learn(self, now: float) -> None:
         """Take in what has ended since the last look. A clock that is put back makes nobody wait for it."""
@@ -117,7 +123,7 @@ class Line:
 
     def _left_s(self, row: Row, now: float, bundles: Sequence[BundleStatus]) -> float | None:
         """By what the job itself says of its end; before it does, by what others took."""
-        job_id, _, begun, last_event = row
+        job_id, begun, last_event = row
         if job_id not in self._said or self._said[job_id].number != last_event:
             self._said[job_id] = _Said(last_event, self._eta_s(job_id), now)
         said = self._said[job_id]

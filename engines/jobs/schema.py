@@ -9,18 +9,24 @@ CREATE TABLE IF NOT EXISTS job(
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
   attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
   lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL,
-  last_event INTEGER NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT '', shared INTEGER NOT NULL DEFAULT 0);
+  last_event INTEGER NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT '', shared INTEGER NOT NULL DEFAULT 0,
+  priority TEXT NOT NULL DEFAULT 'interactive');
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot(job TEXT PRIMARY KEY, pictures TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS lane(name TEXT PRIMARY KEY, passed INTEGER NOT NULL DEFAULT 0);
 """
 # Made when all columns are there: the latest jobs that ended well, without looking at the others.
 INDEX = "CREATE INDEX IF NOT EXISTS job_ended ON job(lane, state, ended)"
 COLUMNS = {
-    "job": tuple("number id request state attempts cancelled ended lane stops begun last_event owner shared".split()),
+    "job": (
+        *("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops", "begun"),
+        *("last_event", "owner", "shared", "priority"),
+    ),
     "event": ("job", "seq", "body"),
     "snapshot": ("job", "pictures", "body"),
+    "lane": ("name", "passed"),
 }
 COUNT_EVENTS = "UPDATE job SET last_event=MAX(last_event, (SELECT COALESCE(MAX(seq), 0) FROM event WHERE job=id))"
 # What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.
@@ -42,6 +48,7 @@ ADD = {
         "ALTER TABLE job ADD COLUMN shared INTEGER NOT NULL DEFAULT 0",
         "UPDATE job SET shared=1 WHERE state='done' AND lane='pictures'",
     ),
+    "priority": ("ALTER TABLE job ADD COLUMN priority TEXT NOT NULL DEFAULT 'interactive'",),
 }
 
 

@@ -21,13 +21,14 @@ from engines.errors import (
     QueueFull,
     RequestError,
 )
-from engines.jobs import ENDED, Finished, Job, Lane, Place, lane_of, leftovers, state_after
+from engines.jobs import ENDED, Finished, Job, Lane, Place, Priority, lane_of, leftovers, state_after
 from engines.jobs.database import Database
 from engines.jobs.line import Board, Line
 from engines.jobs.statements import (
     ADVANCE,
     APPEND,
     CLAIM,
+    COUNT_PASSED,
     EVENTS,
     FORGET_SNAPSHOT,
     JOB,
@@ -63,13 +64,13 @@ class SqliteQueue(Database):
     def submit(self, request: Request, owner: str = "") -> str:
         return self.submit_all([request], owner)[0]
 
-    def submit_all(self, requests: Sequence[Request], owner: str = "") -> list[str]:
-        rows = [(uuid.uuid4().hex, owner, pack(request), lane_of(request)) for request in requests]
-        lanes = Counter(lane for *_, lane in rows)
+    def submit_all(self, requests: Sequence[Request], owner: str = "", priority: Priority = "interactive") -> list[str]:
+        rows = [(uuid.uuid4().hex, owner, pack(request), lane_of(request), priority) for request in requests]
+        lanes = Counter(map(lane_of, requests))
         self._check_room(lanes)  # those who find none, a crowd perhaps, do not wait for the disk
         with self._transaction() as db:
             self._check_room(lanes)
-            db.executemany("INSERT INTO job(id, owner, request, lane) VALUES(?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO job(id, owner, request, lane, priority) VALUES(?, ?, ?, ?, ?)", rows)
         return [job_id for job_id, *_ in rows]
 
     def _check_room(self, lanes: Mapping[Lane, int]) -> None:
@@ -183,7 +184,7 @@ class SqliteQueue(Database):
     # ---- workers
 
     def claim(self, wait_s: float = 0.0, lane: Lane = "pictures") -> Job | None:
-        """Take the lane's oldest waiting job, waiting for one if there is none. After `retire` there is none."""
+        """Take the lane's job whose turn it is, waiting for one if there is none. After `retire` there is none."""
         with self._changed:  # held from looking to waiting, so that no submission falls in between
             job = self._take(lane)
             if job is None and self._changed.wait(wait_s):
@@ -196,8 +197,9 @@ class SqliteQueue(Database):
         while not self._retired and self._rows(WAITING, lane):
             with self._transaction() as db:
                 row = db.execute(CLAIM, (time.time(), lane)).fetchone()
-            if row is None:
-                break
+                if row is None:
+                    break
+                db.execute(COUNT_PASSED, (row[0],))
             try:
                 return _job(row)
             except RequestError as exc:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from engines.jobs.turns import MOST_PASSED
+
 JOB = "id, owner, request, state, attempts"
 WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
-# One statement selects and claims, so two workers cannot take the same job.
-CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?
-WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=? ORDER BY number LIMIT 1) RETURNING {JOB}"""
+# One statement selects and claims, so two workers cannot take the same job. Which, engines.jobs.turns says.
+CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?1
+WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=?2
+  ORDER BY (priority='batch') = (COALESCE((SELECT passed FROM lane WHERE name=?2), 0) < {MOST_PASSED}), number LIMIT 1)
+RETURNING {JOB}"""
+# In the transaction of CLAIM, of the job that it took: how many have begun in a row while a batch waited.
+COUNT_PASSED = """INSERT INTO lane(name, passed) SELECT lane, priority='interactive' FROM job AS taken
+WHERE id=? AND (priority='batch' OR EXISTS(
+  SELECT 1 FROM job WHERE state='queued' AND lane=taken.lane AND priority='batch'))
+ON CONFLICT(name) DO UPDATE SET passed=CASE excluded.passed WHEN 1 THEN lane.passed+1 ELSE 0 END"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
 # No number is given twice, also where events were forgotten: who follows goes on after the last that he heard.
@@ -20,7 +29,8 @@ NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT ?"
 REQUEST = "SELECT request FROM job WHERE id=?"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
 # The line of a lane, and its history after a moment: the index job_ended leads there, however many jobs there were.
-LINE = """SELECT id, state, begun, last_event FROM job
+LINE = """SELECT id, state, priority, begun, last_event FROM job
 WHERE state IN ('queued', 'running') AND lane=? ORDER BY number"""
+PASSED = "SELECT passed FROM lane WHERE name=?"
 HISTORY = f"""SELECT request, ({LAST}), ended FROM job
 WHERE state='done' AND lane=? AND ended>? AND ended<=? ORDER BY ended DESC LIMIT ?"""

@@ -15,6 +15,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from engines.errors import StudioError
+from engines.jobs import Priority
 from engines.messages import Request, parse
 from engines.messages.status import BundleKind, BundleStatus, Model, Status, Verdict
 from engines.settings import Settings
@@ -149,10 +150,10 @@ def store_photo(context: PanelContext, photo: Upload, say: Words) -> str:
         return str(uploads.keep(source, context.settings.uploads))
 
 
-def submit(own: OwnJobs, say: Words, *requests: Request) -> list[str]:
+def submit(own: OwnJobs, say: Words, *requests: Request, priority: Priority = "interactive") -> list[str]:
     """Submit all of them or none, and return the jobs' names."""
     with complaining(say):
-        return own.submit_all(requests)
+        return own.submit_all(requests, priority)
 
 
 @contextmanager

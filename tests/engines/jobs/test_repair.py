@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines.jobs.repair import repair
+from engines.jobs.schema import COLUMNS
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Final, Generate, Progress
 
@@ -139,6 +140,16 @@ def test_bytes_that_are_flipped_anywhere_stop_no_queue(path: Path, tmp_path: Pat
     again = SqliteQueue(path, tmp_path)
     assert again.repaired is None and works(again)
     again.close()
+
+
+def test_every_column_is_taken_over(path: Path, tmp_path: Path) -> None:
+    SqliteQueue(path, tmp_path).close()
+    with closing(sqlite3.connect(path)) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        columns = {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in tables}
+    assert {name: sorted(held) for name, held in columns.items()} == {
+        name: sorted(held) for name, held in COLUMNS.items()
+    }
 
 
 def test_damage_that_cannot_be_quoted_is_damage(path: Path, tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def test_each_photo_is_a_job_of_its_own(rig: Rig) -> None:
     assert len([b for b in tree(board).all("button") if b.get("data-again") == items[1].job_id]) == 1
 
 
+def test_many_photos_give_way_to_who_waits_for_one_picture(rig: Rig) -> None:
+    rig.settle()
+    with rig.stuck(), rig.session() as page:
+        many = begin(page, photos())
+        *_, one = begin(page, {"one.png": encoded(people(), "PNG")})
+        assert [rig.queue.ahead(job_id) for job_id in (one, *many)] == [1, 2, 3, 4]
+
+
 def test_a_file_without_a_byte_fails_by_itself(rig: Rig) -> None:
     with rig.session() as page:
         items = ended(rig, begin(page, {"a.png": encoded(people(), "PNG"), "empty.png": b""}))

@@ -5,6 +5,7 @@ remembers their names, so that a page that comes back finds them all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from engines.errors import ImageError, StorageError
+from engines.jobs import Priority
 from engines.messages import Enhance, Request
 from webui import uploads
 from webui.boards import photos
@@ -119,7 +121,7 @@ class Handlers:
             raise refusal(say("batch_too_many", limit=LIMIT))
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
-        names = [item.job_id for item in running] + submit(own, say, *orders)
+        names = [item.job_id for item in running] + submit(own, say, *orders, priority=_priority(orders))
         shown = self._now(names, request)
         return {self.view.jobs: names, self.view.session_jobs: names, self.view.files: None, **shown}
 
@@ -146,7 +148,8 @@ class Handlers:
         if event_data(event)["whole"]:
             fields["whole_picture"] = True
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
-        jobs_anew = submit(own, say, *(self._anew(own.job(name).request, fields, say) for name in chosen))
+        orders = [self._anew(own.job(name).request, fields, say) for name in chosen]
+        jobs_anew = submit(own, say, *orders, priority=_priority(orders))
         instead = dict(zip(chosen, jobs_anew, strict=True))
         names = [instead.get(item.job_id, item.job_id) for item in items]
         return {self.view.jobs: names, self.view.session_jobs: names, **self._now(names, request)}
@@ -174,6 +177,11 @@ class Handlers:
             if photos.busy([item]):
                 own.cancel(item.job_id)
         return gr.update(interactive=False, value=self.context.i18n("stage_cancelling"))
+
+
+def _priority(orders: Sequence[Enhance]) -> Priority:
+    """Many photos with one press let others pass, who wait for one picture."""
+    return "batch" if len(orders) > 1 else "interactive"
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
