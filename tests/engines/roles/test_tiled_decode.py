@@ -14,7 +14,10 @@ def enlarge(latents: tiled_decode.Floats) -> tiled_decode.Floats:
     return latents[:, :3].repeat(STRIDE, 2).repeat(STRIDE, 3)
 
 
-@pytest.mark.parametrize("rows, columns", [(8, 10), (16, 16), (8, 80), (64, 64), (40, 24), (65, 64), (128, 96), (112, 113), (200, 70)])
+@pytest.mark.parametrize(
+    "rows, columns",
+    [(8, 10), (16, 16), (8, 80), (64, 64), (40, 24), (65, 64), (128, 96), (112, 113), (200, 70)],
+)
 def test_a_decoder_that_looks_at_single_cells_is_not_changed(rows: int, columns: int) -> None:
     latents = np.random.default_rng(0).standard_normal((1, 4, rows, columns), dtype=np.float32)
     seen = []
