@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.errors import NotFoundError, OwnerOnly
+from engines.errors import NotFoundError, OptionError, OwnerOnly
 from engines.jobs import Finished, Job, JobQueue, Place, Priority, lane_of
-from engines.messages import Event, Final, Preview, Request
+from engines.messages import Enhance, Event, Final, Generate, Inspect, Preview, Request
 from engines.messages.status import Status
 from webui.people import Person, person_of
 from webui.people.secret import Keys
@@ -100,6 +100,36 @@ class OwnJobs(HouseJobs):
         self.job(job_id)
         return self.queue.place(job_id)
 
+    def move_first(self, job_id: str) -> None:
+        self.job(job_id)
+        self.queue.move_first(job_id)
+
+    def retry(self, job_id: str) -> str:
+        """
+        Submit once more what came to nothing, and return the new job's name. NotFoundError: its photo has been deleted
+        since. OptionError: it did not come to nothing.
+        """
+        job = self.job(job_id)
+        if job.state not in ("failed", "cancelled"):
+            raise OptionError("state", job.state, "failed, cancelled")
+        photo = photo_of(job.request)
+        if photo and not Path(photo).is_file():
+            raise NotFoundError("picture", getattr(job.request, "name", "") or Path(photo).name)
+        return self.submit(job.request)
+
+    def pause(self) -> None:
+        """OwnerOnly: all would wait."""
+        self._check_owner()
+        self.queue.pause()
+
+    def resume(self) -> None:
+        self._check_owner()
+        self.queue.resume()
+
+    def _check_owner(self) -> None:
+        if not self.person.is_owner:
+            raise OwnerOnly("the queue is the owner's")
+
     def finished(self, limit: int) -> list[Finished]:
         """The latest of this person's that made pictures; none are nobody's in particular."""
         return [self._shown(job) for job in self.queue.finished(limit, self.person.id)] if self.person.id else []
@@ -128,3 +158,13 @@ class OwnJobs(HouseJobs):
             case Final():
                 return replace(event, images=tuple(map(self.keys.sign, event.images)))
         return event
+
+
+def photo_of(request: Request) -> str:
+    """Return the path of the photo that a request begins with; empty: with none."""
+    match request:
+        case Enhance() | Inspect():
+            return request.image
+        case Generate():
+            return request.start
+    return ""

@@ -66,7 +66,8 @@ class JobView:
 
 def waiting(scene: JobView, place: Place) -> JobView:
     facts: dict[str, Fact] = {"ahead": place.ahead}
-    return replace(scene, state="running", status="stage_waiting", facts=facts, eta_s=place.eta_s)
+    status = "stage_paused" if place.paused else "stage_waiting"
+    return replace(scene, state="running", status=status, facts=facts, eta_s=place.eta_s)
 
 
 def begun(scene: JobView) -> JobView:

@@ -47,11 +47,13 @@ class Finished:
 class Place:
     """
     Where a job is in its line: how many will be finished before it starts, and in how many seconds it will have ended
-    itself, as earlier jobs and what runs let one expect; None: nobody knows, or it has ended.
+    itself, as earlier jobs and what runs let one expect; None: nobody knows, or it has ended. `paused`: it waits, and
+    none that waits begins before somebody says so.
     """
 
     ahead: int
     eta_s: float | None
+    paused: bool = False
 
 
 class JobQueue(Protocol):
@@ -113,6 +115,21 @@ class JobQueue(Protocol):
     def place(self, job_id: str) -> Place:
         """Where the job is in its line. As `ahead` raises. To be asked often: it is found once for each change."""
         ...
+
+    def move_first(self, job_id: str) -> None:
+        """
+        Let it begin before its owner's others, in the places that those have: nobody else waits longer. Of a batch,
+        before the others of batches. What does not wait any more stays as it is. NotFoundError, StorageError.
+        """
+        ...
+
+    def pause(self) -> None:
+        """Begin no more pictures until `resume`, also after a restart; what runs goes on. StorageError."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def is_paused(self) -> bool: ...
 
     def unfinished(self) -> list[Request]:
         """What is asked by jobs that wait or run. Those that cannot be read are left out."""

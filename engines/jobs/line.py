@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from engines.errors import RequestError
 from engines.jobs import Lane, Place
 from engines.jobs.database import Row
 from engines.jobs.estimate import History, Run
-from engines.jobs.statements import HISTORY, LINE, NEWEST, PASSED, REQUEST
+from engines.jobs.statements import HISTORY, LANE, LINE, NEWEST, REQUEST
 from engines.jobs.turns import in_turn
 from engines.messages import Final, Progress, Request, unpack
 from engines.messages.status import BundleStatus
@@ -39,6 +39,7 @@ class Board:
     running: Sequence[str]
     left_s: float | None
     waits: dict[str, tuple[int, float | None]]
+    paused: bool = False
 
     def place(self, job_id: str, now: float) -> Place:
         left_s = None if self.left_s is None else max(0.0, self.left_s - (now - self.at))
@@ -47,10 +48,14 @@ class Board:
         if job_id not in self.waits:  # it has ended
             return Place(0, None)
         ahead, waits_s = self.waits[job_id]
+        if self.paused:
+            return Place(ahead, None, paused=True)
         return Place(ahead, _total((left_s, waits_s)))
 
     def next_end_s(self, count: int) -> float | None:
         """In how long so many of its jobs will have ended. None: unknown."""
+        if self.paused and count > len(self.running):
+            return None
         ends = [self.left_s] * len(self.running)
         ends += [_total((self.left_s, waits_s)) for _, waits_s in self.waits.values()]
         return ends[min(count, len(ends)) - 1] if ends else None
@@ -94,15 +99,12 @@ class Line:
         left_s = _total(self._left_s(row, now, bundles) for row in running)
         waits: dict[str, tuple[int, float | None]] = {}
         waits_s: float | None = 0.0
-        for ahead, job_id in enumerate(self._in_turn(rows), len(running)):
+        passed, paused = next(iter(self._rows(LANE, self.lane)), (0, 0))
+        waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
+        for ahead, job_id in enumerate(in_turn(waiting, passed), len(running)):
             waits_s = _total((waits_s, self._estimate_s(job_id, bundles)))
             waits[job_id] = ahead, waits_s
-        return Board(now, [row[0] for row in running], left_s, waits)
-
-    def _in_turn(self, rows: Sequence[Row]) -> Iterator[str]:
-        passed = self._rows(PASSED, self.lane)
-        waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
-        return in_turn(waiting, passed[0][0] if passed else 0)
+        return Board(now, [row[0] for row in running], left_s, waits, bool(paused))
 
     def _learn(self, now: float) -> None:
         """Take in what has ended since the last look. A clock that is put back makes nobody wait for it."""

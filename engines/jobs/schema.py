@@ -15,7 +15,8 @@ CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot(job TEXT PRIMARY KEY, pictures TEXT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS lane(name TEXT PRIMARY KEY, passed INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS lane(
+  name TEXT PRIMARY KEY, passed INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0);
 """
 # Made when all columns are there: the latest jobs that ended well, without looking at the others.
 INDEX = "CREATE INDEX IF NOT EXISTS job_ended ON job(lane, state, ended)"
@@ -26,7 +27,7 @@ COLUMNS = {
     ),
     "event": ("job", "seq", "body"),
     "snapshot": ("job", "pictures", "body"),
-    "lane": ("name", "passed"),
+    "lane": ("name", "passed", "paused"),
 }
 COUNT_EVENTS = "UPDATE job SET last_event=MAX(last_event, (SELECT COALESCE(MAX(seq), 0) FROM event WHERE job=id))"
 # What databases of earlier schemas need, by the column that they lack. A row may also hold no JSON at all.

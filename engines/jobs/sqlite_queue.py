@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from engines.errors import (
     JobCancelled,
@@ -33,10 +33,14 @@ from engines.jobs.statements import (
     FORGET_SNAPSHOT,
     JOB,
     KEEP,
+    LANE,
     LAST,
+    LIKE_IT,
     NEWEST,
     NUMBER,
+    PAUSE,
     WAITING,
+    job_of,
 )
 from engines.messages import Event, Failed, Preview, Request, pack, unpack
 from engines.messages.status import Status
@@ -124,7 +128,7 @@ class SqliteQueue(Database):
         rows = self._rows(f"SELECT {JOB} FROM job WHERE id=?", job_id)
         if not rows:
             raise NotFoundError("job", job_id)
-        return _job(rows[0])
+        return job_of(rows[0])
 
     def ahead(self, job_id: str) -> int:
         return self.place(job_id).ahead
@@ -147,6 +151,28 @@ class SqliteQueue(Database):
         rows = self._rows("SELECT id, last_event FROM job WHERE state='running' AND lane=?", lane)
         return rows[0] if rows else None
 
+    def move_first(self, job_id: str) -> None:
+        self.job(job_id)
+        with self._transaction(job_id) as db:
+            rows = db.execute(LIKE_IT, (job_id,)).fetchall()
+            order = sorted(rows, key=lambda row: row[1] != job_id)  # a stable sort: the others stay as they are
+            moved = [(number, name) for (number, _), (_, name) in zip(rows, order, strict=True)]
+            db.executemany("UPDATE job SET number=-? WHERE id=?", moved)  # aside first: no two may have one number
+            db.execute("UPDATE job SET number=-number WHERE number<0")
+
+    def pause(self) -> None:
+        self._set_paused(True)
+
+    def resume(self) -> None:
+        self._set_paused(False)
+
+    def _set_paused(self, paused: bool) -> None:
+        with self._transaction() as db:
+            db.execute(PAUSE, ("pictures", paused))
+
+    def is_paused(self) -> bool:
+        return any(paused for _, paused in self._rows(LANE, "pictures"))
+
     def unfinished(self) -> list[Request]:
         requests: list[Request] = []
         for (text,) in self._rows("SELECT request FROM job WHERE state IN ('queued', 'running')"):
@@ -165,7 +191,7 @@ class SqliteQueue(Database):
         sql = f"""SELECT {JOB}, ({LAST}), ended, shared FROM job
                   WHERE state='done' AND lane='pictures' AND ({which}) ORDER BY ended DESC, number DESC LIMIT ?1"""
         return [
-            Finished(_job(row), unpack(last), ended, bool(shared))
+            Finished(job_of(row), unpack(last), ended, bool(shared))
             for *row, last, ended, shared in self._rows(sql, limit, value)
         ]
 
@@ -178,13 +204,13 @@ class SqliteQueue(Database):
         jobs: list[Job] = []
         for row in self._rows(f"SELECT {JOB} FROM job WHERE owner=? ORDER BY number DESC LIMIT ?", owner, limit):
             with suppress(RequestError):
-                jobs.append(_job(row))
+                jobs.append(job_of(row))
         return jobs
 
     # ---- workers
 
     def claim(self, wait_s: float = 0.0, lane: Lane = "pictures") -> Job | None:
-        """Take the lane's job whose turn it is, waiting for one if there is none. After `retire` there is none."""
+        """Take the job whose turn it is, waiting for one if there is none. After `retire` or `pause` there is none."""
         with self._changed:  # held from looking to waiting, so that no submission falls in between
             job = self._take(lane)
             if job is None and self._changed.wait(wait_s):
@@ -194,14 +220,14 @@ class SqliteQueue(Database):
     def _take(self, lane: Lane) -> Job | None:
         """One that cannot be read, of another version say, is failed and passed over."""
         # Looked at before it is taken: a transaction wakes all who wait, so two idle workers would never rest.
-        while not self._retired and self._rows(WAITING, lane):
+        while not self._retired and self._rows(WAITING, "queued", lane):
             with self._transaction() as db:
                 row = db.execute(CLAIM, (time.time(), lane)).fetchone()
                 if row is None:
                     break
                 db.execute(COUNT_PASSED, (row[0],))
             try:
-                return _job(row)
+                return job_of(row)
             except RequestError as exc:
                 self._end(row[0], Failed(exc.code, str(exc)))
         return None
@@ -290,9 +316,3 @@ class SqliteQueue(Database):
 def _append(db: sqlite3.Connection, job_id: str, event: Event) -> None:
     db.execute(NUMBER, (job_id,))
     db.execute(APPEND, (pack(event), job_id))
-
-
-def _job(row: Sequence[Any]) -> Job:
-    """RequestError: the row holds no request of ours."""
-    job_id, owner, request, state, attempts = row
-    return Job(job_id, owner, unpack(request), state, attempts)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from engines.jobs import Job
 from engines.jobs.turns import MOST_PASSED
+from engines.messages import unpack
 
 JOB = "id, owner, request, state, attempts"
-WAITING = "SELECT 1 FROM job WHERE state='queued' AND lane=? LIMIT 1"
+LANE = "SELECT passed, paused FROM lane WHERE name=?"
+PAUSE = "INSERT INTO lane(name, paused) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET paused=?2"
+GOES_ON = "NOT EXISTS(SELECT 1 FROM lane WHERE name=?2 AND paused)"
+WAITING = f"SELECT 1 FROM job WHERE state=?1 AND lane=?2 AND {GOES_ON} LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job. Which, engines.jobs.turns says.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?1
-WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=?2
+WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=?2 AND {GOES_ON}
   ORDER BY (priority='batch') = (COALESCE((SELECT passed FROM lane WHERE name=?2), 0) < {MOST_PASSED}), number LIMIT 1)
 RETURNING {JOB}"""
 # In the transaction of CLAIM, of the job that it took: how many have begun in a row while a batch waited.
@@ -28,9 +36,17 @@ FORGET_SNAPSHOT = "DELETE FROM snapshot WHERE job=?"
 NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT ?"
 REQUEST = "SELECT request FROM job WHERE id=?"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
+# Of whose jobs like this one wait, in their order: what belongs to nobody has no others beside it.
+LIKE_IT = """SELECT number, id FROM job WHERE state='queued' AND owner<>''
+AND (owner, lane, priority)=(SELECT owner, lane, priority FROM job WHERE id=?) ORDER BY number"""
 # The line of a lane, and its history after a moment: the index job_ended leads there, however many jobs there were.
 LINE = """SELECT id, state, priority, begun, last_event FROM job
 WHERE state IN ('queued', 'running') AND lane=? ORDER BY number"""
-PASSED = "SELECT passed FROM lane WHERE name=?"
 HISTORY = f"""SELECT request, ({LAST}), ended FROM job
 WHERE state='done' AND lane=? AND ended>? AND ended<=? ORDER BY ended DESC LIMIT ?"""
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """Return the job of a row of JOB. RequestError: it holds no request of ours."""
+    job_id, owner, request, state, attempts = row
+    return Job(job_id, owner, unpack(request), state, attempts)

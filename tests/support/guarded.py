@@ -64,8 +64,9 @@ def example(path: str) -> str:
 REACHABLE = {
     "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{key}/{name}", "/outputs/{rest:path}",
     "/batch.zip", "/favicon.ico", "/me", "/login", "/logout", "/leave", "/join/{invitation}", "/join/{rest:path}",
-    "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}", "/openapi.json",
-    "/docs", "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
+    "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
+    "/jobs/{job_id}/retry", "/jobs/{job_id}/first", "/queue/pause", "/queue/resume", "/openapi.json", "/docs",
+    "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
     "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",
     "/sdapi/v1/samplers", "/sdapi/v1/{rest:path}",
     "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",

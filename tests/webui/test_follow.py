@@ -16,13 +16,13 @@ import pytest
 from engines.errors import NotFoundError
 from engines.jobs import Job
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Event, Failed, Final, Generate, Preview, Progress
+from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress
 from tests.support.http import SKETCH
 from tests.support.owners import KEYS, own
 from webui import follow as following
 from webui.follow import follow, resume
 from webui.i18n import words
-from webui.stream import JobView
+from webui.stream import JobView, status_text
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
@@ -104,6 +104,29 @@ def test_a_waiting_job_counts_down_to_its_turn(
         assert (scene.status, scene.state, scene.caption) == ("stage_waiting", "running", "a woman")
         work_off(queue, *EVENTS)
     assert ahead == [2, 1]
+    assert next(scenes).status == "stage_load"
+
+
+def test_who_waits_is_told_how_long_it_takes(queue: SqliteQueue, watch: Watch) -> None:
+    for _ in range(2):
+        queue.submit(Enhance("a.jpg"))
+    work_off(queue, Final(("outputs_1.png",), 3, 20.0, "ort"))
+    claim(queue)
+    scene = next(watch(follow(own(queue), queue.submit(Enhance("b.jpg")), JobView())))
+    assert status_text(scene, EN) == "Waiting: 1 jobs ahead · about 40 s"
+
+
+def test_who_is_first_in_a_paused_queue_is_told_so(
+    queue: SqliteQueue, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_S", 0.0)
+    queue.pause()
+    scenes = watch(follow(own(queue), queue.submit(ASKED), JobView()))
+    for _ in range(2):
+        scene = next(scenes)
+        assert (scene.status, scene.state, scene.eta_s) == ("stage_paused", "running", None)
+        assert status_text(scene, EN) == EN("stage_paused", ahead=0)
+    queue.resume()
     assert next(scenes).status == "stage_load"
 
 

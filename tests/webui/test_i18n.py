@@ -183,6 +183,7 @@ def test_what_errors_tell_is_translated() -> None:
         "0",
         "a-z 0-9 - _",
         "build, fetch",
+        "failed, cancelled",
         "generate, enhance, develop",
     }  # the same in every language
     assert len(told()) > 8

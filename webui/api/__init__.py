@@ -21,7 +21,7 @@ __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "end_here", "install_errors", "rout
 
 PATHS = (  # what Guard lets through
     "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs",
-    "/jobs/", "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
+    "/jobs/", "/queue/pause", "/queue/resume", "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -31,6 +31,7 @@ def router(house: HouseJobs, settings: Settings) -> APIRouter:
     studio.add_jobs(routes, house, settings)
     studio.add_files(routes, house)
     jobs.add(routes, house)
+    jobs.add_queue(routes, house)
     health.add(routes, house.queue, settings.outputs)
     metrics.add(routes, house.queue)
     openai.add(routes, house, settings)

@@ -32,6 +32,7 @@ class Health(TypedDict, total=False):
     detail: str
     resting: str
     temperature_c: float
+    paused: bool
     engines: dict[str, str]
     bundles: dict[str, str]
 
@@ -60,6 +61,8 @@ def add(routes: APIRouter, queue: JobQueue, outputs: Path) -> None:
         faults = [*_worker_faults(status), *_disk_faults(outputs)]
         reasons: list[Reason] = [{"code": code, "message": sentence(language, code, facts)} for code, facts in faults]
         body: Readiness = {**_health(status), "reasons": reasons}
+        if queue.is_paused():  # no fault: the owner wants it so
+            body["paused"] = True
         return JSONResponse(body, 503 if reasons else 200)
 
 

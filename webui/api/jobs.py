@@ -23,6 +23,7 @@ from engines.jobs import ENDED, State, state_after
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress, Stage
 from webui.api import answers
 from webui.api.errors import sentence
+from webui.api.outcome import Accepted
 from webui.follow import JOB_ID, numbered_events
 from webui.own_jobs import HouseJobs, OwnJobs
 from webui.pictures import address
@@ -66,6 +67,10 @@ class JobBody(TypedDict, total=False):
     error: Fault
 
 
+class QueueBody(TypedDict):
+    paused: bool
+
+
 class JobList(TypedDict):
     jobs: list[JobBody]
 
@@ -96,6 +101,22 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         body = _body(own, job_id, order, request.headers.get("accept-language"))
         return JSONResponse(body, 200 if body["state"] in ENDED else 202)
 
+    @routes.post("/jobs/{job_id}/retry", status_code=202, responses={202: {"model": Accepted}})
+    def retry(job_id: str, request: Request) -> JSONResponse:
+        """Submit a job that failed or was cancelled once more: a new job. 404: its photo has been deleted since."""
+        own = jobs.of(request)
+        _find(own, job_id)
+        anew = own.retry(job_id)
+        return JSONResponse(Accepted(id=anew, state=own.job(anew).state), 202, {"Location": f"/jobs/{anew}"})
+
+    @routes.post("/jobs/{job_id}/first", responses={200: {"model": JobBody}})
+    def first(job_id: str, request: Request) -> JSONResponse:
+        """Let the job begin before the caller's others that wait. Nobody else waits longer."""
+        own = jobs.of(request)
+        order = _find(own, job_id)
+        own.move_first(job_id)
+        return JSONResponse(_body(own, job_id, order, request.headers.get("accept-language")))
+
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse)
     async def follow(job_id: str, request: Request) -> Response:
         """
@@ -111,6 +132,22 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
             return Response(status_code=204)
         pieces = _stream(own, job_id, order, after, language)
         return StreamingResponse(pieces, headers=STREAM_HEADERS, media_type="text/event-stream")
+
+
+def add_queue(routes: APIRouter, jobs: HouseJobs) -> None:
+    """Add what is done with the whole queue, by the owner of the house."""
+
+    @routes.post("/queue/pause", responses={200: {"model": QueueBody}})
+    def pause(request: Request) -> JSONResponse:
+        """Begin no more pictures, also after a restart; what is being drawn goes on. 403: that is the owner's."""
+        jobs.of(request).pause()
+        return JSONResponse(QueueBody(paused=True))
+
+    @routes.post("/queue/resume", responses={200: {"model": QueueBody}})
+    def resume(request: Request) -> JSONResponse:
+        """Go on. 403: that is the owner's."""
+        jobs.of(request).resume()
+        return JSONResponse(QueueBody(paused=False))
 
 
 def _find(own: OwnJobs, job_id: str) -> Order:

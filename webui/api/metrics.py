@@ -51,6 +51,9 @@ class StudioCollector(Collector):
         yield GaugeMetricFamily(
             "studio_worker_resting", "1: the worker is too hot, or pauses.", value=float(bool(status.resting))
         )
+        yield GaugeMetricFamily(
+            "studio_queue_paused", "1: the owner has paused it.", value=float(self.queue.is_paused())
+        )
         if status.temperature_c is not None:
             yield GaugeMetricFamily(
                 "studio_temperature_celsius", "Of the hottest processor.", value=status.temperature_c

@@ -36,7 +36,8 @@ def test_it_describes_our_doors_and_no_others(spec: dict[str, Any]) -> None:
     assert spec["openapi"].startswith("3.1")
     assert set(spec["paths"]) == {
         "/generate", "/enhance", "/outputs/{key}/{name}", "/batch.zip", "/jobs", "/jobs/{job_id}", "/healthz",
-        "/jobs/{job_id}/events", "/readyz", "/metrics",
+        "/jobs/{job_id}/events", "/jobs/{job_id}/retry", "/jobs/{job_id}/first", "/queue/pause", "/queue/resume",
+        "/readyz", "/metrics",
         "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}",
         "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",
         "/sdapi/v1/samplers",

@@ -15,6 +15,7 @@ from engines.messages import Enhance, Failed, Fetch, Final, Generate, Inspect, P
 from tests.support.http import CJK, SKETCH, X_CREDIT, encoded, people, refused, scene
 from webui import follow
 from webui.api.outcome import goes_on_without
+from webui.people.tokens import Tokens
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
@@ -148,6 +149,56 @@ def test_a_job_that_waits_or_runs_says_when_it_will_be_done(idle: Rig) -> None:
     assert 3.2 < idle.client.get(f"/jobs/{second}").json()["eta_s"] <= 5.3
     idle.queue.cancel(second)
     idle.queue.publish(running, Failed("cancelled", ""))
+
+
+def test_what_failed_is_asked_for_again_by_its_address(rig: Rig) -> None:
+    address = taken(rig, width=100)
+    body = ended(rig, address)
+    answer = rig.client.post(f"{address}/retry")
+    assert answer.status_code == 202 and set(answer.json()) == {"id", "state"}
+    anew = answer.headers["location"]
+    assert anew == f"/jobs/{answer.json()['id']}" != address
+    assert ended(rig, anew)["error"] == body["error"]
+    done = taken(rig)
+    ended(rig, done)
+    refused(rig.client.post(f"{done}/retry"), 400, "bad_option")
+
+
+def test_a_photo_that_has_gone_cannot_be_restored_again(idle: Rig) -> None:
+    job_id = idle.queue.submit(Enhance(str(idle.settings.uploads / "gone.jpg"), name="mum.jpg"))
+    idle.queue.cancel(job_id)
+    answer = idle.client.post(f"/jobs/{job_id}/retry", headers={"accept-language": "en"})
+    refused(answer, 404, "not_found")
+    assert "mum.jpg" in answer.json()["message"] and str(idle.settings.home) not in answer.text
+
+
+def test_one_of_several_is_asked_for_first(idle: Rig) -> None:
+    jobs = [idle.queue.submit(Generate("x"), "token:x") for _ in range(2)]
+    refused(idle.client.post(f"/jobs/{jobs[1]}/first"), 404, "not_found")
+    nobodys = idle.queue.submit(Generate("x"))
+    assert idle.client.post(f"/jobs/{nobodys}/first").json()["position"] == 2
+    for job_id in (*jobs, nobodys):
+        idle.queue.cancel(job_id)
+
+
+def test_the_owner_pauses_the_queue_and_guests_do_not(rig: Rig) -> None:
+    """Who sits at the machine is its owner, and a program with a token a guest."""
+    rig.settle()
+    tokens = Tokens(rig.settings.state / "tokens.json")
+    guest = {"authorization": f"Bearer {tokens.add('pausing')}"}
+    for act in ("pause", "resume"):
+        refused(rig.client.post(f"/queue/{act}", headers=guest), 403, "owner_only")
+    tokens.revoke("pausing")
+    assert rig.client.post("/queue/pause").json() == {"paused": True}
+    try:
+        ready = rig.client.get("/readyz")
+        assert (ready.status_code, ready.json()["paused"]) == (200, True)
+        address = taken(rig)
+        body = rig.client.get(address).json()
+        assert (body["state"], body["position"]) == ("queued", 0) and "eta_s" not in body
+    finally:
+        assert rig.client.post("/queue/resume").json() == {"paused": False}
+    assert ended(rig, address)["state"] == "done" and "paused" not in rig.client.get("/readyz").json()
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])

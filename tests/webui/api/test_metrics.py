@@ -81,6 +81,12 @@ def test_a_temperature_is_there_where_it_is_measured(queue: SqliteQueue) -> None
     assert values[sample("studio_worker_resting")] == 1 and values[sample("studio_temperature_celsius")] == 85.5
 
 
+def test_a_pause_is_a_number(queue: SqliteQueue) -> None:
+    assert collected(queue)[sample("studio_queue_paused")] == 0
+    queue.pause()
+    assert collected(queue)[sample("studio_queue_paused")] == 1
+
+
 def test_jobs_are_counted_by_lane(queue: SqliteQueue) -> None:
     for request in (Generate("a"), Enhance("b"), Generate("c"), Fetch("gpen")):
         queue.submit(request)

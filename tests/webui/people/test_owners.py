@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from engines.errors import NotFoundError, OwnerOnly
+from engines.errors import NotFoundError, OptionError, OwnerOnly
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Build, Fetch, Final, Generate
+from engines.messages import Build, Enhance, Failed, Fetch, Final, Generate
 from tests.support.http import SKETCH, Session, encoded, people, succeeded
 from tests.support.owners import KEY, KEYS, own
 from webui.i18n import words
@@ -58,7 +59,8 @@ def test_a_job_of_somebody_else_is_not_there(queue: SqliteQueue) -> None:
     mine, other, nobodys = own(queue, MINE), own(queue, Person("other")), own(queue)
     job_id = mine.submit(Generate("mine"))
     for jobs in (other, nobodys):
-        for look in (jobs.job, jobs.follow, jobs.latest, jobs.cancel, jobs.ahead, jobs.place):
+        looks = (jobs.job, jobs.follow, jobs.latest, jobs.cancel, jobs.ahead, jobs.place, jobs.retry, jobs.move_first)
+        for look in looks:
             with pytest.raises(NotFoundError):
                 look(job_id)
         with pytest.raises(NotFoundError):
@@ -116,6 +118,57 @@ def test_models_are_the_owners(queue: SqliteQueue, request_: Any) -> None:
             own(queue, person).submit_all([Generate("x"), request_])
     assert queue.unfinished() == [], "nor the half of it"
     assert own(queue, Person("host", "owner")).submit(request_)
+
+
+def test_only_the_owner_pauses_the_queue(queue: SqliteQueue) -> None:
+    for person in (MINE, Person()):
+        for act in (own(queue, person).pause, own(queue, person).resume):
+            with pytest.raises(OwnerOnly):
+                act()
+    assert not queue.is_paused()
+    own(queue, Person("host", "owner")).pause()
+    assert queue.is_paused()
+    own(queue, Person("host", "owner")).resume()
+    assert not queue.is_paused()
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_what_came_to_nothing_is_submitted_once_more(queue: SqliteQueue, tmp_path: Path, end: str) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.touch()
+    for order in (Generate("x", seed=3), Generate("x", start=str(photo)), Enhance(str(photo), name="mum.jpg")):
+        lost = own(queue, MINE).submit(order)
+        job = queue.claim()
+        assert job is not None
+        queue.publish(job, Failed(end if end == "cancelled" else "engine_failed", ""))
+        anew = own(queue, MINE).retry(lost)
+        assert anew != lost and queue.job(lost).state == end
+        assert (queue.job(anew).owner, queue.job(anew).state, queue.job(anew).request) == ("me", "queued", order)
+        queue.cancel(anew)
+
+
+def test_a_photo_that_was_deleted_is_not_restored_once_more(queue: SqliteQueue, tmp_path: Path) -> None:
+    mine = own(queue, MINE)
+    for order, name in (
+        (Enhance(str(tmp_path / "b.jpg"), name="mum.jpg"), "mum.jpg"),
+        (Generate("x", start=str(tmp_path / "b.jpg")), "b.jpg"),
+    ):
+        lost = mine.submit(order)
+        mine.cancel(lost)
+        with pytest.raises(NotFoundError) as refused:
+            mine.retry(lost)
+        assert refused.value.facts == {"what": "picture", "name": name}
+    assert queue.unfinished() == []
+
+
+def test_what_waits_or_went_well_is_not_submitted_again(queue: SqliteQueue) -> None:
+    mine = own(queue, MINE)
+    job_id = mine.submit(Generate("x"))
+    with pytest.raises(OptionError):
+        mine.retry(job_id)
+    finish(queue, "outputs_1.png")
+    with pytest.raises(OptionError):
+        mine.retry(job_id)
 
 
 # ---- the real application
