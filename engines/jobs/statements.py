@@ -25,7 +25,10 @@ WHERE id=? AND (priority='batch' OR EXISTS(
   SELECT 1 FROM job WHERE state='queued' AND lane=taken.lane AND priority='batch'))
 ON CONFLICT(name) DO UPDATE SET passed=CASE excluded.passed WHEN 1 THEN lane.passed+1 ELSE 0 END"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
-ADVANCE = "UPDATE job SET state=?, ended=? WHERE id=? AND attempts=? AND state='running' RETURNING cancelled"
+# Never before the latest end: a clock that was put back does not reorder what is done.
+ADVANCE = """UPDATE job SET state=?1,
+  ended=MAX(?2, COALESCE((SELECT MAX(ended) FROM job AS done WHERE done.lane=job.lane AND done.state='done'), 0))
+WHERE id=?3 AND attempts=?4 AND state='running' RETURNING cancelled"""
 # No number is given twice, also where events were forgotten: who follows goes on after the last that he heard.
 NUMBER = "UPDATE job SET last_event=last_event+1 WHERE id=?"
 APPEND = "INSERT INTO event SELECT id, last_event, ? FROM job WHERE id=?"

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -94,3 +95,49 @@ def test_a_job_of_another_version_does_not_stop_the_queue(
     queue.recover()
     claims = [queue.claim(), queue.claim()]
     assert good in {job.id for job in claims if job is not None}
+
+
+DAY_S = 86400.0
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S, -50 * 365 * DAY_S])
+def test_a_clock_that_jumps_reorders_nothing(
+    queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """In the middle of a job, while others wait: they are done in their order, and the newest picture is the first."""
+    names = [queue.submit(Generate(prompt)) for prompt in "abc"]
+    done, clock = [], time.time
+    for jumps in (False, True, False):
+        job = queue.claim()
+        assert job is not None and queue.publish(job, Progress("denoise", 1, 8))
+        if jumps:
+            monkeypatch.setattr(time, "time", lambda: clock() + jump_s)
+            queue.save_snapshot(job, b"half", ())
+            assert queue.snapshot(job) == b"half"
+        assert queue.publish(job, Final((), 1, 1.0, "ort"))
+        done.append(job.id)
+    assert done == names == [entry.job.id for entry in reversed(queue.finished(9))]
+    monkeypatch.setattr(time, "time", clock)  # it was wrong all the time
+    queue.submit(Generate("d"))
+    last = queue.claim()
+    assert last is not None and queue.publish(last, Final((), 1, 1.0, "ort"))
+    assert queue.finished(1)[0].job.id == last.id
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
+def test_a_clock_that_jumps_loses_no_job_at_a_restart(
+    queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """And no picture: those that an event names stay, whatever their time says."""
+    queue.submit_all([Generate("a"), Generate("b")])
+    first = queue.claim()
+    assert first is not None
+    (tmp_path / "outputs_20260102030405.png").write_bytes(b"png")
+    queue.publish(first, Final(("outputs_20260102030405.png",), 1, 1.0, "ort"))
+    second = queue.claim()
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + jump_s)
+    queue.recover()
+    again = queue.claim()
+    assert second is not None and again is not None and (again.id, again.attempts) == (second.id, 2)
+    assert (tmp_path / "outputs_20260102030405.png").exists()
