@@ -10,6 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from engines import images, sampler
 from engines.bundle import Bundle, Role
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
-from engines.errors import BundleError, OptionError, PromptError, SizeError
+from engines.errors import BundleError, OptionError, PromptError, SizeError, StorageError
 from engines.faces.detection import Face
 from engines.families import FAMILIES
 from engines.images import Pixels, infotext, kept_latents
@@ -271,11 +272,20 @@ class Generation:
         self.pace.decode_s = time.perf_counter() - begun
         if only:
             picture = kept_latents.KeptLatents(latents, plan.request.bundle, plan.seed_of(k), self._text(k))
-            kept_latents.write(self.folder / name, picture)
+            self._keep_latents(self.folder / name, picture)
         pictures.names.append(name)
         del pictures.denoised[0]
         self._save(pictures)
         yield Preview(steps, name, self.seconds(), self._decoded_by, k + 1, "result")
+
+    def _keep_latents(self, path: Path, picture: kept_latents.KeptLatents) -> None:
+        """StorageError: the disk refuses, and the picture goes too, as no event will name it."""
+        try:
+            kept_latents.write(path, picture)
+        except StorageError:
+            with suppress(OSError):  # it must not hide why
+                path.unlink()
+            raise
 
     def _pixels(self, latents: Array, only: bool) -> Array:
         if only:
