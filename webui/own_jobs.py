@@ -138,10 +138,19 @@ class OwnJobs(HouseJobs):
         return [self._shown(job) for job in self.queue.album(limit)]
 
     def share(self, job_id: str, shared: bool) -> None:
-        """Put pictures of this person's into the album of all. The owner of the house takes out anybody's."""
-        if shared or not self.person.is_owner:
+        """
+        Put pictures of this person's into the album of all, or take them out. Anybody's, and nobody's, are taken out by
+        the owner of the house: nobody could put them back.
+        """
+        if shared:
             self.job(job_id)
+        elif not self.may_take_out(self.queue.job(job_id)):
+            raise NotFoundError("job", job_id)
         self.queue.share(job_id, shared)
+
+    def may_take_out(self, job: Job) -> bool:
+        """Return whether this person may take the job's pictures out of the album."""
+        return self.person.is_owner or bool(job.owner and job.owner == self.person.id)
 
     def latest_jobs(self, limit: int) -> list[Job]:
         """This person's latest jobs, however they are; none are nobody's in particular."""

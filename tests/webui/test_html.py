@@ -13,10 +13,12 @@ from engines.messages import Advice, Enhance, FaceReport, Failed, Final, Generat
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
 from tests.support.events import ONE, PICTURE, play
 from tests.support.http import Tree, tree
+from tests.support.owners import KEYS
 from webui import face_report
 from webui.boards import photos
 from webui.boards.photos import Item
 from webui.i18n import LANGUAGES, words
+from webui.own_jobs import OwnJobs
 from webui.panels import history
 from webui.panels.engines import build, compare, overview
 from webui.panels.restore import single
@@ -25,6 +27,7 @@ from webui.stream import JobView, job_html
 from webui.widgets.preset_cards import cards_html
 
 EN = words("en")
+NOBODYS = OwnJobs(None, KEYS, NOBODY)  # type: ignore[arg-type]  # nothing is asked of the queue
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -121,7 +124,7 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
         (bundle, broken),
     )
     return [
-        history.grid_html([drawn, restored], NOBODY, say, ""),
+        history.grid_html([drawn, restored], NOBODYS, say, ""),
         overview.status_html(status, say),
         overview.chip_html(status, say),
         overview.chip_html(Status("failed", text), say),
@@ -162,14 +165,14 @@ def test_the_history_offers_each_picture_and_its_settings_again(language: str) -
     final = Final(("outputs_1.png", "outputs_2.png"), 4, 2.5, "ort", "why")
     drawn = Finished(Job("a" * 32, "", Generate("a woman"), "done", 1), final, 0.0)
     restored = Finished(Job("b" * 32, "", Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"), 0.0)
-    parsed = tree(history.grid_html([drawn, restored], NOBODY, say, ""))
+    parsed = tree(history.grid_html([drawn, restored], NOBODYS, say, ""))
     assert [a["href"] for a in parsed.all("a") if a.get("target")][:2] == [
         "/outputs/outputs_1.png",
         "/outputs/outputs_2.png",
     ]
     assert [b["data-reuse"] for b in parsed.all("button") if "data-reuse" in b] == ["a" * 32], "a restoration cannot"
     assert "a woman" in parsed.text and say("history_restored") in parsed.text
-    assert "&lt;none&gt;" in history.grid_html([], NOBODY, say, "<none>")
+    assert "&lt;none&gt;" in history.grid_html([], NOBODYS, say, "<none>")
 
 
 def status(torch_ok: bool) -> Status:

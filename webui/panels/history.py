@@ -15,7 +15,6 @@ from engines.messages import Enhance, Generate, Request
 from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
-from webui.people import Person
 from webui.pictures import address
 from webui.stream import Tile, actions_html
 from webui.widgets.panel_context import PanelContext, complaining, in_turn, words_of
@@ -63,10 +62,10 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
 def collection_html(own: OwnJobs, which: str, say: Words) -> Markup:
     """`which`: a Collection; anybody may send anything."""
     if which == "album":
-        return grid_html(_there(own, own.album(LOOKED_AT)), own.person, say, say("album_empty"))
+        return grid_html(_there(own, own.album(LOOKED_AT)), own, say, say("album_empty"))
     mine = _there(own, own.finished(LOOKED_AT))
     hint = say("album_has_some") if not mine and _there(own, own.album(LOOKED_AT)) else ""
-    return grid_html(mine, own.person, say, f"{say('history_empty')} {hint}")
+    return grid_html(mine, own, say, f"{say('history_empty')} {hint}")
 
 
 def _there(own: OwnJobs, jobs: Iterable[Finished]) -> list[Finished]:
@@ -75,10 +74,10 @@ def _there(own: OwnJobs, jobs: Iterable[Finished]) -> list[Finished]:
     return list(islice(shown, SHOWN))
 
 
-def grid_html(jobs: list[Finished], person: Person, say: Words, empty: str) -> Markup:
+def grid_html(jobs: list[Finished], own: OwnJobs, say: Words, empty: str) -> Markup:
     if not jobs:
         return Markup('<p class="note">{}</p>').format(empty)
-    cards = Markup().join(_card(finished, person, say) for finished in jobs)
+    cards = Markup().join(_card(finished, own, say) for finished in jobs)
     return Markup('<div class="history">{}</div>').format(cards)
 
 
@@ -90,9 +89,9 @@ def _words(request: Request, say: Words) -> str:
     return say("history_developed")
 
 
-def _card(finished: Finished, person: Person, say: Words) -> Markup:
+def _card(finished: Finished, own: OwnJobs, say: Words) -> Markup:
     """Of somebody else's there are the pictures; what was asked for is nobody's business."""
-    job, final, is_own = finished.job, finished.final, finished.job.owner in ("", person.id)
+    job, final, is_own = finished.job, finished.final, finished.job.owner in ("", own.person.id)
     words = _words(job.request, say) if is_own else say("album_shared")
     picture = Markup(
         '<a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{words}" loading="lazy"></a>'
@@ -105,15 +104,15 @@ def _card(finished: Finished, person: Person, say: Words) -> Markup:
         words=words,
         facts=f"{final.engine} · {say('stage_after', seconds=f'{final.seconds:.1f}')}",
         actions=actions_html(Tile(final.images[0], final.decoder, finished=True), say),
-        more=Markup().join(_buttons(finished, is_own, person, say)),
+        more=Markup().join(_buttons(finished, is_own, own, say)),
     )
 
 
-def _buttons(finished: Finished, is_own: bool, person: Person, say: Words) -> Iterator[Markup]:
+def _buttons(finished: Finished, is_own: bool, own: OwnJobs, say: Words) -> Iterator[Markup]:
     job = finished.job
     if is_own and isinstance(job.request, Generate):
         yield Markup('<button type="button" data-reuse="{}">{}</button>').format(job.id, say("history_reuse"))
-    if finished.shared and (is_own or person.is_owner):
+    if finished.shared and own.may_take_out(job):
         yield Markup('<button type="button" data-unshare="{}">{}</button>').format(job.id, say("album_take_out"))
-    elif is_own:
+    elif is_own and not finished.shared:
         yield Markup('<button type="button" data-share="{}">{}</button>').format(job.id, say("album_put"))

@@ -107,6 +107,13 @@ def test_only_what_is_shared_is_in_the_album(queue: SqliteQueue) -> None:
         other.share(jobs[0], False)
     own(queue, Person("host", "owner")).share(jobs[0], False)
     assert other.album(9) == [], "the owner of the house has taken it out"
+    nobodys = own(queue).submit(Generate("from before there were owners"))
+    finish(queue, "outputs_c.png")
+    mine.share(nobodys, True)
+    with pytest.raises(NotFoundError):
+        mine.share(nobodys, False)
+    own(queue, Person("host", "owner")).share(nobodys, False)
+    assert other.album(9) == []
     with pytest.raises(NotFoundError):
         own(queue, Person("host", "owner")).share(jobs[1], True)
 
