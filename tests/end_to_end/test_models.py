@@ -76,7 +76,9 @@ def test_a_model_that_wears_none_says_so_and_sends_none(browser, dressing: Rig) 
 
 def test_the_loras_of_a_picture_come_back_with_its_settings(browser, rig: Rig, picture: str) -> None:
     window = Visit(browser, rig.url)
+    rig.queue.share(picture, True)  # a program has drawn it, for nobody in particular
     window.tab(2)
+    window.page.locator("#collection label").nth(1).click()
     window.page.locator(f"#history [data-reuse='{picture}']").click()
     slider = window.page.locator("#loras-0", has_text="studio_light")
     slider.wait_for()
