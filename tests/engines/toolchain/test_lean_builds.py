@@ -15,7 +15,7 @@ for _module in ("torch", "diffusers", "transformers", "onnx", "onnxscript", "ml_
 
 import onnx
 
-from engines import backends
+from engines import backends, machine
 from engines.bundle import PROOF, Bundle
 from engines.errors import EngineUnavailable
 from engines.networks.graphs import open_graph
@@ -126,7 +126,7 @@ def test_where_memory_is_short_the_reference_computes_in_bf16(
     loaded_bundles = {}
     bare = (memory.BASE + memory.numbers(draft.path("denoiser")) * 4 + 1) / memory.SHARE  # the file has no room beside
     for free, wanted in ((memory.UNLIMITED, "fp32"), (bare, "bf16"), (1000, "bf16")):
-        monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(machine, "free_bytes", lambda free=free: free)
         part = draft.origin("denoiser")
         assert part is not None and part.precision == wanted
         loaded_bundles[wanted] = backends.engine("torch").load(bundle, part)
