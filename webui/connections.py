@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 20.0  # for the head of a request: uvicorn waits for ever, and each such connection is a file that stays open
 FORWARDED = (b"forwarded", b"x-real-ip")
-RELAYED = "studio.relayed"  # of a scope: somebody says for whom he asks, and is not believed
+RELAYED = "studio.relayed"  # of a scope: who asks does so for somebody else, or says so
 
 
 class DeadlineProtocol(H11Protocol):
@@ -64,7 +64,7 @@ class Forwarded:
             return await self.app(scope, receive, send)
         client = scope.get("client")
         if client and client[0] in self.believing.trusted_hosts:
-            believed = {**scope, "headers": _as_asked(scope["headers"])}
+            believed = {**scope, "headers": _as_asked(scope["headers"]), RELAYED: True}
             return await self.believing(believed, receive, send)  # type: ignore[arg-type]
         headers = [(name, value) for name, value in scope["headers"] if not _is_forwarded(name)]
         relayed = len(headers) < len(scope["headers"])
@@ -73,8 +73,8 @@ class Forwarded:
 
 def is_this_machine(scope: Scope) -> bool:
     """
-    Return whether somebody asks who sits at this machine: not through a proxy on it that nobody has named, which asks
-    for anybody.
+    Return whether somebody asks who sits at this machine: not through a proxy on it, which asks for anybody. One that
+    nobody has named, and that says nothing of whom it asks for, cannot be told from a person.
     """
     client, server = scope.get("client"), scope.get("server")
     if client is None or scope.get(RELAYED):

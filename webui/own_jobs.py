@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.errors import NotFoundError, OptionError, OwnerOnly
 from engines.jobs import Finished, Job, JobQueue, Place, Priority, lane_of
-from engines.messages import Enhance, Event, Final, Generate, Inspect, Preview, Request
+from engines.messages import Event, Final, Preview, Request, photo_of
 from engines.messages.status import Status
 from webui.people import Person, person_of
 from webui.people.secret import Keys
@@ -92,10 +92,6 @@ class OwnJobs(HouseJobs):
         self.job(job_id)
         self.queue.cancel(job_id)
 
-    def ahead(self, job_id: str) -> int:
-        self.job(job_id)
-        return self.queue.ahead(job_id)
-
     def place(self, job_id: str) -> Place:
         self.job(job_id)
         return self.queue.place(job_id)
@@ -167,13 +163,3 @@ class OwnJobs(HouseJobs):
             case Final():
                 return replace(event, images=tuple(map(self.keys.sign, event.images)))
         return event
-
-
-def photo_of(request: Request) -> str:
-    """Return the path of the photo that a request begins with; empty: with none."""
-    match request:
-        case Enhance() | Inspect():
-            return request.image
-        case Generate():
-            return request.start
-    return ""

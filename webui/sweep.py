@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines import files
 from engines.jobs import JobQueue
-from engines.messages import Enhance, Generate, Inspect
+from engines.messages import photo_of
 from engines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,14 +40,7 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
 
 def photos_in_use(queue: JobQueue) -> set[Path]:
     """Return the photos of the jobs that have not ended."""
-    names = set()
-    for request in queue.unfinished():
-        match request:
-            case Enhance() | Inspect():
-                names.add(request.image)
-            case Generate() if request.start:
-                names.add(request.start)
-    return set(map(Path, names))
+    return {Path(photo) for photo in map(photo_of, queue.unfinished()) if photo}
 
 
 def forget(folder: Path, days: int, in_use: AbstractSet[Path] = frozenset(), pattern: str = "*") -> None:

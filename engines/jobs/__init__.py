@@ -108,12 +108,11 @@ class JobQueue(Protocol):
 
     def job(self, job_id: str) -> Job: ...
 
-    def ahead(self, job_id: str) -> int:
-        """How many jobs of its lane will be finished before this one starts. JobPostponed: at the next start."""
-        ...
-
     def place(self, job_id: str) -> Place:
-        """Where the job is in its line. As `ahead` raises. To be asked often: it is found once for each change."""
+        """
+        Where the job is in its line. JobPostponed: it begins after the next start. To be asked often: it is found once
+        for each change.
+        """
         ...
 
     def move_first(self, job_id: str) -> None:

@@ -130,9 +130,6 @@ class SqliteQueue(Database):
             raise NotFoundError("job", job_id)
         return job_of(rows[0])
 
-    def ahead(self, job_id: str) -> int:
-        return self.place(job_id).ahead
-
     def place(self, job_id: str) -> Place:
         if self._released:
             raise JobPostponed(STOPPING, retry_s=RESTART_S)
@@ -181,18 +178,18 @@ class SqliteQueue(Database):
         return requests
 
     def finished(self, limit: int, owner: str | None = None) -> list[Finished]:
-        return self._finished("owner=?2 OR ?2 IS NULL", limit, owner)
+        return self._finished("1", limit) if owner is None else self._finished("owner=?", limit, owner)
 
     def album(self, limit: int) -> list[Finished]:
-        return self._finished("shared AND ?2", limit, True)
+        return self._finished("shared", limit)
 
-    def _finished(self, which: str, limit: int, value: str | bool | None) -> list[Finished]:
-        """`which`: a condition in SQL, of a row and the value ?2."""
+    def _finished(self, which: str, limit: int, *values: str) -> list[Finished]:
+        """`which`: a condition in SQL, of a row and the values."""
         sql = f"""SELECT {JOB}, ({LAST}), ended, shared FROM job
-                  WHERE state='done' AND lane='pictures' AND ({which}) ORDER BY ended DESC, number DESC LIMIT ?1"""
+                  WHERE state='done' AND lane='pictures' AND {which} ORDER BY ended DESC, number DESC LIMIT ?"""
         return [
             Finished(job_of(row), unpack(last), ended, bool(shared))
-            for *row, last, ended, shared in self._rows(sql, limit, value)
+            for *row, last, ended, shared in self._rows(sql, *values, limit)
         ]
 
     def share(self, job_id: str, shared: bool) -> None:

@@ -175,6 +175,16 @@ class Fetch:
 Request = Generate | Enhance | Inspect | Develop | Build | Fetch
 
 
+def photo_of(request: Request) -> str:
+    """Return the path of the photo that a request begins with; empty: with none."""
+    match request:
+        case Enhance() | Inspect():
+            return request.image
+        case Generate():
+            return request.start
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     stage: Stage

@@ -5,13 +5,12 @@ where Playwright runs, asyncio.run() fails.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.browser_window import CHROMIUM, OPEN, Visit, serve, until_ready
+from tests.support.browser_window import CHROMIUM, OPEN, Visit, served
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,13 +29,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def base(home: Path) -> Iterator[str]:
-    server, url = serve(home)
-    try:
-        until_ready(url, server)
+    with served(home) as url:
         yield url
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
 
 
 @pytest.fixture(scope="package")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.browser_window import BROWSER, PATIENCE_MS, Visit, serve, until_ready
+from tests.support.browser_window import BROWSER, PATIENCE_MS, Visit, served
 
 pytestmark = BROWSER
 PASSWORD, ELSEWHERE = "open sesame", "http://elsewhere.example/"
@@ -18,13 +17,8 @@ STUDIO = "#generate"
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A house with a password."""
-    server, url = serve(tmp_path_factory.mktemp("closed"), STUDIO_PASSWORD=PASSWORD)
-    try:
-        until_ready(url, server)
+    with served(tmp_path_factory.mktemp("closed"), STUDIO_PASSWORD=PASSWORD) as url:
         yield url
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -54,6 +57,18 @@ def until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
             pass
         time.sleep(0.25)
     raise AssertionError("the server was not ready in a minute")
+
+
+@contextmanager
+def served(home: Path, **settings: str) -> Iterator[str]:
+    """The address of a server of its own that is ready, and stopped in the end."""
+    server, url = serve(home, **settings)
+    try:
+        until_ready(url, server)
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
 
 
 OPEN: list[Visit] = []  # windows that were not closed yet

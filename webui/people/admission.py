@@ -19,7 +19,7 @@ from engines.errors import LoginNeeded
 from engines.settings import Settings
 from webui.connections import is_this_machine
 from webui.i18n import LANGUAGES, spoken, words
-from webui.people import Person, Role, pages, secret
+from webui.people import NOBODY, Person, Role, pages, secret
 from webui.people.passes import COOKIE, Pass, Passes
 from webui.people.password import Attempts, Password
 from webui.people.secret import Keys
@@ -49,7 +49,8 @@ class People:
     def person(self, scope: Scope) -> Person | None:
         """Return who asks; None: that is nobody who is let in."""
         headers = Headers(scope=scope)
-        if program := self.tokens.name_of(_token(headers.get("authorization", ""))):
+        token = _token(headers.get("authorization", ""))
+        if token and (program := self.tokens.name_of(token)):
             return Person(f"token:{program}")
         card = self.pass_of(scope)
         role = self._role(card, scope)
@@ -59,7 +60,7 @@ class People:
         """In an open house the owner is who sits at the machine; in a closed one, who has the password."""
         if self.password is None:
             return "owner" if is_this_machine(scope) else "guest"
-        return card.gives(self.password.house) if card else None
+        return card.gives(self.password.key) if card else None
 
     def pass_of(self, scope: Scope) -> Pass | None:
         """Return the pass that a browser has sent; None: none of ours."""
@@ -77,7 +78,7 @@ class Admission:
         person = self.people.person(scope)
         if person is None and not _is_open(scope["path"]):
             return await _refusal(Headers(scope=scope))(scope, receive, send)
-        state = {**scope.get("state", {}), "person": person or Person()}
+        state = {**scope.get("state", {}), "person": person or NOBODY}
         return await self.app({**scope, "state": state}, receive, send)
 
 

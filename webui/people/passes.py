@@ -25,18 +25,18 @@ COOKIE_S = 400 * 86400  # the longest that browsers keep one (RFC 6265bis, secti
 class Pass:
     """
     `id`: of the person. `role`: what was given, None while nothing was; until when, in seconds since 1970, 0 for ever;
-    and `house`: by which password of the house, as a new one ends what the old one gave.
+    and `password_key`: by which password of the house, as a new one ends what the old one gave.
     """
 
     id: str
     role: Role | None = None
     until: int = 0
-    house: str = ""
+    password_key: str = ""
 
-    def gives(self, house: str) -> Role | None:
-        """Return the role that the pass gives now, in a house of this password."""
+    def gives(self, password_key: str) -> Role | None:
+        """Return the role that the pass gives now, where the password has this key; none: empty."""
         lasts = not self.until or time.time() < self.until
-        return self.role if lasts and self.house == house else None
+        return self.role if lasts and self.password_key == password_key else None
 
 
 def stranger() -> Pass:
@@ -56,20 +56,20 @@ class Passes:
         except (BadSignature, ValueError):  # somebody else's, or of another version
             return None
 
-    def invitation(self, hours: float, house: str) -> str:
+    def invitation(self, hours: float, password_key: str) -> str:
         """Return the text of a link by which anybody becomes a guest for so long: when it ends, and its key."""
         until = f"{int(time.time() + 3600 * hours):x}"
-        return f"{until}-{self._key(until, house)}"
+        return f"{until}-{self._key(until, password_key)}"
 
-    def invited(self, text: str, house: str) -> Pass | None:
+    def invited(self, text: str, password_key: str) -> Pass | None:
         """Return what an invitation to this house gives, which may be over; None: it is none of ours."""
         until, _, key = text.partition("-")
-        if not hmac.compare_digest(key.encode(), self._key(until, house).encode()):
+        if not hmac.compare_digest(key.encode(), self._key(until, password_key).encode()):
             return None
-        return Pass("", "guest", int(until, 16), house)
+        return Pass("", "guest", int(until, 16), password_key)
 
-    def _key(self, until: str, house: str) -> str:
-        return derive(self._secret, "invitation", f"{until} {house}")
+    def _key(self, until: str, password_key: str) -> str:
+        return derive(self._secret, "invitation", f"{until} {password_key}")
 
     def hand_out(self, response: Response, given: Pass, secure: bool) -> None:
         """Put the pass into the answer's cookie. `secure`: the connection is encrypted, and it shall stay so."""

@@ -13,9 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-
 from engines.settings import HASHED
 from webui.people.secret import derive
 
@@ -26,14 +23,19 @@ ADDRESSES = 4096  # that are remembered
 class Password:
     def __init__(self, setting: str, secret: bytes) -> None:
         """`setting`: the password, or its hash."""
-        self._hash = setting if setting.startswith(HASHED) else PasswordHasher().hash(setting)
-        self.house = derive(secret, "password", setting)  # another one, another house: Pass.house
+        from argon2 import PasswordHasher  # here, as most houses have no password and need not wait for it
+
+        self._hasher = PasswordHasher()
+        self._hash = setting if setting.startswith(HASHED) else self._hasher.hash(setting)
+        self.key = derive(secret, "password", setting)  # Pass.password_key: another one ends what the old one gave
         self._turn = threading.Lock()  # an attempt takes 64 MB and a moment
 
     def fits(self, text: str) -> bool:
+        from argon2.exceptions import InvalidHashError, VerificationError
+
         with self._turn:
             try:
-                return PasswordHasher().verify(self._hash, text)
+                return self._hasher.verify(self._hash, text)
             except (VerificationError, InvalidHashError):
                 return False
 
@@ -70,6 +72,8 @@ class Attempts:
 
 
 def main() -> int:
+    from argon2 import PasswordHasher
+
     first = getpass.getpass("密码 Password: ")
     if getpass.getpass("再输一遍 Once more: ") != first:
         print("两次不一样。 They differ.", file=sys.stderr)

@@ -73,7 +73,12 @@ def _add_login(routes: APIRouter, people: People) -> None:
         if not await to_thread.run_sync(people.password.fits, str(password)):
             return HTMLResponse(pages.login(say, say("door_wrong")), 401, NO_STORE)
         people.attempts.forget(address)
-        given = replace(people.pass_of(request.scope) or stranger(), role="owner", until=0, house=people.password.house)
+        given = replace(
+            people.pass_of(request.scope) or stranger(),
+            role="owner",
+            until=0,
+            password_key=people.password.key,
+        )
         return _with_pass(RedirectResponse("/", 303), given, people, request)
 
 
@@ -81,11 +86,14 @@ def _add_invitations(routes: APIRouter, people: People) -> None:
     @routes.get("/join/{invitation}")
     def join(invitation: str, request: Request) -> Response:
         """Become a guest, for as long as the invitation lasts. Who may do more already still may."""
-        say, house = spoken(request.headers.get("accept-language")), people.password.house if people.password else ""
-        invited, old = people.passes.invited(invitation, house), people.pass_of(request.scope) or stranger()
-        if invited is None or not invited.gives(house):
+        say, key = (
+            spoken(request.headers.get("accept-language")),
+            people.password.key if people.password else "",
+        )
+        invited, old = people.passes.invited(invitation, key), people.pass_of(request.scope) or stranger()
+        if invited is None or not invited.gives(key):
             return HTMLResponse(pages.ended(say), 403, NO_STORE)
-        given = old if old.gives(house) == "owner" else replace(invited, id=old.id)
+        given = old if old.gives(key) == "owner" else replace(invited, id=old.id)
         return _with_pass(HTMLResponse(pages.welcome(say), headers=NO_STORE), given, people, request)
 
     @routes.get("/invite")
@@ -96,7 +104,7 @@ def _add_invitations(routes: APIRouter, people: People) -> None:
         say, base = spoken(request.headers.get("accept-language")), _base_url(request)
         if people.password is None:
             return HTMLResponse(pages.invitation(say, base, None), headers=NO_STORE)
-        link = base + "join/" + people.passes.invitation(INVITED_HOURS, people.password.house)
+        link = base + "join/" + people.passes.invitation(INVITED_HOURS, people.password.key)
         return HTMLResponse(pages.invitation(say, link, INVITED_HOURS), headers=NO_STORE)
 
 

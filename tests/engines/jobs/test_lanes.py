@@ -20,15 +20,15 @@ def test_a_build_and_pictures_do_not_wait_for_each_other(queue: Queue) -> None:
     build = queue.submit(BUILD)
     pictures = [queue.submit(request) for request in PICTURES]
     later = queue.submit(FETCH)
-    assert [queue.ahead(job_id) for job_id in (build, *pictures, later)] == [0, 0, 1, 2, 1]
+    assert [queue.place(job_id).ahead for job_id in (build, *pictures, later)] == [0, 0, 1, 2, 1]
     running = queue.claim(lane="builds")
     assert running == Job(build, "", BUILD, "running", 1)
     assert [claimed(queue).id for _ in pictures] == pictures and queue.claim() is None, (
         "an hour's build holds up nobody"
     )
-    assert running is not None and queue.publish(running, progress(1)) and queue.ahead(later) == 1
+    assert running is not None and queue.publish(running, progress(1)) and queue.place(later).ahead == 1
     queue.publish(running, FINAL)
-    assert queue.ahead(later) == 0
+    assert queue.place(later).ahead == 0
     then = queue.claim(lane="builds")
     assert then is not None and then.id == later and queue.claim(lane="builds") is None
 

@@ -74,7 +74,7 @@ def test_what_waited_and_what_was_left_running_is_done(queue: SqliteQueue) -> No
 
 def test_new_jobs_go_on_where_the_old_ones_end(queue: SqliteQueue) -> None:
     build, picture = queue.submit(BUILD), queue.submit(PICTURE)
-    assert (queue.ahead(build), queue.ahead(picture)) == (2, 1)
+    assert (queue.place(build).ahead, queue.place(picture).ahead) == (2, 1)
 
 
 def test_it_is_taken_over_once(queue: SqliteQueue, file: Path) -> None:
@@ -114,3 +114,10 @@ def test_it_is_taken_over_wholly_or_not_at_all(file: Path, monkeypatch: pytest.M
     monkeypatch.setattr(schema, "ADD", whole)
     SqliteQueue(file, file.parent).close()
     assert lanes(file) == LANES
+
+
+def test_what_everybody_saw_is_in_the_album_and_nobodys(queue: SqliteQueue) -> None:
+    """There were no owners: whose a picture is nobody knows, and nothing is lost."""
+    assert [(entry.job.id, entry.job.owner, entry.shared) for entry in queue.album(9)] == [("drawn", "", True)]
+    later = queue.submit(Generate("later"), "somebody")
+    assert [entry.job.id for entry in queue.album(9)] == ["drawn"] and queue.job(later).owner == "somebody"

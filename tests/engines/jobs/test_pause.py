@@ -72,7 +72,7 @@ def test_a_pause_does_not_forget_how_many_have_passed_a_batch(queue: Queue) -> N
     queue.pause()
     queue.resume()
     later = [queue.submit(ONE) for _ in range(2)]
-    assert [queue.ahead(job_id) for job_id in later] == [3, 5]
+    assert [queue.place(job_id).ahead for job_id in later] == [3, 5]
 
 
 def test_one_moves_before_the_own_others_and_before_nobody_elses(queue: Queue) -> None:
@@ -82,11 +82,11 @@ def test_one_moves_before_the_own_others_and_before_nobody_elses(queue: Queue) -
     mine += [queue.submit(ONE, "me"), queue.submit(ONE, "me")]
     theirs += [queue.submit(ONE, "they")]
     assert claimed(queue).id == running
-    before = [queue.ahead(job_id) for job_id in theirs]
+    before = [queue.place(job_id).ahead for job_id in theirs]
     queue.move_first(mine[2])
     order = [mine[2], theirs[0], mine[0], mine[1], theirs[1]]
-    assert [queue.ahead(job_id) for job_id in order] == [1, 2, 3, 4, 5]
-    assert [queue.ahead(job_id) for job_id in theirs] == before
+    assert [queue.place(job_id).ahead for job_id in order] == [1, 2, 3, 4, 5]
+    assert [queue.place(job_id).ahead for job_id in theirs] == before
     assert [claimed(queue).id for _ in order] == order
 
 
@@ -94,14 +94,14 @@ def test_what_is_of_another_kind_is_not_passed(queue: Queue) -> None:
     model, one = queue.submit(Fetch("gpen"), "me"), queue.submit(ONE, "me")
     batch = queue.submit_all([ONE, ONE], "me", priority="batch")
     queue.move_first(batch[1])
-    assert [queue.ahead(job_id) for job_id in (model, one, batch[1], batch[0])] == [0, 0, 1, 2]
+    assert [queue.place(job_id).ahead for job_id in (model, one, batch[1], batch[0])] == [0, 0, 1, 2]
 
 
 def test_what_belongs_to_nobody_stays_where_it_is(queue: Queue) -> None:
     """Each may be somebody else's."""
     jobs = [queue.submit(ONE) for _ in range(3)]
     queue.move_first(jobs[2])
-    assert [queue.ahead(job_id) for job_id in jobs] == [0, 1, 2]
+    assert [queue.place(job_id).ahead for job_id in jobs] == [0, 1, 2]
 
 
 def test_what_does_not_wait_moves_nothing(queue: Queue) -> None:
@@ -110,7 +110,7 @@ def test_what_does_not_wait_moves_nothing(queue: Queue) -> None:
     claimed(queue)
     for job_id in jobs[:2]:
         queue.move_first(job_id)
-    assert [queue.ahead(job_id) for job_id in jobs[2:]] == [1, 2]
+    assert [queue.place(job_id).ahead for job_id in jobs[2:]] == [1, 2]
     assert [queue.job(job_id).state for job_id in jobs] == ["done", "running", "queued", "queued"]
     with pytest.raises(NotFoundError):
         queue.move_first("nothing")

@@ -33,7 +33,7 @@ def test_a_batch_gives_way(queue: Queue) -> None:
     first = claimed(queue)
     assert first.id == batch[0]
     one, other = queue.submit(ONE), queue.submit(PHOTO)
-    assert [queue.ahead(job_id) for job_id in (one, other, batch[1])] == [1, 2, 3], "what runs is not broken off"
+    assert [queue.place(job_id).ahead for job_id in (one, other, batch[1])] == [1, 2, 3], "what runs is not broken off"
     assert begun(queue, 4) == [one, other, *batch[1:3]]
 
 
@@ -71,8 +71,8 @@ def test_the_line_is_as_it_will_be(reopen: Callable[[], Queue], seed: int) -> No
         begun(queue, dice.randint(0, 1))
     with closing(sqlite3.connect(queue.folder.parent / "queue.db")) as db:
         waiting = [row[0] for row in db.execute("SELECT id FROM job WHERE state='queued'")]
-    foretold = sorted(waiting, key=door.ahead)
-    assert [door.ahead(job_id) for job_id in foretold] == list(range(len(waiting)))
+    foretold = sorted(waiting, key=lambda job_id: door.place(job_id).ahead)
+    assert [door.place(job_id).ahead for job_id in foretold] == list(range(len(waiting)))
     assert begun(queue, len(waiting)) == foretold
 
 

@@ -62,11 +62,11 @@ def test_the_last_event_decides_the_state(queue: Queue, event: Event, state: str
 def test_first_come_first_served(queue: Queue) -> None:
     ids = [queue.submit(Generate(str(i))) for i in range(5)]
     assert len(set(ids)) == 5
-    assert [queue.ahead(job_id) for job_id in ids] == [0, 1, 2, 3, 4]
+    assert [queue.place(job_id).ahead for job_id in ids] == [0, 1, 2, 3, 4]
     first = claimed(queue)
-    assert [queue.ahead(job_id) for job_id in ids] == [0, 1, 2, 3, 4]  # it still has to be finished
+    assert [queue.place(job_id).ahead for job_id in ids] == [0, 1, 2, 3, 4]  # it still has to be finished
     queue.publish(first, FINAL)
-    assert [queue.ahead(job_id) for job_id in ids] == [0, 0, 1, 2, 3]
+    assert [queue.place(job_id).ahead for job_id in ids] == [0, 0, 1, 2, 3]
     assert [claimed(queue).id for _ in range(4)] == ids[1:]
     assert queue.claim() is None
 
@@ -321,7 +321,7 @@ def test_who_follows_hears_of_the_stop(queue: Queue, within: Within[list[Event]]
     assert within(5, partial(postponed, waiting)) == []
     assert list(queue.follow(ended)) == [FINAL], "what has ended is told to the end"
     with pytest.raises(JobPostponed):
-        queue.ahead(waiting)
+        queue.place(waiting)
 
 
 def test_recovering_keeps_the_order_and_leaves_the_others(reopen: Callable[[], Queue]) -> None:

@@ -84,7 +84,7 @@ def test_many_photos_give_way_to_who_waits_for_one_picture(rig: Rig) -> None:
     with rig.stuck(), rig.session() as page:
         many = begin(page, photos())
         *_, one = begin(page, {"one.png": encoded(people(), "PNG")})
-        assert [rig.queue.ahead(job_id) for job_id in (one, *many)] == [1, 2, 3, 4]
+        assert [rig.queue.place(job_id).ahead for job_id in (one, *many)] == [1, 2, 3, 4]
 
 
 def test_a_file_without_a_byte_fails_by_itself(rig: Rig) -> None:

@@ -161,7 +161,7 @@ def test_an_owner_who_follows_an_invitation_stays_one(browser: httpx.Client) -> 
 def test_an_invitation_ends(closed: Rig, browser: httpx.Client) -> None:
     people: People = closed.app.app.people  # type: ignore[attr-defined]
     assert people.password is not None
-    for text in (people.passes.invitation(-0.01, people.password.house), people.passes.invitation(1, ""), "x"):
+    for text in (people.passes.invitation(-0.01, people.password.key), people.passes.invitation(1, ""), "x"):
         answer = browser.get(f"/join/{text}")
         assert answer.status_code == 403 and EN("door_ended") in answer.text and COOKIE not in browser.cookies
 
@@ -235,6 +235,22 @@ def test_a_proxy_at_the_machine_that_nobody_has_named_is_not_its_owner(header: s
     ask(at_the_machine, "GET", "/", [("host", "localhost")])
     ask(at_the_machine, "GET", "/", [("host", "localhost"), (header, "for=203.0.113.9")])
     assert [is_this_machine(scope) for scope in seen] == [True, False]
+
+
+@pytest.mark.parametrize("said", [[], [("x-forwarded-for", "127.0.0.1")], [("x-forwarded-for", "203.0.113.9")]])
+def test_nor_is_one_that_was_named(said: list[tuple[str, str]]) -> None:
+    """It asks for anybody, whatever it says, and also where it says nothing."""
+    seen: list[Scope] = []
+
+    async def look(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await echo(scope, receive, send)
+
+    async def by_the_proxy(scope: Scope, receive: Any, send: Any) -> None:
+        await Forwarded(look, ("127.0.0.1",))({**scope, "client": ("127.0.0.1", 1)}, receive, send)
+
+    ask(by_the_proxy, "GET", "/", [("host", "localhost"), *said])
+    assert [is_this_machine(scope) for scope in seen] == [False]
 
 
 def test_in_an_open_house_others_are_guests(tmp_path: Path) -> None:

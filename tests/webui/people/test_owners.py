@@ -59,7 +59,7 @@ def test_a_job_of_somebody_else_is_not_there(queue: SqliteQueue) -> None:
     mine, other, nobodys = own(queue, MINE), own(queue, Person("other")), own(queue)
     job_id = mine.submit(Generate("mine"))
     for jobs in (other, nobodys):
-        looks = (jobs.job, jobs.follow, jobs.latest, jobs.cancel, jobs.ahead, jobs.place, jobs.retry, jobs.move_first)
+        looks = (jobs.job, jobs.follow, jobs.latest, jobs.cancel, jobs.place, jobs.retry, jobs.move_first)
         for look in looks:
             with pytest.raises(NotFoundError):
                 look(job_id)
@@ -67,7 +67,7 @@ def test_a_job_of_somebody_else_is_not_there(queue: SqliteQueue) -> None:
             jobs.since(job_id, 0)
         with pytest.raises(NotFoundError):
             jobs.share(job_id, True)
-    assert mine.job(job_id).state == "queued" and mine.ahead(job_id) == 0
+    assert mine.job(job_id).state == "queued" and mine.place(job_id).ahead == 0
     mine.cancel(job_id)
     assert mine.job(job_id).state == "cancelled"
 

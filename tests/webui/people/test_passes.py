@@ -131,9 +131,9 @@ def test_a_damaged_hash_lets_nobody_in() -> None:
     assert not Password("$argon2id$damaged", SECRET).fits("$argon2id$damaged")
 
 
-def test_another_password_is_another_house(hashed: str) -> None:
-    houses = {Password(setting, key).house for setting in ("one two", "two one", hashed) for key in (SECRET, OTHER)}
-    assert len(houses) == 6 and Password("one two", SECRET).house in houses
+def test_another_password_has_another_key(hashed: str) -> None:
+    keys = {Password(setting, own).key for setting in ("one two", "two one", hashed) for own in (SECRET, OTHER)}
+    assert len(keys) == 6 and Password("one two", SECRET).key in keys
 
 
 class Clock:
