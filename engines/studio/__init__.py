@@ -19,6 +19,7 @@ from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
 from engines.errors import OptionError, StudioError
 from engines.images import kept_latents
+from engines.jobs.leftovers import delete_picture
 from engines.messages import (
     Build,
     Develop,
@@ -113,7 +114,9 @@ class Studio:
             self.loaded_bundles.keep_only(loaded)
         drawing = snapshot.drawing(loaded, replace(r, seed=plan.seed), plan.width, plan.height, plan.steps)
         if begun is not None and begun.drawing != drawing:
-            log.warning("%s begins anew: its first attempt was another's, %s", drawing, begun.drawing)
+            log.warning("it begins anew: what an earlier attempt has left is of another drawing")
+            for name in begun.names:  # nobody would be shown them
+                delete_picture(folder, name)
             begun = None
         generation = Generation(
             plan=plan,

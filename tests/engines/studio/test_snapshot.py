@@ -125,6 +125,26 @@ def test_what_it_cannot_go_on_from_costs_time_alone(
     assert engine.calls.count("denoiser") == STEPS * ASKED.count
 
 
+def test_pictures_of_another_drawing_do_not_stay(
+    studio: Studio,
+    engine: FakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its first picture was done when it was broken off; another engine serves now, and draws all of them."""
+    kept = Kept()
+    whole = attempt(studio, ASKED, tmp_path / "elsewhere", Kept())
+    done = next(k for k, event in enumerate(whole) if isinstance(event, Preview) and event.kind == "result") + 1
+    attempt(studio, ASKED, tmp_path, kept, events=done)
+    assert len(kept.pictures) == 1
+    monkeypatch.setattr(engine, "name", "other")
+    final = attempt(studio, ASKED, tmp_path, kept)[-1]
+    assert isinstance(final, Final) and len(final.images) == ASKED.count
+    assert sorted(path.name for path in tmp_path.glob("outputs_*")) == sorted(final.images)
+    assert "anew" in caplog.text and ASKED.prompt not in caplog.text, "a log names no prompt"
+
+
 def test_a_snapshot_is_what_it_was() -> None:
     latents = tuple(np.random.default_rng(k).standard_normal((1, 4, 8, 8), dtype=np.float32) for k in range(3))
     for snap in (
