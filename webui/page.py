@@ -14,7 +14,7 @@ from engines.settings import Settings
 from webui.gradio_patches import event_data
 from webui.i18n import words
 from webui.own_jobs import HouseJobs
-from webui.panels import engines, history, portrait, restore
+from webui.panels import engines, history, jobs, portrait, restore
 from webui.widgets import loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn
 
@@ -39,8 +39,8 @@ def i18n() -> gr.I18n:
     return gr.I18n(**{"en": en, "zh": zh, "zh-CN": zh, "zh-TW": zh, "zh-HK": zh, "zh-SG": zh})
 
 
-def build(jobs: HouseJobs, settings: Settings) -> gr.Blocks:
-    context = PanelContext(jobs, settings, i18n())
+def build(house: HouseJobs, settings: Settings) -> gr.Blocks:
+    context = PanelContext(house, settings, i18n())
     t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(header_html(), elem_id="header")
@@ -51,10 +51,11 @@ def build(jobs: HouseJobs, settings: Settings) -> gr.Blocks:
             with gr.Tab(t("tab_restore"), id="restore") as tab:
                 photos = restore.build_tab(context, page, tab)
             with gr.Tab(t("tab_history"), id="history") as tab:
-                pictures = history.build(context, page, tab)
+                under_way = jobs.build(context, tab)
+                pictures = history.build(context, tab, under_way.outline.change)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
                 machine = engines.build_tab(context, page, tab, chip)
-        for component in (*photos.unseen, *machine.unseen):
+        for component in (*photos.unseen, *machine.unseen, under_way.timer):
             component.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
         _connect_history(context, pictures, studio, tabs)
         portrait.offer_on([*machine.built, *machine.fetched], studio, context)

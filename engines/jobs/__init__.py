@@ -24,22 +24,25 @@ ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`owner`: whose it is, by the name that front doors have for a person; empty: nobody's, and its id is the key."""
+    """
+    `owner`: whose it is, by the name that front doors have for a person; empty: nobody's, and its id is the key.
+    `ended`: when it has, in seconds since 1970.
+    """
 
     id: str
     owner: str
     request: Request
     state: State
     attempts: int  # doubles as the fencing token: only the latest attempt may publish
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job that went well, with when it ended (seconds since 1970). `shared`: its pictures are in the album of all."""
+    """A job that went well. `shared`: its pictures are in the album of all."""
 
     job: Job
     final: Final
-    ended: float
     shared: bool = False
 
 
@@ -129,6 +132,10 @@ class JobQueue(Protocol):
     def resume(self) -> None: ...
 
     def is_paused(self) -> bool: ...
+
+    def busy(self, lane: Lane = "pictures") -> bool:
+        """Return whether anything waits or runs there, whosever it is."""
+        ...
 
     def unfinished(self) -> list[Request]:
         """What is asked by jobs that wait or run. Those that cannot be read are left out."""

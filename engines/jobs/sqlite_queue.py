@@ -140,7 +140,6 @@ class SqliteQueue(Database):
             return self._board(rows[0][0]).place(job_id, time.time())
 
     def busy(self, lane: Lane = "pictures") -> bool:
-        """Whether anything waits or runs there."""
         return self._count(lane) > 0
 
     def running(self, lane: Lane = "pictures") -> tuple[str, int] | None:
@@ -185,11 +184,10 @@ class SqliteQueue(Database):
 
     def _finished(self, which: str, limit: int, *values: str) -> list[Finished]:
         """`which`: a condition in SQL, of a row and the values."""
-        sql = f"""SELECT {JOB}, ({LAST}), ended, shared FROM job
+        sql = f"""SELECT {JOB}, ({LAST}), shared FROM job
                   WHERE state='done' AND lane='pictures' AND {which} ORDER BY ended DESC, number DESC LIMIT ?"""
         return [
-            Finished(job_of(row), unpack(last), ended, bool(shared))
-            for *row, last, ended, shared in self._rows(sql, *values, limit)
+            Finished(job_of(row), unpack(last), bool(shared)) for *row, last, shared in self._rows(sql, *values, limit)
         ]
 
     def share(self, job_id: str, shared: bool) -> None:

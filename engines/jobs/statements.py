@@ -9,7 +9,7 @@ from engines.jobs import Job
 from engines.jobs.turns import MOST_PASSED
 from engines.messages import unpack
 
-JOB = "id, owner, request, state, attempts"
+JOB = "id, owner, request, state, attempts, ended"
 LANE = "SELECT passed, paused FROM lane WHERE name=?"
 PAUSE = "INSERT INTO lane(name, paused) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET paused=?2"
 GOES_ON = "NOT EXISTS(SELECT 1 FROM lane WHERE name=?2 AND paused)"
@@ -51,5 +51,5 @@ WHERE state='done' AND lane=? AND ended>? AND ended<=? ORDER BY ended DESC LIMIT
 
 def job_of(row: Sequence[Any]) -> Job:
     """Return the job of a row of JOB. RequestError: it holds no request of ours."""
-    job_id, owner, request, state, attempts = row
-    return Job(job_id, owner, unpack(request), state, attempts)
+    job_id, owner, request, state, attempts, ended = row
+    return Job(job_id, owner, unpack(request), state, attempts, ended)

@@ -97,6 +97,27 @@ def test_pictures_are_ones_own_until_they_are_shared(browser, base: str) -> None
         other.close()
 
 
+def test_what_a_closed_page_has_asked_for_is_under_pictures(browser, base: str) -> None:
+    """The owner pauses the queue, asks for a picture, closes the page, comes back, and lets it go on."""
+    window = Visit(browser, base)
+    try:
+        assert window.context.request.post(f"{base}/queue/pause").ok
+        window.generate("a woman who waits")
+        window.page.wait_for_selector("#stage .stage.is-running")
+        window.page.goto("about:blank")
+        window.page.goto(base)
+        window.tab(2)
+        window.page.wait_for_selector("#jobs li.is-queued")
+        assert "a woman who waits" in window.page.inner_text("#jobs")
+        window.page.click("#jobs [data-act=resume]")
+        window.page.wait_for_selector("#history article")  # without another press
+        window.page.wait_for_selector("#jobs section", state="detached")
+        assert window.complaints == []
+    finally:
+        window.context.request.post(f"{base}/queue/resume")
+        window.close()
+
+
 def test_a_shared_screen_forgets_who_has_gone(browser, base: str) -> None:
     window = Visit(browser, base, start="/?idle=0.2")
     try:

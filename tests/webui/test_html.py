@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 import presets
-from engines.jobs import Finished, Job
+from engines.jobs import Finished, Job, Place
 from engines.messages import Advice, Enhance, FaceReport, Failed, Final, Generate, Note, Preview
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
 from tests.support.events import ONE, PICTURE, play
 from tests.support.http import Tree, tree
 from tests.support.owners import KEYS
 from webui import face_report
-from webui.boards import photos
+from webui.boards import jobs, photos
 from webui.boards.photos import Item
 from webui.i18n import LANGUAGES, words
 from webui.own_jobs import OwnJobs
@@ -110,9 +110,18 @@ def replace_reason(text: str) -> Final:
 
 def panels(text: str, say: Callable[..., str]) -> list[str]:
     drawn = Finished(
-        Job("0" * 32, "", Generate(text[:4000] or "x"), "done", 1), Final((text,), 1, 1.0, text, text, "tiny"), 0.0
+        Job("0" * 32, "", Generate(text[:4000] or "x"), "done", 1), Final((text,), 1, 1.0, text, text, "tiny")
     )
-    restored = Finished(Job("1" * 32, "", Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text), 0.0)
+    restored = Finished(Job("1" * 32, "", Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text))
+    rows = [
+        jobs.Row(Job("2" * 32, "", Generate(text[:200] or "x"), "queued", 0), Place(1, 3.0)),
+        jobs.Row(Job("3" * 32, "", Enhance("p.png", name=text), "running", 1), Place(0, 3.0)),
+        jobs.Row(
+            Job("4" * 32, "", Enhance("p.png", name=text), "failed", 1),
+            Place(0, None),
+            Failed("engine_failed", text, {"engine": text}),
+        ),
+    ]
     choices = tuple(Choice(text, "edge", state, text, text) for state in ("accepted", "failed", "unproven"))
     title = {"zh": text, "en": text}
     bundle = BundleStatus(text, "portrait", title, text, ((64, 64),), 8, 1.0, text, text, choices, 1.0, "# A card")
@@ -125,6 +134,7 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
     )
     return [
         history.grid_html([drawn, restored], NOBODYS, say, ""),
+        jobs.board_html(jobs.Board(tuple(rows), paused=True, may_pause=True), say),
         overview.status_html(status, say),
         overview.chip_html(status, say),
         overview.chip_html(Status("failed", text), say),
@@ -163,8 +173,8 @@ def readable(text: str) -> str:
 def test_the_history_offers_each_picture_and_its_settings_again(language: str) -> None:
     say = words(language)
     final = Final(("outputs_1.png", "outputs_2.png"), 4, 2.5, "ort", "why")
-    drawn = Finished(Job("a" * 32, "", Generate("a woman"), "done", 1), final, 0.0)
-    restored = Finished(Job("b" * 32, "", Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"), 0.0)
+    drawn = Finished(Job("a" * 32, "", Generate("a woman"), "done", 1), final)
+    restored = Finished(Job("b" * 32, "", Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"))
     parsed = tree(history.grid_html([drawn, restored], NOBODYS, say, ""))
     assert [a["href"] for a in parsed.all("a") if a.get("target")][:2] == [
         "/outputs/outputs_1.png",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import gradio as gr
 from markupsafe import Markup
 
 from engines.jobs import Finished
-from engines.messages import Enhance, Generate, Request
+from engines.messages import Generate
+from webui.boards.jobs import request_words
 from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
@@ -39,7 +40,8 @@ class View:
     tab: gr.Tab
 
 
-def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
+def build(context: PanelContext, tab: gr.Tab, ended: Any) -> View:
+    """`ended`: an event after which there may be one more picture."""
     t = context.i18n
     choices = [(t(f"history_{collection}"), collection) for collection in get_args(Collection)]
     collection = gr.Radio(choices, value="mine", show_label=False, container=False, elem_id="collection")
@@ -54,7 +56,7 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
             own.share(str(asked["job"]), asked["shared"] is True)
         return collection_html(own, which, say)
 
-    gr.on([tab.select, collection.change], refresh, [collection], [grid], **in_turn("history", "always_last"))
+    gr.on([tab.select, collection.change, ended], refresh, [collection], [grid], **in_turn("history", "always_last"))
     grid.album(put, [collection], [grid], **in_turn("history", "multiple"))
     return View(collection, grid, tab)
 
@@ -81,18 +83,10 @@ def grid_html(jobs: list[Finished], own: OwnJobs, say: Words, empty: str) -> Mar
     return Markup('<div class="history">{}</div>').format(cards)
 
 
-def _words(request: Request, say: Words) -> str:
-    if isinstance(request, Generate):
-        return request.prompt
-    if isinstance(request, Enhance):
-        return " · ".join(filter(None, (say("history_restored"), request.name)))
-    return say("history_developed")
-
-
 def _card(finished: Finished, own: OwnJobs, say: Words) -> Markup:
     """Of somebody else's there are the pictures; what was asked for is nobody's business."""
     job, final, is_own = finished.job, finished.final, finished.job.owner in ("", own.person.id)
-    words = _words(job.request, say) if is_own else say("album_shared")
+    words = request_words(job.request, say) if is_own else say("album_shared")
     picture = Markup(
         '<a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{words}" loading="lazy"></a>'
     )

@@ -373,7 +373,7 @@ def test_finished_is_newest_first_and_holds_what_went_well(queue: Queue) -> None
     done = queue.finished(10)
     assert [item.job.request.prompt for item in done if isinstance(item.job.request, Generate)] == ["4", "2", "0"]
     assert all(item.final == FINAL and item.job.state == "done" for item in done)
-    assert [item.ended for item in done] == sorted((item.ended for item in done), reverse=True)
+    assert [item.job.ended for item in done] == sorted((item.job.ended for item in done), reverse=True)
     assert [item.job.id for item in queue.finished(2)] == [item.job.id for item in done[:2]]
     assert queue.finished(0) == []
 
