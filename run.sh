@@ -18,6 +18,8 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh chaos kills|stops|crashes|crowd  故意杀死、停止、弄崩、挤爆服务,看有没有丢东西 · kill, stop, crash or crowd the service on purpose, and see what is lost
   ./run.sh token NAME [--revoke]  程序用的令牌(显示一次;作废) · a token for a program (shown once; ended)
   ./run.sh password  把密码变成可写进配置的散列 · turn a password into a hash that a configuration may hold
+  ./run.sh backup FILE   备份作品与任务,可在运行时做(--models 连同模型) · pictures and jobs into one file, while the server runs too
+  ./run.sh restore FILE  从备份恢复,先停止程序 · a home out of a backup, while no server runs
   ./run.sh doctor    体检:缺什么、哪里不对、怎么办,什么都不改(--json) · what is missing or wrong, and what to do; changes nothing
   ./run.sh help      本说明 · this text
 
@@ -107,6 +109,7 @@ case "$verb" in
     exec "$venv/bin/python" -m engines.catalogue "$@" ;;
   token)    any_venv; exec "$venv/bin/python" -m webui.people.tokens "$@" ;;
   password) any_venv; exec "$venv/bin/python" -m webui.people.password "$@" ;;
+  backup|restore) any_venv; exec "$venv/bin/python" -m webui.backup "$verb" "$@" ;;
   bench) ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     ensure .venv torch build train dev

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from engines import logs
 from engines.errors import StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.settings import Settings, SettingsError
 from engines.worker.supervisor import Supervisor
-from webui import notify, sweep
+from webui import home_lock, notify, sweep
 
 Opened = Callable[[asyncio.AbstractEventLoop], None]
 OWN_NAMES = (".local", ".lan", ".home", ".home.arpa", ".fritz.box", ".*.ts.net")  # after the machine's own
-TAKE_S = 3.0  # how long to wait for the home
 NEVER = 10**9  # events
 STOP_S, LEAVE_S = 7.0, 1.0  # what a stop may take, of the worker and then of all else: Docker kills after 10
 
@@ -35,11 +31,11 @@ def main() -> int:
     systemd = notify.take(os.environ, os.getpid())
     try:
         settings = Settings.load(os.environ)
-        lock = _take(settings)
+        lock = home_lock.take(settings)
         _prepare(settings)
         queue = SqliteQueue(settings.state / "jobs.db", settings.outputs, settings.queue_limit)
         door = _open(settings)
-        _sign(lock, settings, door)
+        home_lock.sign(lock, f"port {door.getsockname()[1]}")
     except (SettingsError, StorageError, OSError) as exc:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
         return 2
@@ -96,47 +92,12 @@ def _prepare(settings: Settings) -> None:
     )
 
 
-def _take(settings: Settings) -> TextIO:
-    """
-    Return the open lock of the home, which is ours as long as this process lives, however it ends: two workers on one
-    queue would take each other's running jobs for those of a crash. The worker of a server that was killed holds it a
-    moment longer. SettingsError: another process has it.
-    """
-    settings.state.mkdir(parents=True, exist_ok=True)
-    lock, deadline = (settings.state / "lock").open("a+", encoding="utf-8"), time.monotonic() + TAKE_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            if time.monotonic() > deadline:
-                raise SettingsError(_taken(settings, lock)) from exc
-            time.sleep(0.05)
-        else:
-            return lock
-
-
-def _taken(settings: Settings, lock: TextIO) -> str:
-    lock.seek(0)
-    return (
-        f"STUDIO_HOME={settings.home}: {lock.read().strip()}\n"
-        "这个文件夹正被上述程序使用:请先停止它,或换一个 STUDIO_HOME。"
-        " That process uses this folder: stop it first, or choose another STUDIO_HOME."
-    )
-
-
 def _say_repaired(aside: Path, rows: int) -> None:
     print(
         f"任务记录已损坏,原文件保存为 {aside},已恢复 {rows} 行。"
         f" The jobs' database was damaged: it lies in {aside} now, and {rows} rows of it were taken over.",
         file=sys.stderr,
     )
-
-
-def _sign(lock: TextIO, settings: Settings, door: socket.socket) -> None:
-    """Write into the lock who has it."""
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}, port {door.getsockname()[1]}\n")
-    lock.flush()
 
 
 def _open(settings: Settings) -> socket.socket:

@@ -36,6 +36,7 @@ from engines.jobs.statements import (
     LANE,
     LAST,
     LIKE_IT,
+    NAMED,
     NEWEST,
     NUMBER,
     PAUSE,
@@ -289,9 +290,7 @@ class SqliteQueue(Database):
                 db.execute("DELETE FROM event WHERE job=?", (job_id,))
 
     def _is_named(self, picture: str) -> bool:
-        sql = """SELECT 1 FROM event WHERE body LIKE ?1 UNION ALL
-                 SELECT 1 FROM snapshot WHERE pictures LIKE ?1 LIMIT 1"""
-        return bool(self._rows(sql, f"%{picture}%"))
+        return bool(self._rows(NAMED, f"%{picture}%"))
 
     def _end(self, job_id: str, failed: Failed) -> None:
         with self._transaction(job_id) as db:

@@ -37,6 +37,12 @@ EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
 KEEP = """INSERT OR REPLACE INTO snapshot SELECT id, ?, ? FROM job WHERE id=? AND attempts=? AND state='running'"""
 FORGET_SNAPSHOT = "DELETE FROM snapshot WHERE job=?"
 NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT ?"
+# Whether any event, or a snapshot, names a picture.
+NAMED = """SELECT 1 FROM event WHERE body LIKE ?1 UNION ALL
+SELECT 1 FROM snapshot WHERE pictures LIKE ?1 LIMIT 1"""
+# A row may also hold no JSON at all.
+MOVE_PHOTO = """UPDATE job SET request=json_set(request, ?1, ?3 || substr(json_extract(request, ?1), length(?2) + 1))
+WHERE CASE WHEN json_valid(request) THEN substr(json_extract(request, ?1), 1, length(?2)) = ?2 ELSE 0 END"""
 REQUEST = "SELECT request FROM job WHERE id=?"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
 # Of whose jobs like this one wait, in their order: what belongs to nobody has no others beside it.
