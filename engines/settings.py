@@ -67,6 +67,11 @@ class Settings:
         "°C of the processor from which no job is begun; 0: never mind",
     )
     cool_c: float = _setting(72.0, "降到此温度(°C)后继续", "°C at which jobs go on")
+    outputs_gb: float = _setting(
+        0.0,
+        "作品最多占用的空间(GB),超出一天后从最旧的删起,共享相册里的不删;0 表示不限",
+        "GB that pictures may take; over it for a day, the oldest go that are not in the album; 0: no limit",
+    )
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -88,6 +93,7 @@ class Settings:
         for name, low, high in (
             ("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500), ("memory_gb", 0, 10000),
             ("queue_limit", 1, 100_000), ("pause_s", 0, 3600), ("hot_c", 0, 120), ("cool_c", 30, 120),
+            ("outputs_gb", 0, 1_000_000),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:

@@ -15,6 +15,8 @@ from engines.errors import NotFoundError, OptionError, OwnerOnly
 from engines.jobs import Finished, Job, JobQueue, Place, Priority, lane_of
 from engines.messages import Event, Final, Preview, Request, photo_of
 from engines.messages.status import Status
+from engines.settings import Settings
+from webui import outputs_cap
 from webui.people import Person, person_of
 from webui.people.secret import Keys
 from webui.pictures import file_name
@@ -132,6 +134,10 @@ class OwnJobs(HouseJobs):
 
     def album(self, limit: int) -> list[Finished]:
         return [self._shown(job) for job in self.queue.album(limit)]
+
+    def notice(self, settings: Settings) -> outputs_cap.Notice | None:
+        """Return how many pictures of this person's go for want of room, and when; None: none. OSError."""
+        return outputs_cap.notice(self.queue, settings, self.person.id)
 
     def share(self, job_id: str, shared: bool) -> None:
         """

@@ -1,6 +1,6 @@
 """
 What is deleted in time, every hour: photos that were uploaded, when their days are over; what browsers have sent to the
-page, and what a crash has left half written, after a day.
+page, and what a crash has left half written, after a day; and pictures for which there is no room.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from engines import files
 from engines.jobs import JobQueue
 from engines.messages import photo_of
 from engines.settings import Settings
+from webui import outputs_cap
 
 log = logging.getLogger(__name__)
 EVERY_S = 3600.0
@@ -36,6 +37,10 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
     forget(settings.cache, CACHE_DAYS)
     for folder in (settings.outputs, settings.state):  # where a crash has left what was half written
         forget(folder, CACHE_DAYS, pattern=files.HALF_WRITTEN)
+    try:
+        outputs_cap.enforce(queue, settings)
+    except OSError as exc:
+        log.warning("the room that pictures take cannot be looked at: %s", exc.strerror)
 
 
 def photos_in_use(queue: JobQueue) -> set[Path]:

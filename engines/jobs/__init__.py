@@ -47,6 +47,15 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletable:
+    """A job that went well and is not in the album: whose it is, and those of its pictures that no other job needs."""
+
+    id: str
+    owner: str
+    pictures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """
     Where a job is in its line: how many will be finished before it starts, and in how many seconds it will have ended
@@ -151,6 +160,20 @@ class JobQueue(Protocol):
 
     def share(self, job_id: str, shared: bool) -> None:
         """Put the job's pictures into the album of all, or take them out. NotFoundError, StorageError."""
+        ...
+
+    def deletable(self) -> list[Deletable]:
+        """
+        What may be deleted to have room, oldest first, whether it is still there or not. A picture that the album, a
+        later job or one that has not ended counts on is not among them.
+        """
+        ...
+
+    def delete_pictures(self, jobs: Sequence[Deletable]) -> list[Deletable]:
+        """
+        Delete them, and what is kept beside them. Return of which jobs: those stay of which somebody needs a picture by
+        now.
+        """
         ...
 
     def latest_of(self, owner: str, limit: int) -> list[Job]:

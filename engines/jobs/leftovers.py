@@ -1,8 +1,11 @@
-"""Pictures of attempts that a crash or a stop has broken off, which nobody would be shown, and nobody would delete."""
+"""
+Deletes pictures: those that had to go, and those of attempts that a crash or a stop has broken off, which nobody would
+be shown, and nobody would delete.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -33,3 +36,12 @@ def delete_picture(folder: Path, picture: str) -> None:
     for path in folder.glob(f"{escape(picture.partition('.')[0])}.*"):
         with suppress(OSError):  # a picture too many on a disk that refuses keeps no program from starting
             path.unlink()
+
+
+def delete_pictures(folder: Path, pictures: Iterable[str]) -> None:
+    """Delete many, and what is kept beside them: the folder, which may be full, is read once."""
+    stems = {picture.partition(".")[0] for picture in pictures}
+    for path in list(folder.iterdir()) if stems else ():
+        if path.name.partition(".")[0] in stems:
+            with suppress(OSError):  # the next sweep tries again
+                path.unlink()

@@ -21,8 +21,8 @@ from engines.errors import (
     QueueFull,
     RequestError,
 )
-from engines.jobs import ENDED, Finished, Job, Lane, Place, Priority, lane_of, leftovers, state_after
-from engines.jobs.database import Database
+from engines.jobs import ENDED, Job, Lane, Place, Priority, lane_of, leftovers, state_after
+from engines.jobs.finished import FinishedJobs
 from engines.jobs.line import Board, Line
 from engines.jobs.statements import (
     ADVANCE,
@@ -34,12 +34,12 @@ from engines.jobs.statements import (
     JOB,
     KEEP,
     LANE,
-    LAST,
     LIKE_IT,
     NAMED,
     NEWEST,
     NUMBER,
     PAUSE,
+    UNFINISHED,
     WAITING,
     job_of,
 )
@@ -52,14 +52,14 @@ UNKNOWN_S = 10.0  # until somebody who finds no room asks again, while nobody kn
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
 
 
-class SqliteQueue(Database):
+class SqliteQueue(FinishedJobs):
     def __init__(self, path: Path, folder: Path, limit: float = math.inf, repairing: bool = True) -> None:
         """
         `folder`: where pictures go. `limit`: most jobs of a lane that have not ended. The others, and StorageError, as
         Database says.
         """
-        super().__init__(path, repairing)
-        self.folder, self.limit = folder, limit
+        super().__init__(path, folder, repairing)
+        self.limit = limit
         self._status = Status("loading")
         self._lines = {lane: Line(lane, self._rows, self._version) for lane in get_args(Lane)}
         self._retired = self._released = False
@@ -125,12 +125,6 @@ class SqliteQueue(Database):
                 _append(db, job_id, Failed(JobCancelled.code, "before it began"))
                 db.execute(FORGET_SNAPSHOT, (job_id,))  # of an attempt that a restart broke off
 
-    def job(self, job_id: str) -> Job:
-        rows = self._rows(f"SELECT {JOB} FROM job WHERE id=?", job_id)
-        if not rows:
-            raise NotFoundError("job", job_id)
-        return job_of(rows[0])
-
     def place(self, job_id: str) -> Place:
         if self._released:
             raise JobPostponed(STOPPING, retry_s=RESTART_S)
@@ -172,29 +166,10 @@ class SqliteQueue(Database):
 
     def unfinished(self) -> list[Request]:
         requests: list[Request] = []
-        for (text,) in self._rows("SELECT request FROM job WHERE state IN ('queued', 'running')"):
+        for (text,) in self._rows(UNFINISHED):
             with suppress(RequestError):
                 requests.append(unpack(text))
         return requests
-
-    def finished(self, limit: int, owner: str | None = None) -> list[Finished]:
-        return self._finished("1", limit) if owner is None else self._finished("owner=?", limit, owner)
-
-    def album(self, limit: int) -> list[Finished]:
-        return self._finished("shared", limit)
-
-    def _finished(self, which: str, limit: int, *values: str) -> list[Finished]:
-        """`which`: a condition in SQL, of a row and the values."""
-        sql = f"""SELECT {JOB}, ({LAST}), shared FROM job
-                  WHERE state='done' AND lane='pictures' AND {which} ORDER BY ended DESC, number DESC LIMIT ?"""
-        return [
-            Finished(job_of(row), unpack(last), bool(shared)) for *row, last, shared in self._rows(sql, *values, limit)
-        ]
-
-    def share(self, job_id: str, shared: bool) -> None:
-        self.job(job_id)
-        with self._transaction(job_id) as db:
-            db.execute("UPDATE job SET shared=? WHERE id=?", (shared, job_id))
 
     def latest_of(self, owner: str, limit: int) -> list[Job]:
         jobs: list[Job] = []

@@ -45,6 +45,11 @@ MOVE_PHOTO = """UPDATE job SET request=json_set(request, ?1, ?3 || substr(json_e
 WHERE CASE WHEN json_valid(request) THEN substr(json_extract(request, ?1), 1, length(?2)) = ?2 ELSE 0 END"""
 REQUEST = "SELECT request FROM job WHERE id=?"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
+ALBUM_ENDS = f"SELECT ({LAST}) FROM job WHERE state='done' AND lane='pictures' AND shared"
+UNSHARED_ENDS = f"""SELECT id, owner, ({LAST}) FROM job
+WHERE state='done' AND lane='pictures' AND NOT shared ORDER BY ended DESC, number DESC"""
+UNFINISHED = "SELECT request FROM job WHERE state IN ('queued', 'running')"
+UNFINISHED_EVENTS = "SELECT body FROM event JOIN job ON id=job WHERE state IN ('queued', 'running')"
 # Of whose jobs like this one wait, in their order: what belongs to nobody has no others beside it.
 LIKE_IT = """SELECT number, id FROM job WHERE state='queued' AND owner<>''
 AND (owner, lane, priority)=(SELECT owner, lane, priority FROM job WHERE id=?) ORDER BY number"""

@@ -29,6 +29,7 @@ ALL = {
     "STUDIO_PAUSE_S": "5",
     "STUDIO_HOT_C": "85",
     "STUDIO_COOL_C": "70.5",
+    "STUDIO_OUTPUTS_GB": "12.5",
 }
 
 
@@ -36,7 +37,7 @@ def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
     told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5)
-    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5)
+    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5)
     assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")

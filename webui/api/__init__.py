@@ -33,7 +33,7 @@ def router(house: HouseJobs, settings: Settings) -> APIRouter:
     jobs.add(routes, house)
     jobs.add_queue(routes, house)
     health.add(routes, house.queue, settings.outputs)
-    metrics.add(routes, house.queue)
+    metrics.add(routes, house.queue, settings)
     openai.add(routes, house, settings)
     a1111.add_pictures(routes, house, settings, checkpoints)
     a1111.add_options(routes, house, checkpoints)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import get_args
 
 from fastapi import APIRouter
@@ -19,14 +20,16 @@ from prometheus_client.registry import Collector
 
 from engines.jobs import Finished, JobQueue, Lane, lane_of
 from engines.messages.status import Status
+from engines.settings import Settings
+from webui import outputs_cap
 
 LATEST = 100  # jobs that durations are taken of
 QUANTILES = (0.5, 0.95)
 
 
-def add(routes: APIRouter, queue: JobQueue) -> None:
+def add(routes: APIRouter, queue: JobQueue, settings: Settings) -> None:
     registry = CollectorRegistry()
-    registry.register(StudioCollector(queue))
+    registry.register(StudioCollector(queue, settings))
     ProcessCollector(registry=registry)  # of this process: memory, processor time, files, and when it started
 
     @routes.get("/metrics", response_class=Response)
@@ -36,8 +39,8 @@ def add(routes: APIRouter, queue: JobQueue) -> None:
 
 
 class StudioCollector(Collector):
-    def __init__(self, queue: JobQueue) -> None:
-        self.queue = queue
+    def __init__(self, queue: JobQueue, settings: Settings) -> None:
+        self.queue, self.settings = queue, settings
 
     def describe(self) -> Iterable[Metric]:
         """Return none: the registry would look at a queue that nobody has asked about."""
@@ -58,9 +61,20 @@ class StudioCollector(Collector):
             yield GaugeMetricFamily(
                 "studio_temperature_celsius", "Of the hottest processor.", value=status.temperature_c
             )
+        yield from self._outputs()
         yield _engines(status)
         yield self._unfinished()
         yield _seconds(self.queue.finished(LATEST))
+
+    def _outputs(self) -> Iterator[Metric]:
+        """Nothing is said of a folder that the disk does not show."""
+        most = outputs_cap.most_bytes(self.settings)
+        yield GaugeMetricFamily(
+            "studio_outputs_limit_bytes", "What pictures may take, STUDIO_OUTPUTS_GB; 0: no limit.", value=float(most)
+        )
+        with suppress(OSError):
+            taken = outputs_cap.sizes(self.settings.outputs).total()
+            yield GaugeMetricFamily("studio_outputs_bytes", "What pictures take.", value=float(taken))
 
     def _unfinished(self) -> Metric:
         """Those that wait and those that run together: the queue tells no state of theirs."""

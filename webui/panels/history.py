@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from engines.jobs import Finished
 from engines.messages import Generate
+from engines.settings import Settings
 from webui.boards.jobs import request_words
 from webui.gradio_patches import event_data
 from webui.i18n import Words
@@ -48,31 +50,41 @@ def build(context: PanelContext, tab: gr.Tab, ended: Any) -> View:
     grid = gr.HTML(elem_id="history", js_on_load=PRESSES)
 
     def refresh(which: str, request: gr.Request) -> Markup:
-        return collection_html(context.jobs.of(request), which, words_of(request))
+        return collection_html(context.jobs.of(request), which, words_of(request), context.settings)
 
     def put(which: str, event: gr.EventData, request: gr.Request) -> Markup:
         say, own, asked = words_of(request), context.jobs.of(request), event_data(event)
         with complaining(say):
             own.share(str(asked["job"]), asked["shared"] is True)
-        return collection_html(own, which, say)
+        return collection_html(own, which, say, context.settings)
 
     gr.on([tab.select, collection.change, ended], refresh, [collection], [grid], **in_turn("history", "always_last"))
     grid.album(put, [collection], [grid], **in_turn("history", "multiple"))
     return View(collection, grid, tab)
 
 
-def collection_html(own: OwnJobs, which: str, say: Words) -> Markup:
+def collection_html(own: OwnJobs, which: str, say: Words, settings: Settings) -> Markup:
     """`which`: a Collection; anybody may send anything."""
     if which == "album":
         return grid_html(_there(own, own.album(LOOKED_AT)), own, say, say("album_empty"))
     mine = _there(own, own.finished(LOOKED_AT))
     hint = say("album_has_some") if not mine and _there(own, own.album(LOOKED_AT)) else ""
-    return grid_html(mine, own, say, f"{say('history_empty')} {hint}")
+    return notice_html(own, say, settings) + grid_html(mine, own, say, f"{say('history_empty')} {hint}")
+
+
+def notice_html(own: OwnJobs, say: Words, settings: Settings) -> Markup:
+    """Say which of one's own pictures will be deleted; empty: none, or the disk does not tell."""
+    with suppress(OSError):
+        if notice := own.notice(settings):
+            text = say("history_notice", pictures=notice.pictures, hours=notice.hours)
+            return Markup('<p class="note" role="status">{}</p>').format(text)
+    return Markup()
 
 
 def _there(own: OwnJobs, jobs: Iterable[Finished]) -> list[Finished]:
-    """Return the first of them whose pictures are still there: they may have been deleted."""
-    shown = (job for job in jobs if job.final.images and own.file(job.final.images[0]).is_file())
+    """Return the first of them with those of their pictures that are still there: they may have been deleted."""
+    left = ((job, tuple(name for name in job.final.images if own.file(name).is_file())) for job in jobs)
+    shown = (replace(job, final=replace(job.final, images=names)) for job, names in left if names)
     return list(islice(shown, SHOWN))
 
 

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Fetch, Final, Generate
 from engines.messages.status import EngineStatus, Status
+from engines.settings import Settings
 from tests.support.http import SKETCH
 from tests.support.queues import claimed
 from webui.api.metrics import QUANTILES, StudioCollector
@@ -35,13 +36,13 @@ def scraped(text: str) -> dict[Sample, float]:
 
 
 def collected(queue: SqliteQueue) -> dict[Sample, float]:
-    families = StudioCollector(queue).collect()
+    families = StudioCollector(queue, Settings(queue.folder.parent, outputs_gb=2.5)).collect()
     return {sample(s.name, **s.labels): s.value for family in families for s in family.samples}
 
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
-    opened = SqliteQueue(tmp_path / "jobs.db", tmp_path)
+    opened = SqliteQueue(tmp_path / "jobs.db", tmp_path / "outputs")
     yield opened
     opened.close()
 
@@ -85,6 +86,18 @@ def test_a_pause_is_a_number(queue: SqliteQueue) -> None:
     assert collected(queue)[sample("studio_queue_paused")] == 0
     queue.pause()
     assert collected(queue)[sample("studio_queue_paused")] == 1
+
+
+def test_what_pictures_take_is_there_beside_what_they_may(queue: SqliteQueue) -> None:
+    values = collected(queue)
+    assert values[sample("studio_outputs_limit_bytes")] == 2.5e9
+    assert sample("studio_outputs_bytes") not in values, "there is no folder yet"
+    queue.folder.mkdir()
+    assert collected(queue)[sample("studio_outputs_bytes")] == 0
+    (queue.folder / "outputs_20260101000000.png").write_bytes(bytes(700))
+    (queue.folder / "outputs_20260101000000.negative.npz").write_bytes(bytes(50))
+    (queue.folder / "link.png").symlink_to(queue.folder / "outputs_20260101000000.png")
+    assert collected(queue)[sample("studio_outputs_bytes")] == 750
 
 
 def test_jobs_are_counted_by_lane(queue: SqliteQueue) -> None:
@@ -132,5 +145,5 @@ def test_an_engine_of_any_name_is_written_so_that_it_can_be_read(queue: SqliteQu
     odd = 'a"b\\c\nd'
     queue.announce(replace(Status("ready"), engines=(EngineStatus(odd, True, "", ""),)))
     registry = CollectorRegistry()
-    registry.register(StudioCollector(queue))
+    registry.register(StudioCollector(queue, Settings(queue.folder.parent)))
     assert scraped(generate_latest(registry).decode())[sample("studio_engine_available", engine=odd)] == 1
