@@ -1,11 +1,12 @@
 """
 Everything that can be set, from STUDIO_* variables, read once at the start. `python3 -m engines.settings` lists them;
-it needs no installation, so this file imports the standard library alone.
+it needs no installation, so this file imports no library.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
@@ -15,10 +16,46 @@ from typing import Any
 HASHED = "$argon2"  # how a password begins that is given as its hash
 SHORTEST_PASSWORD = 6
 LOG_LEVELS = ("debug", "info", "warning", "error")
+DAY_MINUTES = 24 * 60
+CLOCK = r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*"
 
 
 class SettingsError(ValueError):
     """A variable has a value that cannot be used. The message names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """
+    The hours of each day in which no batch begins, because somebody sleeps beside the machine: from `begin` to `end`,
+    in minutes after midnight by this machine's clock, over midnight where they end before they begin. Where both are
+    the same there are none.
+    """
+
+    begin: int = 0
+    end: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> QuietHours:
+        """Read "22:00-7:00"; empty: none. ValueError: it is no such span."""
+        if not text.strip():
+            return cls()
+        match = re.fullmatch(f"{CLOCK}-{CLOCK}", text)
+        if not match:
+            raise ValueError(f"{text}: must be hours of the day, like 22:00-07:00")
+        begin_h, begin_min, end_h, end_min = map(int, match.groups())
+        return cls(60 * begin_h + begin_min, 60 * end_h + end_min)
+
+    def left_s(self, now: float) -> float:
+        """Return for how many seconds it stays quiet from `now` on, in seconds since 1970; 0: it is not."""
+        clock = time.localtime(now)
+        minute = 60 * clock.tm_hour + clock.tm_min
+        if (minute - self.begin) % DAY_MINUTES >= (self.end - self.begin) % DAY_MINUTES:
+            return 0.0
+        return float(60 * ((self.end - minute) % DAY_MINUTES) - clock.tm_sec)
+
+
+NEVER_QUIET = QuietHours()
 
 
 def _setting(default: Any, zh: str, en: str, secret: bool = False) -> Any:
@@ -72,6 +109,11 @@ class Settings:
         "作品最多占用的空间(GB),超出一天后从最旧的删起,共享相册里的不删;0 表示不限",
         "GB that pictures may take; over it for a day, the oldest go that are not in the album; 0: no limit",
     )
+    quiet_hours: str = _setting(
+        "",
+        "安静时段,如 22:00-07:00:其间不开始批量照片与引擎验证",
+        "quiet hours, like 22:00-07:00, in which no batch of photos and no proof of engines is begun",
+    )
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -104,6 +146,10 @@ class Settings:
             raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
         if 0 < len(self.password) < SHORTEST_PASSWORD:
             raise SettingsError(f"STUDIO_PASSWORD: must have {SHORTEST_PASSWORD} letters at least")
+        try:
+            QuietHours.parse(self.quiet_hours)
+        except ValueError as exc:
+            raise SettingsError(f"STUDIO_QUIET_HOURS={exc}") from exc
         for proxy in self.proxies:
             try:
                 ip_network(proxy, strict=False)
@@ -145,6 +191,10 @@ class Settings:
         return self.home / "state"
 
     @property
+    def quiet(self) -> QuietHours:
+        return QuietHours.parse(self.quiet_hours)
+
+    @property
     def proxies(self) -> tuple[str, ...]:
         return tuple(proxy.strip() for proxy in self.proxy.split(",") if proxy.strip())
 
@@ -182,4 +232,4 @@ def _number(name: str, text: str) -> float:
 
 if __name__ == "__main__":
     for f in fields(Settings):
-        print(f"  {variable(f.name):<17} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")
+        print(f"  {variable(f.name):<18} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")

@@ -33,7 +33,7 @@ def main() -> int:
         settings = Settings.load(os.environ)
         lock = home_lock.take(settings)
         _prepare(settings)
-        queue = SqliteQueue(settings.state / "jobs.db", settings.outputs, settings.queue_limit)
+        queue = SqliteQueue(settings.state / "jobs.db", settings.outputs, settings.queue_limit, quiet=settings.quiet)
         door = _open(settings)
         home_lock.sign(lock, f"port {door.getsockname()[1]}")
     except (SettingsError, StorageError, OSError) as exc:

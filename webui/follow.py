@@ -75,7 +75,7 @@ async def numbered_events(own: OwnJobs, job_id: str, after: int = 0) -> AsyncIte
 async def follow(own: OwnJobs, job_id: str, scene: JobView) -> AsyncIterator[JobView]:
     """Yield one scene per change, from the waiting line to the end, or to the program's: a page comes back to it."""
     with suppress(JobPostponed):
-        while (place := await to_thread.run_sync(own.place, job_id)).ahead or place.paused:
+        while (place := await to_thread.run_sync(own.place, job_id)).waits:
             yield (scene := waiting(scene, place))
             await asyncio.sleep(LOOK_S)
         yield (scene := begun(scene))

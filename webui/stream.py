@@ -8,6 +8,7 @@ escapes every text that is put into it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -241,7 +242,14 @@ def left_text(eta_s: float, say: Words) -> str:
     return say("stage_eta_minutes", minutes=round(eta_s / 60))
 
 
+def quiet_text(quiet_s: float, say: Words) -> str:
+    """Say until when batches wait, by the clock of this machine, beside which somebody sleeps."""
+    return say("stage_quiet", until=time.strftime("%H:%M", time.localtime(time.time() + quiet_s + 1)))
+
+
 def waiting_text(place: Place, say: Words) -> str:
+    if place.quiet_s:
+        return quiet_text(place.quiet_s, say)
     line = say("stage_waiting", ahead=place.ahead)
     return line if place.eta_s is None else f"{line} · {_about(place.eta_s, say)}"
 

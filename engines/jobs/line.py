@@ -23,6 +23,7 @@ from engines.jobs.statements import HISTORY, LANE, LINE, NEWEST, REQUEST
 from engines.jobs.turns import in_turn
 from engines.messages import Final, Progress, Request, unpack
 from engines.messages.status import BundleStatus
+from engines.settings import QuietHours
 
 AT_FIRST = 300  # runs that are looked at after a start
 LATEST = 4  # events of a job: previews come between what it says of its end
@@ -32,7 +33,8 @@ LATEST = 4  # events of a job: previews come between what it says of its end
 class Board:
     """
     A lane's line at a moment. `left_s`: how long what runs will still take; `waits`: of each job that waits how many
-    are ahead, and how long those that wait will take up to and with itself. None: unknown.
+    are ahead, and how long those that wait will take up to and with itself. None: unknown. `held`: those that wait for
+    the end of the quiet hours, in `quiet_s`.
     """
 
     at: float
@@ -40,6 +42,8 @@ class Board:
     left_s: float | None
     waits: dict[str, tuple[int, float | None]]
     paused: bool = False
+    held: AbstractSet[str] = frozenset()
+    quiet_s: float = 0.0
 
     def place(self, job_id: str, now: float) -> Place:
         left_s = None if self.left_s is None else max(0.0, self.left_s - (now - self.at))
@@ -50,14 +54,18 @@ class Board:
         ahead, waits_s = self.waits[job_id]
         if self.paused:
             return Place(ahead, None, paused=True)
-        return Place(ahead, _total((left_s, waits_s)))
+        quiet_s = max(0.0, self.quiet_s - (now - self.at)) if job_id in self.held else 0.0
+        return Place(ahead, _total((left_s, waits_s, quiet_s)), quiet_s=quiet_s)
 
     def next_end_s(self, count: int) -> float | None:
         """In how long so many of its jobs will have ended. None: unknown."""
         if self.paused and count > len(self.running):
             return None
         ends = [self.left_s] * len(self.running)
-        ends += [_total((self.left_s, waits_s)) for _, waits_s in self.waits.values()]
+        ends += [
+            _total((self.left_s, waits_s, self.quiet_s if job_id in self.held else 0.0))
+            for job_id, (_, waits_s) in self.waits.items()
+        ]
         return ends[min(count, len(ends)) - 1] if ends else None
 
 
@@ -76,18 +84,20 @@ class Line:
     does at the same time.
     """
 
-    def __init__(self, lane: Lane, rows: Callable[..., list[Row]], version: Callable[[], object]) -> None:
-        self.lane, self._rows, self._version = lane, rows, version
+    def __init__(
+        self, lane: Lane, rows: Callable[..., list[Row]], version: Callable[[], object], quiet: QuietHours
+    ) -> None:
+        self.lane, self._rows, self._version, self._quiet = lane, rows, version, quiet
         self._history, self._until = History(), 0.0
         self._requests: dict[str, Request | None] = {}  # of jobs in the line; None: it cannot be read
         self._said: dict[str, _Said] = {}  # of those that run
-        self._made_of: tuple[object, object] | None = None
+        self._made_of: tuple[object, object, bool] | None = None
         self._board = Board(0.0, (), 0.0, {})
 
     def board(self, bundles: Sequence[BundleStatus]) -> Board:
-        made_of = (self._version(), bundles)
-        if self._made_of is None or self._made_of[0] != made_of[0] or self._made_of[1] is not bundles:
-            self._board, self._made_of = self._look(bundles), made_of
+        version, quiet = self._version(), self._quiet.left_s(time.time()) > 0
+        if self._made_of is None or self._made_of[::2] != (version, quiet) or self._made_of[1] is not bundles:
+            self._board, self._made_of = self._look(bundles), (version, bundles, quiet)
         return self._board
 
     def _look(self, bundles: Sequence[BundleStatus]) -> Board:
@@ -101,10 +111,12 @@ class Line:
         waits_s: float | None = 0.0
         passed, paused = next(iter(self._rows(LANE, self.lane)), (0, 0))
         waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
-        for ahead, job_id in enumerate(in_turn(waiting, passed), len(running)):
+        quiet_s = self._quiet.left_s(now)
+        for ahead, job_id in enumerate(in_turn(waiting, passed, quiet_s > 0), len(running)):
             waits_s = _total((waits_s, self._estimate_s(job_id, bundles)))
             waits[job_id] = ahead, waits_s
-        return Board(now, [row[0] for row in running], left_s, waits, bool(paused))
+        held = {job_id for job_id, priority in waiting if quiet_s and priority == "batch"}
+        return Board(now, [row[0] for row in running], left_s, waits, bool(paused), held, quiet_s)
 
     def _learn(self, now: float) -> None:
         """Take in what has ended since the last look. A clock that is put back makes nobody wait for it."""

@@ -45,6 +45,7 @@ from engines.jobs.statements import (
 )
 from engines.messages import Event, Failed, Preview, Request, pack, unpack
 from engines.messages.status import Status
+from engines.settings import NEVER_QUIET, QuietHours
 
 POLL_S = 0.5
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
@@ -53,15 +54,22 @@ MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a 
 
 
 class SqliteQueue(FinishedJobs):
-    def __init__(self, path: Path, folder: Path, limit: float = math.inf, repairing: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        limit: float = math.inf,
+        repairing: bool = True,
+        quiet: QuietHours = NEVER_QUIET,
+    ) -> None:
         """
-        `folder`: where pictures go. `limit`: most jobs of a lane that have not ended. The others, and StorageError, as
-        Database says.
+        `folder`: where pictures go. `limit`: most jobs of a lane that have not ended. `quiet`: when no batch begins.
+        The others, and StorageError, as Database says.
         """
         super().__init__(path, folder, repairing)
-        self.limit = limit
+        self.limit, self.quiet = limit, quiet
         self._status = Status("loading")
-        self._lines = {lane: Line(lane, self._rows, self._version) for lane in get_args(Lane)}
+        self._lines = {lane: Line(lane, self._rows, self._version, quiet) for lane in get_args(Lane)}
         self._retired = self._released = False
 
     # ---- front doors
@@ -191,9 +199,9 @@ class SqliteQueue(FinishedJobs):
     def _take(self, lane: Lane) -> Job | None:
         """One that cannot be read, of another version say, is failed and passed over."""
         # Looked at before it is taken: a transaction wakes all who wait, so two idle workers would never rest.
-        while not self._retired and self._rows(WAITING, "queued", lane):
+        while not self._retired and self._rows(WAITING, self.is_quiet(), lane):
             with self._transaction() as db:
-                row = db.execute(CLAIM, (time.time(), lane)).fetchone()
+                row = db.execute(CLAIM, (self.is_quiet(), lane, time.time())).fetchone()
                 if row is None:
                     break
                 db.execute(COUNT_PASSED, (row[0],))
@@ -202,6 +210,10 @@ class SqliteQueue(FinishedJobs):
             except RequestError as exc:
                 self._end(row[0], Failed(exc.code, str(exc)))
         return None
+
+    def is_quiet(self) -> bool:
+        """Whether what nobody waits for should wait."""
+        return self.quiet.left_s(time.time()) > 0
 
     def retire(self) -> None:
         """Hand out no more jobs: what waits, and what is submitted, is done after the next start."""

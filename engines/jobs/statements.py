@@ -13,10 +13,11 @@ JOB = "id, owner, request, state, attempts, ended"
 LANE = "SELECT passed, paused FROM lane WHERE name=?"
 PAUSE = "INSERT INTO lane(name, paused) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET paused=?2"
 GOES_ON = "NOT EXISTS(SELECT 1 FROM lane WHERE name=?2 AND paused)"
-WAITING = f"SELECT 1 FROM job WHERE state=?1 AND lane=?2 AND {GOES_ON} LIMIT 1"
+MAY_BEGIN = f"state='queued' AND lane=?2 AND NOT (?1 AND priority='batch') AND {GOES_ON}"  # ?1: it is quiet
+WAITING = f"SELECT 1 FROM job WHERE {MAY_BEGIN} LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job. Which, engines.jobs.turns says.
-CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?1
-WHERE number=(SELECT number FROM job WHERE state='queued' AND lane=?2 AND {GOES_ON}
+CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?3
+WHERE number=(SELECT number FROM job WHERE {MAY_BEGIN}
   ORDER BY (priority='batch') = (COALESCE((SELECT passed FROM lane WHERE name=?2), 0) < {MOST_PASSED}), number LIMIT 1)
 RETURNING {JOB}"""
 # In the transaction of CLAIM, of the job that it took: how many have begun in a row while a batch waited.

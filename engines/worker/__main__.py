@@ -55,7 +55,7 @@ def serve(make: Callable[[SqliteQueue, Settings], Worker]) -> None:
         signal.signal(number, lambda *_: None)
     settings = Settings.load(os.environ)
     logs.begin(settings, "worker")
-    queue = ReportingQueue(settings.state / "jobs.db", settings.outputs, repairing=False)
+    queue = ReportingQueue(settings.state / "jobs.db", settings.outputs, repairing=False, quiet=settings.quiet)
     queue.report = partial(_report, open(int(sys.argv[1]), "w", encoding="utf-8"), threading.Lock())
     stopping = threading.Event()
     threading.Thread(target=_hear, args=(queue, stopping.set), name="server", daemon=True).start()

@@ -114,9 +114,13 @@ class Worker:
                     proving = True
                 if self._occupied():
                     quiet_since = time.monotonic()
-                elif proving and time.monotonic() - quiet_since > QUIET_S and not self.rest.reason("builds"):
+                elif proving and time.monotonic() - quiet_since > QUIET_S and not self._rests():
                     proving = self.background.prove_next(self._occupied)
                     self._refresh()
+
+    def _rests(self) -> bool:
+        """Whether nothing is to be done that nobody waits for."""
+        return bool(self.rest.reason("builds")) or self.queue.is_quiet()
 
     def _claim(self, lane: Lane, wait_s: float) -> Job | None:
         if self.rest.reason(lane):

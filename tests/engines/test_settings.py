@@ -30,6 +30,7 @@ ALL = {
     "STUDIO_HOT_C": "85",
     "STUDIO_COOL_C": "70.5",
     "STUDIO_OUTPUTS_GB": "12.5",
+    "STUDIO_QUIET_HOURS": "22:00-07:00",
 }
 
 
@@ -37,7 +38,7 @@ def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
     told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5)
-    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5)
+    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00")
     assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
@@ -126,3 +127,10 @@ def test_the_list_of_settings_needs_no_installation() -> None:
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(ALL)
     assert all(" · " in line and line.endswith("]") for line in lines)
+
+
+@pytest.mark.parametrize("span", ["22-7", "25:00-07:00", "night"])
+def test_quiet_hours_must_be_hours(span: str) -> None:
+    with pytest.raises(SettingsError, match=f"STUDIO_QUIET_HOURS={span}: must be hours of the day"):
+        Settings.load({"STUDIO_QUIET_HOURS": span})
+    assert Settings.load({"STUDIO_QUIET_HOURS": "22:00-7:00"}).quiet.begin == 22 * 60

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
-from engines.errors import Fact
+from engines.errors import Fact, JobPostponed
 from engines.jobs import ENDED, Job, State
 from engines.messages import Enhance, Event, FaceReport, Failed, Final, Preview
 from webui import face_report
@@ -19,7 +20,7 @@ from webui.follow import jobs_of
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.pictures import address, file_name
-from webui.stream import left_text, untouched
+from webui.stream import left_text, quiet_text, untouched
 
 LIMIT = 200  # photos
 
@@ -76,6 +77,14 @@ def busy(items: Sequence[Item]) -> bool:
     return any(item.state not in ENDED for item in items)
 
 
+def quiet_s(own: OwnJobs, items: Sequence[Item]) -> float:
+    """Return in how many seconds the quiet hours end, for which the next of them waits; 0: it does not."""
+    following = [item.job_id for item in items if item.state == "queued"][:1]
+    with suppress(JobPostponed):
+        return sum(own.place(job_id).quiet_s for job_id in following)
+    return 0.0
+
+
 def outline(items: Sequence[Item]) -> str:
     """Return a text that changes whenever the list does."""
     return " ".join(f"{item.job_id}:{item.state}" for item in items)
@@ -91,30 +100,33 @@ def left_s(items: Sequence[Item]) -> float | None:
 # ---- drawing
 
 
-def board_html(items: Sequence[Item], say: Words) -> Markup:
+def board_html(items: Sequence[Item], say: Words, quiet_s: float = 0.0) -> Markup:
+    """`quiet_s`: in how many seconds the quiet hours end, for which those that wait do so; 0: they do not."""
     if not items:
         idle = Markup('<div class="stage is-idle"><div class="frame is-empty"><p>{}</p></div></div>')
         return idle.format(say("batch_empty", limit=LIMIT))
     return Markup('<div class="stage is-{state}">{head}<ol class="photos">{rows}</ol></div>').format(
         state="running" if busy(items) else "done",
-        head=_head(items, say),
+        head=_head(items, say, quiet_s),
         rows=Markup().join(_row(number, item, say) for number, item in enumerate(items, start=1)),
     )
 
 
-def _head(items: Sequence[Item], say: Words) -> Markup:
+def _head(items: Sequence[Item], say: Words, quiet_s: float) -> Markup:
     ended = sum(item.state in ENDED for item in items)
     bar = Markup('<progress max="{}" value="{}"></progress>').format(len(items), ended)
     return Markup('<p class="status" role="status">{text}</p>{bar}<p class="actions">{actions}</p>').format(
-        text=status_text(items, say), bar=bar if busy(items) else "", actions=_for_all(items, say)
+        text=status_text(items, say, quiet_s), bar=bar if busy(items) else "", actions=_for_all(items, say)
     )
 
 
-def status_text(items: Sequence[Item], say: Words) -> str:
+def status_text(items: Sequence[Item], say: Words, quiet_s: float = 0.0) -> str:
     count = Counter(item.state for item in items)
     lost = count["failed"] + count["cancelled"]
     if busy(items):
         line = say("batch_progress", done=count["done"] + lost, total=len(items))
+        if quiet_s and not count["running"]:
+            return f"{line} · {quiet_text(quiet_s, say)}"
         rest = left_s(items)
         return f"{line} · {left_text(rest, say)}" if rest else line
     if lost:

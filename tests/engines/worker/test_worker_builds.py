@@ -20,6 +20,7 @@ from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Request
 from engines.messages.status import Status
+from engines.settings import NEVER_QUIET, QuietHours
 from engines.studio import Studio
 from engines.worker import heat, loop
 from engines.worker.builds import BackgroundJobs
@@ -252,6 +253,20 @@ def test_nothing_is_built_or_proved_while_it_is_too_hot(
     assert queue.job(build).state == "queued" and shop.proving_s == []
     temperatures_c[0] = 60.0
     assert isinstance(within(LIMIT_S, partial(events_of, queue, build))[-1], Final)
+    assert shop.proved.wait(LIMIT_S)
+
+
+def test_in_quiet_hours_nothing_is_proved_but_what_is_asked_for_is_built(
+    begin: Open, queue: SqliteQueue, within: Within[list[Event]]
+) -> None:
+    now = time.localtime()
+    queue.quiet = QuietHours((60 * now.tm_hour + now.tm_min) % 1440, (60 * now.tm_hour + now.tm_min + 120) % 1440)
+    shop = begin(1)
+    shop.go_on.set()
+    assert isinstance(within(LIMIT_S, partial(events_of, queue, queue.submit(BUILD)))[-1], Final)
+    time.sleep(0.3)
+    assert shop.proving_s == []
+    queue.quiet = NEVER_QUIET
     assert shop.proved.wait(LIMIT_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 import zipfile
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ import pytest
 
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, FaceReport, Failed, Final, Generate, Preview
+from engines.settings import QuietHours
 from tests.support.http import FILE_DATA, Session, encoded, people, scene, succeeded, tree
 from tests.support.owners import own
 from webui import archive
 from webui.boards import photos as board
 from webui.boards.photos import LIMIT, Item
 from webui.i18n import words
+from webui.people import Person
 from webui.pictures import file_name
 from webui.widgets.photo_settings import NAMES
 
@@ -305,8 +308,23 @@ def test_the_line_above_counts() -> None:
     assert board.status_text([waits, runs, done, lost], EN) == "Restoring: 2/4 · about 8.0 s left"
     assert board.status_text([done, lost], EN) == "Batch ended: 1 done, 1 not"
     assert board.status_text([done, done], EN) == "✅ All 2 photos done"
+    quiet = board.status_text([waits, done], EN, quiet_s=3600.0)
+    assert re.fullmatch(r"Restoring: 1/2 · Quiet hours: goes on after [0-2][0-9]:[0-5][0-9]", quiet)
+    assert "Quiet" not in board.status_text([waits, runs], EN, quiet_s=3600.0), "the one that runs is not broken off"
     (bar,) = tree(board.board_html([waits, runs, done, lost], EN)).all("progress")
     assert (bar["max"], bar["value"]) == ("4", "2")
+
+
+def test_a_batch_says_that_it_waits_for_the_morning(tmp_path: Path) -> None:
+    now = time.localtime()
+    minute = 60 * now.tm_hour + now.tm_min
+    queue = SqliteQueue(tmp_path / "jobs.db", tmp_path, quiet=QuietHours(minute, (minute + 120) % 1440))
+    mine = own(queue, Person("me"))
+    batch = mine.submit_all([Enhance("a.png"), Enhance("b.png")], "batch")
+    assert 7000 < board.quiet_s(mine, board.read(mine, batch)) <= 7200
+    single = board.read(mine, [mine.submit(Enhance("c.png"))])
+    assert board.quiet_s(mine, single) == 0.0
+    queue.close()
 
 
 def test_a_preview_that_is_gone_is_not_shown(rig: Rig) -> None:

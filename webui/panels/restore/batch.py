@@ -100,10 +100,10 @@ class Handlers:
     view: View
     context: PanelContext
 
-    def show(self, items: list[Item], say: Words) -> Updates:
-        busy = photos.busy(items)
+    def show(self, items: list[Item], request: gr.Request) -> Updates:
+        busy, quiet_s = photos.busy(items), photos.quiet_s(self.context.jobs.of(request), items)
         return {
-            self.view.board: photos.board_html(items, say),
+            self.view.board: photos.board_html(items, words_of(request), quiet_s),
             self.view.outline: photos.outline(items),
             self.view.cancel: cancel_button(self.context, busy, "batch_cancel"),
             self.view.timer: gr.Timer(active=busy),
@@ -137,7 +137,7 @@ class Handlers:
         return {"image": path, "name": upload.name}
 
     def _now(self, jobs: Any, request: gr.Request) -> Updates:
-        return self.show(photos.read(self.context.jobs.of(request), jobs), words_of(request))
+        return self.show(photos.read(self.context.jobs.of(request), jobs), request)
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *asked: Any) -> Updates:
         """Restore the named photo, or all that failed, once more with the settings of now. Others stay as they are."""
@@ -164,7 +164,7 @@ class Handlers:
         items = photos.read(self.context.jobs.of(request), newest(jobs, session_jobs))
         if photos.outline(items) == outline:
             return {self.view.outline: gr.skip()}
-        return self.show(items, words_of(request))
+        return self.show(items, request)
 
     def come_back(self, jobs: Any, session_jobs: Any, request: gr.Request) -> Updates:
         """On load, show what this browser's last batch has come to."""
