@@ -31,6 +31,15 @@ def strength(window: Visit, k: int, name: str) -> str:
     return str(slider.locator("input[type=number]").input_value())
 
 
+def test_the_owner_opens_the_check_up_and_sees_it(browser, dressing: Rig) -> None:
+    window = Visit(browser, dressing.url, width=390)
+    window.tab(3)
+    window.lift("doctor-panel", "#doctor li")
+    assert "engine ort" in window.page.inner_text("#doctor") or "引擎 ort" in window.page.inner_text("#doctor")
+    assert not window.scrolls_sideways() and window.complaints == []
+    window.close()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_each_chosen_lora_has_a_slider_and_keeps_it(browser, dressing: Rig, width: int) -> None:
     window = Visit(browser, dressing.url, width=width)

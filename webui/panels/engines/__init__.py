@@ -1,4 +1,4 @@
-"""The tab of engines and models: what is here, what can be had, building, and comparing."""
+"""The tab of engines and models: what is here, what can be had, building, comparing, and what is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.panels.engines import build, compare, models, overview
+from webui.panels.engines import build, compare, doctor, models, overview
 from webui.widgets.panel_context import PanelContext
 
 
@@ -32,7 +32,9 @@ def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab, chip: gr.HTML
     gr.Markdown(context.i18n("models_owner_only"), elem_classes="note guests-only")
     catalogue, fetched = models.build(context, page, tab)
     form, built = build.build(context, page, tab)
-    return View(table, catalogue, form, compare.build(context, page, tab), built, fetched)
+    comparison = compare.build(context, page, tab)
+    doctor.build(context)
+    return View(table, catalogue, form, comparison, built, fetched)
 
 
 def connect(view: View, context: PanelContext) -> None:
