@@ -23,6 +23,7 @@ where they arise.
   x MemoryShort             a picture, or a model, that this machine's memory cannot hold
   x DownloadError           a model of the catalogue could not be had from its hub
   x StorageError            the disk is full or read-only
+    + DatabaseDamaged         the next start repairs it
   x QueueFull               as many jobs wait as may
   x JobCancelled
   x JobInterrupted          the program stopped twice in the middle of this job
@@ -149,6 +150,12 @@ class DownloadError(StudioError):
 
 class StorageError(StudioError):
     code = "storage_failed"
+
+
+class DatabaseDamaged(StorageError):
+    """The next start repairs it."""
+
+    code = "database_damaged"
 
 
 class QueueFull(StudioError):

@@ -19,6 +19,7 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.settings import Settings, SettingsError
 from engines.worker.supervisor import Supervisor
 from webui import home_lock, notify, sweep
+from webui.people import secret
 
 Opened = Callable[[asyncio.AbstractEventLoop], None]
 OWN_NAMES = (".local", ".lan", ".home", ".home.arpa", ".fritz.box", ".*.ts.net")  # after the machine's own
@@ -33,6 +34,7 @@ def main() -> int:
         settings = Settings.load(os.environ)
         lock = home_lock.take(settings)
         _prepare(settings)
+        secret.load(settings.state / "secret")  # what the disk refuses is said here, and not by the page
         queue = SqliteQueue(settings.state / "jobs.db", settings.outputs, settings.queue_limit, quiet=settings.quiet)
         door = _open(settings)
         home_lock.sign(lock, f"port {door.getsockname()[1]}")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sqlite3
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
+from engines.errors import DatabaseDamaged, StorageError
 from engines.messages.status import Status, WorkerState
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def loop_answers(loop: asyncio.AbstractEventLoop, within_s: float = ANSWER_S) ->
 
 def database_answers(read: Callable[[], object], within_s: float = ANSWER_S) -> bool:
     """
-    Return whether `read` comes back. It may raise sqlite3's errors: what the disk refuses is an answer, for no restart
+    Return whether `read` comes back. It may raise StorageError: what the disk refuses is an answer, for no restart
     makes room on it; damage is none, for the next start repairs it.
     """
     answered = threading.Event()
@@ -97,11 +97,11 @@ def database_answers(read: Callable[[], object], within_s: float = ANSWER_S) -> 
     def ask() -> None:
         try:
             read()
-        except sqlite3.OperationalError as exc:
-            log.warning("the jobs' database cannot be read: %s", exc)
-        except sqlite3.DatabaseError as exc:
-            log.error("the jobs' database is damaged: %s", exc)
+        except DatabaseDamaged as exc:
+            log.error("%s", exc)
             return
+        except StorageError as exc:
+            log.warning("%s", exc)
         answered.set()
 
     threading.Thread(target=ask, name="database's answer", daemon=True).start()

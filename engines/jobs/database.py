@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engines.errors import StorageError
+from engines.errors import DatabaseDamaged, StorageError
 from engines.jobs import repair, schema
 
 Row = tuple[Any, ...]
+PRIMARY = 0xFF  # of an SQLite error: the rest says more of the same
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Database:
@@ -62,7 +64,7 @@ class Database:
                 yield self._db
                 self._db.execute("COMMIT")
             except sqlite3.Error as exc:
-                raise StorageError(f"the queue cannot be written: {exc}", why=str(exc)) from exc
+                raise _refusal(exc, "written") from exc
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -83,13 +85,17 @@ class Database:
             self.wake(job_id)
 
     def _rows(self, sql: str, *values: object) -> list[Row]:
+        """StorageError: the disk refuses, or it is damaged."""
         with self._changed:
-            return self._db.execute(sql, values).fetchall()
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.Error as exc:
+                raise _refusal(exc, "read") from exc
 
     def _version(self) -> object:
-        """Return what changes whenever anything in the file does, by whichever connection."""
+        """Return what changes whenever anything in the file does, by whichever connection. StorageError."""
         with self._changed:
-            return self._db.total_changes, self._db.execute("PRAGMA data_version").fetchone()
+            return self._db.total_changes, self._rows("PRAGMA data_version")
 
     @contextmanager
     def listening(self, job_id: str, call: Callable[[], None]) -> Iterator[None]:
@@ -106,3 +112,9 @@ class Database:
     def close(self) -> None:
         with self._changed:
             self._db.close()
+
+
+def _refusal(exc: sqlite3.Error, done: str) -> StorageError:
+    """`done`: what cannot be done with it."""
+    kind = DatabaseDamaged if getattr(exc, "sqlite_errorcode", 0) & PRIMARY in DAMAGE else StorageError
+    return kind(f"the queue cannot be {done}: {exc}", why=str(exc))

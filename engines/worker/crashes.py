@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import sqlite3
 import time
 import tomllib
 from contextlib import suppress
@@ -55,7 +54,7 @@ def record(path: Path, queue: SqliteQueue, why: str) -> None:
         jobs = [running[0] for lane in get_args(Lane) if (running := queue.running(lane))]
         if jobs:
             _append(path, [json.dumps(asdict(crash(queue, job_id, why)), ensure_ascii=False) for job_id in jobs])
-    except (OSError, StorageError, sqlite3.Error) as exc:
+    except (OSError, StorageError) as exc:
         log.error("the crash is not written down: %s", exc)
 
 

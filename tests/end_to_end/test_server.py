@@ -208,6 +208,11 @@ def assert_refused_in_both_languages(done: subprocess.CompletedProcess[str], par
     assert len(done.stderr.strip().splitlines()) <= 2, "a sentence, not a story"
 
 
+def test_a_secret_that_cannot_be_stored_refuses_the_start_in_words(tmp_path: Path) -> None:
+    (tmp_path / "state" / "secret" / "x").mkdir(parents=True)
+    assert_refused_in_both_languages(run(tmp_path), "secret")
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"STUDIO_HOEM": "x"}, {"STUDIO_PORT": "web"}, {"STUDIO_LOG": "loud"}, {"STUDIO_UPLOAD_MB": "0"}],

@@ -31,6 +31,7 @@ CODES = {
     "LoginNeeded": "login_needed",
     "OwnerOnly": "owner_only",
     "StorageError": "storage_failed",
+    "DatabaseDamaged": "database_damaged",
     "QueueFull": "queue_full",
     "JobCancelled": "cancelled",
     "JobInterrupted": "interrupted",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.errors import DatabaseDamaged, StorageError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages.status import Status
 from engines.worker.supervisor import Supervisor
@@ -148,9 +148,9 @@ def test_a_full_disk_is_life(queue: SqliteQueue) -> None:
 
 @pytest.mark.parametrize(
     ("error", "answers"),
-    [(sqlite3.OperationalError("disk I/O error"), True), (sqlite3.DatabaseError("malformed"), False)],
+    [(StorageError("disk I/O error"), True), (DatabaseDamaged("malformed"), False)],
 )
-def test_only_damage_is_mended_by_a_restart(error: sqlite3.Error, answers: bool) -> None:
+def test_only_damage_is_mended_by_a_restart(error: StorageError, answers: bool) -> None:
     def read() -> None:
         raise error
 

@@ -32,6 +32,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.OutOfMemory: 507,
     errors.EngineUnavailable: 503,
     errors.StorageError: 507,
+    errors.DatabaseDamaged: 503,
     errors.QueueFull: 429,
     errors.JobCancelled: 409,
     errors.JobPostponed: 503,

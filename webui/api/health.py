@@ -58,10 +58,14 @@ def add(routes: APIRouter, queue: JobQueue, outputs: Path) -> None:
     def readyz(request: Request) -> JSONResponse:
         """200: an order would be worked off. 503: `reasons` say why not."""
         status, language = queue.status(), request.headers.get("accept-language")
-        faults = [*_worker_faults(status), *_disk_faults(outputs)]
+        paused, faults = False, [*_worker_faults(status), *_disk_faults(outputs)]
+        try:
+            paused = queue.is_paused()
+        except StorageError as exc:
+            faults.append((exc.code, exc.facts))
         reasons: list[Reason] = [{"code": code, "message": sentence(language, code, facts)} for code, facts in faults]
         body: Readiness = {**_health(status), "reasons": reasons}
-        if queue.is_paused():  # no fault: the owner wants it so
+        if paused:  # no fault: the owner wants it so
             body["paused"] = True
         return JSONResponse(body, 503 if reasons else 200)
 

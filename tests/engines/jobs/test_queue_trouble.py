@@ -7,13 +7,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from engines.errors import StudioError
+from engines.errors import DatabaseDamaged, StorageError, StudioError
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Failed, Final, Generate, Progress
 from tests.conftest import REPOSITORY
@@ -141,3 +142,45 @@ def test_a_clock_that_jumps_loses_no_job_at_a_restart(
     again = queue.claim()
     assert second is not None and again is not None and (again.id, again.attempts) == (second.id, 2)
     assert (tmp_path / "outputs_20260102030405.png").exists()
+
+
+def spoil(queue: SqliteQueue, path: Path) -> None:
+    """Damage all pages but the first, while the queue is open: of what it has read before nothing is remembered."""
+    queue._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    queue._db.execute("PRAGMA shrink_memory")
+
+
+def test_damage_while_it_is_served_is_said_as_such(queue: SqliteQueue, tmp_path: Path) -> None:
+    for k in range(50):
+        queue.submit(Generate(f"prompt {k} " + "x" * 200))
+    job = queue.claim()
+    assert job is not None
+    spoil(queue, tmp_path / "queue.db")
+    acts: tuple[Callable[[], object], ...] = (
+        partial(queue.job, job.id),
+        partial(queue.place, job.id),
+        partial(queue.finished, 9),
+        queue.claim,
+        queue.busy,
+        queue.is_paused,
+        partial(queue.submit, Generate("q")),
+        partial(queue.publish, job, Progress("denoise", 1, 8)),
+    )
+    for act in acts:
+        with pytest.raises(DatabaseDamaged) as damage:
+            act()
+        assert damage.value.facts["why"] and isinstance(damage.value, StorageError)
+    queue.close()
+    again = SqliteQueue(tmp_path / "queue.db", tmp_path)
+    assert again.repaired is not None and again.submit(Generate("q")), "a restart mends it"
+    again.close()
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage(queue: SqliteQueue) -> None:
+    with pytest.raises(StorageError) as refused:
+        queue._rows("SELECT * FROM nowhere")
+    assert not isinstance(refused.value, DatabaseDamaged)

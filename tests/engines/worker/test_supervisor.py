@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -187,7 +186,7 @@ def test_what_nobody_foresaw_leaves_one_worker(
 
     def stumble() -> None:
         monkeypatch.setattr(queue, "running", running)
-        raise sqlite3.OperationalError("disk I/O error")
+        raise StorageError("disk I/O error")
 
     monkeypatch.setattr(queue, "running", stumble)
     until(lambda: supervisor.pid not in (before, None))

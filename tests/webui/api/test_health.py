@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from engines.errors import DatabaseDamaged
 from engines.messages import CREDIT
 from engines.messages.status import Status
 from tests.support.http import CJK
@@ -115,6 +116,16 @@ def test_a_folder_that_has_gone_is_a_reason(rig: Rig) -> None:
         assert os.strerror(errno.ENOENT) in disk_reason(rig)
     finally:
         away.rename(rig.settings.outputs)
+
+
+def test_a_damaged_database_is_a_reason_and_says_what_to_do(idle: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged() -> bool:
+        raise DatabaseDamaged("the queue cannot be read: malformed", why="malformed")
+
+    monkeypatch.setattr(idle.queue, "is_paused", damaged)
+    answer = idle.client.get("/readyz", headers={"accept-language": "en"})
+    reasons = {reason["code"]: reason["message"] for reason in answer.json()["reasons"]}
+    assert answer.status_code == 503 and "Restart the program" in reasons["database_damaged"]
 
 
 def test_being_alive_needs_no_disk(idle: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
