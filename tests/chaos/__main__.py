@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos import crashes, crowd, kills
+from tests.chaos import crashes, crowd, disk, kills
 
-CHAOS = {"kills": kills.run, "stops": kills.run_stops, "crashes": crashes.run, "crowd": crowd.run}
+CHAOS = {"kills": kills.run, "stops": kills.run_stops, "crashes": crashes.run, "crowd": crowd.run, "disk": disk.run}
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ def _ask(server: Process, clients: ThreadPoolExecutor, due: float) -> set[str]:
         if asked < JOBS and _open(server.url):
             clients.submit(ask, server.url, {"prompt": f"job {asked}", **ASKED})
             asked += 1
-        taken |= {job_id for job_id, _ in _query(home, "SELECT id, 0 FROM job")}
+        taken |= {job_id for job_id, _ in query(home, "SELECT id, 0 FROM job")}
         time.sleep(0.03)
     return taken
 
@@ -87,7 +87,7 @@ def ask(url: str, asked: dict[str, Any]) -> int:
         return 0
 
 
-def _query(home: Path, sql: str) -> list[tuple[str, int]]:
+def query(home: Path, sql: str) -> list[tuple[str, int]]:
     path = home / "state" / "jobs.db"
     if not path.exists():
         return []
@@ -97,17 +97,26 @@ def _query(home: Path, sql: str) -> list[tuple[str, int]]:
 
 
 def states(home: Path) -> Counter[str]:
-    return Counter(state for state, _ in _query(home, "SELECT state, 0 FROM job"))
+    return Counter(state for state, _ in query(home, "SELECT state, 0 FROM job"))
+
+
+def pictures_of(home: Path) -> dict[str, str]:
+    """Return the pictures of the jobs that are done, each with its job; not what is damaged."""
+    pictures: dict[str, str] = {}
+    for body, job in query(home, "SELECT body, job FROM event WHERE body LIKE '%\"final\"%'"):
+        with suppress(ValueError, KeyError, TypeError):  # damaged
+            pictures |= dict.fromkeys(json.loads(body)["images"], str(job))
+    return pictures
 
 
 def faults(home: Path, taken: AbstractSet[str] = frozenset(), number: signal.Signals = signal.SIGKILL) -> list[str]:
     """Look at every job and at every file."""
     wrong = []
-    if lost := taken - {job_id for job_id, _ in _query(home, "SELECT id, 0 FROM job")}:
+    if lost := taken - {job_id for job_id, _ in query(home, "SELECT id, 0 FROM job")}:
         wrong.append(f"{len(lost)} jobs are lost")
     named: list[str] = []
-    for job_id, attempts in _query(home, "SELECT id, attempts FROM job WHERE state='done'"):
-        events = [json.loads(body) for body, _ in _query(home, f"SELECT body, 0 FROM event WHERE job='{job_id}'")]
+    for job_id, attempts in query(home, "SELECT id, attempts FROM job WHERE state='done'"):
+        events = [json.loads(body) for body, _ in query(home, f"SELECT body, 0 FROM event WHERE job='{job_id}'")]
         finals = [event for event in events if event["kind"] == "final"]
         if len(finals) != 1:
             wrong.append(f"{job_id} ended {len(finals)} times after {attempts} attempts")
@@ -121,11 +130,11 @@ def faults(home: Path, taken: AbstractSet[str] = frozenset(), number: signal.Sig
                 picture.load()
         except OSError as exc:
             wrong.append(f"{name}: {exc}")
-    failed = _query(home, "SELECT id, attempts FROM job WHERE state='failed'")
+    failed = query(home, "SELECT id, attempts FROM job WHERE state='failed'")
     print(f"{len(named)} pictures are shown; {len(failed)} jobs failed after {MAX_ATTEMPTS} crashes in their middle")
     if number is signal.SIGTERM and failed:
         wrong.append(f"{len(failed)} jobs failed though nothing crashed")
-    shown = {json.loads(body).get("image", "") for body, _ in _query(home, "SELECT body, 0 FROM event")}
+    shown = {json.loads(body).get("image", "") for body, _ in query(home, "SELECT body, 0 FROM event")}
     for path in outputs.glob("outputs_*"):
         if path.name not in named and path.name not in shown:
             wrong.append(f"{path.name} is nobody's")
@@ -137,17 +146,17 @@ def _different(home: Path) -> list[str]:
     """One prompt and one seed are one picture, however often the worker died in its middle: all are compared."""
     first: dict[tuple[str, int], bytes] = {}
     wrong, attempts = [], 0
-    for job_id, tried in _query(home, "SELECT id, attempts FROM job WHERE state='done'"):
-        ((request, _),) = _query(home, f"SELECT request, 0 FROM job WHERE id='{job_id}'")
+    for job_id, tried in query(home, "SELECT id, attempts FROM job WHERE state='done'"):
+        ((request, _),) = query(home, f"SELECT request, 0 FROM job WHERE id='{job_id}'")
         final = json.loads(
-            _query(home, f"SELECT body, 0 FROM event WHERE job='{job_id}' ORDER BY seq DESC LIMIT 1")[0][0]
+            query(home, f"SELECT body, 0 FROM event WHERE job='{job_id}' ORDER BY seq DESC LIMIT 1")[0][0]
         )
         attempts += tried > 1
         for k, name in enumerate(final["images"]):
             with Image.open(home / "outputs" / name) as picture:
                 pixels = picture.tobytes()
             asked = json.loads(request)
-            if asked["seed"] >= 0 and first.setdefault((asked["prompt"], k), pixels) != pixels:
+            if asked.get("seed", -1) >= 0 and first.setdefault((asked["prompt"], k), pixels) != pixels:
                 wrong.append(f"{name} is another picture than that of the same seed")
     print(f"{attempts} jobs were drawn in more than one attempt, {len(first)} different pictures")
     return wrong

@@ -39,6 +39,7 @@ from engines.studio import Studio
 from engines.worker.loop import Worker
 from tests.conftest import REPOSITORY
 from tests.support import fakes
+from tests.support.failing_disk import FailingDisk
 from tests.support.http import SKETCH, Session, encoded, people
 from tests.support.proved import believe_engines
 from webui.__main__ import _prepare
@@ -133,9 +134,9 @@ class Rig:
 
 
 class Process:
-    """`python -m webui` in a process of its own, as ./run.sh starts it."""
+    """`python -m webui` in a process of its own, as ./run.sh starts it. `disk`: what decides on its writes."""
 
-    def __init__(self, home: Path, **settings: str) -> None:
+    def __init__(self, home: Path, disk: FailingDisk | None = None, **settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         believe_engines(home)
@@ -144,8 +145,15 @@ class Process:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "webui"], cwd=REPOSITORY, env={**kept, **ours}, stdout=log, stderr=log
+                [*(disk.command if disk else (sys.executable, "-m")), "webui"],
+                cwd=REPOSITORY,
+                env={**kept, **ours},
+                pass_fds=disk.descriptors if disk else (),
+                stdout=log,
+                stderr=log,
             )
+        if disk:
+            disk.serve()
 
     def until_ready(self, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
