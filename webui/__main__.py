@@ -44,6 +44,8 @@ def main() -> int:
     logs.begin(settings, "server")
     if queue.repaired:
         _say_repaired(*queue.repaired)
+    if queue.lost_commits:
+        _say_lost()
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
     worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
     stopping, served = threading.Event(), threading.Event()
@@ -98,6 +100,14 @@ def _say_repaired(aside: Path, rows: int) -> None:
     print(
         f"任务记录已损坏,原文件保存为 {aside},已恢复 {rows} 行。"
         f" The jobs' database was damaged: it lies in {aside} now, and {rows} rows of it were taken over.",
+        file=sys.stderr,
+    )
+
+
+def _say_lost() -> None:
+    print(
+        "任务记录的日志已损坏,最近的任务可能丢失,但图片仍在作品文件夹里。"
+        " The log of the jobs' database was damaged: the latest jobs may be lost, but their pictures are still there.",
         file=sys.stderr,
     )
 

@@ -32,7 +32,7 @@ class Database:
     def __init__(self, path: Path, repairing: bool = True) -> None:
         """
         Open it, or make it. One that is damaged is set aside, if `repairing`, and `repaired` says where, and how many
-        of its rows were taken over. StorageError: it cannot be opened.
+        of its rows were taken over; where a part of its log is, `lost_commits`. StorageError: it cannot be opened.
         """
         self.report: Callable[[str], None] = lambda job_id: None
         self._listeners: dict[str, list[Callable[[], None]]] = {}
@@ -40,6 +40,7 @@ class Database:
         self._changed = threading.Condition(threading.RLock())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self.lost_commits = repairing and repair.loses_commits(path)
             self.repaired = repair.repair(path) if repairing and repair.is_damaged(path) else None
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + schema.SCHEMA)

@@ -18,6 +18,8 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # What SQLite says of damage may quote it, and then the module fails to read that.
 FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)
 BESIDE = ("", "-wal", "-shm")  # the files of one database
+LOG_BYTES, FRAME_BYTES = 32, 24  # the header of a write-ahead log, and that of each page in it
+MIN_PAGE_BYTES, MAX_PAGE_BYTES = 512, 65536
 
 
 def is_damaged(path: Path) -> bool:
@@ -31,6 +33,39 @@ def is_damaged(path: Path) -> bool:
         if not _is_damage(exc):
             raise
         return True
+
+
+def loses_commits(path: Path) -> bool:
+    """
+    Return whether the log beside the database holds commits that SQLite passes over, as it does with all that come
+    after damage. To be asked before anybody opens it. OSError, sqlite3.Error: it cannot be read for another reason.
+    """
+    log = _beside(path, "-wal")
+    commits = _commits(log.read_bytes()) if path.is_file() and log.is_file() else []
+    if not commits:
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=10)) as db:
+            _, frames, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except FAULTS as exc:
+        if not _is_damage(exc):
+            raise
+        return True
+    return bool(commits[-1] > frames)
+
+
+def _commits(log: bytes) -> list[int]:
+    """
+    Return which frames of a write-ahead log end a commit of its present use, counted from 1 (SQLite's file format,
+    section 4): the salts of earlier uses are others. Of a damaged one, those of its header or of its first frame.
+    """
+    frame_bytes = FRAME_BYTES + int.from_bytes(log[8:12])
+    if not MIN_PAGE_BYTES <= frame_bytes - FRAME_BYTES <= MAX_PAGE_BYTES:
+        return [len(log)]  # the header is damaged: nothing behind it is read
+    starts = range(LOG_BYTES, len(log) - frame_bytes + 1, frame_bytes)
+    salts = {log[16:24], log[LOG_BYTES + 8 : LOG_BYTES + 16]}
+    frames = (log[start : start + FRAME_BYTES] for start in starts)
+    return [k for k, frame in enumerate(frames, 1) if frame[8:16] in salts and any(frame[4:8])]
 
 
 def repair(path: Path) -> tuple[Path, int]:

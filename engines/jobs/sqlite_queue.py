@@ -260,7 +260,8 @@ class SqliteQueue(FinishedJobs):
         """
         leftovers.delete_half_written(self.folder)
         for job_id, crashes, begun in self._rows("SELECT id, attempts-stops, begun FROM job WHERE state='running'"):
-            if begun and not self.repaired:  # of an earlier version, or with events that are lost, nothing is certain
+            # Of an earlier version, or with events that are lost, nothing is certain.
+            if begun and not self.repaired and not self.lost_commits:
                 leftovers.delete_unnamed(self.folder, begun, self._is_named)
             if crashes >= MAX_ATTEMPTS:
                 self._end(job_id, Failed(JobInterrupted.code, f"the second time: {why}", {"why": why}))

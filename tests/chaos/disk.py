@@ -239,7 +239,8 @@ def _fill(house: House, lot: random.Random) -> str:
     with _full(house, spare) if house.mounted else _refusing(house, 1, seconds, errno.ENOSPC):
         said = _look(house, lot, seconds, statuses)
         pending = bool(house.unfinished())
-    if "storage_failed" not in said and (house.mounted or (pending and seconds > SAID_S)):
+    says_so = "storage_failed" in said if house.mounted else said or not pending or seconds < SAID_S
+    if not says_so:
         house.wrong.append(f"/readyz did not say that the disk is full, but {sorted(said)}")
     took = house.until_ended("after a full disk")
     return f"{seconds:.1f} s, {spare} bytes free: {_counted(statuses)}, said {_words(said)}, well after {took:.1f} s"

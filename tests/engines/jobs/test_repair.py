@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -168,3 +169,84 @@ def test_events_that_the_table_of_jobs_does_not_count_are_counted(path: Path, tm
     with closing(sqlite3.connect(path)) as db:
         counted = db.execute("SELECT last_event, (SELECT COUNT(*) FROM event WHERE job=id) FROM job").fetchall()
     assert counted and all(last == events for last, events in counted)
+
+
+# ---- a log of which SQLite passes over a part: the jobs are lost, and their pictures are not to be deleted
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """The home of a server that was killed: three jobs are done, a fourth has drawn a picture that nothing names."""
+    home, living = tmp_path / "killed", tmp_path / "living"
+    queue = SqliteQueue(living / "jobs.db", living / "outputs")
+    queue._db.execute("PRAGMA wal_autocheckpoint=0")
+    queue.folder.mkdir()
+    for k in range(4):
+        queue.submit(Generate(f"prompt {k}"))
+        job = queue.claim()
+        assert job is not None
+        (queue.folder / f"outputs_2026010100000{k}.png").write_bytes(b"picture")
+        if k < 3:
+            queue.publish(job, Final((f"outputs_2026010100000{k}.png",), k, 1.0, "ort"))
+    queue.publish(job, Progress("denoise", 1, 8))
+    shutil.copytree(living, home)
+    queue.close()
+    (home / "jobs.db-shm").unlink()
+    return home
+
+
+def recovered(home: Path) -> tuple[bool, set[str]]:
+    """Start once more. Return whether commits are missed, and the pictures that are there then."""
+    queue = SqliteQueue(home / "jobs.db", home / "outputs")
+    assert queue.repaired is None
+    queue.recover()
+    queue.close()
+    return queue.lost_commits, {path.stem[-1] for path in (home / "outputs").iterdir()}
+
+
+def test_after_a_kill_only_what_nothing_names_is_deleted(killed: Path) -> None:
+    assert recovered(killed) == (False, {"0", "1", "2"})
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("part", ["page", "salt", "checksum"])
+def test_pictures_of_jobs_that_a_damaged_log_has_forgotten_stay(killed: Path, share: float, part: str) -> None:
+    wal = killed / "jobs.db-wal"
+    data = bytearray(wal.read_bytes())
+    frame_bytes = 24 + int.from_bytes(data[8:12])
+    count = (len(data) - 32) // frame_bytes
+    at = 32 + int(count * share) * frame_bytes
+    data[at + {"page": 500, "salt": 9, "checksum": 17}[part]] ^= 1
+    wal.write_bytes(data)
+    lost, pictures = recovered(killed)
+    assert lost and pictures == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("at", [0, 9, 17, 25])
+def test_pictures_stay_where_the_head_of_the_log_is_damaged(killed: Path, at: int) -> None:
+    data = bytearray((killed / "jobs.db-wal").read_bytes())
+    data[at] ^= 1
+    (killed / "jobs.db-wal").write_bytes(data)
+    lost, pictures = recovered(killed)
+    assert lost and pictures == {"0", "1", "2", "3"}
+
+
+def test_a_commit_that_was_not_written_to_its_end_is_no_damage(killed: Path) -> None:
+    """As a kill leaves it: nobody has heard of it."""
+    wal = killed / "jobs.db-wal"
+    wal.write_bytes(wal.read_bytes()[:-100])
+    assert recovered(killed) == (False, {"0", "1", "2"})
+
+
+def test_a_log_that_is_used_again_holds_old_commits_which_are_not_missed(tmp_path: Path) -> None:
+    living = tmp_path / "living"
+    queue = SqliteQueue(living / "jobs.db", living / "outputs")
+    for k in range(30):
+        queue.submit(Generate(f"prompt {k} " + "x" * 3000))
+    queue._db.execute("PRAGMA wal_checkpoint(RESTART)")
+    queue.submit(Generate("the first of the log's next use"))
+    shutil.copytree(living, tmp_path / "killed")
+    queue.close()
+    again = SqliteQueue(tmp_path / "killed" / "jobs.db", tmp_path)
+    assert not again.lost_commits and len(again.unfinished()) == 31
+    again.close()
