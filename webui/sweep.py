@@ -35,7 +35,7 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
     """Delete what its owner needs no more. What a job that has not ended begins with is needed."""
     forget(settings.uploads, settings.keep_days, photos_in_use(queue))
     forget(settings.cache, CACHE_DAYS)
-    for folder in (settings.outputs, settings.state):  # where a crash has left what was half written
+    for folder in (settings.outputs, settings.uploads, settings.state):  # where a crash has left what was half written
         forget(folder, CACHE_DAYS, pattern=files.HALF_WRITTEN)
     try:
         outputs_cap.enforce(queue, settings)

@@ -90,7 +90,9 @@ def test_a_photo_that_a_job_waits_for_stays(queue: SqliteQueue, settings: Settin
 
 def test_what_a_page_sent_and_what_a_crash_left_goes_after_a_day(queue: SqliteQueue, settings: Settings) -> None:
     sent, young = aged(settings.cache / "hash" / "a.jpg", 1.1), aged(settings.cache / "hash" / "b.jpg", 0.9)
-    torn = [aged(folder / ".0123.tmp", 1.1) for folder in (settings.outputs, settings.state / "compiled")]
+    torn = [
+        aged(folder / ".0123.tmp", 1.1) for folder in (settings.outputs, settings.uploads, settings.state / "compiled")
+    ]
     pictures = [
         aged(settings.outputs / "outputs_20200101000000.png", 3000),
         aged(settings.state / "verdicts" / "v", 99),
