@@ -15,13 +15,14 @@ from engines import files
 
 def delete_unnamed(folder: Path, begun: float, is_named: Callable[[str], bool]) -> None:
     """
-    Delete the pictures that have come since `begun`, in seconds since 1970, of which no event was stored: the program
-    crashed in between.
+    Delete the picture that has come since `begun`, in seconds since 1970, of which no event was stored: the program
+    crashed in between. That leaves one at most, as a worker stores one's event before it writes the next: where there
+    are more, the database has lost what named them, and they stay.
     """
     modified = {path.name.partition(".")[0]: path.stat().st_mtime for path in folder.glob("outputs_*")}
-    for name, then in modified.items():
-        if then >= begun and not is_named(name):
-            delete_picture(folder, name)
+    unnamed = [name for name, then in modified.items() if then >= begun and not is_named(name)]
+    if len(unnamed) == 1:
+        delete_picture(folder, unnamed[0])
 
 
 def delete_half_written(folder: Path) -> None:

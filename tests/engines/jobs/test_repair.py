@@ -231,6 +231,25 @@ def test_pictures_stay_where_the_head_of_the_log_is_damaged(killed: Path, at: in
     assert lost and pictures == {"0", "1", "2", "3"}
 
 
+def test_pictures_of_jobs_that_a_log_cut_short_has_forgotten_stay(killed: Path) -> None:
+    """Nobody sees that it was longer; but a crash leaves one picture at most that nothing names."""
+    wal = killed / "jobs.db-wal"
+    size = wal.stat().st_size
+    states = set[str]()
+    for k in range(1, 20):
+        home = killed.with_name(f"cut {k}")
+        shutil.copytree(killed, home)
+        with (home / "jobs.db-wal").open("r+b") as file:
+            file.truncate(size * k // 20)
+        with closing(SqliteQueue(home / "jobs.db", home / "outputs")) as queue:
+            running, done = queue.running(), len(queue.finished(9))
+            queue.recover()
+            left = {path.stem[-1] for path in queue.folder.iterdir()}
+        assert left == {"0", "1", "2", "3"} or (left == {"0", "1", "2"} and done == 3), (k, left, done)
+        states.add(f"{done} {bool(running)}")
+    assert {"0 True", "1 True", "2 True"} <= states, "else nothing was tried"
+
+
 def test_a_commit_that_was_not_written_to_its_end_is_no_damage(killed: Path) -> None:
     """As a kill leaves it: nobody has heard of it."""
     wal = killed / "jobs.db-wal"
