@@ -101,7 +101,8 @@ def _rounds(troubled: House, damaged: House, count: int, seed: int) -> list[str]
     accepted = len(troubled.accepted) + len(damaged.accepted)
     print(f"\n{count} rounds, seed {seed}: {accepted} jobs were taken, {damaged.lost} of them were lost with a damaged")
     print(f"database. {dict(states(troubled.home))}, damaged: {dict(states(damaged.home))}")
-    return troubled.wrong + damaged.wrong + (faults(troubled.home) if troubled.accepted else [])
+    last = faults(troubled.home) if troubled.accepted else []
+    return troubled.wrong + damaged.wrong + [fault for fault in last if not any(map(fault.count, troubled.stuck))]
 
 
 @dataclass
@@ -116,6 +117,7 @@ class House:
     reported: set[str] = field(default_factory=set)
     accepted: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    stuck: set[str] = field(default_factory=set)
     server: Process | None = None
 
     def start(self) -> Process:
@@ -225,8 +227,8 @@ class House:
 
     def _left_over(self) -> list[str]:
         """What is half written, but for what could not be deleted: the sweep does that."""
-        stuck = {point.path.name for point in self.disk.refused if point.act == "unlink"}
-        paths = (path for path in self.home.rglob(HALF_WRITTEN) if path.name not in stuck)
+        self.stuck |= {point.path.name for point in self.disk.refused if point.act == "unlink"}
+        paths = (path for path in self.home.rglob(HALF_WRITTEN) if path.name not in self.stuck)
         return [str(path.relative_to(self.home)) for path in paths]
 
 
