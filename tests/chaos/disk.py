@@ -210,10 +210,9 @@ class House:
         status = ask(self.start().url, NEXT)
         if status != 200:
             self.wrong.append(f"{where}: the next job was answered {status}")
-        sql = 'SELECT body, 0 FROM event WHERE body LIKE \'{"kind": "failed"%\''
-        for body, _ in query(self.home, sql):
-            if '"storage_failed"' not in body:
-                self.wrong.append(f"{where}: a job failed: {body}")
+        failures = self._failures()
+        self.wrong += [f"{where}: a job failed: {body}" for body in failures - self.reported]
+        self.reported |= failures
         deadline = time.monotonic() + SAID_S  # a worker goes on for a moment after a job's end
         while (left := self._left_over()) and time.monotonic() < deadline:
             time.sleep(LOOK_S)
