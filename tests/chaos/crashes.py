@@ -38,7 +38,7 @@ def run(count: int, seed: int) -> list[str]:
                 client = threading.Thread(target=ask, args=(server.url, {"prompt": f"job {k % 5}", **ASKED}))
                 client.start()
                 time.sleep(lot.uniform(0.1, LATEST_S))
-                os.kill(_worker(server), number)
+                os.kill(worker_of(server), number)
                 begun = time.monotonic()
                 client.join()  # it is tried again, in front of the next one
                 resumed = time.monotonic()
@@ -71,7 +71,7 @@ def _watch(server: Process, gone: list[float], over: threading.Event) -> None:
                 gone.append(time.monotonic() - begun)
 
 
-def _worker(server: Process) -> int:
+def worker_of(server: Process) -> int:
     """The process with the engines, which may just be starting."""
     while True:
         for folder in Path("/proc").glob("[0-9]*"):
