@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any
+from types import GenericAlias
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from starlette.datastructures import MutableHeaders
@@ -20,7 +23,9 @@ from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines import files
+from engines.errors import OptionError
 from webui import uploads
+from webui.i18n import LANGUAGES, words
 
 
 @contextmanager
@@ -45,7 +50,9 @@ def _without_stubs() -> Iterator[None]:
 
 with _without_stubs():
     import gradio as gr
-    from gradio import processing_utils, route_utils
+    from gradio import processing_utils, route_utils, utils
+    from gradio.context import LocalContext, get_blocks_context
+    from gradio.data_classes import FileData
 
 WRITTEN_FOR = "6.31"  # major and minor
 FIELD_BYTES = 10_000
@@ -55,6 +62,12 @@ EVENTS, FOLLOWED = 200, 48  # of one client that have not ended; of them, those 
 STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
 FAREWELL = b'data: {"msg":"close_stream"'
 HANG_UP_S = 2.0  # how long a page may take: programs may read on, and a page that sleeps would never be answered
+REQUIRED = Parameter.empty
+LEFT_S = 0.5  # how soon it is noticed that a program has left
+FILE: Mapping[str, Any] = {  # as JSON Schema, by whose mark Gradio's client knows it
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "meta": {"properties": {"_type": {"const": "gradio.FileData"}}}},
+}
 
 
 def install(blocks: gr.Blocks) -> None:
@@ -64,6 +77,7 @@ def install(blocks: gr.Blocks) -> None:
     check_paths(blocks)
     look_less_often(blocks)
     share(blocks)
+    cancel_one(blocks)
 
 
 class LimitedParser(route_utils.GradioMultiPartParser):  # type: ignore[misc]
@@ -76,8 +90,12 @@ class LimitedParser(route_utils.GradioMultiPartParser):  # type: ignore[misc]
 
 
 async def fetch_nothing(url: str, cache_dir: str) -> str:
-    """Refuse. Gradio fetches any address that a client sends where a file could be, whatever the input is."""
-    raise ValueError("addresses are not fetched")
+    """
+    Refuse, in words. Gradio fetches any address that a client sends where a file could be, whatever the input is.
+    """
+    facts = {"field": "url", "value": "", "allowed": "a file"}
+    text = " ".join(words(language).error(OptionError.code, facts) for language in LANGUAGES)
+    raise gr.Error(text, print_exception=False)
 
 
 def check_paths(blocks: gr.Blocks) -> None:
@@ -118,16 +136,98 @@ def share(blocks: gr.Blocks) -> None:
     async def push_if_room(body: Any, request: Any, username: str | None) -> Any:
         events, host = queue.event_ids_to_events.values(), _host(request)
         theirs = [event.fn for event in events if event.alive and _host(event.request) == host]
-        follows = body.fn_index in blocks.fns and blocks.fns[body.fn_index].types_generator
-        if len(theirs) >= EVENTS or (follows and sum(fn.types_generator for fn in theirs) >= FOLLOWED):
+        follows = body.fn_index in blocks.fns and _follows(blocks.fns[body.fn_index])
+        if len(theirs) >= EVENTS or (follows and sum(map(_follows, theirs)) >= FOLLOWED):
             return False, "Too many events of this client are under way.", "queue_full"
         return await push(body=body, request=request, username=username)
 
     queue.push = push_if_room
 
 
+def cancel_one(blocks: gr.Blocks) -> None:
+    """
+    Let a program that cancels an event have that one cancelled. Gradio cancels every task of the client's that does the
+    same, finding them by their names, and leaves the others without an answer. Those of programs bear no such name
+    (`publish`): they notice by themselves that nobody waits for them (`program_left`).
+    """
+    queue, remove = blocks._queue, blocks._queue.remove_from_queue
+
+    async def remove_and_leave(event_id: str) -> None:
+        if event := queue.event_ids_to_events.get(event_id):
+            event.alive = False
+        await remove(event_id)
+
+    queue.remove_from_queue = remove_and_leave
+
+
+def _follows(fn: Any) -> bool:
+    """Does such an event last as long as a job? Those of pages yield what becomes of it; those of programs wait."""
+    return bool(fn.types_generator) or fn.api_visibility == "public"
+
+
 def _host(request: Any) -> str:
     return request.client.host if request.client else ""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What an endpoint takes or gives. `schema`: JSON Schema. `default`: of what need not be given."""
+
+    name: str
+    schema: Mapping[str, Any]
+    about: str
+    default: Any = REQUIRED
+
+
+Call = Callable[[gr.Request, dict[str, Any]], Awaitable[tuple[Any, ...]]]
+
+
+def publish(call: Call, name: str, about: str, takes: Sequence[Slot], gives: Sequence[Slot]) -> None:
+    """
+    Add an endpoint for programs to the blocks that are being built. gr.api reads types out of a signature, but neither
+    limits nor descriptions. Its components stay in the layout, where nothing is seen of them: a page that lacks one of
+    them does not begin.
+    """
+    names = [slot.name for slot in takes]
+
+    async def endpoint(request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        cast(asyncio.Task[Any], asyncio.current_task()).set_name(name)  # `cancel_one` says why
+        return await call(request, dict(zip(names, values, strict=True)))
+
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    first = Parameter("request", kind, annotation=gr.Request)
+    rest = [Parameter(slot.name, kind, default=slot.default, annotation=Any) for slot in takes]
+    answer = GenericAlias(tuple, (Any,) * len(gives))
+    endpoint.__signature__ = Signature([first, *rest], return_annotation=answer)  # type: ignore[attr-defined]
+    endpoint.__annotations__ = {"request": gr.Request, **dict.fromkeys(names, Any)}
+    gr.api(endpoint, api_name=name, api_description=about, concurrency_limit=None)
+    published = list(get_blocks_context().fns.values())[-1]
+    for component, slot in zip((*published.inputs, *published.outputs), (*takes, *gives), strict=True):
+        component.label = slot.name
+        component._api_info = {**slot.schema, "description": slot.about, "additional_description": slot.about}
+
+
+def uploaded(value: Any) -> uploads.Upload:
+    """Return the file that a program names as one that it has uploaded. ValueError: it has not."""
+    upload = uploads.received(Path(utils.get_upload_folder()).resolve(), FileData.model_validate(value))
+    if upload is None:
+        raise ValueError("no file")
+    return upload
+
+
+def served(url: str, name: str) -> dict[str, Any]:
+    """
+    Return a file that is served at this address, which is not Gradio's. Gradio's client asks Gradio for every file,
+    by its path in the cache, but for those of a stream: their address it takes as it is.
+    """
+    return {"path": name, "url": url, "orig_name": name, "is_stream": True, "meta": {"_type": "gradio.FileData"}}
+
+
+async def program_left() -> None:
+    """Return when nobody waits for the event that is being done now: Gradio goes on with it as if somebody did."""
+    event = LocalContext.blocks.get()._queue.event_ids_to_events[LocalContext.event_id.get()]
+    while event.alive:
+        await asyncio.sleep(LEFT_S)
 
 
 class Handshake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ def i18n() -> gr.I18n:
     return gr.I18n(**{"en": en, "zh": zh, "zh-CN": zh, "zh-TW": zh, "zh-HK": zh, "zh-SG": zh})
 
 
-def build(house: HouseJobs, settings: Settings) -> gr.Blocks:
+def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -> gr.Blocks:
+    """`publish`: adds the endpoints for programs. They come first: what else has their names is numbered after them."""
     context = PanelContext(house, settings, i18n())
     t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
+        publish()
         gr.HTML(header_html(), elem_id="header")
         chip = gr.HTML(elem_id="engine-chip")
         with gr.Tabs(elem_id="tabs") as tabs:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -19,6 +20,7 @@ import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import api, gradio_patches, page
+from webui.api import gradio_api
 from webui.guard import Guard
 from webui.own_jobs import HouseJobs
 from webui.people import routes
@@ -51,7 +53,7 @@ class Server(uvicorn.Server):
 def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:
     people = People.of(settings)
     jobs = HouseJobs(queue, people.keys)
-    blocks = page.build(jobs, settings)
+    blocks = page.build(jobs, settings, partial(gradio_api.add, jobs, settings))
     blocks.queue(max_size=None, default_concurrency_limit=8)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in

@@ -137,10 +137,14 @@ class Session:
         return list(self.config["dependencies"])
 
     def endpoint(self, name: str, about: str = "") -> dict[str, Any]:
-        """Handlers of one name are numbered (`look`, `look_1`); `about` tells them apart by an element they touch."""
+        """
+        A handler of the page, by its name. Those of one name are numbered (`look`, `look_1`), after an endpoint for
+        programs that has it too; `about` tells them apart by an element they touch.
+        """
+        named = (e for e in self.endpoints if re.fullmatch(rf"{name}(_\d+)?", str(e["api_name"])))
+        of_that_name = (e for e in named if e["api_visibility"] == "private")
         if not about:
-            return next(e for e in self.endpoints if e["api_name"] == name)
-        of_that_name = (e for e in self.endpoints if re.fullmatch(rf"{name}(_\d+)?", str(e["api_name"])))
+            return next(of_that_name)
         return next(e for e in of_that_name if about in map(self.elem_id, (*e["inputs"], *e["outputs"])))
 
     def elem_id(self, component: int) -> str:
@@ -163,7 +167,8 @@ class Session:
     def join(self, endpoint: Mapping[str, Any], data: list[Any], event: Any = None) -> httpx.Response:
         states = [None] * (len(endpoint["inputs"]) - len(data))  # the server's own, of which a browser sends nothing
         body = {"data": [*data, *states], "event_data": event, "fn_index": endpoint["id"],
-                "trigger_id": endpoint["targets"][0][0], "session_hash": self.name}  # fmt: skip
+                "trigger_id": next((target for target, _ in endpoint["targets"]), None),
+                "session_hash": self.name}  # fmt: skip
         return self.client.post("/gradio_api/queue/join", json=body)
 
     def call(self, endpoint: Mapping[str, Any], data: list[Any], event: Any = None) -> list[dict[str, Any]]:

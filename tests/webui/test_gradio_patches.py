@@ -5,6 +5,7 @@ Every patch of Gradio does what it is for, through Gradio's own ways. After an u
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import gradio_client.client
 import pytest
-from gradio import data_classes, processing_utils
+from gradio import data_classes, processing_utils, queueing
+from gradio import routes as gradio_routes
 from gradio.context import LocalContext
+from gradio.data_classes import FileData
 from gradio.exceptions import InvalidPathError
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.support.http import FILE_DATA, encoded, scene, succeeded
 from webui import gradio_patches
-from webui.gradio_patches import FAREWELL, FIELD_BYTES, HANG_UP_S, JOIN, STREAM, WRITTEN_FOR, Handshake
+from webui.gradio_patches import FAREWELL, FIELD_BYTES, FILE, HANG_UP_S, JOIN, STREAM, WRITTEN_FOR, Handshake, Slot
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
@@ -114,7 +118,7 @@ async def test_no_address_is_fetched(rig: Rig) -> None:
     with gr.Blocks() as blocks:
         words = gr.Textbox()
     for address in ("http://127.0.0.1:9/a.png", "https://evil.example/a.png"):
-        with pytest.raises(ValueError, match="addresses are not fetched"):
+        with pytest.raises(gr.Error, match="url"):
             await arrive(address, words, blocks)
 
 
@@ -316,3 +320,69 @@ def test_whoever_joins_an_ending_stream_waits() -> None:
     app.ending["s"] = asyncio.Event()
     seconds, sent = run(app, scope(JOIN), b'{"session_hash": "s"}')
     assert seconds >= HELD_S and len(sent) == 2
+
+
+# ---- endpoints for programs
+
+
+async def nothing(request: gr.Request, values: dict[str, Any]) -> tuple[Any, ...]:
+    return 1, "a"
+
+
+TAKES = (
+    Slot("words", {"type": "string"}, "what to draw"),
+    Slot("steps", {"type": "integer", "minimum": 1}, "how many", 8),
+)
+GIVES = (Slot("seed", {"type": "integer"}, "of the first"), Slot("picture", FILE, "as it is"))
+
+
+@in_a_loop
+async def test_an_endpoint_is_described_and_is_no_part_of_the_page() -> None:
+    with gr.Blocks() as blocks:
+        shown = gr.Markdown()
+        gradio_patches.publish(nothing, "draw", "Draw.", TAKES, GIVES)
+    described = blocks.get_api_info()["named_endpoints"]["/draw"]
+    words, steps = described["parameters"]
+    assert described["description"] == "Draw."
+    assert (words["parameter_name"], words["parameter_has_default"]) == ("words", False)
+    assert (steps["parameter_default"], steps["type"]["minimum"]) == (8, 1)
+    assert steps["python_type"] == {"type": "int", "description": "how many"}
+    assert [(r["label"], r["python_type"]["type"]) for r in described["returns"]] == [
+        ("seed", "int"),
+        ("picture", "filepath"),
+    ]
+    assert [child["id"] for child in blocks.get_config_file()["layout"]["children"]] == [shown._id]
+
+
+@in_a_loop
+async def test_gradio_still_puts_the_values_of_an_endpoint_into_the_page_and_knows_no_limits() -> None:
+    def draw(words: str, steps: int = 8) -> int:
+        return steps
+
+    with gr.Blocks() as blocks:
+        gr.api(draw)
+    (endpoint,) = blocks.get_api_info()["named_endpoints"].values()
+    assert not any(parameter["python_type"]["description"] for parameter in endpoint["parameters"])
+    assert len(blocks.get_config_file()["layout"]["children"]) == 3, "if it does not, the patch may be shorter"
+
+
+def test_gradio_still_cancels_every_task_of_that_kind(rig: Rig) -> None:
+    """`cancel_one` is needed as long as it finds them by session and function, and not by event."""
+    source = inspect.getsource(gradio_routes)
+    assert 'cancel_tasks({f"{body.session_hash}_{body.fn_index}"})' in source
+    assert inspect.getsource(queueing.Queue).count("remove_from_queue") == source.count("remove_from_queue") == 1
+
+
+def test_a_file_of_ours_is_fetched_from_its_own_address(rig: Rig) -> None:
+    """Gradio's client asks Gradio for every other one, which has none of ours: it is not in its cache."""
+    answer = gradio_patches.served("http://house/outputs/k/a.png", "a.png")
+    assert FileData.model_validate(answer).url == "http://house/outputs/k/a.png"
+    client_source = inspect.getsource(gradio_client.client.Endpoint._download_file)
+    assert 'x.get("is_stream", False) and "url" in x' in client_source
+    assert rig.client.get("/gradio_api/file=http://house/outputs/k/a.png").status_code == 404
+
+
+@pytest.mark.parametrize("named", [None, 5, "x", [], {}, {"path": None}, {"path": "/etc/passwd"}, {"path": ""}])
+def test_what_was_not_uploaded_is_no_photo(named: Any) -> None:
+    with pytest.raises(ValueError):
+        gradio_patches.uploaded(named)

@@ -87,7 +87,7 @@ def test_no_file_of_this_machine_can_be_handed_in(rig: Rig, canaries: list[str])
     """S1: 14 paths x 8 disguises x all inputs for files. Most are good pictures, which no decoder refuses."""
     before, cached = rig.jobs(), rig.cached()
     with rig.session() as page:
-        takers = {"restore", "whole", "advise", "start", "generate", "shown", "shape", "shape_1", "shape_2"}
+        takers = {"restore_1", "whole", "advise", "start", "generate_1", "shown", "shape", "shape_1", "shape_2"}
         assert {endpoint["api_name"] for endpoint in file_endpoints(page)} == takers
         for endpoint, path in itertools.product(file_endpoints(page), canaries):
             for payload in disguises(path):

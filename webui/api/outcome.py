@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Coroutine
+from typing import Any
 
 from anyio import to_thread
 from fastapi import Request
@@ -53,7 +55,17 @@ async def final(own: OwnJobs, job_id: str, request: Request) -> Final:
     Wait for a job's end; if whoever asked hangs up, cancel: nobody else knows of it. JobFailed: with what it says.
     JobPostponed.
     """
-    last, gone = asyncio.ensure_future(_last(own, job_id)), asyncio.ensure_future(_hung_up(request))
+    return await _final(own, job_id, asyncio.ensure_future(_hung_up(request)))
+
+
+async def outcome_until(own: OwnJobs, order: Generate | Enhance, leaving: Coroutine[Any, Any, object]) -> Final:
+    """Submit and wait, as `outcome` does, for whoever has hung up when `leaving` ends."""
+    job_id = await to_thread.run_sync(own.submit, order)
+    return await _final(own, job_id, asyncio.ensure_future(leaving))
+
+
+async def _final(own: OwnJobs, job_id: str, gone: asyncio.Future[object]) -> Final:
+    last = asyncio.ensure_future(_last(own, job_id))
     try:
         await asyncio.wait((last, gone), return_when=asyncio.FIRST_COMPLETED)
         if not last.done():

@@ -32,8 +32,9 @@ Updates = dict[Any, Any]  # component -> its new value
 TriggerMode = Literal["once", "multiple", "always_last"]
 GROUPS = ("auto", "pytorch", "edge")  # backends that have words of their own; engines are called by their names
 # How listeners are wired. Progress is shown in our own HTML; for Gradio's, a page would walk through its whole tree for
-# each output of each event: a third of what its start takes (4.6 against 3.0 s of processor time).
-QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
+# each output of each event: a third of what its start takes (4.6 against 3.0 s of processor time). For
+# programs there is api/gradio_api.py.
+QUICK: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 # What follows a job waits without a thread: any number may, each client its share (gradio_patches.share).
 LONG: dict[str, Any] = {**QUICK, "concurrency_limit": None}
 
