@@ -10,6 +10,7 @@ where they arise.
     + PromptError             nothing to draw
   x NotFoundError           no such bundle, job or picture
   x LoginNeeded             the house has a password, and who asks has neither that nor a token
+    + TokenNeeded             a door for programs only, in an open house too
   x OwnerOnly               what the owner of the house may do, and a guest may not
   x ImageError              an uploaded file that cannot be read as a picture
     + ImageTooLarge
@@ -83,6 +84,10 @@ class NotFoundError(StudioError):
 
 class LoginNeeded(StudioError):
     code = "login_needed"
+
+
+class TokenNeeded(LoginNeeded):
+    code = "token_needed"
 
 
 class OwnerOnly(StudioError):

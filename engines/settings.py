@@ -15,6 +15,7 @@ from typing import Any
 
 HASHED = "$argon2"  # how a password begins that is given as its hash
 SHORTEST_PASSWORD = 6
+SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DAY_MINUTES = 24 * 60
 CLOCK = r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*"
@@ -114,6 +115,9 @@ class Settings:
         "安静时段,如 22:00-07:00:其间不开始批量照片与引擎验证",
         "quiet hours, like 22:00-07:00, in which no batch of photos and no proof of engines is begun",
     )
+    mcp: bool = _setting(
+        False, "提供 MCP 服务(/mcp,须凭令牌);on 或 off", "serve MCP at /mcp, to programs with a token; on or off"
+    )
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -208,6 +212,10 @@ def variable(name: str) -> str:
 
 
 def _read(name: str, text: str, kind: type[Any]) -> Any:
+    if kind is bool:
+        if text.strip().lower() not in SWITCH:
+            raise SettingsError(f"{name}={text}: must be one of {', '.join(SWITCH)}")
+        return SWITCH[text.strip().lower()]
     if kind is int:
         if not text.strip().isdecimal():
             raise SettingsError(f"{name}={text}: must be a whole number")

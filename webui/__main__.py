@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from engines import logs
@@ -32,6 +33,7 @@ def main() -> int:
     systemd = notify.take(os.environ, os.getpid())
     try:
         settings = Settings.load(os.environ)
+        _check_packages(settings)
         lock = home_lock.take(settings)
         _prepare(settings)
         secret.load(settings.state / "secret")  # what the disk refuses is said here, and not by the page
@@ -75,6 +77,13 @@ def _stop(worker: Supervisor, stopping: threading.Event, served: threading.Event
     if not served.wait(LEAVE_S):
         logging.shutdown()
         os._exit(0)
+
+
+def _check_packages(settings: Settings) -> None:
+    """SettingsError: what was switched on needs a package that is not installed."""
+    if settings.mcp and find_spec("mcp") is None:
+        install = f"{sys.executable} -m pip install -c constraints.txt 'mcp>=2.3'"
+        raise SettingsError(f"STUDIO_MCP: 缺少 mcp 包,请运行 The package mcp is missing. Run: {install}")
 
 
 def _prepare(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,7 +49,20 @@ def _without_stubs() -> Iterator[None]:
         inspect.getfile = find
 
 
-with _without_stubs():
+@contextmanager
+def _without_mcp() -> Iterator[None]:
+    """Let there be no package mcp meanwhile. Where it is installed Gradio imports it, which takes 0.8 s, for no use."""
+    here = sys.modules.get("mcp", ...)
+    sys.modules["mcp"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["mcp"]
+        if here is not ...:
+            sys.modules["mcp"] = here
+
+
+with _without_stubs(), _without_mcp():
     import gradio as gr
     from gradio import processing_utils, route_utils, utils
     from gradio.context import LocalContext, get_blocks_context

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 import uvicorn
@@ -25,6 +26,9 @@ from webui.guard import Guard
 from webui.own_jobs import HouseJobs
 from webui.people import routes
 from webui.people.admission import Admission, People
+
+if TYPE_CHECKING:
+    from webui.api.mcp import Door
 
 UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 
@@ -55,7 +59,8 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     jobs = HouseJobs(queue, people.keys)
     blocks = page.build(jobs, settings, partial(gradio_api.add, jobs, settings))
     blocks.queue(max_size=None, default_concurrency_limit=8)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    mcp = _mcp(jobs, settings)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=mcp.serving if mcp else None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
     app.add_middleware(gradio_patches.Handshake)
     api.install_errors(app)
@@ -63,6 +68,8 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     door = routes.router(people)
     api.end_here(door, routes.PATHS)
     app.include_router(door)
+    if mcp:
+        app.router.routes.append(mcp.route)
     app.mount("/thumbnails", StaticFiles(directory=Path(presets.FOLDER) / "thumbnails"))
     gradio_patches.install(blocks)
     gr.mount_gradio_app(
@@ -83,4 +90,14 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     )
     # Gradio is given no limit of its own: it would refuse, in the browser, photos that are about to be made smaller.
     limit = settings.upload_mb * 1_000_000 + UPLOAD_OVERHEAD_BYTES
-    return Guard(Admission(app, people), host_names, (*api.PATHS, *routes.PATHS, "/thumbnails/"), limit)
+    paths = (*api.PATHS, *routes.PATHS, "/thumbnails/", *([mcp.route.path] if mcp else []))
+    return Guard(Admission(app, people), host_names, paths, limit)
+
+
+def _mcp(jobs: HouseJobs, settings: Settings) -> Door | None:
+    """Return the door for assistants, if there shall be one: whoever has none need not have its package."""
+    if not settings.mcp:
+        return None
+    from webui.api.mcp import Door
+
+    return Door(jobs, settings)

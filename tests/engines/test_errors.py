@@ -29,6 +29,7 @@ CODES = {
     "BlankPicture": "blank_picture",
     "DownloadError": "download_failed",
     "LoginNeeded": "login_needed",
+    "TokenNeeded": "token_needed",
     "OwnerOnly": "owner_only",
     "StorageError": "storage_failed",
     "DatabaseDamaged": "database_damaged",

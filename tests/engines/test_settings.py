@@ -31,6 +31,7 @@ ALL = {
     "STUDIO_COOL_C": "70.5",
     "STUDIO_OUTPUTS_GB": "12.5",
     "STUDIO_QUIET_HOURS": "22:00-07:00",
+    "STUDIO_MCP": "on",
 }
 
 
@@ -38,7 +39,7 @@ def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
     told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5)
-    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00")
+    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00", True)
     assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
@@ -87,6 +88,8 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_HOT_C", "72"),
         ("STUDIO_COOL_C", "80"),
         ("STUDIO_COOL_C", "29"),
+        ("STUDIO_MCP", "maybe"),
+        ("STUDIO_MCP", ""),
         ("STUDIO_HOEM", "/srv"),
         ("STUDIO_", "x"),
     ],
@@ -101,6 +104,11 @@ def test_a_wrong_setting_is_named(name: str, text: str) -> None:
 )
 def test_the_ends_of_a_range_are_inside(name: str, text: str) -> None:
     assert getattr(Settings.load({name: text}), name.removeprefix("STUDIO_").lower()) == int(text)
+
+
+@pytest.mark.parametrize(("text", "on"), [("1", True), ("On", True), ("true", True), ("0", False), ("OFF", False)])
+def test_a_switch_is_on_or_off(text: str, on: bool) -> None:
+    assert Settings.load({"STUDIO_MCP": text}).mcp is on
 
 
 def test_without_an_upper_limit_the_lower_one_may_be_any() -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -302,6 +302,14 @@ def closed(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with _served(settings, queue) as (app, url), httpx.Client(base_url=url, timeout=10) as client:
         yield Rig(settings, queue, rig.engine, app, url, client)
     queue.close()
+
+
+@pytest.fixture(scope="session")
+def assisted(rig: Rig) -> Iterator[Rig]:
+    """The same queue behind doors of which one is MCP's."""
+    settings = replace(rig.settings, mcp=True)
+    with _served(settings, rig.queue) as (app, url), httpx.Client(base_url=url, timeout=300) as client:
+        yield Rig(settings, rig.queue, rig.engine, app, url, client)
 
 
 @contextmanager

@@ -111,7 +111,12 @@ def _photo_of(body: BinaryIO, field: str, folder: Path) -> tuple[Values, str]:
     photos = values.pop(field, None) or []
     if not (isinstance(photos, list) and len(photos) == 1 and isinstance(photos[0], str)):
         raise OptionError(field, len(photos) if isinstance(photos, list) else "", "a file")
-    return values, str(uploads.keep(cast(BinaryIO, _Base64(photos[0])), folder))
+    return values, keep_base64(photos[0], folder)
+
+
+def keep_base64(text: str, folder: Path) -> str:
+    """Store the photo that a text holds in base64, and return where. ImageError, StorageError."""
+    return str(uploads.keep(cast(BinaryIO, _Base64(text)), folder))
 
 
 class _Base64:

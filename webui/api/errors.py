@@ -73,6 +73,8 @@ def install(app: FastAPI, forms: Mapping[str, Form]) -> None:
     ) -> Response:
         message = sentence(request.headers.get("accept-language"), code, facts)
         form = next((form for start, form in forms.items() if request.url.path.startswith(start)), own_form)
+        if status == 401:
+            headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
         if "retry_s" in facts:
             headers = {**(headers or {}), "Retry-After": str(facts["retry_s"])}
         return JSONResponse(form(Refusal(status, code, message, facts)), status, headers)

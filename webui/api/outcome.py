@@ -64,6 +64,21 @@ async def outcome_until(own: OwnJobs, order: Generate | Enhance, leaving: Corout
     return await _final(own, job_id, asyncio.ensure_future(leaving))
 
 
+async def attended(own: OwnJobs, order: Generate | Enhance) -> Final:
+    """
+    Submit and wait, as `outcome` does, for whoever cancels this when they leave: the job is cancelled then, at whatever
+    point that comes, also where nothing more can be awaited here.
+    """
+    leaving = asyncio.Event()
+    work = asyncio.ensure_future(outcome_until(own, order, leaving.wait()))
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())  # which nobody hears who has left
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        leaving.set()
+        raise
+
+
 async def _final(own: OwnJobs, job_id: str, gone: asyncio.Future[object]) -> Final:
     last = asyncio.ensure_future(_last(own, job_id))
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Role = Literal["owner", "guest"]
+PROGRAM = "token:"  # how the id of one begins that has a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Person:
     @property
     def is_owner(self) -> bool:
         return self.role == "owner"
+
+    @property
+    def is_program(self) -> bool:
+        return self.id.startswith(PROGRAM)
 
 
 NOBODY = Person()

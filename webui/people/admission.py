@@ -19,7 +19,7 @@ from engines.errors import LoginNeeded
 from engines.settings import Settings
 from webui.connections import is_this_machine
 from webui.i18n import LANGUAGES, spoken, words
-from webui.people import NOBODY, Person, Role, pages, secret
+from webui.people import NOBODY, PROGRAM, Person, Role, pages, secret
 from webui.people.passes import COOKIE, Pass, Passes
 from webui.people.password import Attempts, Password
 from webui.people.secret import Keys
@@ -51,7 +51,7 @@ class People:
         headers = Headers(scope=scope)
         token = _token(headers.get("authorization", ""))
         if token and (program := self.tokens.name_of(token)):
-            return Person(f"token:{program}")
+            return Person(PROGRAM + program)
         card = self.pass_of(scope)
         role = self._role(card, scope)
         return role and Person(card.id if card else "", role)
