@@ -21,7 +21,7 @@ from engines.jobs.database import Row
 from engines.jobs.estimate import History, Run
 from engines.jobs.statements import HISTORY, LANE, LINE, NEWEST, REQUEST
 from engines.jobs.turns import in_turn
-from engines.messages import Final, Progress, Request, unpack
+from engines.messages import RESTORED_BEFORE, Final, Progress, Request, unpack
 from engines.messages.status import BundleStatus
 from engines.settings import QuietHours
 
@@ -126,7 +126,7 @@ class Line:
         runs = []
         for request, last, _ in rows:
             with suppress(RequestError):  # of another version
-                if isinstance(final := unpack(last), Final):
+                if isinstance(final := unpack(last), Final) and final.reason != RESTORED_BEFORE:
                     runs.append(Run(unpack(request), final.seconds, final.engine))
         self._history.add(runs)
 

@@ -27,6 +27,7 @@ T = TypeVar("T", bound="DataclassInstance")
 CREDIT = "webUI二次开发 by 科哥"
 MAX_SEED = 2**31 - 1
 MOST_LORAS = 8
+RESTORED_BEFORE = "restored before"  # the reason of a Final that was remembered: its seconds are no measure
 
 PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
 RestoreMode = Literal["natural", "strong", "detail"]

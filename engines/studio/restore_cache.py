@@ -16,10 +16,9 @@ from typing import Protocol
 from engines import files
 from engines.bundle import digest
 from engines.errors import StudioError
-from engines.messages import Enhance, Event, Final, Preview, pack, unpack
+from engines.messages import RESTORED_BEFORE, Enhance, Event, Final, Preview, pack, unpack
 from engines.roles.loaded import LoadedBundle
 
-AGAIN = "restored before"
 METHOD = 1  # of restoring: to be raised when the same photo would come out differently
 
 
@@ -45,7 +44,7 @@ class RestoreCache:
                 if isinstance(event, Preview) and not (outputs / event.image).is_file():
                     event = work.before()  # previews are tidied away sooner than pictures
                 took = round(time.perf_counter() - started, 3)
-                yield replace(event, seconds=took, reason=AGAIN) if isinstance(event, Final) else event
+                yield replace(event, seconds=took, reason=RESTORED_BEFORE) if isinstance(event, Final) else event
             return
         self._remember(path, (yield from work.events()))
 

@@ -14,7 +14,7 @@ import pytest
 from engines.errors import NotFoundError, QueueFull
 from engines.jobs import Place
 from engines.jobs.sqlite_queue import UNKNOWN_S, SqliteQueue
-from engines.messages import Enhance, Failed, Fetch, Generate, Preview, Progress, Request
+from engines.messages import RESTORED_BEFORE, Enhance, Failed, Fetch, Generate, Preview, Progress, Request
 from engines.messages.status import BundleStatus, Status
 from tests.support.queues import FINAL, Queue, claimed, progress
 
@@ -48,6 +48,14 @@ def test_a_job_is_done_after_those_ahead_of_it(queue: Queue) -> None:
     assert [queue.place(job_id).ahead for job_id in jobs] == [0, 1, 2, 3]
     queue.cancel(jobs[2])
     assert etas(queue, *jobs) == [*etas(queue, *jobs[:2]), None, pytest.approx(46)]
+
+
+def test_a_photo_that_was_restored_before_says_nothing_of_others(queue: Queue) -> None:
+    work_off(queue, PHOTO, 3.0)
+    for _ in range(5):
+        queue.submit(PHOTO)
+        queue.publish(claimed(queue), replace(FINAL, seconds=0.01, reason=RESTORED_BEFORE))
+    assert etas(queue, queue.submit(PHOTO)) == [pytest.approx(3)]
 
 
 def test_a_line_with_an_unknown_job_in_it_has_no_end(queue: Queue) -> None:

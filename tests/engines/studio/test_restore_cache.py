@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from engines.bundle import digest
-from engines.messages import Enhance, Event, FaceReport, Final, Preview
+from engines.messages import RESTORED_BEFORE, Enhance, Event, FaceReport, Final, Preview
 from engines.studio import Studio
-from engines.studio.restore_cache import AGAIN, RestoreCache
+from engines.studio.restore_cache import RestoreCache
 from tests.support.fakes import FakeEngine, write_detector, write_restorer
 from tests.support.full_disk import full_disk
 from tests.support.restoration import Darkroom, noisy, person, scene, seeing
@@ -38,7 +38,12 @@ def test_the_same_photo_again_is_answered_at_once(room: Darkroom) -> None:
     again = room.events(scene(), strength=60)
     last = again[-1]
     assert isinstance(last, Final) and room.engine.calls == calls
-    assert (last.images, last.faces, last.engine, last.reason) == (first.images, first.faces, first.engine, AGAIN)
+    assert (last.images, last.faces, last.engine, last.reason) == (
+        first.images,
+        first.faces,
+        first.engine,
+        RESTORED_BEFORE,
+    )
     assert last.faces and isinstance(last.faces[0], FaceReport) and last.seconds < first.seconds
     (shown,) = (event for event in again if isinstance(event, Preview))
     assert (room.out / shown.image).is_file()
@@ -100,7 +105,7 @@ def test_a_picture_that_was_deleted_is_made_again(room: Darkroom) -> None:
     first = room.final(scene())
     (room.out / first.images[0]).unlink()
     last = room.final(scene())
-    assert (room.out / last.images[0]).is_file() and last.reason != AGAIN
+    assert (room.out / last.images[0]).is_file() and last.reason != RESTORED_BEFORE
 
 
 def test_a_preview_that_was_tidied_away_does_not_cost_the_restoration(room: Darkroom) -> None:
