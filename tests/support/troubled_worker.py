@@ -35,6 +35,7 @@ class TroubledStudio(Studio):
     def _suffer(self, trouble: str) -> None:
         if trouble in SIGNALS:
             os.kill(os.getpid(), SIGNALS[trouble])
+            time.sleep(3600)  # another thread may take the signal, and this one would go on for a moment
         elif trouble == "exit":
             os._exit(3)
         elif trouble == "hang":

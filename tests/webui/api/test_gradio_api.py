@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 from gradio_client.utils import InvalidAPIEndpointError
 
@@ -66,6 +67,12 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.05)
+
+
+def cancel(job: Job) -> None:
+    """When its client has heard which event it is: before that the package asks to cancel none."""
+    until(lambda: job.communicator.event_id is not None)
+    job.cancel()
 
 
 def last(rig: Rig) -> Any:
@@ -247,7 +254,7 @@ def test_a_job_that_is_cancelled_is_not_drawn(rig: Rig, client: Client) -> None:
         job = client.submit("cancelled by its program", **DRAW)
         until(lambda: "cancelled by its program" in rig.requests()[-1])
         job_id = list(rig.jobs())[-1]
-        job.cancel()
+        cancel(job)
         until(lambda: rig.jobs()[job_id] == "cancelled")
 
 
@@ -258,7 +265,7 @@ def test_the_others_of_a_program_go_on_when_it_cancels_one(rig: Rig, client: Cli
             jobs[does] = client.submit(f"the one that {does}", **DRAW)
             until(lambda does=does: f"the one that {does}" in rig.requests()[-1])
         stays, leaves = list(rig.jobs())[-2:]
-        jobs["leaves"].cancel()
+        cancel(jobs["leaves"])
         until(lambda: rig.jobs()[leaves] == "cancelled")
         time.sleep(3 * LEFT_S)
         assert rig.jobs()[stays] == "queued" and not jobs["stays"].done()
@@ -315,5 +322,5 @@ def test_a_house_with_a_password_wants_a_token(closed: Rig, tmp_path: Path) -> N
         job = client.submit("x", **DRAW)
         until(lambda: len(closed.jobs()) > 0)
         assert closed.queue.job(list(closed.jobs())[-1]).owner == "token:program"
-        job.cancel()
+        cancel(job)
         until(lambda: list(closed.jobs().values())[-1] == "cancelled")
