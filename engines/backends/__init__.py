@@ -148,28 +148,36 @@ def candidate(bundle: Bundle, engine: Engine, verdicts: Verdicts | None = None) 
     return replace(able, refused=refused, verdict=verdict)
 
 
-def select(bundle: Bundle, wanted: str = "auto", verdicts: Verdicts | None = None) -> tuple[Engine, str]:
+def select(
+    bundle: Bundle, wanted: str = "auto", verdicts: Verdicts | None = None, passed_over: int = 0
+) -> tuple[Engine, str]:
     """
     Select the engine to run every part of a bundle, and say in one line why it and what became of the others.
 
     wanted: auto | pytorch | edge | an engine's name. The fastest of those whose proof was accepted; before there is
     one, an engine that is trusted, and any other last. Without a store of verdicts an accelerator comes first instead.
+    `passed_over`: how many of the best not to take; the next one must have been proved or be trusted.
     EngineUnavailable: none can, or those that were asked for failed their proofs.
     """
     candidates = [candidate(bundle, engine, verdicts) for engine in engines() if _is_wanted(engine, wanted)]
-    return choose(bundle, candidates, wanted, verdicts is not None)
+    return choose(bundle, candidates, wanted, verdicts is not None, passed_over)
 
 
-def choose(bundle: Bundle, candidates: Sequence[Candidate], wanted: str, proving: bool) -> tuple[Engine, str]:
+def choose(
+    bundle: Bundle, candidates: Sequence[Candidate], wanted: str, proving: bool, passed_over: int = 0
+) -> tuple[Engine, str]:
     """Select among candidates that are looked at already. `proving`: verdicts were asked for. EngineUnavailable."""
     asked = [c for c in candidates if _is_wanted(c.engine, wanted)]
     if not asked and wanted not in get_args(Group):
         engine(wanted)  # says which there are
     able = sorted((c for c in asked if not c.refused), key=lambda c: _rank(c, proving))
-    if not able:
+    if proving and passed_over:
+        able = [c for c in able if c.verdict or c.trusted]
+    if len(able) <= passed_over:
         why = "; ".join(f"{c.engine.name}: {c.refused}" for c in asked)
         raise EngineUnavailable(f"{bundle.name}: {why}", wanted=wanted, why=why)
-    chosen, others = able[0], able[1:] + [c for c in asked if c.refused]
+    chosen = able.pop(passed_over)
+    others = able + [c for c in asked if c.refused]
     aside = "; ".join(f"{c.engine.name}: {_standing(c)}" for c in others)
     reason = f"{chosen.engine.name} on {chosen.probe.device}, {chosen.probe.reason}"
     if proving:

@@ -69,11 +69,14 @@ class Decoder:
     def __init__(self, session: Session, sampling: Sampling) -> None:
         self.session, self.sampling = session, sampling
 
-    def decode(self, latents: Array, pieces: bool = False) -> Array:
-        """Decode (1, C, h, w) to (H, W, 3) uint8 RGB, whole or in pieces. BlankPicture: the result is not a number."""
+    def decode(self, latents: Array, side: int = 0) -> Array:
+        """
+        Decode (1, C, h, w) to (H, W, 3) uint8 RGB, in pieces of `side` latent cells; 0: as a whole. BlankPicture: the
+        result is not a number.
+        """
         scaled = latents / np.float32(self.sampling.latent_scale) + np.float32(self.sampling.latent_shift)
         return to_pixels(
-            tiled_decode.decode(self._image, scaled, self.sampling.latent_stride) if pieces else self._image(scaled)
+            tiled_decode.decode(self._image, scaled, self.sampling.latent_stride, side) if side else self._image(scaled)
         )
 
     def _image(self, scaled: Array) -> Array:

@@ -10,7 +10,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -25,7 +25,13 @@ from engines.roles import Decoder, Denoiser, Detector, Encoder, PreviewDecoder, 
 from engines.roles.embedding_cache import ArrayCache
 from engines.tokens import Tokens
 
-Select = Callable[[Bundle, str], tuple[Engine, str]]
+
+class Select(Protocol):
+    """Selects an engine for a bundle, and says why it, as backends.select does."""
+
+    def __call__(self, bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]: ...
+
+
 AnyRole = TextEncoder | Denoiser | Decoder | Encoder | PreviewDecoder | Restorer | Detector
 
 
@@ -199,13 +205,14 @@ class LoadedBundles:
         self.shelf, self.select, self.budget = shelf, select, budget
         self.loaded: dict[tuple[str, str], LoadedBundle] = {}
 
-    def get(self, name: str, backend: str) -> tuple[LoadedBundle, str]:
+    def get(self, name: str, backend: str, passed_over: int = 0) -> tuple[LoadedBundle, str]:
         """
-        Return the bundle of that name on the engine that `backend` selects, and why on this engine. The bundle's files
-        are verified when it is new here, or was built anew. NotFoundError, BundleError, EngineUnavailable.
+        Return the bundle of that name on the engine that `backend` selects when so many of the best are passed over,
+        and why on this engine. The bundle's files are verified when it is new here, or was built anew. NotFoundError,
+        BundleError, EngineUnavailable.
         """
         bundle = self.shelf.open(name)
-        engine, reason = self.select(bundle, backend)
+        engine, reason = self.select(bundle, backend, passed_over=passed_over)
         loaded = self.loaded.get((name, engine.name))
         if loaded is None or loaded.bundle.parts != bundle.parts:
             bundle.verify()

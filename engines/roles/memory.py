@@ -29,20 +29,23 @@ BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
 UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
-THRIFTIEST = 2  # one part after the other, decoded in pieces
+# Ways of drawing a picture, the fastest first: whether one part is unloaded before the next is loaded, and the side of
+# the pieces in which it is decoded, in latent cells; 0: as a whole.
+WAYS = (False, 0), (True, 0), *((True, side) for side in tiled_decode.SIDES)
+THRIFTIEST = len(WAYS) - 1
 Sizes = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`turns`: each part is unloaded before the next is loaded. `pieces`: the picture is decoded in pieces."""
+    """`turns` and `side`: of WAYS."""
 
     turns: bool
-    pieces: bool
+    side: int
     peak: int  # bytes
 
     def __str__(self) -> str:
-        how = (", one part after the other" if self.turns else "") + (", decoded in pieces" if self.pieces else "")
+        how = (", one part after the other" if self.turns else "") + (", decoded in pieces" if self.side else "")
         return f"{self.peak / GB:.1f} GB of memory{how}"
 
 
@@ -51,12 +54,12 @@ def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget
     Return the first way that fits of drawing a picture of `size` (width, height) by these parts, one a role. `thrift`:
     how many ways, of THRIFTIEST, are left out that would be faster. MemoryShort: nothing would make it fit.
     """
-    cells = tiled_decode.SIDE * bundle.need(bundle.sampling, "sampling").latent_stride
-    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, math.prod(size)) for part in parts}
-    piecewise = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", math.prod(size) - cells**2)}
-    ways = (False, whole), (True, whole), (True, piecewise)
-    for turns, needs in ways[thrift:]:
-        fitted = MemoryPlan(turns, needs is piecewise, _peak(needs, turns))
+    stride, pixels = bundle.need(bundle.sampling, "sampling").latent_stride, math.prod(size)
+    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, pixels) for part in parts}
+    for turns, side in WAYS[thrift:]:
+        spared = pixels - min(pixels, (side * stride) ** 2) if side else 0
+        needs = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", spared)}
+        fitted = MemoryPlan(turns, side, _peak(needs, turns))
         if fitted.peak <= budget:
             return fitted
     raise MemoryShort(bundle.name, fitted.peak / GB, budget / GB)

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[Any]  # float32
 SIDE, OVERLAP = 64, 16  # latent cells
+SIDES = SIDE, SIDE // 2  # of pieces, and of those where even they would not fit
 
 
-def decode(run: Callable[[Floats], Floats], latents: Floats, stride: int) -> Floats:
-    """Decode (1, C, h, w) to (1, 3, h * stride, w * stride), as `run` does, but at most SIDE x SIDE cells at a time."""
+def decode(run: Callable[[Floats], Floats], latents: Floats, stride: int, side: int = SIDE) -> Floats:
+    """Decode (1, C, h, w) to (1, 3, h * stride, w * stride), as `run` does, but at most side x side cells at a time."""
     rows, columns = latents.shape[2:]
     total = np.zeros((1, 3, rows * stride, columns * stride), np.float32)
     weight = np.zeros((rows * stride, columns * stride), np.float32)
-    for down, height in _pieces(rows):
-        for right, width in _pieces(columns):
+    for down, height in _pieces(rows, side):
+        for right, width in _pieces(columns, side):
             piece = run(np.ascontiguousarray(latents[:, :, down : down + height, right : right + width]))
             slope = np.outer(_slope(down, height, rows, stride), _slope(right, width, columns, stride))
             place = np.s_[down * stride : (down + height) * stride, right * stride : (right + width) * stride]
@@ -32,11 +33,11 @@ def decode(run: Callable[[Floats], Floats], latents: Floats, stride: int) -> Flo
     return picture
 
 
-def _pieces(length: int) -> Iterator[tuple[int, int]]:
+def _pieces(length: int, side: int) -> Iterator[tuple[int, int]]:
     """Yield begin and length of each piece; the last one is moved back, so that all are equally long."""
-    if length <= SIDE:
+    if length <= side:
         return iter([(0, length)])
-    return ((min(begin, length - SIDE), SIDE) for begin in range(0, length - OVERLAP, SIDE - OVERLAP))
+    return ((min(begin, length - side), side) for begin in range(0, length - OVERLAP, side - OVERLAP))
 
 
 def _slope(begin: int, length: int, whole: int, stride: int) -> Floats:

@@ -100,11 +100,12 @@ class Studio:
         kind = (r.bundle, r.backend, r.width, r.height)
         yield from self.ladder.climb(kind, self.snapshots, folder, partial(self._draw, r, folder))
 
-    def _draw(self, r: Generate, folder: Path, thrift: int) -> Iterator[Event]:
+    def _draw(self, r: Generate, folder: Path, thrift: int, passed_over: int) -> Iterator[Event]:
         started, begun = time.perf_counter(), snapshot.latest(self.snapshots)
         yield Progress("load", 0, 1)
         loras = self.loras.pick(r.loras)
-        loaded, reason = self.loaded_bundles.get(r.bundle, backends.for_loras(r.backend) if loras else r.backend)
+        backend = backends.for_loras(r.backend) if loras else r.backend
+        loaded, reason = self.loaded_bundles.get(r.bundle, backend, passed_over)
         reason += "; a LoRA needs PyTorch" if loras else ""
         plan = GenerationPlan.for_request(r, loaded.bundle, lambda photo: self._detector().face_detector.find(photo))
         pace = self.paces[r.bundle, loaded.engine.name, plan.width, plan.height]
@@ -137,11 +138,11 @@ class Studio:
         kind, restore = (r.bundle, r.backend), partial(self._restore, r, folder)
         yield from self.ladder.climb(kind, self.snapshots, folder, restore, last=1)
 
-    def _restore(self, r: Enhance, folder: Path, thrift: int) -> Iterator[Event]:
+    def _restore(self, r: Enhance, folder: Path, thrift: int, passed_over: int) -> Iterator[Event]:
         """A restoration is as thrifty as it can be: what is free of other models is all that helps."""
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        loaded, reason = self.loaded_bundles.get(r.bundle, r.backend)
+        loaded, reason = self.loaded_bundles.get(r.bundle, r.backend, passed_over)
         if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
         detector = self._detector()
@@ -165,12 +166,12 @@ class Studio:
     def _develop(self, r: Develop, folder: Path) -> Iterator[Event]:
         yield from self.ladder.climb(r.backend, self.snapshots, folder, partial(self._decode, r, folder))
 
-    def _decode(self, r: Develop, folder: Path, thrift: int) -> Iterator[Event]:
+    def _decode(self, r: Develop, folder: Path, thrift: int, passed_over: int) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         picture = kept_latents.read(folder, r.image)
-        loaded, reason = self.loaded_bundles.get(picture.bundle, r.backend)
+        loaded, reason = self.loaded_bundles.get(picture.bundle, r.backend, passed_over)
         yield Progress("decode", 0, 1)
-        pixels = loaded.decoder.decode(picture.latents, pieces=thrift == memory.THRIFTIEST)
+        pixels = loaded.decoder.decode(picture.latents, memory.WAYS[thrift][1])
         name = images.write_output(folder, not_blank(pixels), picture.text)
         yield Final((name,), picture.seed, round(time.perf_counter() - started, 3), loaded.engine.name, reason)

@@ -290,7 +290,7 @@ class Generation:
     def _pixels(self, latents: Array, only: bool) -> Array:
         if only:
             return self.loaded.preview_decoder.decode(latents)
-        return self.loaded.decoder.decode(latents, self.memory_plan.pieces)
+        return self.loaded.decoder.decode(latents, self.memory_plan.side)
 
     def _text(self, k: int) -> str:
         plan = self.plan

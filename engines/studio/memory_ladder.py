@@ -1,8 +1,9 @@
 """
 What is done when memory runs out in the middle of a job, though it was planned with: all that is loaded is freed, and
-the job goes on, from its snapshot if it has one, with one part after the other, then decoded in pieces. The rung that
-worked is where the next job of the kind begins. One part after the other gives the same picture to the bit; in pieces
-it is a little another one.
+the job goes on, from its snapshot if it has one, with one part after the other, then decoded in pieces, then in smaller
+ones; and at last on another engine, if the request lets one choose, from the start. The rung that worked is where the
+next job of the kind begins. One part after the other gives the same picture to the bit; in pieces it is a little
+another one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
-from engines.errors import OutOfMemory
+from engines.errors import EngineUnavailable, MemoryShort, OutOfMemory
 from engines.jobs.leftovers import delete_picture
 from engines.messages import Event, Preview
 from engines.roles.loaded import LoadedBundles
@@ -21,7 +22,8 @@ from engines.studio import snapshot
 from engines.studio.snapshot import Snapshots
 
 log = logging.getLogger(__name__)
-Run = Callable[[int], Iterator[Event]]  # a job, by how thriftily: memory.plan says what that means
+# A job, by how thriftily, as memory.plan says, and by how many of the best engines are passed over.
+Run = Callable[[int, int], Iterator[Event]]
 
 
 class MemoryLadder:
@@ -33,24 +35,28 @@ class MemoryLadder:
         self, kind: Hashable, snapshots: Snapshots, folder: Path, run: Run, last: int = THRIFTIEST
     ) -> Iterator[Event]:
         """
-        Run the job, up to the rung `last`. An attempt after another, which may have been ended for want of memory,
-        begins with one part after the other. OutOfMemory: no rung has helped.
+        Run the job, as thriftily as `last` at most, and after that on another engine. An attempt after another, which
+        may have been ended for want of memory, begins with one part after the other. OutOfMemory: no rung has helped.
         """
-        first = max(self.worked[kind], min(1, snapshots.attempt - 1))
+        first, other = max(self.worked[kind], min(1, snapshots.attempt - 1)), last + 1
         why = ""
-        for thrift in range(min(first, last), last + 1):
+        for rung in range(min(first, other), other + 1):
             shown: list[str] = []
             try:
-                for event in run(thrift):
+                for event in run(min(rung, last), int(rung == other)):
                     if isinstance(event, Preview):
                         shown.append(event.image)
                     yield event
             except (OutOfMemory, MemoryError) as exc:
                 why = str(exc) or "no memory"
+            except (EngineUnavailable, MemoryShort):
+                if rung < other or not why:
+                    raise
+                break  # there is no other, or none that fits
             else:
-                self.worked[kind] = thrift
+                self.worked[kind] = rung
                 return
-            log.warning("memory has run out, rung %d of %d: %s", thrift, last, why)
+            log.warning("memory has run out, rung %d of %d: %s", rung, other, why)
             self.bundles.close()
             _delete_uncounted(shown, snapshots, folder)
         raise OutOfMemory(why)

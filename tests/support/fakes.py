@@ -23,6 +23,7 @@ from engines import images
 from engines.backends import Engine, Probe, Session, engine
 from engines.bundle import PROOF, Bundle, FaceInput, Format, Part, Role, Sampling, Text, digest
 from engines.bundle.signatures import SIGNATURES, Array
+from engines.errors import EngineUnavailable
 from engines.messages.status import Group
 from engines.roles.loaded import LoadedBundle
 from engines.studio.proof import Case, Proof, make
@@ -125,7 +126,10 @@ class FakeEngine:
         self.opened.append(part.role)
         return FakeSession(self, part.role)
 
-    def select(self, bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+    def select(self, bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]:
+        """There is no other."""
+        if passed_over:
+            raise EngineUnavailable(bundle.name, wanted=wanted, why="no other")
         return self, f"fake, asked for {wanted}"
 
 

@@ -314,7 +314,7 @@ def assisted(rig: Rig) -> Iterator[Rig]:
 
 @contextmanager
 def _worked(settings: Settings, shelf: Shelf, engine: fakes.FakeEngine) -> Iterator[SqliteQueue]:
-    def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+    def select(bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]:
         return engine.select(bundle, wanted) if bundle.name == "sketch" else backends.select(bundle, wanted)
 
     queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)

@@ -141,6 +141,28 @@ def test_a_trusted_engine_that_failed_is_trusted_no_more(here: Here, bundle: Bun
     assert chosen(bundle, known) == "openvino"
 
 
+def test_the_next_best_serves_in_the_place_of_the_best_if_it_may(here: Here, bundle: Bundle, known: Verdicts) -> None:
+    """Where the best has no memory for a job."""
+    here(OPENVINO, ORT, TORCH)
+    assert backends.select(bundle, "auto", known, passed_over=1)[0] is TORCH
+    put(known, bundle, OPENVINO, finish_s=0.5)
+    engine, reason = backends.select(bundle, "auto", known, passed_over=1)
+    assert engine is ORT and "openvino: verified, 0.50 s" in reason
+    assert backends.select(bundle, "edge", known, passed_over=1)[0] is ORT
+    for wanted, passed_over in (("openvino", 1), ("pytorch", 1), ("edge", 2), ("auto", 3)):
+        with pytest.raises(EngineUnavailable):
+            backends.select(bundle, wanted, known, passed_over=passed_over)
+
+
+def test_what_is_on_trial_does_not_serve_for_want_of_memory_either(here: Here, bundle: Bundle, known: Verdicts) -> None:
+    here(OPENVINO, ORT)
+    with pytest.raises(EngineUnavailable):
+        backends.select(bundle, "auto", known, passed_over=1)
+    put(known, bundle, ORT, 0.1, "SSIM 0.100 < 0.98")
+    with pytest.raises(EngineUnavailable):
+        backends.select(bundle, "auto", known, passed_over=1)
+
+
 @pytest.mark.parametrize("wanted", ["openvino", "edge"])
 def test_a_failed_engine_is_refused_even_when_it_is_asked_for(
     here: Here, bundle: Bundle, known: Verdicts, wanted: str

@@ -181,7 +181,7 @@ def test_another_engine_takes_the_place_of_the_first(tmp_path: Path) -> None:
     """Two copies of a large model do not fit."""
     write_portrait(tmp_path / "portrait")
     engines = {name: FakeEngine(name) for name in ("one", "two")}
-    loaded_bundles = LoadedBundles(Shelf((tmp_path,)), lambda bundle, wanted: (engines[wanted], "why"))
+    loaded_bundles = LoadedBundles(Shelf((tmp_path,)), lambda bundle, wanted, passed_over: (engines[wanted], "why"))
     loaded_bundles.get("portrait", "one")[0].load_all()
     loaded_bundles.get("portrait", "two")[0].load_all()
     assert sorted(engines["one"].closed) == sorted(engines["one"].opened) and not engines["two"].closed

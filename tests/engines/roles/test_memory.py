@@ -12,7 +12,7 @@ import pytest
 from engines.bundle import Bundle, Part, Precision, Role, Sampling, Shelf
 from engines.errors import MemoryShort
 from engines.messages import Failed, Final, Generate, Preview, Progress
-from engines.roles import memory
+from engines.roles import memory, tiled_decode
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.studio import Studio
@@ -44,7 +44,7 @@ def needs(made: Bundle, budget: int, size: tuple[int, int] = SIZE) -> memory.Gen
 
 def test_everything_stays_where_there_is_room(tmp_path: Path) -> None:
     plan = needs(bundle(tmp_path), 8_000 * MB)
-    assert not plan.turns and not plan.pieces
+    assert not plan.turns and not plan.side
     stay = memory.PACKED * 900 * MB + sum(memory.BYTES_A_PIXEL[role] for role in ("denoiser", "decoder")) * 512 * 512
     assert plan.peak == pytest.approx(memory.BASE + stay, rel=0.01)
 
@@ -53,11 +53,13 @@ def test_parts_take_turns_and_then_the_picture_goes_to_pieces(tmp_path: Path) ->
     made = bundle(tmp_path)
     together = needs(made, 8_000 * MB).peak
     turns = needs(made, together - 1)
-    assert turns.turns and not turns.pieces and turns.peak < together
+    assert turns.turns and not turns.side and turns.peak < together
     large = needs(made, 3_500 * MB, (1024, 1024))
-    assert large.turns and not large.pieces
+    assert large.turns and not large.side
     pieces = needs(made, large.peak - 1, (1024, 1024))
-    assert pieces.pieces and pieces.peak < large.peak
+    assert pieces.side == tiled_decode.SIDE and pieces.peak < large.peak
+    smaller = memory.plan(made, made.parts, "openvino", (1024, 1024), pieces.peak, memory.THRIFTIEST)
+    assert smaller.side == tiled_decode.SIDE // 2 and smaller.peak <= pieces.peak
     assert "one part after the other, decoded in pieces" in str(pieces)
 
 

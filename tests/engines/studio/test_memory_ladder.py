@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from engines import backends, images
-from engines.bundle import Role, Shelf
+from engines.backends import Engine
+from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import Array
 from engines.errors import EngineError, OutOfMemory, engine_failed
 from engines.messages import Develop, Enhance, Event, Failed, Final, Generate, Request
@@ -19,6 +20,7 @@ from engines.studio import Studio
 from engines.studio.snapshot import Saver
 from tests.conftest import REPOSITORY
 from tests.support.fakes import FakeEngine, waves, write_detector, write_portrait, write_restorer
+from tests.support.restoration import person, scene, seeing
 from tests.support.snapshots import Kept, attempt
 
 ASKED = Generate("红发", seed=5, steps=3, count=3, width=64, height=64, preview="off")
@@ -99,6 +101,57 @@ def test_then_the_picture_is_decoded_in_pieces(studio: Studio, engine: FakeEngin
     assert isinstance(run(studio, big, tmp_path)[-1], Final)
     assert engine.calls.count("denoiser") == big.steps, "the rung that worked is where the next one begins"
     assert "decoded in pieces" not in str(run(studio, ASKED, tmp_path)[-1]), "of that size"
+
+
+def test_then_in_smaller_ones(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
+    big = replace(ASKED, width=8 * (tiled_decode.SIDE + 16), height=8 * tiled_decode.SIDE, count=1)
+    sides: list[int] = []
+
+    def no_room(picture: Array) -> Array:
+        sides.append(max(picture.shape[2:]))
+        if sides[-1] > 8 * tiled_decode.SIDE // 2:
+            raise MemoryError
+        return picture
+
+    whole = pictures(tmp_path, run(studio, big, tmp_path)[-1])
+    engine.spoil["decoder"] = no_room
+    last = run(studio, big, tmp_path)[-1]
+    assert isinstance(last, Final) and "decoded in pieces" in last.reason
+    assert len(set(sides)) == 3 and min(sides) == 8 * tiled_decode.SIDE // 2
+    assert len(pictures(tmp_path, last)[0]) == len(whole[0])
+
+
+@pytest.mark.parametrize("request_", [replace(ASKED, count=1), Enhance("photo.png"), Develop("")])
+def test_at_last_another_engine_does_it_and_the_next_one_at_once(
+    engine: FakeEngine, tmp_path: Path, request_: Request
+) -> None:
+    """Unless one was asked for by its name: tests/engines/backends/test_selection.py."""
+    other = FakeEngine(name="other")
+    engines = [engine, other]
+
+    def select(bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]:
+        return engines[passed_over], f"{engines[passed_over].name} serves"
+
+    for write in (write_portrait, write_detector, write_restorer):
+        write(tmp_path / "shelf" / write.__name__.removeprefix("write_"))
+    studio = Studio(Shelf((tmp_path / "shelf",)), tmp_path / "state", select)
+    images.write_png(tmp_path / "photo.png", scene(240, 400))
+    if isinstance(request_, Enhance):
+        engine.sees = other.sees = seeing(person(60, 90, 70))
+        request_ = replace(request_, image=str(tmp_path / "photo.png"))
+    if isinstance(request_, Develop):
+        sketch = run(studio, replace(ASKED, preview="only", count=1), tmp_path)[-1]
+        assert isinstance(sketch, Final)
+        request_ = Develop(sketch.images[0])
+    roles: dict[str, Role] = {"Generate": "denoiser", "Enhance": "restorer", "Develop": "decoder"}
+    role = roles[type(request_).__name__]
+    short(engine, role, range(10**6))
+    last = run(studio, request_, tmp_path)[-1]
+    assert isinstance(last, Final), last
+    assert last.engine == "other" and "other serves" in last.reason
+    engine.calls.clear()
+    assert isinstance(run(studio, request_, tmp_path)[-1], Final)
+    assert role not in engine.calls, "the rung that worked is where the next one begins"
 
 
 @pytest.mark.parametrize("role", ["denoiser", "decoder"])

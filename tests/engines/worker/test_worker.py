@@ -532,7 +532,7 @@ def test_an_engine_for_pictures_that_cannot_find_faces_is_no_reason_to_fail(
 ) -> None:
     """The detector is one ONNX graph: whoever wants PyTorch for pictures has it run on what there is."""
 
-    def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+    def select(bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]:
         if bundle.has("face_detector") and wanted == "pytorch":
             raise EngineUnavailable("no torch part")
         return engine.select(bundle, wanted)

@@ -182,7 +182,7 @@ def test_models_that_are_loaded_while_it_is_looked_what_is_here_are_ready(
     monkeypatch.setattr(loop, "WAIT_S", 0.02)
     queue, slow = CountingQueue(home / "queue.db", home / "outputs"), SlowFolder(home / "loras")
 
-    def select(bundle: Bundle, wanted: str) -> tuple[Engine, str]:
+    def select(bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]:
         assert slow.reached.wait(LIMIT_S), "the models are loaded in the middle of the look"
         return engine.select(bundle, wanted)
 
