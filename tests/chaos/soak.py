@@ -86,7 +86,7 @@ async def _use(server: Process, seconds: float, seed: int) -> Watch:
     clients = [_client(server.url, random.Random(f"{seed} {k}"), watch, until) for k in range(CLIENTS)]
     sampling = asyncio.create_task(_sample(server, watch))
     await asyncio.gather(*clients)
-    sampling.cancel()
+    sampling.cancel()  # before the clients have closed their connections
     return watch
 
 
@@ -114,8 +114,13 @@ def _grown(samples: list[tuple[float, float, int, float, int]]) -> list[str]:
     for k, name in ((1, "memory of the server"), (3, "memory of the worker")):
         values = [float(sample[k]) for sample in settled]
         slope = statistics.linear_regression(at_h, values).slope
-        files = [sample[k + 1] for sample in settled]
-        print(f"{name}: {values[0]:.1f} MB, then {values[-1]:.1f}, {slope:+.2f} MB/h; files {files[0]} to {files[-1]}")
+        files = [int(sample[k + 1]) for sample in settled]
+        tenth = max(1, len(samples) // 10)
+        medians = [
+            statistics.median(float(s[k]) for s in samples[at : at + tenth]) for at in range(0, len(samples), tenth)
+        ]
+        series = " ".join(f"{mb:.1f}" for mb in medians)
+        print(f"{name}: {series} MB, {slope:+.2f} MB/h; {min(files)} to {max(files)} open files")
         if slope > MOST_MB_PER_H and samples[-1][0] > LONG_S:
             wrong.append(f"{name} grows by {slope:.1f} MB/h")
     return wrong
