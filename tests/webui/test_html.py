@@ -114,9 +114,9 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
     )
     restored = Finished(Job("1" * 32, "", Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text))
     rows = [
-        jobs.Row(Job("2" * 32, "", Generate(text[:200] or "x"), "queued", 0), Place(1, 3.0)),
-        jobs.Row(Job("3" * 32, "", Enhance("p.png", name=text), "running", 1), Place(0, 3.0)),
-        jobs.Row(
+        jobs.OpenJob(Job("2" * 32, "", Generate(text[:200] or "x"), "queued", 0), Place(1, 3.0)),
+        jobs.OpenJob(Job("3" * 32, "", Enhance("p.png", name=text), "running", 1), Place(0, 3.0)),
+        jobs.OpenJob(
             Job("4" * 32, "", Enhance("p.png", name=text), "failed", 1),
             Place(0, None),
             Failed("engine_failed", text, {"engine": text}),
@@ -134,7 +134,7 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
     )
     return [
         history.grid_html([drawn, restored], NOBODYS, say, ""),
-        jobs.board_html(jobs.Board(tuple(rows), paused=True, may_pause=True), say),
+        jobs.board_html(jobs.OpenJobs(tuple(rows), paused=True, may_pause=True), say),
         overview.status_html(status, say),
         overview.chip_html(status, say),
         overview.chip_html(Status("failed", text), say),

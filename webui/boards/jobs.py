@@ -46,7 +46,7 @@ ACTS: Mapping[str, Callable[[OwnJobs, str], object]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class OpenJob:
     """A job, and where it is in its line; of one that failed, why."""
 
     job: Job
@@ -55,10 +55,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
+class OpenJobs:
     """`rows`: in the order in which they will end, what failed last. `may_pause`: this person is the owner."""
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[OpenJob, ...] = ()
     paused: bool = False
     may_pause: bool = False
 
@@ -72,34 +72,34 @@ class Board:
         return " ".join(f"{row.job.id}:{row.job.state}" for row in self.rows)
 
 
-def read(own: OwnJobs) -> Board:
+def read(own: OwnJobs) -> OpenJobs:
     asked = [job for job in own.latest_jobs(LOOKED_AT) if isinstance(job.request, Order)]
     under_way = [row for job in asked if job.state in ("running", "queued") for row in _placed(own, job)]
     under_way.sort(key=lambda row: (row.job.state != "running", row.place.ahead))
     paused = own.queue.is_paused()
     may_pause = own.person.is_owner and (paused or own.queue.busy())
-    return Board((*under_way, *_lost(own, asked)), paused, may_pause)
+    return OpenJobs((*under_way, *_lost(own, asked)), paused, may_pause)
 
 
-def _placed(own: OwnJobs, job: Job) -> Iterator[Row]:
+def _placed(own: OwnJobs, job: Job) -> Iterator[OpenJob]:
     with suppress(JobPostponed):  # the program is being stopped
-        yield Row(job, own.place(job.id))
+        yield OpenJob(job, own.place(job.id))
 
 
-def _lost(own: OwnJobs, asked: Sequence[Job]) -> Iterator[Row]:
+def _lost(own: OwnJobs, asked: Sequence[Job]) -> Iterator[OpenJob]:
     """Yield what failed within a day, unless the same has been asked for since. `asked`: newest first."""
     since: list[Request] = []
     for job in asked:
         if job.state == "failed" and job.request not in since and time.time() - (job.ended or 0.0) < FAILED_S:
             if isinstance(failed := own.latest(job.id), Failed):
-                yield Row(job, Place(0, None), failed)
+                yield OpenJob(job, Place(0, None), failed)
         since.append(job.request)
 
 
 # ---- drawing
 
 
-def board_html(board: Board, say: Words) -> Markup:
+def board_html(board: OpenJobs, say: Words) -> Markup:
     if not board.rows and not board.may_pause and not board.paused:
         return Markup()
     more = Markup('<p class="note">{}</p>').format(say("jobs_more", count=len(board.rows) - SHOWN))
@@ -110,7 +110,7 @@ def board_html(board: Board, say: Words) -> Markup:
     )
 
 
-def _head(board: Board, say: Words) -> Markup:
+def _head(board: OpenJobs, say: Words) -> Markup:
     act, label = ("resume", say("jobs_resume")) if board.paused else ("pause", say("jobs_pause"))
     button = Markup('<p class="actions"><button type="button" data-act="{}">{}</button></p>').format(act, label)
     note = Markup('<p class="note" role="status">{}</p>').format(say("jobs_paused"))
@@ -121,13 +121,13 @@ def _head(board: Board, say: Words) -> Markup:
     )
 
 
-def _may_be_first(row: Row, board: Board) -> bool:
+def _may_be_first(row: OpenJob, board: OpenJobs) -> bool:
     """Return whether another one of this person's begins before it."""
     waiting = [other for other in board.rows if other.job.state == "queued"]
     return row.job.state == "queued" and row is not waiting[0]
 
 
-def _row(row: Row, may_be_first: bool, say: Words) -> Markup:
+def _row(row: OpenJob, may_be_first: bool, say: Words) -> Markup:
     button = Markup('<button type="button" data-act="{}" data-job="{}">{}</button>')
     return Markup(
         '<li class="is-{state}"><div><p class="name">{words}</p><p class="note">{note}</p></div>'
@@ -140,7 +140,7 @@ def _row(row: Row, may_be_first: bool, say: Words) -> Markup:
     )
 
 
-def _acts(row: Row, may_be_first: bool, say: Words) -> Iterator[tuple[str, str]]:
+def _acts(row: OpenJob, may_be_first: bool, say: Words) -> Iterator[tuple[str, str]]:
     if row.failed is None:
         yield "cancel", say("portrait_cancel")
     elif row.failed.code in PASSING:
@@ -149,7 +149,7 @@ def _acts(row: Row, may_be_first: bool, say: Words) -> Iterator[tuple[str, str]]
         yield "first", say("jobs_first")
 
 
-def row_text(row: Row, say: Words) -> str:
+def row_text(row: OpenJob, say: Words) -> str:
     if row.failed:
         return "❌ " + say.error(row.failed.code, row.failed.facts)
     if row.job.state == "running":

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.http import Session, succeeded, tree
+from webui.doctor import Line
 from webui.i18n import LANGUAGES, words
 from webui.panels.engines.doctor import Report, report_html, run
 
@@ -23,9 +24,9 @@ EN = words("en")
 REPORT: Report = {
     "ok": False,
     "lines": [
-        {"level": "ok", "zh": "好 <b>", "en": "fine <b>"},
-        {"level": "error", "zh": "坏", "en": "bad"},
-        {"level": "warning", "zh": "当心", "en": "careful"},
+        Line("ok", "好 <b>", "fine <b>"),
+        Line("error", "坏", "bad"),
+        Line("warning", "当心", "careful"),
     ],
 }
 

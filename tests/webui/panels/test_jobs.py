@@ -15,7 +15,7 @@ from engines.messages import Enhance, Failed, Fetch, Final, Generate, Inspect
 from tests.support.http import SKETCH, Session, succeeded, tree
 from tests.support.owners import own
 from webui.boards import jobs
-from webui.boards.jobs import SHOWN, Board, Row, board_html, row_text
+from webui.boards.jobs import SHOWN, OpenJob, OpenJobs, board_html, row_text
 from webui.i18n import LANGUAGES, words
 from webui.people import Person
 
@@ -41,7 +41,7 @@ def end(queue: SqliteQueue, event: Final | Failed) -> Job:
     return job
 
 
-def acts(board: Board) -> list[tuple[str, str | None]]:
+def acts(board: OpenJobs) -> list[tuple[str, str | None]]:
     return [(b["data-act"], b.get("data-job")) for b in tree(board_html(board, EN)).all("button")]
 
 
@@ -112,7 +112,7 @@ def test_a_long_line_is_cut_and_says_how_long_it_is(queue: SqliteQueue) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_row_says_how_it_is(language: str) -> None:
     say = words(language)
-    waits = Row(Job("a" * 32, "me", Generate("x"), "queued", 0), Place(2, 41.0))
+    waits = OpenJob(Job("a" * 32, "me", Generate("x"), "queued", 0), Place(2, 41.0))
     assert row_text(waits, say) == f"{say('stage_waiting', ahead=2)} · {say('stage_about', seconds=40)}"
     assert row_text(replace(waits, place=Place(2, None, paused=True)), say) == say("batch_queued")
     runs = replace(waits, job=replace(waits.job, state="running"), place=Place(0, 3.2))

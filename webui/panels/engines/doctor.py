@@ -11,31 +11,19 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Literal
 
 import gradio as gr
 from markupsafe import Markup
 from typing_extensions import TypedDict
 
-import webui
 from engines import files
 from engines.errors import OwnerOnly
+from webui.doctor import MARKS, PROJECT, Line
 from webui.i18n import Words
 from webui.widgets.panel_context import QUICK, PanelContext, complaint, words_of
 
 COMMAND = (sys.executable, "-B", "-m", "webui.doctor", "--json")
-PROJECT = Path(webui.__file__).parents[1]
 LONGEST_S = 300.0  # an engine that hangs is given a minute
-MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
-
-
-class Line(TypedDict):
-    """What was looked at and how it is, in both languages."""
-
-    level: Literal["ok", "warning", "error"]
-    zh: str
-    en: str
 
 
 class Report(TypedDict):
@@ -81,14 +69,12 @@ async def run(env: dict[str, str], command: Sequence[str] = COMMAND, longest_s: 
 def report_html(report: Report | None, say: Words) -> Markup:
     if report is None:
         return Markup('<p class="note" role="status">{}</p>').format(say("doctor_silent"))
-    lines = sorted(report["lines"], key=lambda line: list(MARKS).index(line["level"]), reverse=True)  # the worst first
+    lines = sorted(report["lines"], key=lambda line: list(MARKS).index(line.level), reverse=True)  # the worst first
     item = Markup('<li class="is-{level}"><span>{mark}</span>{text}</li>')
     return Markup('<p class="note" role="status">{head}</p><ul class="lines">{lines}</ul>').format(
         head=say("doctor_well" if report["ok"] else "doctor_ill"),
         lines=Markup().join(
-            item.format(
-                level=line["level"], mark=MARKS[line["level"]], text=line["zh" if say.language == "zh" else "en"]
-            )
+            item.format(level=line.level, mark=MARKS[line.level], text=line.zh if say.language == "zh" else line.en)
             for line in lines
         ),
     )
