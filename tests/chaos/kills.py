@@ -25,7 +25,8 @@ from tests.support.server import Process
 
 JOBS = 5  # that are asked for between two kills
 ASKED = {"steps": 4, "count": 2, "seed": 1, "backend": "edge"}
-LATEST_S = 12.0  # until the kill
+LATEST_S = 8.0  # until the kill, from the start or from when it serves
+STARTING = 0.25  # of the lives end while it may still be starting, which takes seconds or many
 
 
 def run(count: int, seed: int) -> list[str]:
@@ -44,6 +45,8 @@ def _lives(count: int, seed: int, number: signal.Signals) -> list[str]:
         home = Path(folder)
         for k in range(count):
             server = Process(home)
+            if lot.random() >= STARTING:
+                _until_served(server)
             taken |= _ask(server, clients, time.monotonic() + lot.uniform(0.5, LATEST_S))
             begun = time.monotonic()
             server.stop(number)
@@ -71,6 +74,15 @@ def _ask(server: Process, clients: ThreadPoolExecutor, due: float) -> set[str]:
         taken |= {job_id for job_id, _ in query(home, "SELECT id, 0 FROM job")}
         time.sleep(0.03)
     return taken
+
+
+def _until_served(server: Process) -> None:
+    """It has taken its port long before."""
+    while server.popen.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200:
+                return
+        time.sleep(0.03)
 
 
 def _open(url: str) -> bool:
