@@ -11,12 +11,13 @@ import random
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -68,16 +69,25 @@ def run(count: int, seed: int) -> list[str]:
     for name, took in sorted(watch.took.items()):
         p95 = sorted(took)[int(0.95 * len(took))]
         print(f"  {name:10} {len(took):6}, median {1000 * statistics.median(took):6.0f} ms, p95 {1000 * p95:6.0f} ms")
-    return wrong + watch.wrong + _grown(watch.samples)
+    return wrong + watch.wrong + [line for name, samples in watch.samples.items() for line in _grown(name, samples)]
+
+
+class Sample(NamedTuple):
+    """`own_mb`: what no file holds, swapped out or not. The kernel takes and gives back pages of files as it likes."""
+
+    at_s: float
+    mb: float
+    own_mb: float
+    files: int
 
 
 @dataclass
 class Watch:
-    """`samples`: seconds since the start, then megabytes and open files of the server, and of the worker."""
+    """`samples`: by process, at what second, how many megabytes, how many of them its own, and how many open files."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     took: dict[str, list[float]] = field(default_factory=dict)
-    samples: list[tuple[float, float, int, float, int]] = field(default_factory=list)
+    samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     wrong: list[str] = field(default_factory=list)
 
 
@@ -94,36 +104,37 @@ async def _sample(server: Process, watch: Watch) -> None:
     begun = time.monotonic()
     while True:
         with suppress(OSError, StopIteration):
-            pids = server.popen.pid, worker_of(server)
-            server_mb, worker_mb = map(_memory_mb, pids)
-            server_files, worker_files = (len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-            watch.samples.append((time.monotonic() - begun, server_mb, server_files, worker_mb, worker_files))
+            for name, pid in (("server", server.popen.pid), ("worker", worker_of(server))):
+                watch.samples[name].append(_look(pid, time.monotonic() - begun))
         await asyncio.sleep(SAMPLE_S)
 
 
-def _memory_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS:"))
+def _look(pid: int, at_s: float) -> Sample:
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    mb = {name: int(lines[name].split()[0]) / 1000 for name in ("VmRSS", "RssAnon", "VmSwap")}
+    return Sample(at_s, mb["VmRSS"], mb["RssAnon"] + mb["VmSwap"], len(os.listdir(f"/proc/{pid}/fd")))
 
 
-def _grown(samples: list[tuple[float, float, int, float, int]]) -> list[str]:
-    """Return what has grown since all was warmed up, by least squares."""
-    settled = [sample for sample in samples if sample[0] >= samples[-1][0] * SETTLED]
-    at_h = [sample[0] / 3600 for sample in settled]
-    wrong = []
-    for k, name in ((1, "memory of the server"), (3, "memory of the worker")):
-        values = [float(sample[k]) for sample in settled]
-        slope = statistics.linear_regression(at_h, values).slope
-        files = [int(sample[k + 1]) for sample in settled]
-        tenth = max(1, len(samples) // 10)
-        medians = [
-            statistics.median(float(s[k]) for s in samples[at : at + tenth]) for at in range(0, len(samples), tenth)
-        ]
-        series = " ".join(f"{mb:.1f}" for mb in medians)
-        print(f"{name}: {series} MB, {slope:+.2f} MB/h; {min(files)} to {max(files)} open files")
-        if slope > MOST_MB_PER_H and samples[-1][0] > LONG_S:
-            wrong.append(f"{name} grows by {slope:.1f} MB/h")
-    return wrong
+def _grown(name: str, samples: list[Sample]) -> list[str]:
+    """Return what of a process has grown since all was warmed up, by least squares."""
+    settled = [sample for sample in samples if sample.at_s >= samples[-1].at_s * SETTLED]
+    slope, own = (_slope(settled, attrgetter(kind)) for kind in ("mb", "own_mb"))
+    files = [sample.files for sample in settled]
+    print(
+        f"{name}: {_course(samples, attrgetter('mb'))} MB, {slope:+.2f} MB/h; {min(files)} to {max(files)} open files"
+    )
+    print(f"  of these its own: {_course(samples, attrgetter('own_mb'))} MB, {own:+.2f} MB/h")
+    return [f"the {name} grows by {own:.1f} MB/h"] if own > MOST_MB_PER_H and samples[-1].at_s > LONG_S else []
+
+
+def _slope(samples: list[Sample], value: Callable[[Sample], float]) -> float:
+    return statistics.linear_regression([sample.at_s / 3600 for sample in samples], [*map(value, samples)]).slope
+
+
+def _course(samples: list[Sample], value: Callable[[Sample], float]) -> str:
+    tenth = max(1, len(samples) // 10)
+    tenths = (samples[at : at + tenth] for at in range(0, len(samples), tenth))
+    return " ".join(f"{statistics.median(map(value, part)):.1f}" for part in tenths)
 
 
 async def _client(url: str, lot: random.Random, watch: Watch, until: float) -> None:
