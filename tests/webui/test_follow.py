@@ -22,7 +22,8 @@ from tests.support.owners import KEYS, own
 from webui import follow as following
 from webui.follow import follow, resume
 from webui.i18n import words
-from webui.stream import JobView, status_text
+from webui.stage import status_text
+from webui.stream import JobView
 
 if TYPE_CHECKING:
     from tests.support.server import Rig

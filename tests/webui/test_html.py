@@ -23,7 +23,8 @@ from webui.panels import history
 from webui.panels.engines import build, compare, overview
 from webui.panels.restore import single
 from webui.people import NOBODY
-from webui.stream import JobView, job_html
+from webui.stage import job_html
+from webui.stream import JobView
 from webui.widgets.preset_cards import cards_html
 
 EN = words("en")

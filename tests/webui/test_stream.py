@@ -21,7 +21,8 @@ from engines.messages import (
 from tests.support.events import ONE, PICTURE, denoise, play
 from tests.support.http import tree
 from webui.i18n import LANGUAGES, words
-from webui.stream import LOG_LINES, JobView, Tile, advance, begun, job_html, status_text, waiting
+from webui.stage import job_html, status_text
+from webui.stream import LOG_LINES, JobView, Tile, advance, begun, waiting
 
 ZH, EN = words("zh"), words("en")
 

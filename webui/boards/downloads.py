@@ -17,7 +17,7 @@ from engines.messages.status import Model, ModelStatus, Status
 from webui.follow import jobs_of
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
-from webui.stream import left_text, waiting_text
+from webui.stage import left_text, waiting_text
 
 LIMIT = 50  # downloads
 NEXT = {"portrait": "build", "restorer": "build", "lora": "wear"}  # what becomes of it -> the event of the next step

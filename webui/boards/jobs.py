@@ -26,7 +26,7 @@ from engines.jobs import Job, Place
 from engines.messages import Develop, Enhance, Failed, Generate, Request
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
-from webui.stream import left_text, waiting_text
+from webui.stage import left_text, waiting_text
 
 Order = Generate | Enhance | Develop  # what people ask for; looks at photos, builds and downloads are shown elsewhere
 LOOKED_AT, SHOWN = 250, 8  # jobs: more than a batch has, and rows

@@ -20,7 +20,8 @@ from webui.follow import jobs_of
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.pictures import address, file_name
-from webui.stream import left_text, quiet_text, untouched
+from webui.stage import left_text, quiet_text
+from webui.stream import untouched
 
 LIMIT = 200  # photos
 

@@ -19,7 +19,8 @@ from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.pictures import address
-from webui.stream import Tile, actions_html
+from webui.stage import actions_html
+from webui.stream import Tile
 from webui.widgets.panel_context import PanelContext, complaining, in_turn, words_of
 
 SHOWN, LOOKED_AT = 40, 400  # jobs; looks at photos and builds end without a picture

@@ -17,7 +17,8 @@ from engines.messages.validation import limits
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.stream import JobView, job_html
+from webui.stage import job_html
+from webui.stream import JobView
 from webui.uploads import Upload
 from webui.widgets import init_image, loras, preset_cards
 from webui.widgets.panel_context import (

@@ -19,7 +19,8 @@ from engines.messages.status import Status
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.stream import JobView, status_html
+from webui.stage import status_html
+from webui.stream import JobView
 from webui.widgets import loras
 from webui.widgets.panel_context import (
     LONG,

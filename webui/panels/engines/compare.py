@@ -20,7 +20,8 @@ from webui.follow import resume
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.pictures import compare_html, image_html
-from webui.stream import JobView, status_html
+from webui.stage import status_html
+from webui.stream import JobView
 from webui.widgets.panel_context import (
     LONG,
     PanelContext,

@@ -20,7 +20,8 @@ from webui import face_report
 from webui.follow import events, follow, resume
 from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words
-from webui.stream import JobView, job_html
+from webui.stage import job_html
+from webui.stream import JobView
 from webui.uploads import Upload
 from webui.widgets import photo_settings as settings
 from webui.widgets.panel_context import (

@@ -1,0 +1,169 @@
+"""
+The stage: what a page shows of a job, drawn from its JobView. Pure functions, no Gradio, no queue.
+
+Gradio's HTML component patches the page in place, so a changed <img src> swaps the picture without a flash. HTML is
+Markup: it escapes every text that is put into it.
+"""
+
+from __future__ import annotations
+
+import time
+
+from markupsafe import Markup
+
+from engines.jobs import Place
+from webui import face_report
+from webui.i18n import Words
+from webui.pictures import address, compare_html, file_name, image_html
+from webui.stream import JobView, Tile, brief_s
+
+MINUTES_FROM_S = 120.0  # from here on, seconds would feign a precision that a guess does not have
+
+
+def job_html(scene: JobView, say: Words) -> Markup:
+    return Markup(
+        '<figure class="stage is-{state}" style="--ratio:{ratio:.4f}">'
+        "{frame}{strip}<figcaption>{status}{faces}{facts}{way_out}</figcaption></figure>"
+    ).format(
+        state=scene.state,
+        ratio=scene.ratio,
+        frame=_frame(scene, say),
+        strip=_strip(scene),
+        status=status_html(scene, say),
+        faces=face_report.list_html(scene.faces, say),
+        facts=_facts(scene, say),
+        way_out=_way_out(scene, say),
+    )
+
+
+def _frame(scene: JobView, say: Words) -> Markup:
+    tile = scene.current
+    if tile is None and scene.before:
+        return Markup('<div class="frame">{}</div>').format(image_html(scene.before, say("restore_before")))
+    if tile is None:
+        hint = say(scene.status) if scene.state == "idle" else ""
+        return Markup('<div class="frame is-empty"><p>{}</p></div>').format(hint)
+    if scene.before:
+        was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
+        return compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
+    badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
+    if not tile.finished:
+        badge += " · " + say("stage_step", step=tile.step)
+    return Markup('<div class="frame">{image}<span class="badge is-{decoder}">{badge}</span></div>').format(
+        image=image_html(tile.image, scene.caption[:200]), decoder=tile.shown_by, badge=badge
+    )
+
+
+def _strip(scene: JobView) -> Markup:
+    if len(scene.tiles) < 2:
+        return Markup()
+    button = Markup('<button type="button" data-show="{name}" aria-label="{number}">{image}</button>')
+    buttons = Markup().join(
+        button.format(name=tile.image, number=number, image=image_html(tile.image, ""))
+        for number, tile in enumerate(scene.tiles, start=1)
+    )
+    return Markup('<div class="strip">{}</div>').format(buttons)
+
+
+def status_html(scene: JobView, say: Words) -> Markup:
+    if scene.state == "idle":
+        return Markup()
+    line = Markup('<p class="status" role="status">{}</p>').format(status_text(scene, say))
+    if scene.state != "running":
+        return line
+    return line + Markup('<progress max="100" value="{}"></progress>').format(round(100 * scene.fraction))
+
+
+def status_text(scene: JobView, say: Words) -> str:
+    """Say in one line, as the originals write it: what is going on, how far it is, how long it will take."""
+    if scene.state == "failed":
+        return _failure(scene, say)
+    if scene.status == "stage_waiting":
+        return waiting_text(Place(int(scene.facts["ahead"]), scene.eta_s), say)
+    line = say(scene.status, **scene.facts)
+    if scene.status.startswith("stage_denoise"):
+        line += f" · {round(100 * scene.fraction)}%"
+    if scene.task == "build":
+        line += _of_a_build(scene, say)
+    if scene.state == "running" and scene.eta_s:
+        line += " · " + left_text(scene.eta_s, say)
+    return line
+
+
+def left_text(eta_s: float, say: Words) -> str:
+    if eta_s < MINUTES_FROM_S:
+        return say("stage_eta", seconds=brief_s(eta_s))
+    return say("stage_eta_minutes", minutes=round(eta_s / 60))
+
+
+def quiet_text(quiet_s: float, say: Words) -> str:
+    """Say until when batches wait, by the clock of this machine, beside which somebody sleeps."""
+    return say("stage_quiet", until=time.strftime("%H:%M", time.localtime(time.time() + quiet_s + 1)))
+
+
+def waiting_text(place: Place, say: Words) -> str:
+    if place.quiet_s:
+        return quiet_text(place.quiet_s, say)
+    line = say("stage_waiting", ahead=place.ahead)
+    return line if place.eta_s is None else f"{line} · {_about(place.eta_s, say)}"
+
+
+def _about(seconds: float, say: Words) -> str:
+    """Say it as roughly as it is known: to 5 s under a minute, to 10 s under five, then in minutes."""
+    if seconds >= 300:
+        return say("stage_about_minutes", minutes=round(seconds / 60))
+    step = 5 if seconds < 60 else 10
+    return say("stage_about", seconds=max(step, step * round(seconds / step)))
+
+
+def _of_a_build(scene: JobView, say: Words) -> str:
+    """Return the number of its step, as the log counts them; in the end, what became of it."""
+    if scene.state == "done":
+        return f" {say.phrase(scene.reason)}".rstrip()
+    total = int(scene.facts.get("total", 1))
+    return f" · {min(int(scene.facts['step']) + 1, total)}/{total}" if total > 1 else ""
+
+
+def _failure(scene: JobView, say: Words) -> str:
+    sign = "" if scene.code == "cancelled" else "❌ "
+    line = sign + say.error(scene.code, scene.facts)
+    return f"{line} {say('stage_kept_pictures', **scene.facts)}" if scene.facts.get("count") else line
+
+
+def _facts(scene: JobView, say: Words) -> Markup:
+    tile = scene.current
+    if tile is None:
+        return Markup()
+    chips = []
+    if tile.tiny_s is not None:
+        chips.append(f"{say('stage_tiny')} · {say('stage_after', seconds=brief_s(tile.tiny_s))}")
+    if tile.vae_s is not None:
+        chips.append(f"{say('stage_vae')} · {say('stage_after', seconds=brief_s(tile.vae_s))}")
+    if scene.seed is not None and scene.task == "generate":
+        chips.append(say("stage_seed", seed=scene.seed))
+    if scene.reason:
+        chips.append(say("stage_engine", reason=say.phrase(scene.reason)))
+    spans = Markup().join(Markup("<span>{}</span>").format(chip) for chip in chips)
+    return Markup('<p class="chips">{}</p>').format(spans) + (actions_html(tile, say) if tile.finished else "")
+
+
+def _way_out(scene: JobView, say: Words) -> Markup:
+    """Return what can be done with a photo in which no face was found."""
+    if scene.state != "failed" or scene.code != "no_face":
+        return Markup()
+    button = Markup('<p class="actions"><button type="button" data-anyway>{}</button></p>')
+    return button.format(say("restore_anyway"))
+
+
+def actions_html(tile: Tile, say: Words) -> Markup:
+    develop = Markup('<button type="button" data-develop="{}">{}</button>').format(tile.image, say("stage_develop"))
+    return Markup(
+        '<p class="actions"><a href="{address}" download="{name}">{download}</a>'
+        '<a href="{address}" target="_blank" rel="noopener">{open}</a>{develop}</p>'
+    ).format(
+        address=address(tile.image),
+        name=file_name(tile.image),
+        download=say("stage_download"),
+        open=say("stage_open"),
+        develop=develop if tile.shown_by == "tiny" else "",
+    )
