@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -31,6 +32,7 @@ STOP_S, LEAVE_S = 7.0, 1.0  # what a stop may take, of the worker and then of al
 
 def main() -> int:
     os.umask(0o077)  # photos, prompts and faces: nobody else's on this machine
+    _share_heaps()
     systemd = notify.take(os.environ, os.getpid())
     try:
         settings = Settings.load(os.environ)
@@ -78,6 +80,17 @@ def _stop(worker: Supervisor, stopping: threading.Event, served: threading.Event
     if not served.wait(LEAVE_S):
         logging.shutdown()
         os._exit(0)
+
+
+def _share_heaps() -> None:
+    """
+    On Linux with glibc: let all threads share two heaps. By itself it gives 40 threads up to 16, and each keeps for
+    good what its largest upload or page took: in half an hour of fifty people the server grew by 16 MB, and by no
+    object of Python's.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def _check_packages(settings: Settings) -> None:
