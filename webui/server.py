@@ -14,6 +14,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -63,6 +64,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=mcp.serving if mcp else None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
     app.add_middleware(gradio_patches.Handshake)
+    app.add_middleware(GZipMiddleware, compresslevel=5)  # the page is 420 KB, 50 compressed; streams and pictures pass
     api.install_errors(app)
     app.include_router(api.router(jobs, settings))
     door = routes.router(people)
