@@ -20,7 +20,7 @@ from webui.widgets import loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("page.js", "upload.js", "handshake.js", "people.js")
+SCRIPTS = ("page.js", "upload.js", "handshake.js", "people.js", "lost.js")
 TITLE = words("zh")("title")
 FONTS = [
     "system-ui",

@@ -23,7 +23,7 @@ MINUTES_FROM_S = 120.0  # from here on, seconds would feign a precision that a g
 def job_html(scene: JobView, say: Words) -> Markup:
     return Markup(
         '<figure class="stage is-{state}" style="--ratio:{ratio:.4f}">'
-        "{frame}{strip}<figcaption>{status}{faces}{facts}{way_out}</figcaption></figure>"
+        "{frame}{strip}<figcaption>{status}{next_steps}{faces}{details}</figcaption></figure>"
     ).format(
         state=scene.state,
         ratio=scene.ratio,
@@ -31,8 +31,8 @@ def job_html(scene: JobView, say: Words) -> Markup:
         strip=_strip(scene),
         status=status_html(scene, say),
         faces=face_report.list_html(scene.faces, say),
-        facts=_facts(scene, say),
-        way_out=_way_out(scene, say),
+        next_steps=_next_steps(scene, say),
+        details=_details(scene, say),
     )
 
 
@@ -46,7 +46,7 @@ def _frame(scene: JobView, say: Words) -> Markup:
     if scene.before:
         was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
         return compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
-    badge = say("stage_vae") if tile.shown_by == "vae" else say("stage_tiny")
+    badge = say("stage_full") if tile.shown_by == "vae" else say("stage_quick")
     if not tile.finished:
         badge += " · " + say("stage_step", step=tile.step)
     return Markup('<div class="frame">{image}<span class="badge is-{decoder}">{badge}</span></div>').format(
@@ -130,7 +130,7 @@ def _failure(scene: JobView, say: Words) -> str:
     return f"{line} {say('stage_kept_pictures', **scene.facts)}" if scene.facts.get("count") else line
 
 
-def _facts(scene: JobView, say: Words) -> Markup:
+def _details(scene: JobView, say: Words) -> Markup:
     tile = scene.current
     if tile is None:
         return Markup()
@@ -144,11 +144,14 @@ def _facts(scene: JobView, say: Words) -> Markup:
     if scene.reason:
         chips.append(say("stage_engine", reason=say.phrase(scene.reason)))
     spans = Markup().join(Markup("<span>{}</span>").format(chip) for chip in chips)
-    return Markup('<p class="chips">{}</p>').format(spans) + (actions_html(tile, say) if tile.finished else "")
+    details = Markup('<details><summary>{}</summary><p class="chips">{}</p></details>')
+    return details.format(say("stage_details"), spans)
 
 
-def _way_out(scene: JobView, say: Words) -> Markup:
-    """Return what can be done with a photo in which no face was found."""
+def _next_steps(scene: JobView, say: Words) -> Markup:
+    """Return what can be done with a finished picture, or with a photo in which no face was found."""
+    if scene.current and scene.current.finished:
+        return actions_html(scene.current, say)
     if scene.state != "failed" or scene.code != "no_face":
         return Markup()
     button = Markup('<p class="actions"><button type="button" data-anyway>{}</button></p>')

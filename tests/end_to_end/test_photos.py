@@ -48,7 +48,7 @@ def advised(visit: Visit) -> str:
 
 
 def restore(visit: Visit, state: str = "done") -> None:
-    visit.page.click("#restore")
+    visit.page.click("#restore-start")
     visit.until(state, "#restore-stage")
 
 
@@ -114,6 +114,7 @@ def test_the_mark_of_each_face_lies_on_it(browser, base: str, home: Path, put: A
     choose(visit, put("group.png", encoded(canvas, "PNG")))
     restore(visit)
     visit.page.wait_for_function("document.querySelector('#restore-stage .compare img.after').naturalWidth > 0")
+    visit.rest()
     picture = visit.page.locator("#restore-stage .compare img.after").bounding_box()
     assert picture and abs(picture["width"] / picture["height"] - canvas.width / canvas.height) < 0.02
     boxes = [face.box for face in _final(home).faces]

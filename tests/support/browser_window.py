@@ -83,11 +83,17 @@ class Visit:
         base: str,
         locale: str = "zh-CN",
         width: int = 1280,
+        height: int = 900,
         start: str = "",
         first: str = "#stage .frame",
+        touch: bool = False,
     ) -> None:
         self.context = browser.new_context(
-            locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True
+            locale=locale,
+            viewport={"width": width, "height": height},
+            accept_downloads=True,
+            has_touch=touch,
+            is_mobile=touch,
         )
         self.page, self.base, self.start, self.first = self.context.new_page(), base, start, first
         OPEN.append(self)
@@ -146,6 +152,11 @@ class Visit:
 
     def until(self, state: str, stage: str = "#stage") -> None:
         self.page.wait_for_selector(f"{stage} .stage.is-{state}")
+
+    def rest(self) -> None:
+        """Until nothing scrolls any more: on a phone the page goes to what comes of a press."""
+        still = "() => new Promise((done) => { const y = scrollY; setTimeout(() => done(scrollY === y), 200); })"
+        self.page.wait_for_function(still)
 
     def picture(self, selector: str = "#stage .frame img") -> Path:
         return Path(self.page.get_attribute(selector, "src") or "")

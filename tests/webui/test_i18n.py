@@ -26,7 +26,7 @@ from webui.boards.downloads import NEXT
 from webui.i18n import LANGUAGES, spoken, words
 from webui.panels.engines.overview import FIGURES
 from webui.panels.history import Collection
-from webui.panels.portrait import QUALITIES
+from webui.panels.portrait.controls import QUALITIES
 from webui.widgets.photo_settings import FACES
 
 PRODUCT = "人像工作室"

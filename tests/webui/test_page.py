@@ -14,6 +14,7 @@ from tests.support.http import SKETCH, Session, encoded, people, scene, succeede
 from webui.boards.photos import LIMIT
 from webui.i18n import words
 from webui.panels import history
+from webui.panels.portrait import controls as portrait
 from webui.widgets.photo_settings import NAMES
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def writers(rig: Rig, elem_id: str) -> list[Any]:
     """What may change the component; one press begins what takes longer, and nothing else waits for it."""
     (mounted,) = (route.app for route in rig.routes if isinstance(getattr(route, "app", None), gr.routes.App))
     fns = mounted.get_blocks().fns.values()
-    return [fn for fn in fns if any(part.elem_id == elem_id for part in fn.outputs) and fn.name != "start"]
+    asked = [
+        fn for fn in fns if fn.name != "start" and not (fn.js and fn.fn is None)
+    ]  # what a browser does, it does at once
+    return [fn for fn in asked if any(part.elem_id == elem_id for part in fn.outputs)]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,9 @@ def test_cancel_stops_the_job_and_the_page_says_so(rig: Rig) -> None:
         assert any(EN("stage_waiting", ahead=1) in str(message) for message in messages)
         job_id = list(rig.jobs())[-1]
         heard = button.call(button.endpoint("stop"), [job_id])
-        assert succeeded(heard) and "stage_cancelling" in str(heard[-1]), "the button says at once that it was heard"
+        assert succeeded(heard) and EN("stage_cancelling") in str(heard[-1]), (
+            "the button says at once that it was heard"
+        )
         rest = list(messages)
     assert EN("error_cancelled") in str(rest[-1])
     assert rig.jobs()[job_id] == "cancelled"
@@ -193,11 +199,57 @@ def test_the_engines_panel_and_the_chip(rig: Rig) -> None:
     assert "ort on CPU" in chip
 
 
-def test_more_steps_for_more_quality(rig: Rig) -> None:
+LEFT: dict[str, Any] = {
+    "prompt": "an old man", "negative": "a hat", "size": "384×512", "steps": 12, "guidance": 2.5, "seed": 7, "count": 3,
+    "bundle": "portrait", "backend": "edge", "preview": "off",
+}  # fmt: skip
+
+
+def recalled(rig: Rig, memory: Any) -> dict[str, Any]:
+    """What the controls of portraits hold on a page that is loaded anew; what is left alone is not among it."""
     with rig.session() as page:
-        endpoint = next(e for e in page.endpoints if page.takes(e) == ["radio"] and e["api_name"] == "__getitem__")
-        steps = [page.call(endpoint, [quality])[-1]["output"]["data"][0] for quality in ("fast", "standard", "high")]
-    assert steps == sorted(set(steps))
+        answer = page.answer(page.endpoint("recall_settings"), [memory])
+    values = {name: value["value"] if isinstance(value, dict) and "value" in value else value
+              for name, value in zip(LEFT, answer, strict=True)}  # fmt: skip
+    return {name: value for name, value in values.items() if not isinstance(value, dict)}
+
+
+def test_a_page_that_is_loaded_anew_is_as_it_was_left(rig: Rig) -> None:
+    assert set(LEFT) == set(portrait.NAMES)
+    assert recalled(rig, LEFT) == LEFT
+
+
+def test_without_its_model_the_words_are_still_there(rig: Rig) -> None:
+    assert recalled(rig, {**LEFT, "bundle": "gone"}) == {name: LEFT[name] for name in ("prompt", "negative", "count")}
+
+
+NO_MEMORY: tuple[Any, ...] = (None, "x", [1], {}, {"prompt": "x"}, *(
+    {**LEFT, **part} for part in ({"size": "64x64"}, {"size": 5}, {"steps": 1000}, {"count": "many"}, {"seed": 1e300},
+                                  {"preview": "x"}, {"prompt": None}, {"prompt": "x" * 5000}, {"bundle": ["portrait"]})
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("memory", NO_MEMORY, ids=lambda memory: str(memory)[:60])
+def test_what_nobody_can_have_left_is_forgotten(rig: Rig, memory: Any) -> None:
+    assert recalled(rig, memory) == {}
+
+
+def test_a_backend_that_is_not_here_is_not_chosen(rig: Rig) -> None:
+    assert "backend" not in recalled(rig, {**LEFT, "backend": "rm -rf"})
+
+
+def test_the_page_is_small_on_its_way(rig: Rig) -> None:
+    with rig.session() as page:
+        answer, plain = (page.client.get("/", headers={"Accept-Encoding": kind}) for kind in ("gzip", "identity"))
+    assert answer.headers["content-encoding"] == "gzip" and "<html" in answer.text
+    assert answer.num_bytes_downloaded < len(answer.content) / 5
+    assert "content-encoding" not in plain.headers and plain.text == answer.text
+
+
+@pytest.mark.parametrize("path", ["/thumbnails/anime.webp", "/me"])
+def test_what_is_compressed_already_or_tiny_goes_as_it_is(rig: Rig, path: str) -> None:
+    with rig.session() as page:
+        assert "content-encoding" not in page.client.get(path).headers
 
 
 HOSTILE: tuple[dict[str, Any], ...] = (

@@ -65,7 +65,7 @@ def test_each_decoder_is_named_with_the_time_it_first_showed_something() -> None
 
 
 @pytest.mark.parametrize(
-    ("say", "preview", "full"), [(ZH, "TAESD 预览", "完整 VAE"), (EN, "TAESD preview", "Full VAE")]
+    ("say", "preview", "full"), [(ZH, "快速预览", "完整画质"), (EN, "Quick preview", "Full picture")]
 )
 def test_the_page_says_which_decoder_drew_what_it_shows(say: Callable[..., str], preview: str, full: str) -> None:
     def badge(scene: JobView) -> str:

@@ -40,6 +40,7 @@
   // A line that was hung up is over; one that broke is an error.
   const ended = (line) => (error) => {
     if (line.signal.aborted) return { done: true };
+    document.dispatchEvent(new Event("studio:lost"));
     throw error;
   };
 })();

@@ -4,11 +4,26 @@ document.addEventListener("input", (event) => {
   if (range) range.parentElement.style.setProperty("--at", range.value + "%");
 });
 
-// On a phone the picture appears below the button that asked for it.
+// On a phone what comes of a press stands elsewhere on the page than the button.
 document.addEventListener("click", (event) => {
-  const stages = { generate: "stage", restore: "restore-stage", batch: "batch-board", build: "build-stage", compare: "compare-stage" };
-  const stage = stages[event.target.closest("button")?.id];
-  if (stage && innerWidth <= 640) document.getElementById(stage).scrollIntoView({ behavior: "smooth" });
+  const stages = { generate: "stage", "restore-start": "restore-stage", batch: "batch-board", build: "build-stage", compare: "compare-stage" };
+  const stage = document.getElementById(stages[event.target.closest("button")?.id]);
+  if (!stage || innerWidth >= 768) return;
+  const until = performance.now() + 5000;
+  requestAnimationFrame(function look() {
+    const running = stage.querySelector(".is-running");
+    if (running) running.scrollIntoView({ behavior: "smooth" });
+    else if (performance.now() < until) requestAnimationFrame(look);
+  });
+});
+
+// As in other programs that draw: the next step, from wherever one is.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+  const next = [...document.querySelectorAll(".main-step [data-step=begin]")].find((button) => button.checkVisibility());
+  if (!next) return;
+  event.preventDefault();
+  next.click();
 });
 
 document.addEventListener("click", (event) => {
@@ -35,3 +50,31 @@ for (const kind of ["error", "load"]) {
     frame.dataset.name = decodeURIComponent(event.target.src.split("/").pop());
   }, true);
 }
+
+// The tab is in the address: it can be kept and sent, and Back leads to the one before.
+(() => {
+  const TABS = "#tabs > .tab-wrapper", OPEN = `${TABS} [role=tab][aria-selected=true]`;
+  const shown = () => document.querySelector(OPEN)?.dataset.tabId;
+  const asked = () => new URLSearchParams(location.search).get("tab");
+
+  function go() {
+    const tab = document.querySelector(`${TABS} [role=tab][data-tab-id="${CSS.escape(asked() ?? "portrait")}"]`);
+    if (tab && tab.ariaSelected !== "true") tab.click();
+  }
+
+  function note() {
+    const now = shown(), query = new URLSearchParams(location.search);
+    if (!now || now === (asked() ?? "portrait")) return;
+    query.set("tab", now);
+    history.pushState(null, "", `?${query}`);
+  }
+
+  new MutationObserver((_, waiting) => {
+    const tabs = document.querySelector(TABS);
+    if (!tabs || !shown()) return;
+    waiting.disconnect();
+    go();
+    new MutationObserver(note).observe(tabs, { subtree: true, attributeFilter: ["aria-selected"] });
+  }).observe(document.documentElement, { subtree: true, childList: true });
+  addEventListener("popstate", go);
+})();

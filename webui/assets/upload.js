@@ -32,7 +32,7 @@
   // What starts a job waits until its photos have arrived: pressed too early, it would say that none was chosen.
   function hold() {
     uploads++;
-    for (const button of document.querySelectorAll("button.primary")) if (button.checkVisibility()) held.add(button);
+    for (const button of document.querySelectorAll("button.primary, .main-step button")) if (button.checkVisibility()) held.add(button);
     for (const button of held) button.inert = true;
   }
 

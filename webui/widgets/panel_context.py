@@ -5,7 +5,8 @@ listens to what. Panels do not know each other; their tab, and page.py, connect 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,15 @@ def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_canc
 
 def cancel_pressed(context: PanelContext, job_id: str, request: gr.Request) -> Any:
     """Cancel, and say at once that the press was heard: a step of a large network takes seconds."""
+    cancel(context, job_id, request)
+    return gr.update(interactive=False, value=context.i18n("stage_cancelling"))
+
+
+def cancel(context: PanelContext, job_id: str, request: gr.Request) -> None:
     with complaining(words_of(request)):
         context.jobs.of(request).cancel(job_id)
-    return gr.update(interactive=False, value=context.i18n("stage_cancelling"))
+
+
+def remember(names: Sequence[str]) -> str:
+    """Return a script for the browser: what components of these names have, as the one value of a BrowserState."""
+    return f"(...values) => [Object.fromEntries({json.dumps(names)}.map((name, k) => [name, values[k]]))]"

@@ -5,7 +5,6 @@ and what a browser remembers of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import gradio as gr
 from engines.errors import StudioError
 from engines.messages import Advice, Enhance, PhotoFormat, RestoreMode, parse
 from engines.messages.validation import limits
-from webui.widgets.panel_context import QUICK, PanelContext, in_turn, words_of
+from webui.widgets.panel_context import QUICK, PanelContext, in_turn, remember, words_of
 
 PLAIN = Enhance("")  # what every control starts from
 TOO_STRONG = 80
@@ -26,7 +25,6 @@ NAMES = (
     "strength", "mode", "more_detail", "faces", "whole_picture", "min_face_px", "denoise", "sharpen", "contrast",
     "brightness", "protect_skin", "fading", "scratches", "format", "quality", "keep_date", "bundle", "backend",
 )  # fmt: skip
-REMEMBER = f"(...values) => [Object.fromEntries({json.dumps(NAMES)}.map((name, k) => [name, values[k]]))]"
 # Whether photos are made smaller before they leave the browser is the browser's business alone (assets/upload.js).
 SHRINKS = "() => localStorage.getItem('awportrait-prescale') !== 'off'"
 SHRINK = "(on) => { localStorage.setItem('awportrait-prescale', on ? 'on' : 'off'); }"
@@ -184,7 +182,7 @@ class Handlers:
 def listen(c: Controls, context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> None:
     do = Handlers(context)
     recalled = page.load(do.recall, [c.memory], c.values, **QUICK)
-    gr.on([part.change for part in c.values], None, c.values, [c.memory], js=REMEMBER, **QUICK)
+    gr.on([part.change for part in c.values], None, c.values, [c.memory], js=remember(NAMES), **QUICK)
     page.load(None, None, [c.prescale], js=SHRINKS, **QUICK)
     c.prescale.change(None, [c.prescale], None, js=SHRINK, **QUICK)
     c.strength.change(lambda value: gr.update(visible=value > TOO_STRONG), [c.strength], [c.warning], **LATEST)

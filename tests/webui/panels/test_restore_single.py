@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import Fact
 from engines.messages import Advice, Enhance, FaceReport, Generate, Inspect, unpack
-from tests.support.http import Session, encoded, people, scene, succeeded, tree
+from tests.support.http import SKETCH, Session, encoded, people, scene, succeeded, tree
 from webui import face_report
 from webui.i18n import words
 from webui.widgets import photo_settings
@@ -112,8 +112,8 @@ def test_the_fields_of_values() -> None:
 # ---- advice
 
 
-def looked(page: Session, photo: Any) -> list[dict[str, Any]]:
-    return page.call(page.endpoint("advise"), [photo, None])
+def looked(page: Session, photo: Any, job: str = "") -> list[dict[str, Any]]:
+    return page.call(page.endpoint("advise"), [photo, None, job])
 
 
 def test_a_photo_is_looked_at_and_the_advice_can_be_taken(rig: Rig) -> None:
@@ -152,12 +152,27 @@ def test_a_photo_that_was_taken_away_leaves_no_advice(rig: Rig) -> None:
     assert rig.jobs().keys() == before.keys()
 
 
+def test_a_new_photo_does_not_stand_beside_what_became_of_the_last(rig: Rig) -> None:
+    """But a job that goes on is shown, whatever photo comes in."""
+    photo = encoded(people(), "PNG")
+    with rig.session("en") as page:
+        restored(page, page.upload(photo, "a.png"))
+        done = list(rig.jobs())[-1]
+        assert EN("restore_empty") in str(looked(page, page.upload(photo, "b.png"), done))
+        assert EN("restore_empty") in str(looked(page, page.upload(photo, "b.png"), "f" * 32))
+        with rig.stuck():
+            waits = rig.client.post("/generate", json=SKETCH | {"prompt": "x"}, headers={"Prefer": "respond-async"})
+            asked = [page.upload(photo, "c.png"), None, waits.json()["id"]]
+            begun = page.begin(page.endpoint("advise"), asked)
+    assert EN("advice_looking") in str(begun) and EN("restore_empty") not in str(begun)
+
+
 def test_who_looks_at_the_photo_before_may_stop(rig: Rig) -> None:
     """Two photos in a row while the worker is busy: the first one's advice would come late and over the second's."""
     with rig.stuck(), rig.session() as page:
         look = page.endpoint("advise")
         for name in ("a.png", "b.png"):
-            page.begin(look, [page.upload(encoded(scene(), "PNG"), name), None])
+            page.begin(look, [page.upload(encoded(scene(), "PNG"), name), None, ""])
         states = list(rig.jobs().values())[-2:]
     assert states == ["cancelled", "queued"]
 

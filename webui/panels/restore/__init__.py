@@ -28,7 +28,7 @@ class View:
 
 def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     t = context.i18n
-    with gr.Row(elem_classes="columns", elem_id="photo-columns"):
+    with gr.Row(elem_classes="columns has-stage", elem_id="photo-columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="controls"):
             with gr.Tabs(elem_id="photo-tabs"):
                 with gr.Tab(t("restore_one"), id="one"):
@@ -38,9 +38,9 @@ def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
             settings = photo_settings.build(context)
         # Which of them is seen, page.css says, by the tab that is chosen. Asked of the server, the answer for the tab
         # of before came last, once, and a batch went on unseen.
-        with gr.Column(scale=6, min_width=320, elem_id="photo-stage"):
+        with gr.Column(scale=6, min_width=320, elem_classes="stage-column", elem_id="photo-stage"):
             single_view = single.build(context, page, single_entrance, settings)
-        with gr.Column(scale=6, min_width=320, elem_id="photo-board"):
+        with gr.Column(scale=6, min_width=320, elem_classes="stage-column", elem_id="photo-board"):
             batch_view = batch.build(context, page, batch_entrance, settings)
     photo_settings.listen(settings, context, page, tab)
     return View(single_view, batch_view, settings)

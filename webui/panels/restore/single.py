@@ -14,23 +14,25 @@ import gradio as gr
 from anyio import to_thread
 from markupsafe import Markup
 
-from engines.errors import JobPostponed
+from engines.errors import JobPostponed, NotFoundError
+from engines.jobs import ENDED
 from engines.messages import Advice, Enhance, Failed, Inspect
 from webui import face_report
 from webui.follow import events, follow, resume
 from webui.gradio_patches import take_uploads_only
 from webui.i18n import Words
+from webui.own_jobs import OwnJobs
 from webui.stage import job_html
 from webui.stream import JobView
 from webui.uploads import Upload
+from webui.widgets import main_button
 from webui.widgets import photo_settings as settings
 from webui.widgets.panel_context import (
     LONG,
     QUICK,
     PanelContext,
     Updates,
-    cancel_button,
-    cancel_pressed,
+    cancel,
     complaining,
     parsed,
     refusal,
@@ -55,8 +57,7 @@ class Entrance:
 
     photo: gr.Image
     advice: gr.HTML
-    go: gr.Button
-    cancel: gr.Button
+    main: main_button.MainButton
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def entrance(context: PanelContext) -> Entrance:
     )  # fmt: skip
     take_uploads_only(photo)
     advice = gr.HTML(js_on_load=ADVICE, elem_id="restore-advice")
-    go = gr.Button(t("restore_go"), variant="primary", size="lg", elem_id="restore")
-    cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="restore-cancel")
-    return Entrance(photo, advice, go, cancel)
+    return Entrance(photo, advice, main_button.build("restore-start", "restore_go"))
 
 
 def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
@@ -95,13 +94,12 @@ class Handlers:
     view: View
     context: PanelContext
 
-    def show(self, scene: JobView, say: Words) -> Updates:
-        busy = scene.state == "running"
-        return {
-            self.view.stage: job_html(scene, say),
-            self.view.go: gr.update(visible=not busy),
-            self.view.cancel: cancel_button(self.context, busy),
-        }
+    def show(self, scene: JobView, say: Words, first: bool = False) -> Updates:
+        """`first`: of a job. After that the button is left alone until the end: a press may have changed its words."""
+        updates: Updates = {self.view.stage: job_html(scene, say)}
+        if first or scene.state != "running":
+            updates[self.view.main.html] = self.view.main.at("cancel" if scene.state == "running" else "begin")
+        return updates
 
     async def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
         say = words_of(request)
@@ -135,12 +133,17 @@ class Handlers:
         say, own = words_of(request), self.context.jobs.of(request)
         scene = JobView(task="enhance", state="running", status="stage_load")
         (job_id,) = await to_thread.run_sync(submit, own, say, order)
-        yield {self.view.job: job_id, **self.show(scene, say)}
+        yield {self.view.job: job_id, **self.show(scene, say, first=True)}
         async for now in follow(own, job_id, scene):
             yield self.show(now, say)
 
-    async def advise(self, photo: Upload | None, looked: str, request: gr.Request) -> AsyncIterator[Updates]:
-        """Say what would do a photo good that came in. Whoever looks at an earlier one may stop."""
+    async def advise(
+        self, photo: Upload | None, looked: str, job_id: str, request: gr.Request
+    ) -> AsyncIterator[Updates]:
+        """
+        Say what would do a photo good that came in. Whoever looks at an earlier one may stop, and what became of that
+        one leaves the stage.
+        """
         say, v, own = words_of(request), self.view, self.context.jobs.of(request)
         if looked:
             await to_thread.run_sync(own.cancel, looked)
@@ -148,10 +151,11 @@ class Handlers:
             yield {v.advice: "", v.looked: ""}
             return
         image = await to_thread.run_sync(store_photo, self.context, photo, say)
-        (job_id,) = await to_thread.run_sync(submit, own, say, parsed(Inspect, {"image": image}, say))
-        yield {v.advice: note_html(say("advice_looking")), v.looked: job_id}
+        stage = gr.skip() if await to_thread.run_sync(_goes_on, own, job_id) else job_html(START, say)
+        (look_id,) = await to_thread.run_sync(submit, own, say, parsed(Inspect, {"image": image}, say))
+        yield {v.advice: note_html(say("advice_looking")), v.looked: look_id, v.stage: stage}
         with suppress(JobPostponed):
-            async for event in events(own, job_id):
+            async for event in events(own, look_id):
                 match event:
                     case Advice():
                         yield {v.advice: face_report.advice_html(event, say)}
@@ -170,13 +174,21 @@ class Handlers:
 
     async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last job has come to."""
-        say = words_of(request)
+        say, first = words_of(request), True
         yield {self.view.stage: job_html(START, say)}
         async for scene in resume(self.context.jobs.of(request), job_id, START):
-            yield self.show(scene, say)
+            yield self.show(scene, say, first)
+            first = False
 
-    def stop(self, job_id: str, request: gr.Request) -> Any:
-        return cancel_pressed(self.context, job_id, request)
+    def stop(self, job_id: str, request: gr.Request) -> Markup:
+        cancel(self.context, job_id, request)
+        return self.view.main.at("cancelling")
+
+
+def _goes_on(own: OwnJobs, job_id: str) -> bool:
+    with suppress(NotFoundError):
+        return own.job(job_id).state not in ENDED
+    return False
 
 
 def note_html(text: str) -> Markup:
@@ -184,13 +196,15 @@ def note_html(text: str) -> Markup:
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
-    shown = [v.stage, v.go, v.cancel, v.job]
+    shown = [v.stage, v.main.html, v.job]
     order = [v.photo, *v.controls.values]
     looks: dict[str, Any] = {**LONG, "trigger_mode": "multiple"}  # the second photo does not wait for the first one's
-    v.go.click(do.restore, order, shown, **LONG)
+    v.main.html.begin(do.restore, order, shown, **LONG)
     v.advice.whole(do.whole, order, shown, **LONG)
     v.stage.anyway(do.anyway, [v.job], shown, **LONG)
-    gr.on([v.photo.upload, v.photo.clear], do.advise, [v.photo, v.looked], [v.advice, v.looked], **looks)
+    gr.on(
+        [v.photo.upload, v.photo.clear], do.advise, [v.photo, v.looked, v.job], [v.advice, v.looked, v.stage], **looks
+    )
     v.advice.adopt(do.adopt, [v.looked], v.controls.values, **QUICK)
     page.load(do.come_back, [v.job], shown, **LONG)
-    v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
+    v.main.html.cancel(do.stop, [v.job], [v.main.html], **LONG)

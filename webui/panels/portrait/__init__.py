@@ -1,0 +1,54 @@
+"""The panel that draws portraits: preset cards, words, a few settings, and the stage on which the picture appears."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from webui.panels.portrait import controls
+from webui.panels.portrait.controls import LATEST, NAMES, ORDER, QUALITY_OF, STEPS_OF, View
+from webui.panels.portrait.handlers import Handlers
+from webui.widgets import loras
+from webui.widgets.panel_context import LONG, QUICK, PanelContext, in_turn, remember
+
+__all__ = ["ORDER", "Handlers", "View", "build", "develop_on", "offer_on"]
+
+
+def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
+    view = controls.build(context)
+    _listen(view, Handlers(view, context), page, tab)
+    return view
+
+
+def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
+    drawn = v.main.html.begin(do.generate, [*v.remembered, v.picked, *v.start.inputs, *v.loras.values], v.scene, **LONG)
+    page.load(do.come_back, [v.job], v.scene, **LONG)
+    v.main.html.cancel(do.stop, [v.job], [v.main.html], **LONG)
+    recalled = page.load(do.recall_settings, [v.memory], v.remembered, **in_turn(ORDER))
+    gr.on([part.change for part in v.remembered], None, v.remembered, [v.memory], js=remember(NAMES), **QUICK)
+    v.quality.input(None, [v.quality], [v.steps], js=STEPS_OF, **QUICK)
+    v.steps.change(None, [v.steps], [v.quality], js=QUALITY_OF, **QUICK)
+    fit: dict[str, Any] = {"fn": do.shape, "inputs": [v.start.photo, v.size, v.bundle], "outputs": [v.size], **LATEST}
+    gr.on([v.start.photo.upload, v.start.photo.clear], **fit)
+    picked = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
+    v.cards.pick(do.pick, [v.bundle], picked, **in_turn(ORDER, "multiple")).then(**fit)
+    v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **LATEST).then(**fit)
+    v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
+    v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
+    develop_on(v.stage.develop, v, do.context)
+    offer_on([recalled.then, tab.select, drawn.then], v, do.context)
+    loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)
+
+
+def develop_on(event: Any, v: View, context: PanelContext) -> None:
+    """Develop the picture that the event names, here on the stage."""
+    event(Handlers(v, context).develop, [v.backend], v.scene, **LONG)
+
+
+def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
+    """Bring the choices up to date."""
+    do = Handlers(v, context)
+    for event in events:
+        event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **LATEST)
+    loras.offer_on(events, v.loras, v.bundle, do.no_loras_reason, context)

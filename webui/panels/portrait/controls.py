@@ -1,0 +1,146 @@
+"""What stands in the panel of portraits: its components, and what a browser remembers of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from engines.messages import Generate
+from engines.messages.status import BundleStatus
+from engines.messages.validation import limits
+from webui.widgets import init_image, loras, main_button, preset_cards
+from webui.widgets.panel_context import PanelContext, in_turn
+
+OPEN = Generate("")  # leaves everything to the bundle
+QUALITIES = {"fast": 4, "standard": 8, "high": 16}  # steps
+QUALITY_OF = f"(steps) => Object.entries({json.dumps(QUALITIES)}).find(([, count]) => count === steps)?.[0] ?? null"
+STEPS_OF = f"(quality) => ({json.dumps(QUALITIES)})[quality]"
+ORDER = "portrait"  # in which what fills in the settings is done
+LATEST = in_turn(ORDER, "always_last")
+AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's shape, which the worker sees
+# What a browser remembers, so that a page that is loaded anew is as it was left.
+NAMES = (
+    "prompt", "negative", "size", "steps", "guidance", "seed", "count", "bundle", "backend", "preview",
+)  # fmt: skip
+STAGE = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-develop]');
+  if (button) trigger('develop', { name: button.dataset.develop });
+});"""
+
+
+@dataclass(frozen=True)
+class View:
+    cards: gr.HTML
+    prompt: gr.Textbox
+    main: main_button.MainButton
+    count: gr.Slider
+    quality: gr.Radio
+    backend: gr.Radio
+    negative: gr.Textbox
+    bundle: gr.Dropdown
+    size: gr.Dropdown
+    steps: gr.Slider
+    guidance: gr.Slider
+    seed: gr.Number
+    any_seed: gr.Button
+    same_seed: gr.Button
+    preview: gr.Radio
+    lora_accordion: gr.Accordion
+    loras: loras.View
+    start: init_image.StartPhoto
+    stage: gr.HTML
+    job: gr.BrowserState
+    last_seed: gr.BrowserState
+    picked: gr.State
+    memory: gr.BrowserState
+
+    @property
+    def remembered(self) -> list[Any]:
+        """The components of NAMES."""
+        return [getattr(self, name) for name in NAMES]
+
+    @property
+    def scene(self) -> list[Any]:
+        """The components that show what becomes of a job."""
+        return [self.stage, self.main.html, self.job, self.last_seed]
+
+
+def build(context: PanelContext) -> View:
+    """Build them: on the left what is asked for, the next step in sight; on the right what comes of it."""
+    with gr.Row(elem_classes="columns has-stage"):
+        with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            parts = _first(context)
+            with gr.Accordion(context.i18n("portrait_more"), open=False):
+                parts |= _more(context)
+            with gr.Accordion(context.i18n("loras_title"), open=False, elem_id="wardrobe") as lora_accordion:
+                chooser = loras.build(context, "loras_choose", "loras_choose_hint", "loras", ORDER)
+        with gr.Column(scale=6, min_width=320, elem_classes="stage-column"):
+            stage = gr.HTML(elem_id="stage", js_on_load=STAGE)
+    return View(
+        **parts,
+        lora_accordion=lora_accordion,
+        loras=chooser,
+        stage=stage,
+        job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
+        last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
+        picked=gr.State(""),  # the preset whose words were taken
+        memory=gr.BrowserState({}, storage_key="awportrait-portrait-settings", secret="awportrait"),
+    )
+
+
+def _first(context: PanelContext) -> dict[str, Any]:
+    t = context.i18n
+    cards = preset_cards.build()
+    prompt = gr.Textbox(
+        "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=2, max_lines=8, elem_id="prompt"
+    )
+    main = main_button.build("generate", "portrait_go")
+    with gr.Row():
+        names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
+        quality = gr.Radio(
+            names, value="standard", label=t("portrait_quality"), min_width=220, scale=2, elem_id="quality"
+        )
+        count = gr.Slider(
+            *limits(Generate, "count"), OPEN.count, step=1, label=t("portrait_count"), min_width=140, elem_id="count"
+        )
+    start = init_image.build(context)
+    backend = context.backend_radio("backend")
+    return {
+        "cards": cards, "prompt": prompt, "main": main, "quality": quality, "count": count, "backend": backend,
+        "start": start,
+    }  # fmt: skip
+
+
+def _more(context: PanelContext) -> dict[str, Any]:
+    t, bundles = context.i18n, context.bundles("portrait")
+    first, names = bundles[0], [bundle.name for bundle in bundles]
+    negative = gr.Textbox("", label=t("portrait_negative"), info=t("portrait_negative_hint"), lines=2)
+    bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1, elem_id="bundle")
+    size = gr.Dropdown(sizes(first), value=sizes(first)[0], label=t("portrait_size"), elem_id="size")
+    steps = gr.Slider(*limits(Generate, "steps"), first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
+    hint = t(guidance_hint(first))
+    guidance = gr.Slider(0, 10, first.guidance, step=0.1, label=t("portrait_guidance"), info=hint, elem_id="guidance")
+    label, hint = t("portrait_seed"), t("portrait_seed_hint")
+    low, high = limits(Generate, "seed")
+    seed = gr.Number(OPEN.seed, precision=0, minimum=low, maximum=high, label=label, info=hint, elem_id="seed")
+    with gr.Row():
+        any_seed = gr.Button(t("portrait_seed_random"), size="sm")
+        same_seed = gr.Button(t("portrait_seed_last"), size="sm", elem_id="same-seed")
+    modes = [(t(f"portrait_preview_{mode}"), mode) for mode in ("live", "off", "only")]
+    preview = gr.Radio(modes, value="live", label=t("portrait_preview"), elem_id="preview-mode")
+    return {
+        "negative": negative, "bundle": bundle, "size": size, "steps": steps, "guidance": guidance, "seed": seed,
+        "any_seed": any_seed, "same_seed": same_seed, "preview": preview,
+    }  # fmt: skip
+
+
+def guidance_hint(bundle: BundleStatus) -> str:
+    """Elsewhere Stable Diffusion's guidance counts from 1 = none."""
+    return "portrait_guidance_hint_sd" if bundle.family == "sd" else "portrait_guidance_hint"
+
+
+def sizes(bundle: BundleStatus) -> list[str]:
+    return [f"{width}×{height}" for width, height in bundle.sizes]

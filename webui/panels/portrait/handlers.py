@@ -1,0 +1,184 @@
+"""What the panel of portraits does when something is pressed, chosen or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import gradio as gr
+from anyio import to_thread
+from markupsafe import Markup
+
+import presets
+from engines.errors import StudioError
+from engines.messages import Develop, Final, Generate, PreviewMode, parse
+from engines.messages.status import BundleStatus
+from webui.follow import follow, resume
+from webui.gradio_patches import event_data
+from webui.i18n import Words
+from webui.panels.portrait.controls import AS_PHOTO, NAMES, OPEN, View, guidance_hint, sizes
+from webui.stage import job_html
+from webui.stream import JobView
+from webui.uploads import Upload
+from webui.widgets import init_image, loras
+from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, submit, words_of
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """The handlers of events. Every method may be called by anybody who can reach the server, with any arguments."""
+
+    view: View
+    context: PanelContext
+
+    def show(self, scene: JobView, say: Words, first: bool = False) -> Updates:
+        """`first`: of a job. After that the button is left alone until the end: a press may have changed its words."""
+        updates: Updates = {self.view.stage: job_html(scene, say)}
+        if first or scene.state != "running":
+            updates[self.view.main.html] = self.view.main.at("cancel" if scene.state == "running" else "begin")
+        return updates if scene.seed is None else {**updates, self.view.last_seed: scene.seed}
+
+    async def watch(self, order: Generate | Develop, scene: JobView, request: gr.Request) -> AsyncIterator[Updates]:
+        say, own = words_of(request), self.context.jobs.of(request)
+        (job_id,) = await to_thread.run_sync(submit, own, say, order)
+        yield {self.view.job: job_id, **self.show(scene, say, first=True)}
+        async for now in follow(own, job_id, scene):
+            yield self.show(now, say)
+
+    async def generate(
+        self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
+        bundle: str, backend: str, preview: PreviewMode, preset: str, photo: Upload | None, strength: float,
+        request: gr.Request, *lora_values: Any,
+    ) -> AsyncIterator[Updates]:  # fmt: skip
+        say = words_of(request)
+        width, height = size_of(size)
+        values = {
+            "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
+            "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
+            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(lora_values),
+            **await to_thread.run_sync(init_image.fields, photo, strength, self.context, say),
+        }  # fmt: skip
+        ratio = width / height if width and height else 1.0
+        scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
+        async for updates in self.watch(parsed(Generate, values, say), scene, request):
+            yield updates
+
+    async def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
+        say, scene = words_of(request), JobView(task="develop", state="running", status="stage_load")
+        with complaining(say):
+            image = self.context.jobs.name(str(event_data(event)["name"]))
+        order = parsed(Develop, {"image": image, "backend": backend}, say)
+        async for updates in self.watch(order, scene, request):
+            yield updates
+
+    async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
+        """On load, show what this browser's last job has come to."""
+        say, first = words_of(request), True
+        yield {self.view.stage: job_html(JobView(), say)}
+        async for scene in resume(self.context.jobs.of(request), job_id, JobView()):
+            yield self.show(scene, say, first)
+            first = False
+
+    def stop(self, job_id: str, request: gr.Request) -> Markup:
+        cancel(self.context, job_id, request)
+        return self.view.main.at("cancelling")
+
+    def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+        language = words_of(request).language
+        preset = next(preset for preset in presets.load() if preset.name == event_data(event)["name"])
+        target = self.bundle(bundle)
+        wording = preset.wording(target.dialect)
+        width, height = presets.nearest_size(preset.width, preset.height, target.sizes)
+        guidance = target.guidance if wording.guidance is None else wording.guidance
+        prompt, negative, size = wording.prompt[language], wording.negative[language], f"{width}×{height}"
+        return [prompt, negative, size, guidance, preset.name, preset.lora_strength]
+
+    def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
+        """Set size, steps and guidance to what the bundle does best."""
+        target = self.bundle(name)
+        return [*self._suited(target), self._backends(target, request)]
+
+    def _suited(self, target: BundleStatus, r: Generate = OPEN) -> list[Any]:
+        """Return size, steps and guidance as a request has them; what it leaves to the bundle, as that wants it."""
+        width, height = target.sizes[0]
+        size = f"{r.width or width}×{r.height or height}"
+        guidance = target.guidance if r.guidance is None else r.guidance
+        return [
+            gr.update(choices=list(dict.fromkeys([*sizes(target), size])), value=size),
+            r.steps or target.steps,
+            gr.update(value=guidance, info=self.context.i18n(guidance_hint(target))),
+        ]
+
+    def shape(self, photo: Upload | None, size: str, name: str, request: gr.Request) -> Any:
+        """Offer the shape of a photo that came in, where the bundle draws several; without a photo, as before."""
+        bundle, say = self.bundle(name), words_of(request)
+        names, shapes = sizes(bundle), {width / height for width, height in bundle.sizes}
+        if photo is not None and len(shapes) > 1:
+            return gr.update(choices=[(say("portrait_size_photo"), AS_PHOTO), *names], value=AS_PHOTO)
+        return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
+
+    def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
+        return self.context.offer_backends(target, words_of(request))
+
+    def offer(self, name: str, request: gr.Request) -> list[Any]:
+        """Offer bundles that were built and times that were measured since the page was loaded."""
+        target = self.context.find("portrait", name)
+        suited = self._suited(target) if target and target.name != name else [gr.skip()] * 3
+        return [self.context.offer_bundles("portrait", name), *suited, self._backends(target, request)]
+
+    def recall_settings(self, memory: Any, request: gr.Request) -> Updates:
+        """On load, return the settings as this browser left them. What it remembers may be old, or somebody's joke."""
+        with suppress(StudioError, AttributeError, KeyError, TypeError, ValueError):
+            width, height = size_of(memory["size"])
+            fields = {name: memory[name] for name in NAMES if name not in ("size", "backend")}
+            r = parse(Generate, {**fields, "width": width, "height": height})
+            backend = memory["backend"] if memory["backend"] in self.context.backends() else gr.skip()
+            if r.bundle in [bundle.name for bundle in self.context.bundles("portrait")]:
+                return {**self.settings_of(r, request), self.view.backend: backend}
+            return {self.view.prompt: r.prompt, self.view.negative: r.negative, self.view.count: r.count}
+        return {self.view.prompt: gr.skip()}
+
+    def settings_of(self, r: Generate, request: gr.Request) -> Updates:
+        """Return the settings of a request whose bundle is here."""
+        v, target = self.view, self.bundle(r.bundle)
+        return {
+            v.prompt: r.prompt, v.negative: r.negative, v.seed: r.seed, v.count: r.count, v.preview: r.preview,
+            v.bundle: {**self.context.offer_bundles("portrait", target.name), "value": target.name},
+            v.backend: self._backends(target, request),
+            **dict(zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)),
+        }  # fmt: skip
+
+    def take_up(self, r: Generate, final: Final, request: gr.Request) -> Updates:
+        """Return the settings of a picture, to draw it again. What is no longer here is said."""
+        v, say, bundles = self.view, words_of(request), self.context.bundles("portrait")
+        target = next((bundle for bundle in bundles if bundle.name == r.bundle), bundles[0])
+        active = [] if self.no_loras_reason(target.name) else loras.here(r.loras, self.context)
+        gone = [lora.name for lora in r.loras if lora not in active] + [r.bundle] * (target.name != r.bundle)
+        if gone:
+            gr.Warning(Markup.escape(say("history_gone", names=", ".join(gone))))
+        return {
+            v.lora_accordion: gr.update(open=True) if active else gr.skip(),
+            **self.settings_of(replace(r, bundle=target.name, seed=final.seed), request),
+            v.start.photo: None,
+            **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
+        }
+
+    def no_loras_reason(self, name: str | None) -> str:
+        """Return why this bundle takes no LoRA, as a key of the locales; or nothing."""
+        target = self.context.find("portrait", name or "")
+        if target is None or not target.takes_loras:
+            return "loras_compiled"
+        return "" if self.context.torch_is_here() else "loras_no_torch"
+
+    def bundle(self, name: str) -> BundleStatus:
+        return next(bundle for bundle in self.context.bundles("portrait") if bundle.name == name)
+
+
+def size_of(size: str) -> tuple[int | None, int | None]:
+    """Return width and height of a choice of size. None: the photo's."""
+    if size == AS_PHOTO:
+        return None, None
+    width, height = map(int, size.split("×"))
+    return width, height

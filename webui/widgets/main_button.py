@@ -1,0 +1,67 @@
+"""
+The one next step of a panel: a button that begins a job, and cancels it while it goes on.
+
+One button that changes its words, and not two that change places: what has the keyboard's focus keeps it. A press that
+comes right after such a change was meant for what stood there before, as the second one of a double click is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import gradio as gr
+from markupsafe import Markup
+
+from webui.i18n import LANGUAGES, words
+
+Step = Literal["begin", "cancel", "cancelling"]
+PRESS = """const DEAF_MS = 700;
+let timer, step = element.querySelector('[data-step]')?.dataset.step;
+const hear = () => {
+  const button = element.querySelector('[data-step]');
+  if (button && button.dataset.step !== 'cancelling') button.ariaDisabled = 'false';
+};
+new MutationObserver(() => {
+  const button = element.querySelector('[data-step]');
+  if (!button || button.dataset.step === step) return;
+  step = button.dataset.step;
+  button.ariaDisabled = 'true';
+  clearTimeout(timer);
+  timer = setTimeout(hear, DEAF_MS);
+}).observe(element, { subtree: true, childList: true, attributeFilter: ['data-step'] });
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-step]');
+  if (!button || button.ariaDisabled === 'true') return;
+  if (button.dataset.step === 'begin') trigger('begin', {});
+  if (button.dataset.step === 'cancel') trigger('cancel', {});
+});"""
+
+
+@dataclass(frozen=True)
+class MainButton:
+    """`html` has the events `begin` and `cancel`. `words`: of each step, a key of the locales."""
+
+    html: gr.HTML
+    elem_id: str
+    words: dict[Step, str]
+
+    def at(self, step: Step) -> Markup:
+        return button_html(self.elem_id, step, self.words[step])
+
+
+def build(elem_id: str, begin: str, cancel: str = "portrait_cancel") -> MainButton:
+    """`begin`, `cancel`: keys of the locales."""
+    said: dict[Step, str] = {"begin": begin, "cancel": cancel, "cancelling": "stage_cancelling"}
+    html = gr.HTML(button_html(elem_id, "begin", begin), js_on_load=PRESS, elem_classes="main-step")
+    return MainButton(html, elem_id, said)
+
+
+def button_html(elem_id: str, step: Step, key: str) -> Markup:
+    """Return it in all languages at once; the style sheet shows the one the page is in."""
+    span = Markup('<span lang="{}">{}</span>')
+    spans = Markup().join(span.format(language, words(language)(key)) for language in LANGUAGES)
+    # aria-disabled: one that is disabled loses the focus.
+    return Markup(
+        '<button type="button" id="{}" data-step="{}" aria-disabled="{}" aria-keyshortcuts="Control+Enter">{}</button>'
+    ).format(elem_id, step, str(step == "cancelling").lower(), spans)
