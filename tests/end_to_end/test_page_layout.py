@@ -109,6 +109,8 @@ def test_steps_and_quality_say_the_same(visit: Visit) -> None:
     visit.page.wait_for_selector("#quality input:checked", state="detached")
     visit.page.locator("#quality input[value=standard]").check()
     visit.page.wait_for_function("document.querySelector('#steps input[type=number]').value === '8'")
+    visit.page.wait_for_timeout(300)  # until each has had its say
+    assert visit.page.locator("#quality input:checked").input_value() == "standard"
 
 
 def test_the_tab_is_in_the_address_and_back_leads_to_the_one_before(visit: Visit) -> None:

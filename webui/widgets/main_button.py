@@ -49,6 +49,13 @@ class MainButton:
     def at(self, step: Step) -> Markup:
         return button_html(self.elem_id, step, self.words[step])
 
+    def update(self, busy: bool, first: bool) -> dict[gr.HTML, Markup]:
+        """
+        Return its update for what is shown of a job. `first`: nothing was yet. After that it is left alone until the
+        job has ended: a press may have changed its words.
+        """
+        return {self.html: self.at("cancel" if busy else "begin")} if first or not busy else {}
+
 
 def build(elem_id: str, begin: str, cancel: str = "portrait_cancel") -> MainButton:
     """`begin`, `cancel`: keys of the locales."""

@@ -34,11 +34,10 @@ class Handlers:
     context: PanelContext
 
     def show(self, scene: JobView, say: Words, first: bool = False) -> Updates:
-        """`first`: of a job. After that the button is left alone until the end: a press may have changed its words."""
-        updates: Updates = {self.view.stage: job_html(scene, say)}
-        if first or scene.state != "running":
-            updates[self.view.main.html] = self.view.main.at("cancel" if scene.state == "running" else "begin")
-        return updates if scene.seed is None else {**updates, self.view.last_seed: scene.seed}
+        """`first`: of a job."""
+        seed = {} if scene.seed is None else {self.view.last_seed: scene.seed}
+        button = self.view.main.update(scene.state == "running", first)
+        return {self.view.stage: job_html(scene, say), **button, **seed}
 
     async def watch(self, order: Generate | Develop, scene: JobView, request: gr.Request) -> AsyncIterator[Updates]:
         say, own = words_of(request), self.context.jobs.of(request)

@@ -95,11 +95,8 @@ class Handlers:
     context: PanelContext
 
     def show(self, scene: JobView, say: Words, first: bool = False) -> Updates:
-        """`first`: of a job. After that the button is left alone until the end: a press may have changed its words."""
-        updates: Updates = {self.view.stage: job_html(scene, say)}
-        if first or scene.state != "running":
-            updates[self.view.main.html] = self.view.main.at("cancel" if scene.state == "running" else "begin")
-        return updates
+        """`first`: of a job."""
+        return {self.view.stage: job_html(scene, say), **self.view.main.update(scene.state == "running", first)}
 
     async def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
         say = words_of(request)
