@@ -14,6 +14,7 @@ where they arise.
   x OwnerOnly               what the owner of the house may do, and a guest may not
   x ImageError              an uploaded file that cannot be read as a picture
     + ImageTooLarge
+    + ImageTooSlow            to decode it takes longer than may be
   x NoFaceError             a photo to restore in which no face was found
   x BundleError             files on disk do not match their manifest
   x LoraError               a LoRA file that is damaged, of another kind, or made for another network
@@ -100,6 +101,10 @@ class ImageError(StudioError):
 
 class ImageTooLarge(ImageError):
     code = "image_too_large"
+
+
+class ImageTooSlow(ImageError):
+    code = "image_too_slow"
 
 
 class NoFaceError(StudioError):

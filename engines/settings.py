@@ -83,6 +83,9 @@ class Settings:
         "auto", "默认后端:auto、pytorch、edge 或引擎名", "default backend: auto, pytorch, edge, or an engine's name"
     )
     upload_mb: int = _setting(30, "上传文件上限(MB)", "largest upload, MB")
+    decode_s: float = _setting(
+        8.0, "解码一张照片最多可用的处理器时间(秒)", "seconds of processor time to decode a photo in"
+    )
     queue_limit: int = _setting(256, "最多同时排队的任务数", "most jobs that may wait at one time")
     keep_days: int = _setting(7, "上传的照片保留天数", "days until uploaded photos are deleted")
     log: str = _setting("info", "日志级别:" + "、".join(LOG_LEVELS), "log level: " + ", ".join(LOG_LEVELS))
@@ -139,7 +142,7 @@ class Settings:
         for name, low, high in (
             ("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500), ("memory_gb", 0, 10000),
             ("queue_limit", 1, 100_000), ("pause_s", 0, 3600), ("hot_c", 0, 120), ("cool_c", 30, 120),
-            ("outputs_gb", 0, 1_000_000),
+            ("outputs_gb", 0, 1_000_000), ("decode_s", 1, 3600),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:

@@ -19,6 +19,7 @@ from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
 from engines.errors import OptionError, StudioError
 from engines.images import kept_latents
+from engines.images.decoder import SHARED, Decoder
 from engines.jobs.leftovers import delete_picture
 from engines.messages import (
     Build,
@@ -54,7 +55,7 @@ SHIPPED = Loras((BUILT_IN / "loras",))
 class Studio:
     """
     `shelf` holds the bundles, `loras` what may be applied to them; `state` is a folder for caches, `budget` the bytes
-    of memory that models may take.
+    of memory that models may take. `decoder` reads the photos.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class Studio:
         select: Select = backends.select,
         loras: Loras = SHIPPED,
         budget: int = memory.UNLIMITED,
+        decoder: Decoder = SHARED,
     ) -> None:
         self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget), loras
+        self.decoder = decoder
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
         self.snapshots: Snapshots = NoSnapshots()  # of the job that runs
@@ -107,7 +110,9 @@ class Studio:
         backend = backends.for_loras(r.backend) if loras else r.backend
         loaded, reason = self.loaded_bundles.get(r.bundle, backend, passed_over)
         reason += "; a LoRA needs PyTorch" if loras else ""
-        plan = GenerationPlan.for_request(r, loaded.bundle, lambda photo: self._detector().face_detector.find(photo))
+        plan = GenerationPlan.for_request(
+            r, loaded.bundle, lambda photo: self._detector().face_detector.find(photo), self.decoder
+        )
         pace = self.paces[r.bundle, loaded.engine.name, plan.width, plan.height]
         memory_plan = loaded.memory_plan((plan.width, plan.height), thrift)
         log.info("%s, %dx%d: %s", r.bundle, plan.width, plan.height, memory_plan)
@@ -149,14 +154,20 @@ class Studio:
         if thrift:
             self.loaded_bundles.keep_only(loaded)
         restoration = Restoration(
-            request=r, loaded=loaded, detector=detector.face_detector, reason=reason, folder=folder, started=started
+            request=r,
+            loaded=loaded,
+            detector=detector.face_detector,
+            reason=reason,
+            folder=folder,
+            started=started,
+            decoder=self.decoder,
         )
         yield from self.photos.events(r, (loaded, detector), folder, restoration)
 
     def _inspect(self, r: Inspect) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        yield advise(r, self._detector().face_detector)
+        yield advise(r, self._detector().face_detector, self.decoder)
         yield Final((), 0, round(time.perf_counter() - started, 3), "")
 
     def _detector(self) -> LoadedBundle:

@@ -22,6 +22,7 @@ from engines.errors import BundleError, OptionError, PromptError, SizeError, Sto
 from engines.faces.detection import Face
 from engines.families import FAMILIES
 from engines.images import Pixels, infotext, kept_latents
+from engines.images.decoder import SHARED, Decoder
 from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Preview, Progress
 from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
@@ -57,12 +58,14 @@ class GenerationPlan:
     photo: Pixels | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def for_request(cls, r: Generate, bundle: Bundle, find_faces: FindFaces) -> GenerationPlan:
+    def for_request(
+        cls, r: Generate, bundle: Bundle, find_faces: FindFaces, decoder: Decoder = SHARED
+    ) -> GenerationPlan:
         """
         Plan a request, and read its photo, if it has one: of that the part about the largest face is taken.
         RequestError, BundleError, ImageError, and what `find_faces` raises.
         """
-        photo = init_image.read(r, bundle)
+        photo = init_image.read(r, bundle, decoder)
         plan = cls.of(r, bundle, photo)
         if photo is None:
             return plan

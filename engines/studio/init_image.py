@@ -13,24 +13,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines import images
 from engines.bundle import Bundle
 from engines.errors import OptionError
 from engines.faces.detection import Face
 from engines.images import Pixels
+from engines.images.decoder import SHARED, Decoder
 from engines.messages import Generate
 
 
-def read(r: Generate, bundle: Bundle) -> Pixels | None:
+def read(r: Generate, bundle: Bundle, decoder: Decoder = SHARED) -> Pixels | None:
     """
     (H, W, 3), upright, in sRGB, on white; None: the request begins with noise alone. OptionError: this bundle has no
-    encoder. ImageError, ImageTooLarge.
+    encoder. ImageError.
     """
     if not r.start:
         return None
     if not bundle.has("encoder"):
         raise OptionError("start", "photo", "none with this model")
-    return images.read(Path(r.start))
+    return decoder.read(Path(r.start))
 
 
 def nearest(photo: Pixels, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

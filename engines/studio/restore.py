@@ -22,6 +22,7 @@ from engines.errors import NoFaceError
 from engines.faces import Floats, Matrix, Picture, Points, identity, quality, retouch
 from engines.faces.detection import Face
 from engines.images import Photo, infotext
+from engines.images.decoder import SHARED, Decoder
 from engines.messages import Advice, Enhance, Event, FaceReport, FaceState, Final, Inspect, Preview, Progress
 from engines.roles import Detector
 from engines.roles.loaded import LoadedBundle
@@ -45,13 +46,14 @@ class Restoration:
     reason: str
     folder: Path
     started: float
+    decoder: Decoder = SHARED
 
     def events(self) -> Generator[Event, None, list[Event]]:
         """
         Yield the photo as it came, progress, and Final; return what to show of it another time. NoFaceError,
         ImageError, EngineError, StorageError.
         """
-        photo = images.read_photo(Path(self.request.image))
+        photo = self.decoder.read_photo(Path(self.request.image))
         before = self._shown(photo)
         yield before
         photo = replace(photo, pixels=self._mended(photo.pixels))
@@ -71,7 +73,7 @@ class Restoration:
 
     def before(self) -> Preview:
         """The photo as it came. ImageError, StorageError."""
-        return self._shown(images.read_photo(Path(self.request.image)))
+        return self._shown(self.decoder.read_photo(Path(self.request.image)))
 
     def _shown(self, photo: Photo) -> Preview:
         small = images.fit(photo.pixels, BEFORE_PX)
@@ -173,9 +175,9 @@ def most_central(detected: list[Face], shape: tuple[int, ...]) -> int:
     return min(range(len(detected)), key=lambda k: away(detected[k]))
 
 
-def advise(request: Inspect, detector: Detector) -> Advice:
+def advise(request: Inspect, detector: Detector, decoder: Decoder = SHARED) -> Advice:
     """What a look at the photo says. ImageError, EngineError."""
-    pixels = images.read(Path(request.image))
+    pixels = decoder.read(Path(request.image))
     detected = detector.find(pixels)
     largest = sorted(detected, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
     blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]

@@ -23,6 +23,7 @@ from engines import backends, logs
 from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
+from engines.images.decoder import Decoder
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import pack
 from engines.messages.status import Status
@@ -88,7 +89,9 @@ def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     verdicts = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
     budget = int(settings.memory_gb * memory.GB) or memory.usable_bytes()
-    studio = Studio(shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, budget)
+    studio = Studio(
+        shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, budget, Decoder(settings.decode_s)
+    )
     folders = settings.models, settings.checkpoints
     background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror)
     rest = Rest(Limits(settings.hot_c, settings.cool_c), settings.pause_s, hottest_c)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos import crashes, crowd, disk, kills, soak
+from tests.chaos import bombs, crashes, crowd, disk, kills, soak
 
 CHAOS = {
     "kills": kills.run,
     "stops": kills.run_stops,
     "crashes": crashes.run,
+    "bombs": bombs.run,
     "crowd": crowd.run,
     "disk": disk.run,
     "soak": soak.run,
@@ -21,7 +22,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="run.sh chaos", description=__doc__)
     parser.add_argument("name", choices=CHAOS)
     parser.add_argument(
-        "--count", type=int, default=20, help="how often; of a crowd, how many at one time; of a soak, minutes"
+        "--count",
+        type=int,
+        default=20,
+        help="how often; of a crowd, how many at one time; of bombs, how many damaged photos; of a soak, minutes",
     )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

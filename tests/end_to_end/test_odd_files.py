@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import struct
 import time
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,12 @@ import pytest
 from PIL import Image
 
 from engines.bundle import Shelf
+from engines.images.decoder import Decoder
 from engines.messages import Advice, Enhance, Event, Failed, Final, Inspect
 from engines.studio import Studio
 from tests.support.fakes import FakeEngine, write_detector, write_restorer
 from tests.support.photo_files import display_p3, encoded, private_exif, scene
+from tests.support.strange_files import BOMBS
 
 LIMIT_S = 2.0
 REFUSALS = ("bad_image", "image_too_large")
@@ -35,28 +35,6 @@ def whole(kind: str) -> bytes:
 
 def cut(kind: str, share: float) -> Callable[[], bytes]:
     return lambda: whole(kind)[: int(len(whole(kind)) * share)]
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png(width: int, height: int, *chunks: bytes) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def jpeg_of_size(width: int, height: int) -> bytes:
-    """The frame header alone says another size than there are pixels for."""
-    data = encoded(Image.fromarray(scene()), "JPEG")
-    at = data.index(b"\xff\xc0") + 5
-    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
-
-
-def webp_of_size(width: int, height: int) -> bytes:
-    canvas = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
-    body = b"VP8X" + struct.pack("<I", 10) + b"\x10\0\0\0" + canvas
-    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
 def saved(kind: str, **how: Any) -> Callable[[], bytes]:
@@ -84,7 +62,6 @@ def moving(kind: str) -> Callable[[], bytes]:
     return lambda: encoded(Image.fromarray(scene(64, 64)), kind, save_all=True, append_images=more)
 
 
-BOMB = zlib.compress(bytes(80_000_000), 9)
 CUTS = {f"{kind} cut at {share:.0%}": cut(kind, share)
         for kind in ("JPEG", "PNG", "WEBP", "HEIF") for share in (0.01, 0.1, 0.35, 0.6, 0.9)}  # fmt: skip
 STRANGERS: dict[str, Callable[[], bytes]] = {
@@ -110,20 +87,6 @@ STRANGERS: dict[str, Callable[[], bytes]] = {
     "heic's first bytes": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "jpeg after rubbish": lambda: b"x" * 33 + whole("JPEG"),
 }
-BOMBS: dict[str, Callable[[], bytes]] = {
-    "png of 10 gigapixels": lambda: png(100_000, 100_000),
-    "png of 51 megapixels": lambda: png(10_200, 5_000),
-    "png as wide as can be": lambda: png(2**31 - 1, 1),
-    "png without width": lambda: png(0, 100),
-    "jpeg of 4 gigapixels": lambda: jpeg_of_size(65_535, 65_535),
-    "jpeg of 12 megapixels without pixels": lambda: jpeg_of_size(4_000, 3_000),
-    "webp of 268 megapixels": lambda: webp_of_size(16_384, 16_384),
-    "webp as large as can be": lambda: webp_of_size(2**24, 2**24),
-    "png with 80 MB of text": lambda: png(4, 4, chunk(b"zTXt", b"Comment\0\0" + BOMB)),
-    "png with 80 MB of international text": lambda: png(4, 4, chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB)),
-    "png with 80 MB of profile": lambda: png(4, 4, chunk(b"iCCP", b"x\0\0" + BOMB)),
-    "png with more pixels than it says": lambda: png(4, 4, chunk(b"IDAT", BOMB)),
-}
 ODD_BUT_GOOD: dict[str, Callable[[], bytes]] = {
     "one pixel": lambda: encoded(Image.new("RGB", (1, 1)), "PNG"),
     "a strip": lambda: encoded(Image.new("RGB", (30_000, 2), "red"), "PNG"),
@@ -147,15 +110,17 @@ ALL = {**CUTS, **STRANGERS, **BOMBS, **ODD_BUT_GOOD, **MAYBE}
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("odd")
     write_restorer(folder / "shelf" / "restorer")
     write_detector(folder / "shelf" / "detector")
-    return Studio(Shelf((folder / "shelf",)), folder / "state", FakeEngine().select)
+    decoder = Decoder(LIMIT_S)
+    yield Studio(Shelf((folder / "shelf",)), folder / "state", FakeEngine().select, decoder=decoder)
+    decoder.close()
 
 
 def answered(studio: Studio, request: Enhance | Inspect, folder: Path) -> list[Event]:
-    """Its events, of which the last ends the job and no other does. In time that this thread works: others may too."""
+    """Its events, of which the last ends the job and no other does. This thread and the decoder have their time."""
     started = time.thread_time()
     events = list(studio.run(request, folder))
     assert time.thread_time() - started < LIMIT_S

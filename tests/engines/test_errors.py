@@ -19,6 +19,7 @@ CODES = {
     "NotFoundError": "not_found",
     "ImageError": "bad_image",
     "ImageTooLarge": "image_too_large",
+    "ImageTooSlow": "image_too_slow",
     "NoFaceError": "no_face",
     "BundleError": "bad_bundle",
     "LoraError": "bad_lora",

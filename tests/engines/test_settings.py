@@ -20,6 +20,7 @@ ALL = {
     "STUDIO_PROXY": "10.0.0.1",
     "STUDIO_BACKEND": "edge",
     "STUDIO_UPLOAD_MB": "5",
+    "STUDIO_DECODE_S": "20",
     "STUDIO_QUEUE_LIMIT": "64",
     "STUDIO_KEEP_DAYS": "0",
     "STUDIO_LOG": "debug",
@@ -38,7 +39,7 @@ ALL = {
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 64, 0, "debug", 3.5)
+    told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 20.0, 64, 0, "debug", 3.5)
     more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00", True)
     assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
@@ -68,6 +69,7 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
     [
         ("STUDIO_PORT", "web"),
         ("STUDIO_QUEUE_LIMIT", "0"),
+        ("STUDIO_DECODE_S", "0"),
         ("STUDIO_MEMORY_GB", "much"),
         ("STUDIO_MEMORY_GB", "-1"),
         ("STUDIO_MEMORY_GB", "nan"),

@@ -25,6 +25,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.OwnerOnly: 403,
     errors.ImageError: 415,
     errors.ImageTooLarge: 413,
+    errors.ImageTooSlow: 413,
     errors.NoFaceError: 422,
     errors.LoraError: 422,
     errors.MemoryShort: 507,
