@@ -131,6 +131,8 @@ def _final(scene: JobView, event: Final) -> JobView:
     )
     if untouched(event.faces):
         key = "stage_left_alone"
+    if scene.task == "enhance" and not event.faces:
+        key = "stage_cleaned"
     facts: dict[str, Fact] = {"count": len(tiles), "seconds": brief_s(event.seconds)}
     if event.without:
         key, facts["loras"] = "stage_without", ", ".join(event.without)

@@ -38,6 +38,7 @@ def describe(
 
 def describe_restoration(r: Enhance, engine: str) -> str:
     values = {
+        "Automatic": r.auto,
         "Strength": r.strength,
         "Mode": r.mode,
         "Denoise": r.denoise,

@@ -118,6 +118,7 @@ class Enhance:
     name: Annotated[str, Field(max_length=255)] = ""
     bundle: str = "restorer"
     backend: str = "auto"
+    auto: bool = False  # strength, mode, denoise, sharpen and fading as Inspect would advise; no face: whole_picture
 
     def __post_init__(self) -> None:
         check(self)

@@ -56,6 +56,17 @@ class Restoration:
         photo = self.decoder.read_photo(Path(self.request.image))
         before = self._shown(photo)
         yield before
+        if self.request.auto:
+            return (yield from replace(self, request=self._automatic(photo.pixels))._after(before, photo))
+        return (yield from self._after(before, photo))
+
+    def _automatic(self, pixels: Picture) -> Enhance:
+        """Return the request with what a look at the photo advises."""
+        advice = advice_on(pixels, self.detector.find(pixels))
+        whole = self.request.whole_picture or not advice.faces
+        return replace(self.request, **advice.settings, whole_picture=whole)  # type: ignore[arg-type]
+
+    def _after(self, before: Preview, photo: Photo) -> Generator[Event, None, list[Event]]:
         photo = replace(photo, pixels=self._mended(photo.pixels))
         detected = sorted(self.detector.find(photo.pixels), key=lambda face: face.box[0])
         if not detected and not self.request.whole_picture:
@@ -178,7 +189,11 @@ def most_central(detected: list[Face], shape: tuple[int, ...]) -> int:
 def advise(request: Inspect, detector: Detector, decoder: Decoder = SHARED) -> Advice:
     """What a look at the photo says. ImageError, EngineError."""
     pixels = decoder.read(Path(request.image))
-    detected = detector.find(pixels)
+    return advice_on(pixels, detector.find(pixels))
+
+
+def advice_on(pixels: Picture, detected: list[Face]) -> Advice:
+    """What a look at these pixels says, in which these faces are."""
     largest = sorted(detected, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
     blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]
     noisy, faded = quality.noise(images.fit(pixels, BEFORE_PX)), retouch.fading_of(pixels)

@@ -48,6 +48,7 @@ GENERATE: Mapping[str, str] = {  # the fields that programs have of it, and what
 }
 ENHANCE: Mapping[str, str] = {
     "image": "the photo: handle_file(PATH); an address is not fetched",
+    "auto": "strength, mode, denoise, sharpen and fading by a look at the photo; without a face, whole_picture",
     "strength": "of the faces' restoration, 0 to 100",
     "mode": "how faces are restored",
     "more_detail": "of the faces",

@@ -53,9 +53,9 @@ LISTED = 20  # pictures
 # The only arguments there are. Generate.start is a path on this machine, which nobody names.
 DRAW = ("prompt", "negative", "width", "height", "steps", "guidance", "seed", "count", "bundle", "backend")
 RESTORE = (
-    "image", "strength", "mode", "more_detail", "denoise", "sharpen", "contrast", "brightness", "fading", "scratches",
-    "protect_skin", "only_center_face", "whole_picture", "min_face_px", "format", "quality", "keep_date", "bundle",
-    "backend",
+    "image", "auto", "strength", "mode", "more_detail", "denoise", "sharpen", "contrast", "brightness", "fading",
+    "scratches", "protect_skin", "only_center_face", "whole_picture", "min_face_px", "format", "quality", "keep_date",
+    "bundle", "backend",
 )  # fmt: skip
 BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "the photo's file, in base64"}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": LISTED, "default": 5}

@@ -22,8 +22,9 @@ TOO_STRONG = 80
 FACES = ("all", "center")
 # In this order handlers are given them. All but `faces` are fields of Enhance.
 NAMES = (
-    "strength", "mode", "more_detail", "faces", "whole_picture", "min_face_px", "denoise", "sharpen", "contrast",
-    "brightness", "protect_skin", "fading", "scratches", "format", "quality", "keep_date", "bundle", "backend",
+    "auto", "strength", "mode", "more_detail", "faces", "whole_picture", "min_face_px", "denoise", "sharpen",
+    "contrast", "brightness", "protect_skin", "fading", "scratches", "format", "quality", "keep_date", "bundle",
+    "backend",
 )  # fmt: skip
 # Whether photos are made smaller before they leave the browser is the browser's business alone (assets/upload.js).
 SHRINKS = "() => localStorage.getItem('awportrait-prescale') !== 'off'"
@@ -34,6 +35,7 @@ ORDERED = in_turn("restorer", "always_last")
 
 @dataclass(frozen=True)
 class Controls:
+    auto: gr.Checkbox  # while it is on, page.css hides what it decides
     strength: gr.Slider
     warning: gr.Markdown
     mode: gr.Radio
@@ -79,6 +81,7 @@ def build(context: PanelContext) -> Controls:
 
 def _essentials(context: PanelContext) -> dict[str, Any]:
     t = context.i18n
+    auto = gr.Checkbox(True, label=t("restore_auto"), info=t("restore_auto_hint"), elem_id="restore-auto")
     low, high = limits(Enhance, "strength")
     label, hint = t("restore_strength"), t("restore_strength_hint")
     strength = gr.Slider(low, high, PLAIN.strength, step=1, label=label, info=hint, elem_id="restore-strength")
@@ -86,7 +89,7 @@ def _essentials(context: PanelContext) -> dict[str, Any]:
     modes = [(t(f"restore_{mode}"), mode) for mode in get_args(RestoreMode)]
     mode = gr.Radio(modes, value="natural", label=t("restore_mode"), elem_id="restore-mode")
     more_detail = gr.Checkbox(False, label=t("restore_more_detail"), elem_id="restore-more-detail")
-    return {"strength": strength, "warning": warning, "mode": mode, "more_detail": more_detail}
+    return {"auto": auto, "strength": strength, "warning": warning, "mode": mode, "more_detail": more_detail}
 
 
 def _adjustments(context: PanelContext) -> dict[str, Any]:

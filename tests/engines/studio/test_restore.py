@@ -66,6 +66,28 @@ def test_without_a_face_the_whole_picture_can_be_cleaned(room: Darkroom) -> None
     assert (chosen != result).mean() > 0.3, "what was chosen goes before what is offered"
 
 
+def test_it_can_be_left_to_a_look_at_the_photo(room: Darkroom) -> None:
+    """As if the advice had been taken; what it says nothing of is as it was asked for."""
+    room.engine.sees = seeing(LEFT, MIDDLE, RIGHT)
+    photo = np.asarray(cv2.GaussianBlur(group(), (0, 0), 4), np.uint8)
+    advice = next(
+        event for event in room.studio.run(Inspect(str(room.put(photo))), room.out) if isinstance(event, Advice)
+    )
+    assert advice.settings["strength"] not in (0, 70) and advice.settings["fading"]
+    advised = room.result(photo, contrast=60, **advice.settings)
+    assert (room.result(photo, auto=True, strength=0, denoise=100, contrast=60) == advised).all()
+    assert (room.result(photo, strength=0, denoise=100, contrast=60) != advised).any()
+    with Image.open(room.out / room.final(photo, auto=True, strength=0).images[0]) as restored:
+        text = restored.info["parameters"]
+    assert "Automatic: True" in text and f"Strength: {advice.settings['strength']}," in text
+
+
+def test_left_to_itself_a_photo_without_a_face_is_cleaned(room: Darkroom) -> None:
+    room.engine.sees = nobody
+    last = room.final(grainy(5), auto=True)
+    assert last.faces == () and (room.opened(last.images[0]) != grainy(5)).mean() > 0.3
+
+
 def test_every_face_is_restored_and_reported(room: Darkroom) -> None:
     room.engine.sees = seeing(LEFT, MIDDLE, RIGHT)
     before, last = group(), room.final(group(), strength=60, mode="strong")

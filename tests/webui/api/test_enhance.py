@@ -29,7 +29,7 @@ FIELDS: dict[str, str] = {
     "strength": "55", "mode": "detail", "more_detail": "true", "denoise": "1", "sharpen": "2", "contrast": "60",
     "brightness": "40", "fading": "3", "scratches": "4", "protect_skin": "false", "only_center_face": "true",
     "whole_picture": "true", "min_face_px": "30", "format": "jpeg", "quality": "77", "keep_date": "true",
-    "name": "mine.png", "bundle": "restorer", "backend": "ort",
+    "name": "mine.png", "bundle": "restorer", "backend": "ort", "auto": "true",
 }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def test_an_archive_of_nothing_is_refused(rig: Rig, jobs: str) -> None:
 
 def test_what_failed_is_tried_again_alone(rig: Rig) -> None:
     with rig.session() as page:
-        jobs = begin(page, {"a.png": encoded(people(), "PNG"), "hill.png": encoded(scene(), "PNG")})
+        jobs = begin(page, {"a.png": encoded(people(), "PNG"), "hill.png": encoded(scene(), "PNG")}, auto=False)
         items = ended(rig, jobs)
         assert [(item.state, item.code) for item in items] == [("done", ""), ("failed", "no_face")]
         whole = again(page, jobs, jobs[1], whole=True, strength=12)

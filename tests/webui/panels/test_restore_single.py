@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 ZH, EN = words("zh"), words("en")
 CHANGED: dict[str, Any] = {
-    "strength": 33, "mode": "detail", "more_detail": True, "faces": "center", "whole_picture": True, "min_face_px": 40,
-    "denoise": 11, "sharpen": 12, "contrast": 61, "brightness": 39, "protect_skin": False, "fading": 13,
-    "scratches": 14, "format": "webp", "quality": 55, "keep_date": True, "bundle": "restorer", "backend": "edge",
+    "auto": False, "strength": 33, "mode": "detail", "more_detail": True, "faces": "center", "whole_picture": True,
+    "min_face_px": 40, "denoise": 11, "sharpen": 12, "contrast": 61, "brightness": 39, "protect_skin": False,
+    "fading": 13, "scratches": 14, "format": "webp", "quality": 55, "keep_date": True, "bundle": "restorer",
+    "backend": "edge",
 }  # fmt: skip
 
 
@@ -55,11 +56,11 @@ def test_every_setting_arrives(rig: Rig) -> None:
     assert rig.queue.finished(1)[0].final.images[0].endswith("-奶奶-1962.webp")
 
 
-def test_at_rest_the_page_asks_for_what_the_program_would_do_by_itself(rig: Rig) -> None:
+def test_at_rest_the_page_leaves_it_to_a_look_at_the_photo(rig: Rig) -> None:
     with rig.session() as page:
         assert succeeded(restored(page, page.upload(encoded(people(), "PNG"), "a.png")))
     order = requests(rig)[-1]
-    assert order == Enhance(order.image, name="a.png", backend="edge")
+    assert order == Enhance(order.image, auto=True, name="a.png", backend="edge")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_page_is_given_the_settings_of_the_last_time(rig: Rig) -> None:
 def test_the_fields_of_values() -> None:
     made = fields(list(CHANGED.values()))
     assert made["only_center_face"] is True and "faces" not in made
-    assert fields(["x"]) == {"strength": "x", "only_center_face": False}
+    assert fields(["x"]) == {"auto": "x", "only_center_face": False}
 
 
 # ---- advice
@@ -235,7 +236,7 @@ def test_many_faces_are_summed_up() -> None:
 def test_a_photo_without_a_face_can_be_cleaned_all_the_same(rig: Rig) -> None:
     with rig.session() as page:
         photo = page.upload(encoded(scene(), "PNG"), "山.png")
-        failed = restored(page, photo, strength=44, format="jpeg")
+        failed = restored(page, photo, auto=False, strength=44, format="jpeg")
         job = list(rig.jobs())[-1]
         messages = page.call(page.endpoint("anyway"), [job])
     assert ZH("error_no_face") in str(failed[-1]) and "data-anyway" in str(failed[-1])
@@ -245,6 +246,13 @@ def test_a_photo_without_a_face_can_be_cleaned_all_the_same(rig: Rig) -> None:
     assert isinstance(asked, Enhance) and order == replace(asked, whole_picture=True)
     assert (order.strength, order.format, order.name) == (44, "jpeg", "山.png")
     assert rig.queue.finished(1)[0].job.request == order
+
+
+def test_left_to_itself_a_photo_without_a_face_is_cleaned_at_once(rig: Rig) -> None:
+    with rig.session("en") as page:
+        messages = restored(page, page.upload(encoded(scene(), "PNG"), "hill.png"))
+    assert succeeded(messages) and EN("stage_cleaned", seconds="").split("  ")[0][:20] in str(messages)
+    assert list(rig.jobs().values())[-1] == "done"
 
 
 def test_the_advice_cleans_a_photo_that_was_not_restored_yet(rig: Rig) -> None:
