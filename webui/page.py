@@ -141,10 +141,9 @@ def theme() -> gr.themes.Base:
 def looks() -> dict[str, Any]:
     """Return what mount_gradio_app takes besides the page itself."""
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    icon = '<link rel="icon" href="/favicon.ico">'
     return {
         "theme": theme(),
         "css_paths": ASSETS / "page.css",
-        "head": f"{icon}<script>{script}</script>",
+        "head": f"<script>{script}</script>",
         "i18n": i18n(),
     }

@@ -21,8 +21,9 @@ from starlette.types import ASGIApp
 import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui import api, gradio_patches, page
+from webui import api, app_shell, gradio_patches, page
 from webui.api import gradio_api
+from webui.gradio_patches.handshake import Handshake
 from webui.guard import Guard
 from webui.own_jobs import HouseJobs
 from webui.people import routes
@@ -63,12 +64,13 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     mcp = _mcp(jobs, settings)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=mcp.serving if mcp else None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
-    app.add_middleware(gradio_patches.Handshake)
+    app.add_middleware(Handshake)
     app.add_middleware(GZipMiddleware, compresslevel=5)  # the page is 420 KB, 50 compressed; streams and pictures pass
     api.install_errors(app)
     app.include_router(api.router(jobs, settings))
     door = routes.router(people)
-    api.end_here(door, routes.PATHS)
+    app_shell.add(door)
+    api.end_here(door, (*routes.PATHS, *app_shell.PATHS))
     app.include_router(door)
     if mcp:
         app.router.routes.append(mcp.route)
@@ -92,7 +94,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     )
     # Gradio is given no limit of its own: it would refuse, in the browser, photos that are about to be made smaller.
     limit = settings.upload_mb * 1_000_000 + UPLOAD_OVERHEAD_BYTES
-    paths = (*api.PATHS, *routes.PATHS, "/thumbnails/", *([mcp.route.path] if mcp else []))
+    paths = (*api.PATHS, *routes.PATHS, *app_shell.PATHS, "/thumbnails/", *([mcp.route.path] if mcp else []))
     return Guard(Admission(app, people), host_names, paths, limit)
 
 

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from tests.support.browser_window import BROWSER, REPO
-from webui.gradio_patches import STREAM
+from webui.gradio_patches.handshake import STREAM
 
 pytestmark = BROWSER
 TURN = """async (url) => {

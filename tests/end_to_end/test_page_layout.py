@@ -180,3 +180,23 @@ def test_a_page_comes_back_with_its_server(browser: Any, tmp_path: Path) -> None
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)
+
+
+def test_while_the_house_is_away_the_browser_says_so(browser: Any, tmp_path: Path) -> None:
+    """And shows it again as soon as it is back, at the address that was asked for."""
+    server, url = serve(tmp_path)
+    try:
+        until_ready(url, server)
+        window = Visit(browser, url)
+        window.page.wait_for_function("navigator.serviceWorker.controller")
+        server.send_signal(signal.SIGKILL)
+        server.wait(30)
+        window.page.goto(f"{url}/?tab=history")
+        shown = window.page.inner_text("main")
+        assert "没有开机" in shown and "switched off" in shown and "科哥" in shown
+        server = begin(tmp_path, int(url.rpartition(":")[2]))
+        window.page.wait_for_selector("#tabs [data-tab-id=history][aria-selected=true]")
+        window.close()
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)

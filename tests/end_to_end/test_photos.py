@@ -308,6 +308,39 @@ def test_a_photo_that_the_browser_cannot_draw_is_restored_all_the_same(
     assert order(home).name == "IMG_0001.heic"
 
 
+# As a browser on a system that has no type for it hands it over: "chosen" or "dropped".
+HANDED = """([way, name, bytes]) => {
+  const input = document.querySelector('#photo input[type=file]'), box = new DataTransfer();
+  box.items.add(new File([new Uint8Array(bytes)], name, { type: '' }));
+  if (way === 'dropped') {
+    const how = { bubbles: true, cancelable: true, dataTransfer: box };
+    input.closest('button').dispatchEvent(new DragEvent('drop', how));
+  } else {
+    input.files = box.files;
+    input.dispatchEvent(new Event('change', { bubbles: true }));
+  }
+}"""
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_a_photo_without_a_type_is_taken_for_what_it_is(visit: Visit, home: Path, way: str) -> None:
+    photo = photo_files.encoded(people(), "HEIF", quality=90)
+    visit.tab(1)
+    visit.page.evaluate(HANDED, [way, "IMG_0002.HEIC", list(photo)])
+    assert "找到 1 张脸" in advised(visit)
+    restore(visit)
+    assert order(home).name == "IMG_0002.HEIC"
+    assert visit.page.locator("[data-testid=toast-body]").count() == 0
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_of_what_is_no_photo_the_house_says_so_itself(visit: Visit, way: str) -> None:
+    visit.tab(1)
+    visit.page.evaluate(HANDED, [way, "letter.pdf", list(b"%PDF-1.7 dear grandmother")])
+    visit.page.wait_for_function("document.querySelector('#restore-advice').innerText.includes('不是可以读取的')")
+    assert visit.page.locator("[data-testid=toast-body]").count() == 0
+
+
 def test_glass_stays_glass(visit: Visit, home: Path, put: Any) -> None:
     """A PNG with transparency stays one; without it, it may become a JPEG."""
     picture = Image.fromarray(rough(2800, 400))

@@ -38,8 +38,8 @@ def assert_refused(answer: Answer, status: int, code: str) -> None:
 
 HERE, EVIL = f"http://{LAN}", "https://evil.example"
 SHUT = (
-    "/pwa_icon", "/pwa_icon/12000", "/manifest.json", "/monitoring", "/monitoring/summary", "/gradio_api/runs",
-    "/gradio_api/run-history/records", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/file=http://127.0.0.1/",
+    "/pwa_icon", "/pwa_icon/12000", "/icons", "/service-worker.js/", "/monitoring", "/monitoring/summary",
+    "/gradio_api/runs", "/gradio_api/run-history/records", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/file=http://127.0.0.1/",
     "/gradio_api/file=https://example.com/x.png", "/gradio_api/file=HTTP://example.com", "/gradio_api/file=hTtPs:x",
     "/gradio_api/call/generate", "/gradio_api/call/v2/generate", "/gradio_api/run/generate",
     "/gradio_api/api/generate", "/gradio_api/component_server", "/gradio_api/stream/x", "/gradio_api/app_id",
@@ -63,7 +63,9 @@ def example(path: str) -> str:
 # Every route that the guard lets through. A new one belongs here only after somebody has looked at what it does.
 REACHABLE = {
     "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{key}/{name}", "/outputs/{rest:path}",
-    "/batch.zip", "/favicon.ico", "/me", "/login", "/logout", "/leave", "/join/{invitation}", "/join/{rest:path}",
+    "/batch.zip", "/favicon.ico", "/manifest.json", "/service-worker.js", "/away", "/icons/icon.svg",
+    "/icons/icon-180.png", "/icons/icon-192.png", "/icons/icon-512.png", "/icons/{rest:path}", "/me", "/login",
+    "/logout", "/leave", "/join/{invitation}", "/join/{rest:path}",
     "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
     "/jobs/{job_id}/retry", "/jobs/{job_id}/first", "/queue/pause", "/queue/resume", "/openapi.json", "/docs",
     "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",

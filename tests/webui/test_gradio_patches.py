@@ -28,7 +28,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tests.support.http import FILE_DATA, encoded, scene, succeeded
 from webui import gradio_patches
-from webui.gradio_patches import FAREWELL, FIELD_BYTES, FILE, HANG_UP_S, JOIN, STREAM, WRITTEN_FOR, Handshake, Slot
+from webui.gradio_patches import FIELD_BYTES, FILE, WRITTEN_FOR, Slot, handshake
+from webui.gradio_patches.handshake import FAREWELL, HANG_UP_S, JOIN, STREAM, Handshake
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ LOOK = ("change_bundle", ["sketch"])  # any event that is soon over
 
 def test_the_patches_were_written_for_the_installed_gradio() -> None:
     assert gr.__version__.rpartition(".")[0] == WRITTEN_FOR, (
-        f"Gradio {gr.__version__} is installed, and webui/gradio_patches.py was written for {WRITTEN_FOR}. Run this"
+        f"Gradio {gr.__version__} is installed, and webui/gradio_patches was written for {WRITTEN_FOR}. Run this"
         " module, tests/webui and tests/end_to_end; read what each patch names in the new version's sources (is it"
         " still there, is the patch still needed?); then set WRITTEN_FOR to what was tested."
     )
@@ -213,7 +214,7 @@ PATIENT_S = 60.0  # so long that whoever did not wait for it is known, on a busy
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server waits long for a page to hang up."""
-    monkeypatch.setattr(gradio_patches, "HANG_UP_S", PATIENT_S)
+    monkeypatch.setattr(handshake, "HANG_UP_S", PATIENT_S)
 
 
 def test_an_event_between_farewell_and_hanging_up_is_answered_after_it(rig: Rig, patient: None) -> None:
@@ -293,7 +294,7 @@ def run(app: Handshake, where: dict[str, Any], body: bytes = b"") -> tuple[float
 @pytest.fixture(autouse=True)
 def soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "rig" not in request.fixturenames:
-        monkeypatch.setattr(gradio_patches, "HANG_UP_S", HELD_S)
+        monkeypatch.setattr(handshake, "HANG_UP_S", HELD_S)
 
 
 def test_only_a_stream_that_said_farewell_is_held() -> None:

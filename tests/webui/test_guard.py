@@ -164,7 +164,7 @@ def test_the_origin_is_compared_with_the_host_that_was_asked(host: str) -> None:
 
 OPEN = (
     "/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/jobs/x", "/v1/models", "/sdapi/v1/x",
-    "/generate", "/enhance", "/outputs/x.png", "/favicon.ico", "/config", "/theme.css", "/static/x.js",
+    "/generate", "/enhance", "/outputs/x.png", "/batch.zip", "/config", "/theme.css", "/static/x.js",
     "/assets/x.js", "/svelte/x.js", "/gradio_api/info", "/gradio_api/upload", "/gradio_api/upload_progress",
     "/gradio_api/file=/tmp/x.png", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/abc",
     "/gradio_api/startup-events", "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/theme.css",

@@ -20,7 +20,7 @@ from webui.own_jobs import HouseJobs
 __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "end_here", "install_errors", "router"]
 
 PATHS = (  # what Guard lets through
-    "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/favicon.ico", "/jobs",
+    "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/jobs",
     "/jobs/", "/queue/pause", "/queue/resume", "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from engines.messages import CREDIT
 from webui.api.schemas import Schema, shared
-from webui.api.studio import ASSETS
+from webui.app_shell import ASSETS
 
 VERSION = "1"  # of these doors: a field may be added, none is changed or taken away
 

@@ -24,7 +24,6 @@ from webui.own_jobs import HouseJobs
 
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
-ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
@@ -84,10 +83,6 @@ def add_files(routes: APIRouter, house: HouseJobs) -> None:
         headers = {"Content-Disposition": time.strftime('attachment; filename="photos_%Y%m%d%H%M%S.zip"')}
         pieces = archive.stream(paths)
         return StreamingResponse(pieces, headers=headers, media_type="application/zip")
-
-    @routes.get("/favicon.ico", include_in_schema=False)
-    def favicon() -> FileResponse:
-        return FileResponse(ASSETS / "favicon.ico")
 
 
 async def _asked(request: Request, folder: Path) -> tuple[Values, str]:

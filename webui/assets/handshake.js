@@ -1,4 +1,4 @@
-// The page's half of webui/gradio_patches.py. Gradio hangs up its stream of events when it has read the server's farewell,
+// The page's half of webui/gradio_patches/handshake.py. Gradio hangs up its stream of events when it has read the server's farewell,
 // but the wrong one where it has opened another since, for an upload's progress. So whoever reads on after the farewell
 // is hung up here, and the server, which waits for that, knows that the farewell was heard.
 //

@@ -78,3 +78,6 @@ for (const kind of ["error", "load"]) {
   }).observe(document.documentElement, { subtree: true, childList: true });
   addEventListener("popstate", go);
 })();
+
+// While the house cannot be reached, the browser says so (service-worker.js), where it allows that: over https, or here.
+if (isSecureContext) navigator.serviceWorker?.register("/service-worker.js");

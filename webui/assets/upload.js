@@ -29,6 +29,33 @@
     }
   };
 
+  // What is no picture by its type, Gradio refuses, in English, and keeps the photo of before: HEIC, for which most
+  // systems have no type. What a file is, the server finds out and says.
+  const TYPES = { heic: "image/heic", heif: "image/heif" };
+  const isPicture = (file) => file.type.startsWith("image/");
+
+  function typed(files) {
+    const box = new DataTransfer();
+    for (const file of files) {
+      const type = isPicture(file) ? file.type : TYPES[file.name.split(".").pop().toLowerCase()] ?? "image/unknown";
+      box.items.add(isPicture(file) ? file : new File([file], file.name, { type, lastModified: file.lastModified }));
+    }
+    return box;
+  }
+
+  const FOR_PICTURES = "input[type=file][accept^='image/']";
+  document.addEventListener("change", (event) => {
+    const input = event.target;
+    if (input.matches(FOR_PICTURES) && ![...input.files].every(isPicture)) input.files = typed(input.files).files;
+  }, true);
+  document.addEventListener("drop", (event) => {
+    const files = [...(event.dataTransfer?.files ?? [])], box = event.target.closest?.(".block");
+    if (!box?.querySelector(FOR_PICTURES) || files.every(isPicture)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: typed(files) }));
+  }, true);
+
   // What starts a job waits until its photos have arrived: pressed too early, it would say that none was chosen.
   function hold() {
     uploads++;

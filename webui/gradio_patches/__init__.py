@@ -10,22 +10,19 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, cast
-from urllib.parse import parse_qs
 
-from starlette.datastructures import MutableHeaders
 from starlette.formparsers import MultiPartException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engines import files
 from engines.errors import OptionError
 from webui import uploads
+from webui.gradio_patches import template
 from webui.i18n import LANGUAGES, words
 
 
@@ -64,7 +61,7 @@ def _without_mcp() -> Iterator[None]:
 
 with _without_stubs(), _without_mcp():
     import gradio as gr
-    from gradio import processing_utils, route_utils, utils
+    from gradio import processing_utils, route_utils, routes, utils
     from gradio.context import LocalContext, get_blocks_context
     from gradio.data_classes import FileData
 
@@ -73,9 +70,6 @@ FIELD_BYTES = 10_000
 LOOK_S = 0.01  # how long an event may lie in Gradio's queue unseen
 ACTIVE = 1024  # events that are done at one time: those that follow a job hold no thread
 EVENTS, FOLLOWED = 200, 48  # of one client that have not ended; of them, those that follow a job
-STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
-FAREWELL = b'data: {"msg":"close_stream"'
-HANG_UP_S = 2.0  # how long a page may take: programs may read on, and a page that sleeps would never be answered
 REQUIRED = Parameter.empty
 LEFT_S = 0.5  # how soon it is noticed that a program has left
 FILE: Mapping[str, Any] = {  # as JSON Schema, by whose mark Gradio's client knows it
@@ -88,6 +82,7 @@ def install(blocks: gr.Blocks) -> None:
     """Change what all of Gradio shares, and arm these blocks, before they are mounted."""
     route_utils.GradioMultiPartParser = LimitedParser
     processing_utils.async_ssrf_protected_download = fetch_nothing
+    template.install(routes.templates.env)
     check_paths(blocks)
     look_less_often(blocks)
     share(blocks)
@@ -242,79 +237,3 @@ async def program_left() -> None:
     event = LocalContext.blocks.get()._queue.event_ids_to_events[LocalContext.event_id.get()]
     while event.alive:
         await asyncio.sleep(LEFT_S)
-
-
-class Handshake:
-    """
-    The end of Gradio's event stream, agreed on by both sides: plain ASGI around Gradio, one for each application, as it
-    remembers whose streams are ending. The page's half is assets/handshake.js.
-
-    A page hears about all its events through one stream, which Gradio ends when none of them is left, and opens again
-    with the next. Between the server's farewell and the page hearing it lies a moment: an event that joins then is
-    answered while the page still believes in its stream, so it opens no other and waits for ever for what nobody will
-    tell it. Here the farewell is over when the page has hung up, and what joins meanwhile is answered after that.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self.ending: dict[str, asyncio.Event] = {}  # by session: its last stream to say farewell, set when that is over
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path")
-        serve = self._stream if path == STREAM else self._join if path == JOIN else self.app
-        await serve(scope, receive, send)
-
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
-        over = asyncio.Event()
-
-        async def until_hung_up(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Cache-Control"] = "no-store"  # handshake.js says why
-            elif message.get("body", b"").startswith(FAREWELL):
-                self.ending[session] = over
-            elif self.ending.get(session) is over:  # what follows a farewell ends the answer
-                await _hung_up(receive)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, until_hung_up)
-        finally:
-            over.set()
-            if self.ending.get(session) is over:
-                del self.ending[session]
-
-    async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytearray()
-
-        async def overheard() -> Message:
-            message = await receive()
-            body.extend(message.get("body", b""))
-            return message
-
-        async def in_turn(message: Message) -> None:
-            if self.ending and message["type"] == "http.response.start":
-                await self._over(_session(body))
-            await send(message)
-
-        await self.app(scope, overheard, in_turn)
-
-    async def _over(self, session: str) -> None:
-        if over := self.ending.get(session):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), HANG_UP_S)
-
-
-async def _hung_up(receive: Receive) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(HANG_UP_S):
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-
-def _session(body: bytes | bytearray) -> str:
-    """Return the session that asks to join; empty, where the body names none."""
-    try:
-        return str(files.parse_json(body)["session_hash"])
-    except (ValueError, TypeError, KeyError):
-        return ""
