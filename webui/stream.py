@@ -114,7 +114,7 @@ def _preview(scene: JobView, event: Preview) -> JobView:
     tile = replace(old, image=event.image, shown_by=event.decoder, step=event.step)
     if event.decoder == "vae":
         tile = replace(tile, vae_s=event.seconds)
-    elif old.tiny_s is None:
+    elif event.decoder == "tiny" and old.tiny_s is None:
         tile = replace(tile, tiny_s=event.seconds)
     tiles[event.picture - 1] = replace(tile, finished=event.kind == "result")
     return replace(scene, tiles=tuple(tiles))

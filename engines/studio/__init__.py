@@ -38,11 +38,12 @@ from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
 from engines.studio import snapshot
-from engines.studio.generate import Generation, GenerationPlan, Timings, seed_or_lot
+from engines.studio.generate import Generation, GenerationPlan, seed_or_lot
 from engines.studio.memory_ladder import MemoryLadder
 from engines.studio.restore import Restoration, advise
 from engines.studio.restore_cache import RestoreCache
 from engines.studio.snapshot import NoSnapshots, Snapshots
+from engines.studio.timings import Timings
 
 log = logging.getLogger(__name__)
 KEPT_EMBEDDINGS, RECENT_EMBEDDINGS = 512, 16  # on disk, in memory

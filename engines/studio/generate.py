@@ -6,7 +6,6 @@ Knows a loaded bundle (the roles on some engine) and a folder; no queue, no page
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,9 +28,10 @@ from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.sampler import Schedule
 from engines.studio import init_image
+from engines.studio.rough_preview import RoughDecoder
 from engines.studio.snapshot import NoSnapshots, Saver, Snapshot
+from engines.studio.timings import Timings
 
-PREVIEW_SHARE = 0.1  # of a step's time may go into looking at it
 SIZE_RANGE_PX = (64, 2048)
 FindFaces = Callable[[Pixels], Sequence[Face]]
 
@@ -110,21 +110,6 @@ def _check_size(width: int, height: int, multiple: int) -> None:
     low, high = SIZE_RANGE_PX
     if width % multiple or height % multiple or not (low <= width <= high and low <= height <= high):
         raise SizeError(width, height, multiple, low, high)
-
-
-@dataclass
-class Timings:
-    """What each thing last cost, in seconds; 0 = not yet known. Remembered between jobs, for honest estimates."""
-
-    step_s: float = 0.0
-    decode_s: float = 0.0
-    preview_s: float = 0.0
-
-    def eta_s(self, steps: int, decodes: int) -> float | None:
-        return round(steps * self.step_s + decodes * self.decode_s, 2) if self.step_s else None
-
-    def preview_every(self) -> int:
-        return max(1, math.ceil(self.preview_s / (PREVIEW_SHARE * self.step_s))) if self.step_s else 1
 
 
 @dataclass(frozen=True)
@@ -247,17 +232,30 @@ class Generation:
             steps_left = plan.steps_to_run - i + plan.steps_to_run * (count - k - 1)
             yield Progress("denoise", i, plan.steps_to_run, self.pace.eta_s(steps_left, count - k), k + 1, count)
             last = i == plan.steps_to_run
-            if plan.request.preview == "live" and (last or (i - 1) % self.pace.preview_every() == 0):
-                yield from self._preview(k, i, x if last else denoised)
+            if plan.request.preview == "live":
+                yield from self._look(k, i, x if last else denoised, last)
         return x
+
+    def _look(self, k: int, step: int, latents: Array, last: bool) -> Iterator[Event]:
+        """A preview from the tiny decoder as often as it may be, and what is rough between two of them."""
+        if last or (step - 1) % self.pace.preview_every() == 0:
+            yield from self._preview(k, step, latents)
+        elif self.pace.rough and (step - 1) % self.pace.rough_every() == 0:
+            begun = time.perf_counter()
+            pixels = self.pace.rough.decode(latents, self.plan.width, self.plan.height)
+            name = images.write_preview(self.folder, pixels)
+            self.pace.rough_s = time.perf_counter() - begun
+            yield Preview(step, name, self.seconds(), "linear", k + 1)
 
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
         if "preview_decoder" not in self.loaded.bundle.roles:
             return
         decoder = self.loaded.preview_decoder  # loaded now, the first time: that is no part of what a preview costs
         begun = time.perf_counter()
-        name = images.write_preview(self.folder, decoder.decode(latents))
+        pixels = decoder.decode(latents)
+        name = images.write_preview(self.folder, pixels)
         self.pace.preview_s = time.perf_counter() - begun
+        self.pace.rough = RoughDecoder.fitted(latents, pixels)
         yield Preview(step, name, self.seconds(), "tiny", k + 1)
 
     def _decode(self, pictures: Pictures) -> Iterator[Event]:

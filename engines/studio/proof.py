@@ -31,7 +31,8 @@ from engines.images.metrics import Picture, psnr_db, ssim
 from engines.messages import Final, Generate, Preview
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
-from engines.studio.generate import Generation, GenerationPlan, Timings
+from engines.studio.generate import Generation, GenerationPlan
+from engines.studio.timings import Timings
 
 # The lowest PSNR in dB and SSIM that a picture may have against the reference, by the coarsest arithmetic in use.
 BARS: dict[Precision, tuple[float, float]] = {

@@ -16,7 +16,8 @@ from engines.roles import memory, tiled_decode
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
 from engines.studio import Studio
-from engines.studio.generate import Generation, GenerationPlan, Timings
+from engines.studio.generate import Generation, GenerationPlan
+from engines.studio.timings import Timings
 from tests.support.fakes import FakeEngine, write_portrait
 
 MB = 1_000_000

@@ -17,7 +17,8 @@ from engines.images import kept_latents
 from engines.messages import MAX_SEED, Event, Final, Generate, Lora, Preview, Progress
 from engines.roles import to_pixels
 from engines.studio import Studio
-from engines.studio.generate import GenerationPlan, Timings
+from engines.studio.generate import GenerationPlan
+from engines.studio.timings import Timings
 from tests.support.fakes import PORTRAIT_ROLES, STRIDE, FakeEngine, target, write_portrait
 
 
