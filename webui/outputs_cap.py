@@ -12,11 +12,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engines import files
-from engines.jobs import Deletable, JobQueue
+from engines.jobs import THUMBNAILS, Deletable, JobQueue
 from engines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,14 @@ class Notice:
 
 
 def sizes(folder: Path) -> Counter[str]:
-    """Return how many bytes the files of the folder take, by their name before the first dot."""
+    """Return how many bytes the pictures of the folder take, with their small copies, by name before the first dot."""
+    taken = _sizes(folder)
+    with suppress(FileNotFoundError):  # nobody has looked at any yet
+        taken += _sizes(folder / THUMBNAILS)
+    return taken
+
+
+def _sizes(folder: Path) -> Counter[str]:
     taken: Counter[str] = Counter()
     with os.scandir(folder) as entries:
         for entry in entries:

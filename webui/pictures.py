@@ -12,6 +12,11 @@ def address(picture: str) -> str:
     return f"/outputs/{quote(picture)}"
 
 
+def thumbnail_address(picture: str) -> str:
+    """Return where its small copy is served."""
+    return f"/thumbnails/{quote(picture)}"
+
+
 def file_name(picture: str) -> str:
     """Return what it is called on a disk."""
     return picture.rpartition("/")[2]

@@ -16,7 +16,7 @@ from engines import files
 from engines.jobs import JobQueue
 from engines.messages import photo_of
 from engines.settings import Settings
-from webui import outputs_cap
+from webui import outputs_cap, thumbnails
 
 log = logging.getLogger(__name__)
 EVERY_S = 3600.0
@@ -38,6 +38,7 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
     for folder in (settings.outputs, settings.uploads, settings.state):  # where a crash has left what was half written
         forget(folder, CACHE_DAYS, pattern=files.HALF_WRITTEN)
     try:
+        thumbnails.delete_orphans(settings.outputs)
         outputs_cap.enforce(queue, settings)
     except OSError as exc:
         log.warning("the room that pictures take cannot be looked at: %s", exc.strerror)

@@ -19,6 +19,7 @@ Lane = Literal["pictures", "builds"]  # what waits in one is never behind what w
 # Who waits at a page or a program for one thing; many things asked for with one press. What proves engines is no job:
 # it goes on only while there is none.
 Priority = Literal["interactive", "batch"]
+THUMBNAILS = "thumbnails"  # the folder among the pictures that has their small copies
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from glob import escape
+from itertools import chain
 from pathlib import Path
 
 from engines import files
+from engines.jobs import THUMBNAILS
 
 
 def delete_unnamed(folder: Path, begun: float, is_named: Callable[[str], bool]) -> None:
@@ -34,15 +36,16 @@ def delete_half_written(folder: Path) -> None:
 
 def delete_picture(folder: Path, picture: str) -> None:
     """Delete it, and what is kept beside it."""
-    for path in folder.glob(f"{escape(picture.partition('.')[0])}.*"):
+    names = f"{escape(picture.partition('.')[0])}.*"
+    for path in chain(folder.glob(names), (folder / THUMBNAILS).glob(names)):
         with suppress(OSError):  # a picture too many on a disk that refuses keeps no program from starting
             path.unlink()
 
 
 def delete_pictures(folder: Path, pictures: Iterable[str]) -> None:
-    """Delete many, and what is kept beside them: the folder, which may be full, is read once."""
+    """Delete many, and what is kept beside them: the folders, which may be full, are read once."""
     stems = {picture.partition(".")[0] for picture in pictures}
-    for path in list(folder.iterdir()) if stems else ():
+    for path in [*folder.iterdir(), *(folder / THUMBNAILS).glob("*")] if stems else ():
         if path.name.partition(".")[0] in stems:
             with suppress(OSError):  # the next sweep tries again
                 path.unlink()

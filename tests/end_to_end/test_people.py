@@ -84,12 +84,12 @@ def test_pictures_are_ones_own_until_they_are_shared(browser, base: str) -> None
         picture = mine.page.get_attribute("#stage .frame img", "src")
         for window in (mine, other):
             window.tab(2)
-        mine.page.wait_for_selector(f'#history img[src="{picture}"]')
+        mine.page.wait_for_selector(f'#history a[href="{picture}"] img')
         other.page.wait_for_selector("#history .note")
         mine.page.click("#history [data-share]")
         mine.page.wait_for_selector("#history [data-unshare]")
         other.page.locator("#collection label").nth(1).click()
-        other.page.wait_for_selector(f'#history img[src="{picture}"]')
+        other.page.wait_for_selector(f'#history a[href="{picture}"] img')
         assert "a woman" not in other.page.inner_text("#history")
         assert mine.complaints == other.complaints == []
     finally:

@@ -71,7 +71,7 @@ REACHABLE = {
     "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
     "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",
     "/sdapi/v1/samplers", "/sdapi/v1/{rest:path}",
-    "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
+    "/thumbnails/{key}/{name}", "/thumbnails/{path}", "/config", "/theme.css", "/static/{path:path}",
     "/assets/{path:path}", "/svelte/{path:path}", "/gradio_api/info",
     "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/file={path_or_url:path}",
     "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/queue/status",

@@ -6,14 +6,14 @@ import re
 import time
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from engines.errors import NotFoundError, OptionError
 from engines.messages import Enhance, Generate, parse
 from engines.settings import Settings
-from webui import archive, uploads
+from webui import archive, thumbnails, uploads
 from webui.api import answers, choices
 from webui.api.bodies import Values, parse_text, read_form, read_json
 from webui.api.outcome import Accepted, accepted, goes_on_without, outcome
@@ -24,6 +24,8 @@ from webui.own_jobs import HouseJobs
 
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}  # under its name a picture never changes
+AT_ONCE = 1  # pictures that are made smaller: one of 50 megapixels takes 150 MB meanwhile
 
 
 def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
@@ -64,15 +66,30 @@ def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
 
 def add_files(routes: APIRouter, house: HouseJobs) -> None:
     """Add what lies there."""
+    turn = CapacityLimiter(AT_ONCE)
 
     @routes.get("/outputs/{key}/{name}", response_class=FileResponse)
     def picture(key: str, name: str) -> FileResponse:
         """A picture, by the address that an answer gave: nobody guesses its key."""
-        path = house.file(f"{key}/{name}")
-        if not PICTURE_NAME.fullmatch(name) or not path.is_file():
+        path = _picture(key, name)
+        if not path.is_file():
             raise NotFoundError("picture", name)
-        headers = {"Cache-Control": "private, max-age=31536000, immutable"}
-        return FileResponse(path, headers=headers, media_type=MEDIA[path.suffix])
+        return FileResponse(path, headers=FOR_GOOD, media_type=MEDIA[path.suffix])
+
+    @routes.get("/thumbnails/{key}/{name}", include_in_schema=False)  # the page's own
+    async def thumbnail(key: str, name: str) -> Response:
+        """A small copy of a picture, 384 px and 30 KB at most, by the key and the name of the picture."""
+        path = await to_thread.run_sync(_picture, key, name)
+        data = await to_thread.run_sync(thumbnails.stored, path)
+        if data is None:
+            data = await to_thread.run_sync(thumbnails.make, path, limiter=turn)
+        return Response(data, headers=FOR_GOOD, media_type="image/webp")
+
+    def _picture(key: str, name: str) -> Path:
+        path = house.file(f"{key}/{name}")
+        if not PICTURE_NAME.fullmatch(name):
+            raise NotFoundError("picture", name)
+        return path
 
     @routes.get("/batch.zip", response_class=StreamingResponse)
     def batch(request: Request, jobs: str = "") -> StreamingResponse:

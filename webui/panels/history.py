@@ -18,7 +18,7 @@ from webui.boards.jobs import request_words
 from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
-from webui.pictures import address
+from webui.pictures import address, thumbnail_address
 from webui.stage import actions_html
 from webui.stream import Tile
 from webui.widgets.panel_context import PanelContext, complaining, in_turn, words_of
@@ -101,13 +101,16 @@ def _card(finished: Finished, own: OwnJobs, say: Words) -> Markup:
     job, final, is_own = finished.job, finished.final, finished.job.owner in ("", own.person.id)
     words = request_words(job.request, say) if is_own else say("album_shared")
     picture = Markup(
-        '<a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{words}" loading="lazy"></a>'
+        '<a href="{address}" target="_blank" rel="noopener"><img src="{small}" alt="{words}" loading="lazy"></a>'
     )
     return Markup(
         '<article><div class="pictures">{pictures}</div><p class="words">{words}</p>'
         '<p class="chips"><span>{facts}</span></p>{actions}<p class="actions">{more}</p></article>'
     ).format(
-        pictures=Markup().join(picture.format(address=address(name), words=words[:200]) for name in final.images),
+        pictures=Markup().join(
+            picture.format(address=address(name), small=thumbnail_address(name), words=words[:200])
+            for name in final.images
+        ),
         words=words,
         facts=f"{final.engine} · {say('stage_after', seconds=f'{final.seconds:.1f}')}",
         actions=actions_html(Tile(final.images[0], final.decoder, finished=True), say),
