@@ -5,14 +5,15 @@ are called "KEY/NAME", by which they can be fetched and which nobody guesses.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engines.errors import NotFoundError, OptionError, OwnerOnly
-from engines.jobs import Finished, Job, JobQueue, Place, Priority, lane_of
+from engines.jobs import Finished, Job, JobQueue, Page, Place, Position, Priority, Search, lane_of
 from engines.messages import Event, Final, Preview, Request, photo_of
 from engines.messages.status import Status
 from engines.settings import Settings
@@ -42,9 +43,9 @@ class HouseJobs:
         return self.queue.folder / self.name(picture)
 
     def name(self, picture: str) -> str:
-        """Return the name of a picture's file. NotFoundError: that is not its key."""
+        """Return the name of a picture's file. NotFoundError: that is not its key, or the picture was deleted."""
         name = self.keys.name(picture)
-        if name is None:
+        if name is None or self.queue.is_deleted(name):
             raise NotFoundError("picture", file_name(picture))
         return name
 
@@ -132,8 +133,72 @@ class OwnJobs(HouseJobs):
         """The latest of this person's that made pictures; none are nobody's in particular."""
         return [self._shown(job) for job in self.queue.finished(limit, self.person.id)] if self.person.id else []
 
-    def album(self, limit: int) -> list[Finished]:
-        return [self._shown(job) for job in self.queue.album(limit)]
+    def page(self, search: Search, limit: int, after: Position | None = None) -> Page:
+        """Pictures of this person, as they are looked for, or the album's, in which nobody looks for words."""
+        if search.owner is None:
+            search = Search(None)
+        elif search.owner != self.person.id or not self.person.id:
+            return Page()
+        page = self.queue.page(search, limit, after)
+        return replace(page, jobs=tuple(map(self._shown, page.jobs)))
+
+    def finished_jobs(self, job_ids: Sequence[str]) -> list[Finished]:
+        """Those of these jobs that are this person's and have pictures that are there."""
+        if not self.person.id:
+            return []
+        return [self._shown(job) for job in self.queue.finished_jobs(job_ids, self.person.id)]
+
+    def bundles(self) -> list[str]:
+        """Those with which this person's pictures were made."""
+        return self.queue.bundles_of(self.person.id) if self.person.id else []
+
+    def pictures(self, job_ids: Sequence[str]) -> list[str]:
+        """The pictures of those of these jobs that are this person's, and are there. Anybody may send anything."""
+        names: list[str] = []
+        for job_id in job_ids:
+            with suppress(NotFoundError):
+                final = self.latest(job_id)
+                names += final.images if isinstance(final, Final) else ()
+        return [name for name in dict.fromkeys(names) if self._is_there(name)]
+
+    def before(self, job_id: str) -> str:
+        """The picture of a photo as it came; "": there is none any more."""
+        self.job(job_id)
+        name = self.queue.before(job_id)
+        return name and self.keys.sign(name)
+
+    def _is_there(self, picture: str) -> bool:
+        with suppress(NotFoundError):
+            return self.file(picture).is_file()
+        return False
+
+    def favour(self, job_id: str, favourite: bool) -> None:
+        """Keep a job's pictures when there is no room for all, or not any more. NotFoundError: it is not one's own."""
+        if not self.owns(self.job(job_id)):
+            raise NotFoundError("job", job_id)
+        self.queue.favour(job_id, favourite)
+
+    def owns(self, job: Job) -> bool:
+        """Return whether a job is this person's and not, as nobody's are, that of whoever has its id."""
+        return bool(job.owner and job.owner == self.person.id)
+
+    def delete(self, job_ids: Sequence[str]) -> list[str]:
+        """Delete finished jobs of this person, so that it can be taken back. NotFoundError: none is there."""
+        return self._some(job_ids, self.queue.delete(job_ids, self.person.id, time.time()))
+
+    def undelete(self, job_ids: Sequence[str]) -> list[str]:
+        """NotFoundError: they are gone for good."""
+        return self._some(job_ids, self.queue.undelete(job_ids, self.person.id))
+
+    @staticmethod
+    def _some(asked: Sequence[str], changed: list[str]) -> list[str]:
+        if not changed:
+            raise NotFoundError("job", ", ".join(asked)[:100])
+        return changed
+
+    def deleted_since(self, since_s: float) -> list[tuple[str, float]]:
+        """What this person has deleted since then, and when."""
+        return self.queue.deleted_since(self.person.id, since_s) if self.person.id else []
 
     def notice(self, settings: Settings) -> outputs_cap.Notice | None:
         """Return how many pictures of this person's go for want of room, and when; None: none. OSError."""
@@ -152,7 +217,7 @@ class OwnJobs(HouseJobs):
 
     def may_take_out(self, job: Job) -> bool:
         """Return whether this person may take the job's pictures out of the album."""
-        return self.person.is_owner or bool(job.owner and job.owner == self.person.id)
+        return self.person.is_owner or self.owns(job)
 
     def latest_jobs(self, limit: int) -> list[Job]:
         """This person's latest jobs, however they are; none are nobody's in particular."""

@@ -1,6 +1,7 @@
 """
 What is deleted in time, every hour: photos that were uploaded, when their days are over; what browsers have sent to the
-page, and what a crash has left half written, after a day; and pictures for which there is no room.
+page, and what a crash has left half written, after a day; pictures that people have deleted, and those for which there
+is no room.
 """
 
 from __future__ import annotations
@@ -13,26 +14,32 @@ from contextlib import suppress
 from pathlib import Path
 
 from engines import files
+from engines.errors import StorageError
 from engines.jobs import JobQueue
 from engines.messages import photo_of
 from engines.settings import Settings
 from webui import outputs_cap, thumbnails
 
 log = logging.getLogger(__name__)
-EVERY_S = 3600.0
+EVERY_S, PURGE_EVERY_S = 3600.0, 60.0
+UNDO_S = 30.0  # how long what was deleted may come back: pages offer it for 10 s, and their answers take a while
 CACHE_DAYS = 1  # of what came through the page: who asks for something with it has it stored among the uploads
 
 
 def hourly(queue: JobQueue, settings: Settings, stopping: threading.Event) -> None:
-    """Sweep now, and every hour until it is `stopping`."""
+    """Sweep now, and every hour until it is `stopping`; what people have deleted goes within two minutes."""
     while True:
         sweep(queue, settings)
-        if stopping.wait(EVERY_S):
-            return
+        next_s = time.monotonic() + EVERY_S
+        while time.monotonic() < next_s:
+            if stopping.wait(min(EVERY_S, PURGE_EVERY_S)):
+                return
+            purge(queue)
 
 
 def sweep(queue: JobQueue, settings: Settings) -> None:
     """Delete what its owner needs no more. What a job that has not ended begins with is needed."""
+    purge(queue)
     forget(settings.uploads, settings.keep_days, photos_in_use(queue))
     forget(settings.cache, CACHE_DAYS)
     for folder in (settings.outputs, settings.uploads, settings.state):  # where a crash has left what was half written
@@ -42,6 +49,17 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
         outputs_cap.enforce(queue, settings)
     except OSError as exc:
         log.warning("the room that pictures take cannot be looked at: %s", exc.strerror)
+
+
+def purge(queue: JobQueue) -> None:
+    """Delete for good what people have deleted, when it cannot be taken back any more."""
+    try:
+        gone = queue.purge(time.time() - UNDO_S)
+    except StorageError as exc:
+        log.warning("deleted pictures stay for now: %s", exc)
+        return
+    if gone:
+        log.info("the pictures of %d jobs were deleted by those whose they were", gone)
 
 
 def photos_in_use(queue: JobQueue) -> set[Path]:

@@ -20,6 +20,8 @@ Lane = Literal["pictures", "builds"]  # what waits in one is never behind what w
 # it goes on only while there is none.
 Priority = Literal["interactive", "batch"]
 THUMBNAILS = "thumbnails"  # the folder among the pictures that has their small copies
+Position = tuple[float, int]  # when a job ended, in seconds since 1970, and its number: the newest has the largest
+PictureKind = Literal["", "portraits", "photos"]
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled"})
 
 
@@ -40,16 +42,59 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job that went well. `shared`: its pictures are in the album of all."""
+    """
+    A job that went well. `shared`: its pictures are in the album of all. `favourite`: they are not deleted for want of
+    room. `position`: its place among all others.
+    """
 
     job: Job
     final: Final
     shared: bool = False
+    favourite: bool = False
+    position: Position = (0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """
+    What is looked for in the words of a request, whatever the case of its letters. What has one of these presets, or
+    was asked for in just these texts, is meant as well: they say it in another language.
+    """
+
+    text: str
+    presets: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """
+    Which finished jobs are meant: an owner's, or those in the album of all, where it is None; of them those with all of
+    these words, of this kind ("": any) and this bundle ("": any), that ended since then, in seconds since 1970.
+    """
+
+    owner: str | None
+    words: tuple[Word, ...] = ()
+    kind: PictureKind = ""
+    bundle: str = ""
+    favourite: bool = False
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some finished jobs, newest first. `more`: there are others after the last of them."""
+
+    jobs: tuple[Finished, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Deletable:
-    """A job that went well and is not in the album: whose it is, and those of its pictures that no other job needs."""
+    """
+    A job that went well, is no favourite and not in the album: whose it is, and those of its pictures that no other job
+    needs.
+    """
 
     id: str
     owner: str
@@ -161,18 +206,58 @@ class JobQueue(Protocol):
         """The latest jobs that made pictures, newest first; None: anybody's."""
         ...
 
-    def album(self, limit: int) -> list[Finished]:
-        """Those of them whose pictures everybody may see, newest first."""
+    def page(self, search: Search, limit: int, after: Position | None = None) -> Page:
+        """
+        As many of the jobs that are meant and whose pictures are still there; of each the pictures that are there. The
+        first comes after this position, and is found at once, however many come before.
+        """
+        ...
+
+    def finished_jobs(self, job_ids: Sequence[str], owner: str) -> list[Finished]:
+        """Those of these jobs that are an owner's and have pictures that are there, as in a page."""
+        ...
+
+    def bundles_of(self, owner: str) -> list[str]:
+        """The bundles with which an owner's pictures were made."""
+        ...
+
+    def favour(self, job_id: str, favourite: bool) -> None:
+        """Let the job's pictures be favourites, or not. NotFoundError, StorageError."""
         ...
 
     def share(self, job_id: str, shared: bool) -> None:
         """Put the job's pictures into the album of all, or take them out. NotFoundError, StorageError."""
         ...
 
+    def delete(self, job_ids: Sequence[str], owner: str, now_s: float) -> list[str]:
+        """
+        Let these finished jobs of an owner be as if they had never been, with their pictures; return which there were.
+        `undelete` takes it back until a `purge` deletes what was deleted before then, in seconds since 1970.
+        """
+        ...
+
+    def undelete(self, job_ids: Sequence[str], owner: str) -> list[str]: ...
+
+    def deleted_since(self, owner: str, since_s: float) -> list[tuple[str, float]]:
+        """The jobs that an owner has deleted since then, and when. Some may have been purged since."""
+        ...
+
+    def is_deleted(self, picture: str) -> bool:
+        """Return whether a picture belongs to deleted jobs alone, whose files may lie there for a while."""
+        ...
+
+    def purge(self, before_s: float) -> int:
+        """Delete the rows and the files of deleted jobs. Return of how many: what is waited for goes another time."""
+        ...
+
+    def before(self, job_id: str) -> str:
+        """The picture of a photo as it came, before it was restored; "": there is none any more."""
+        ...
+
     def deletable(self) -> list[Deletable]:
         """
         What may be deleted to have room, oldest first, whether it is still there or not. A picture that the album, a
-        later job or one that has not ended counts on is not among them.
+        favourite, a later job or one that has not ended counts on is not among them.
         """
         ...
 

@@ -1,17 +1,22 @@
-"""Jobs that are over, and their pictures: whose they are, which of them everybody may see, and which may be deleted."""
+"""Jobs that are over, and their pictures: whose they are, which are looked for, and which of them everybody may see."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from engines.errors import NotFoundError, RequestError
-from engines.jobs import Deletable, Finished, Job, leftovers
-from engines.jobs.database import Database
-from engines.jobs.statements import ALBUM_ENDS, JOB, LAST, UNFINISHED, UNFINISHED_EVENTS, UNSHARED_ENDS, job_of
-from engines.messages import Develop, Final, Preview, unpack
+from engines.files import parse_json
+from engines.jobs import Finished, Job, Page, Position, Search
+from engines.jobs.database import Database, Row
+from engines.jobs.search import LATEST, page
+from engines.jobs.statements import BEFORE, BUNDLES, DONE, FINISHED, FINISHED_JOB, JOB, job_of
+from engines.messages import unpack
+
+MOST_ROWS = 2000  # that are asked for at a time
 
 
 class FinishedJobs(Database):
@@ -21,66 +26,77 @@ class FinishedJobs(Database):
         self.folder = folder
 
     def job(self, job_id: str) -> Job:
-        rows = self._rows(f"SELECT {JOB} FROM job WHERE id=?", job_id)
+        rows = self._rows(f"SELECT {JOB} FROM job WHERE id=? AND deleted IS NULL", job_id)
         if not rows:
             raise NotFoundError("job", job_id)
         return job_of(rows[0])
 
     def finished(self, limit: int, owner: str | None = None) -> list[Finished]:
-        return self._finished("1", limit) if owner is None else self._finished("owner=?", limit, owner)
+        which, values = ("1", ()) if owner is None else ("owner=?", (owner,))
+        sql = f"SELECT {FINISHED} FROM job WHERE {DONE} AND {which} ORDER BY ended DESC, number DESC LIMIT ?"
+        return [_finished(row) for row in self._rows(sql, *values, limit)]
 
-    def album(self, limit: int) -> list[Finished]:
-        return self._finished("shared", limit)
+    def page(self, search: Search, limit: int, after: Position | None = None) -> Page:
+        jobs = list(islice(self._there(search, limit + 1, after or LATEST), limit + 1))
+        return Page(tuple(jobs[:limit]), len(jobs) > limit)
 
-    def _finished(self, which: str, limit: int, *values: str) -> list[Finished]:
-        """`which`: a condition in SQL, of a row and the values."""
-        sql = f"""SELECT {JOB}, ({LAST}), shared FROM job
-                  WHERE state='done' AND lane='pictures' AND {which} ORDER BY ended DESC, number DESC LIMIT ?"""
-        return [
-            Finished(job_of(row), unpack(last), bool(shared)) for *row, last, shared in self._rows(sql, *values, limit)
-        ]
+    def finished_jobs(self, job_ids: Sequence[str], owner: str) -> list[Finished]:
+        with self._changed:
+            rows = [row for job_id in job_ids for row in self._rows(FINISHED_JOB, job_id, owner)]
+        return list(self._with_pictures(rows))
+
+    def is_there(self, picture: str) -> bool:
+        return (self.folder / picture).is_file()
+
+    def _there(self, search: Search, limit: int, after: Position) -> Iterator[Finished]:
+        """Yield what is meant and there. Of more and more rows at a time: there may be thousands without a picture."""
+        rows: list[Row] = []
+        while True:
+            statement, values = page(search, after, limit)
+            rows = self._rows(statement, *values)
+            yield from self._with_pictures(rows)
+            if len(rows) < limit:
+                return
+            after, limit = (rows[-1][5], rows[-1][-1]), min(4 * limit, MOST_ROWS)
+
+    def _with_pictures(self, rows: Sequence[Row]) -> Iterator[Finished]:
+        for row in rows:
+            if left := tuple(name for name in images_of(row[-4]) if self.is_there(name)):
+                with suppress(RequestError):  # of another version
+                    finished = _finished(row)
+                    yield replace(finished, final=replace(finished.final, images=left))
+
+    def bundles_of(self, owner: str) -> list[str]:
+        return [name for (name,) in self._rows(BUNDLES, owner) if name]
+
+    def favour(self, job_id: str, favourite: bool) -> None:
+        self._mark(job_id, "favourite", favourite)
+
+    def before(self, job_id: str) -> str:
+        names = (name for (body,) in self._rows(BEFORE, job_id) for name in images_of(body))
+        return next(filter(self.is_there, names), "")
 
     def share(self, job_id: str, shared: bool) -> None:
+        self._mark(job_id, "shared", shared)
+
+    def _mark(self, job_id: str, column: str, mark: bool) -> None:
         self.job(job_id)
         with self._transaction() as db:
-            db.execute("UPDATE job SET shared=? WHERE id=?", (shared, job_id))
-
-    def deletable(self) -> list[Deletable]:
-        with self._changed:  # one moment for all three
-            rows, needed = self._rows(UNSHARED_ENDS), set(self._needed())
-        jobs: list[Deletable] = []
-        for job_id, owner, body in rows:  # newest first: a photo that is restored again has its earlier picture
-            pictures = tuple(name for name in _images(body) if name not in needed)
-            needed.update(pictures)
-            if pictures:
-                jobs.append(Deletable(job_id, owner, pictures))
-        return jobs[::-1]
-
-    def _needed(self) -> Iterator[str]:
-        """Yield the pictures of the album, and those that jobs count on which have not ended."""
-        for (body,) in [*self._rows(ALBUM_ENDS), *self._rows(UNFINISHED_EVENTS)]:
-            yield from _images(body)
-        for (request,) in self._rows(UNFINISHED):
-            with suppress(RequestError):
-                if isinstance(asked := unpack(request), Develop):
-                    yield asked.image
-        for (pictures,) in self._rows("SELECT pictures FROM snapshot"):
-            yield from json.loads(pictures)
-
-    def delete_pictures(self, jobs: Sequence[Deletable]) -> list[Deletable]:
-        with self._changed:  # nobody puts them into the album in between
-            may_go = set(self.deletable())
-            going = [job for job in jobs if job in may_go]
-            leftovers.delete_pictures(self.folder, [name for job in going for name in job.pictures])
-        return going
+            db.execute(f"UPDATE job SET {column}=? WHERE id=?", (mark, job_id))
 
 
-def _images(body: str) -> tuple[str, ...]:
-    """Return the pictures that an event names; none: it cannot be read."""
-    with suppress(RequestError):
-        match unpack(body):
-            case Final(images=images):
-                return images
-            case Preview(image=image):
+def _finished(row: Row) -> Finished:
+    """RequestError: the row holds no request of ours, or no end."""
+    *job, last, shared, favourite, number = row
+    return Finished(job_of(job), unpack(last), bool(shared), bool(favourite), (row[5], number))
+
+
+def images_of(body: str) -> tuple[str, ...]:
+    """Return the pictures that an event names; none: it cannot be read. It is fast: they are asked of thousands."""
+    with suppress(ValueError, AttributeError, TypeError):
+        match parse_json(body):
+            case {"kind": "final", "images": [*images]}:
+                return tuple(map(str, images))
+            case {"kind": "preview", "image": str(image)}:
                 return (image,)
     return ()

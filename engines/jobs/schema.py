@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS job(
   attempts INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, ended REAL,
   lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL,
   last_event INTEGER NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT '', shared INTEGER NOT NULL DEFAULT 0,
-  priority TEXT NOT NULL DEFAULT 'interactive');
+  priority TEXT NOT NULL DEFAULT 'interactive', favourite INTEGER NOT NULL DEFAULT 0,
+  deleted REAL);
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
@@ -18,12 +19,18 @@ CREATE TABLE IF NOT EXISTS snapshot(job TEXT PRIMARY KEY, pictures TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS lane(
   name TEXT PRIMARY KEY, passed INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0);
 """
-# Made when all columns are there: the latest jobs that ended well, without looking at the others.
-INDEX = "CREATE INDEX IF NOT EXISTS job_ended ON job(lane, state, ended)"
+# Made when all columns are there: the latest jobs that ended well, anybody's, an owner's or the album's, without
+# looking at the others.
+INDEXES = (
+    "CREATE INDEX IF NOT EXISTS job_ended ON job(lane, state, ended)",
+    "CREATE INDEX IF NOT EXISTS job_owner ON job(owner, lane, state, ended)",
+    "CREATE INDEX IF NOT EXISTS job_album ON job(lane, state, ended) WHERE shared",
+    "CREATE INDEX IF NOT EXISTS job_deleted ON job(deleted) WHERE deleted IS NOT NULL",
+)
 COLUMNS = {
     "job": (
         *("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops", "begun"),
-        *("last_event", "owner", "shared", "priority"),
+        *("last_event", "owner", "shared", "priority", "favourite", "deleted"),
     ),
     "event": ("job", "seq", "body"),
     "snapshot": ("job", "pictures", "body"),
@@ -50,12 +57,15 @@ ADD = {
         "UPDATE job SET shared=1 WHERE state='done' AND lane='pictures'",
     ),
     "priority": ("ALTER TABLE job ADD COLUMN priority TEXT NOT NULL DEFAULT 'interactive'",),
+    "favourite": ("ALTER TABLE job ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0",),
+    "deleted": ("ALTER TABLE job ADD COLUMN deleted REAL",),
 }
 
 
 def upgrade(db: sqlite3.Connection) -> None:
-    """Give the table of jobs the columns and the index that it lacks, in the caller's transaction. sqlite3.Error."""
+    """Give the table of jobs the columns and the indexes that it lacks, in the caller's transaction. sqlite3.Error."""
     columns = {row[1] for row in db.execute("PRAGMA table_info(job)")}
     for statement in (statement for column in ADD if column not in columns for statement in ADD[column]):
         db.execute(statement)
-    db.execute(INDEX)
+    for index in INDEXES:
+        db.execute(index)

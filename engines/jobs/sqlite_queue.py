@@ -22,7 +22,7 @@ from engines.errors import (
     RequestError,
 )
 from engines.jobs import ENDED, Job, Lane, Place, Priority, lane_of, leftovers, state_after
-from engines.jobs.finished import FinishedJobs
+from engines.jobs.deletion import Deletions
 from engines.jobs.line import Board, Line
 from engines.jobs.statements import (
     ADVANCE,
@@ -53,7 +53,7 @@ UNKNOWN_S = 10.0  # until somebody who finds no room asks again, while nobody kn
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
 
 
-class SqliteQueue(FinishedJobs):
+class SqliteQueue(Deletions):
     def __init__(
         self,
         path: Path,
@@ -181,7 +181,9 @@ class SqliteQueue(FinishedJobs):
 
     def latest_of(self, owner: str, limit: int) -> list[Job]:
         jobs: list[Job] = []
-        for row in self._rows(f"SELECT {JOB} FROM job WHERE owner=? ORDER BY number DESC LIMIT ?", owner, limit):
+        for row in self._rows(
+            f"SELECT {JOB} FROM job WHERE owner=? AND deleted IS NULL ORDER BY number DESC LIMIT ?", owner, limit
+        ):
             with suppress(RequestError):
                 jobs.append(job_of(row))
         return jobs

@@ -46,9 +46,23 @@ MOVE_PHOTO = """UPDATE job SET request=json_set(request, ?1, ?3 || substr(json_e
 WHERE CASE WHEN json_valid(request) THEN substr(json_extract(request, ?1), 1, length(?2)) = ?2 ELSE 0 END"""
 REQUEST = "SELECT request FROM job WHERE id=?"
 LAST = "SELECT body FROM event WHERE job=id ORDER BY seq DESC LIMIT 1"  # of the job of a row
-ALBUM_ENDS = f"SELECT ({LAST}) FROM job WHERE state='done' AND lane='pictures' AND shared"
-UNSHARED_ENDS = f"""SELECT id, owner, ({LAST}) FROM job
-WHERE state='done' AND lane='pictures' AND NOT shared ORDER BY ended DESC, number DESC"""
+DONE = "state='done' AND lane='pictures' AND deleted IS NULL"
+BEFORE = """SELECT body FROM event WHERE job=?
+AND CASE WHEN json_valid(body) THEN json_extract(body, '$.shows')='before' END"""
+DONE_ENDS = f"SELECT ({LAST}) FROM job WHERE {DONE}"
+DELETE = f"UPDATE job SET deleted=? WHERE id=? AND owner=? AND owner<>'' AND {DONE} RETURNING id"
+UNDELETE = "UPDATE job SET deleted=NULL WHERE id=? AND owner=? AND deleted IS NOT NULL RETURNING id"
+DELETED_OF = "SELECT id, deleted FROM job WHERE owner=? AND deleted>=?"
+TRASH = "SELECT id, body FROM job LEFT JOIN event ON job=id WHERE deleted<?"
+TRASH_NAMES = "SELECT 1 FROM job JOIN event ON job=id WHERE deleted IS NOT NULL AND instr(body, ?) LIMIT 1"
+FORGET = tuple(f"DELETE FROM {table} WHERE {column}=?" for table, column in (("event", "job"), ("job", "id")))
+FINISHED = f"{JOB}, ({LAST}), shared, favourite, number"
+FINISHED_JOB = f"SELECT {FINISHED} FROM job WHERE id=? AND owner=? AND {DONE}"
+BUNDLES = f"""SELECT DISTINCT CASE WHEN json_valid(request) THEN json_extract(request, '$.bundle') END AS bundle
+FROM job WHERE {DONE} AND owner=? ORDER BY bundle"""
+KEPT_ENDS = f"SELECT ({LAST}) FROM job WHERE {DONE} AND (shared OR favourite)"
+OTHER_ENDS = f"""SELECT id, owner, ({LAST}) FROM job
+WHERE {DONE} AND NOT shared AND NOT favourite ORDER BY ended DESC, number DESC"""
 UNFINISHED = "SELECT request FROM job WHERE state IN ('queued', 'running')"
 UNFINISHED_EVENTS = "SELECT body FROM event JOIN job ON id=job WHERE state IN ('queued', 'running')"
 # Of whose jobs like this one wait, in their order: what belongs to nobody has no others beside it.

@@ -510,6 +510,8 @@ def test_the_history_shows_what_was_restored_in_any_format(visit: Visit, put: An
     card = visit.page.locator("#history article").first
     card.wait_for()
     assert "照片修复 · album.png" in card.inner_text()
-    assert name.endswith(".jpg") and name in (card.locator("img").get_attribute("src") or "")
-    card.locator("img").scroll_into_view_if_needed()
-    visit.page.wait_for_function("document.querySelector('#history article img').naturalWidth > 0")
+    assert name.endswith(".jpg") and name in (card.locator("img").last.get_attribute("src") or "")
+    card.locator("img").last.scroll_into_view_if_needed()
+    visit.page.wait_for_function(
+        "[...document.querySelectorAll('#history article:first-child img')].every((image) => image.naturalWidth > 0)"
+    )

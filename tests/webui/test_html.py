@@ -19,15 +19,16 @@ from webui.boards import jobs, photos
 from webui.boards.photos import Item
 from webui.i18n import LANGUAGES, words
 from webui.own_jobs import OwnJobs
-from webui.panels import history
 from webui.panels.engines import build, compare, overview
+from webui.panels.history.cards import wall_html
 from webui.panels.restore import single
-from webui.people import NOBODY
+from webui.people import NOBODY, Person
 from webui.stage import job_html
 from webui.stream import JobView
 from webui.widgets.preset_cards import cards_html
 
 EN = words("en")
+MINE = OwnJobs(None, KEYS, Person("me"))  # type: ignore[arg-type]
 NOBODYS = OwnJobs(None, KEYS, NOBODY)  # type: ignore[arg-type]  # nothing is asked of the queue
 
 HOSTILE = (
@@ -114,6 +115,8 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
         Job("0" * 32, "", Generate(text[:4000] or "x"), "done", 1), Final((text,), 1, 1.0, text, text, "tiny")
     )
     restored = Finished(Job("1" * 32, "", Enhance(text), "done", 1), Final((PICTURE,), 1, 1.0, text))
+    mine = replace(drawn, job=replace(drawn.job, owner="me", ended=1.0), favourite=True, shared=True)
+    old = replace(restored, job=Job("5" * 32, "me", Enhance("p.png", name=text), "done", 1, 2.0))
     rows = [
         jobs.OpenJob(Job("2" * 32, "", Generate(text[:200] or "x"), "queued", 0), Place(1, 3.0)),
         jobs.OpenJob(Job("3" * 32, "", Enhance("p.png", name=text), "running", 1), Place(0, 3.0)),
@@ -134,7 +137,8 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
         (bundle, broken),
     )
     return [
-        history.grid_html([drawn, restored], NOBODYS, say, ""),
+        wall_html([drawn, restored], {}, NOBODYS, say),
+        wall_html([mine, old], {old.job.id: text}, MINE, say),
         jobs.board_html(jobs.OpenJobs(tuple(rows), paused=True, may_pause=True), say),
         overview.status_html(status, say),
         overview.chip_html(status, say),
@@ -176,14 +180,13 @@ def test_the_history_offers_each_picture_and_its_settings_again(language: str) -
     final = Final(("outputs_1.png", "outputs_2.png"), 4, 2.5, "ort", "why")
     drawn = Finished(Job("a" * 32, "", Generate("a woman"), "done", 1), final)
     restored = Finished(Job("b" * 32, "", Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"))
-    parsed = tree(history.grid_html([drawn, restored], NOBODYS, say, ""))
+    parsed = tree(wall_html([drawn, restored], {}, NOBODYS, say))
     assert [a["href"] for a in parsed.all("a") if a.get("target")][:2] == [
         "/outputs/outputs_1.png",
         "/outputs/outputs_2.png",
     ]
     assert [b["data-reuse"] for b in parsed.all("button") if "data-reuse" in b] == ["a" * 32], "a restoration cannot"
     assert "a woman" in parsed.text and say("history_restored") in parsed.text
-    assert "&lt;none&gt;" in history.grid_html([], NOBODYS, say, "<none>")
 
 
 def status(torch_ok: bool) -> Status:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.jobs import Search
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Develop, Enhance, Failed, Generate, Preview
 from engines.settings import Settings
@@ -20,7 +21,7 @@ from tests.support.queues import FINAL, claimed
 from webui import outputs_cap, sweep
 from webui.i18n import words
 from webui.outputs_cap import NOTICE_S, enforce
-from webui.panels import history
+from webui.panels.history.wall import first_page
 from webui.people import Person
 
 SIZE = 1000
@@ -128,6 +129,31 @@ def test_what_is_in_the_album_stays_however_old(queue: SqliteQueue, settings: Se
     draw(queue, "mine.png")
     a_day_later(queue, settings)
     assert there(queue) == [f"shared{k}.png" for k in range(3)], "there is nothing else to delete"
+
+
+def test_a_favourite_stays_however_old_and_nobody_is_warned_of_it(queue: SqliteQueue, settings: Settings) -> None:
+    first = draw(queue, "first.png")
+    for k in range(3):
+        draw(queue, f"{k}.png")
+    queue.favour(first, True)
+    enforce(queue, settings, time.time() - 20.5 * 3600)
+    assert EN("history_notice", pictures=2, hours=4) in str(
+        first_page(own(queue, Person("anna")), Search("anna"), EN, settings)
+    )
+    a_day_later(queue, settings)
+    assert there(queue) == ["2.png", "first.png"]
+    queue.favour(first, False)
+    draw(queue, "3.png")
+    a_day_later(queue, settings)
+    assert there(queue) == ["2.png", "3.png"], "it is like any other again"
+
+
+def test_a_picture_that_a_favourite_has_too_stays(queue: SqliteQueue, settings: Settings) -> None:
+    draw(queue, "restored.png", request=Enhance("x"))
+    queue.favour(draw(queue, "restored.png", request=Enhance("x"), owner="ben"), True)
+    draw(queue, "drawn.png")
+    a_day_later(queue, capped(settings.home, 1))
+    assert there(queue) == ["restored.png"]
 
 
 def test_all_pictures_of_a_job_go_together_with_what_is_beside_them(queue: SqliteQueue, settings: Settings) -> None:
@@ -258,7 +284,7 @@ def test_everybody_is_warned_of_his_own(queue: SqliteQueue, settings: Settings) 
     draw(queue, "e.png", "f.png", owner="ben")
 
     def shown(owner: str, say: object = EN) -> str:
-        return history.collection_html(own(queue, Person(owner)), "mine", say, settings)  # type: ignore[arg-type]
+        return str(first_page(own(queue, Person(owner)), Search(owner), say, settings))  # type: ignore[arg-type]
 
     assert "will be deleted" not in shown("anna"), "nobody has noticed yet"
     enforce(queue, settings, time.time() - 20.5 * 3600)
@@ -269,7 +295,7 @@ def test_everybody_is_warned_of_his_own(queue: SqliteQueue, settings: Settings) 
     queue.share(first, True)
     assert EN("history_notice", pictures=2, hours=4) in shown("anna")
     assert EN("history_notice", pictures=3, hours=4) in shown("ben"), "others go in its place"
-    album = history.collection_html(own(queue, Person("anna")), "album", EN, settings)
+    album = str(first_page(own(queue, Person("anna")), Search(None), EN, settings))
     assert "will be deleted" not in album
 
 
@@ -278,7 +304,7 @@ def test_what_was_deleted_is_not_in_the_history(queue: SqliteQueue, settings: Se
     draw(queue, "b.png", "c.png")
     a_day_later(queue, settings)
     (queue.folder / "b.png").unlink()  # by somebody else
-    grid = history.collection_html(own(queue, Person("anna")), "mine", EN, settings)
+    grid = str(first_page(own(queue, Person("anna")), Search("anna"), EN, settings))
     assert f"/outputs/{KEYS.sign('c.png')}" in grid
     assert "a.png" not in grid and "b.png" not in grid, "no broken image"
 

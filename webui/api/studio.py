@@ -18,13 +18,13 @@ from webui.api import answers, choices
 from webui.api.bodies import Values, parse_text, read_form, read_json
 from webui.api.outcome import Accepted, accepted, goes_on_without, outcome
 from webui.api.schemas import FILE, body, schema
-from webui.boards import photos
 from webui.guard import is_form
 from webui.own_jobs import HouseJobs
 
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)|preview_[0-9a-f]{32}\.webp")
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}  # under its name a picture never changes
+MOST_OF_A_ZIP = 1000  # jobs
 AT_ONCE = 1  # pictures that are made smaller: one of 50 megapixels takes 150 MB meanwhile
 
 
@@ -93,11 +93,11 @@ def add_files(routes: APIRouter, house: HouseJobs) -> None:
 
     @routes.get("/batch.zip", response_class=StreamingResponse)
     def batch(request: Request, jobs: str = "") -> StreamingResponse:
-        """The restored photos of the caller's own jobs. `jobs`: their names with "-" between."""
-        paths = [house.file(picture) for picture in photos.results(house.of(request), jobs.split("-"))]
+        """The pictures of the caller's own jobs, 1000 at most. `jobs`: their names with "-" between."""
+        paths = [house.file(picture) for picture in house.of(request).pictures(jobs.split("-")[:MOST_OF_A_ZIP])]
         if not paths:
             raise NotFoundError("picture", "batch.zip")
-        headers = {"Content-Disposition": time.strftime('attachment; filename="photos_%Y%m%d%H%M%S.zip"')}
+        headers = {"Content-Disposition": time.strftime('attachment; filename="pictures_%Y%m%d%H%M%S.zip"')}
         pieces = archive.stream(paths)
         return StreamingResponse(pieces, headers=headers, media_type="application/zip")
 

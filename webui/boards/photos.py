@@ -68,12 +68,6 @@ def _after(item: Item, event: Event, own: OwnJobs) -> Item:
     return item
 
 
-def results(own: OwnJobs, jobs: Sequence[str]) -> list[str]:
-    """Return the names of the restored pictures, of those that were restored and are still there."""
-    done = [item.result for item in read(own, list(jobs)) if item.state == "done" and item.result]
-    return [name for name in done if own.file(name).is_file()]
-
-
 def busy(items: Sequence[Item]) -> bool:
     return any(item.state not in ENDED for item in items)
 

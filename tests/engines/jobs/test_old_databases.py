@@ -11,7 +11,7 @@ from threading import Barrier, Thread
 import pytest
 
 from engines.errors import StorageError
-from engines.jobs import schema
+from engines.jobs import Search, schema
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Fetch, Final, Generate, Request, pack
 
@@ -118,6 +118,8 @@ def test_it_is_taken_over_wholly_or_not_at_all(file: Path, monkeypatch: pytest.M
 
 def test_what_everybody_saw_is_in_the_album_and_nobodys(queue: SqliteQueue) -> None:
     """There were no owners: whose a picture is nobody knows, and nothing is lost."""
-    assert [(entry.job.id, entry.job.owner, entry.shared) for entry in queue.album(9)] == [("drawn", "", True)]
+    (queue.folder / "a.png").write_bytes(b"a picture")
+    (entry,) = queue.page(Search(None), 9).jobs
+    assert (entry.job.id, entry.job.owner, entry.shared, entry.favourite) == ("drawn", "", True, False)
     later = queue.submit(Generate("later"), "somebody")
-    assert [entry.job.id for entry in queue.album(9)] == ["drawn"] and queue.job(later).owner == "somebody"
+    assert len(queue.page(Search(None), 9).jobs) == 1 and queue.job(later).owner == "somebody"

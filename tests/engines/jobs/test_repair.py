@@ -117,7 +117,8 @@ def test_a_damaged_index_costs_no_row(path: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_database_of_the_first_version_is_taken_over_too(path: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
-        db.execute("DROP INDEX job_ended")
+        for index in ("job_ended", "job_owner", "job_album"):
+            db.execute(f"DROP INDEX {index}")
         db.execute("ALTER TABLE job DROP COLUMN lane")
     size, leaves = pages(path, "job_state")
     blank(path, size, leaves[0])

@@ -104,13 +104,15 @@ def test_the_archive_holds_the_results_and_nothing_else(rig: Rig) -> None:
         jobs = begin(page, photos())
         items = ended(rig, jobs)
         wanted = {"jobs": "-".join([*jobs, drawn, "f" * 32, "..", ""])}
-        assert rig.client.get("/batch.zip", params=wanted).status_code == 404, "they are somebody else's"
+        others = rig.client.get("/batch.zip", params={"jobs": "-".join(jobs)})
+        assert others.status_code == 404, "they are somebody else's"
         answer = page.client.get("/batch.zip", params=wanted)
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/zip"
-    assert answer.headers["content-disposition"].startswith('attachment; filename="photos_')
+    assert answer.headers["content-disposition"].startswith('attachment; filename="pictures_')
     with zipfile.ZipFile(io.BytesIO(answer.content)) as pack:
         assert pack.testzip() is None
-        assert pack.namelist() == [file_name(items[k].result) for k in (0, 2)]
+        restored, drawing = [file_name(items[k].result) for k in (0, 2)], rig.queue.job(drawn)
+        assert pack.namelist() == [*restored, *rig.queue.latest(drawing.id).images], "nobody's is for who has its name"
         assert all(info.compress_type == zipfile.ZIP_STORED for info in pack.infolist())
         for name in pack.namelist():
             assert pack.read(name) == (rig.settings.outputs / name).read_bytes()
