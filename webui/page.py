@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,16 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
         order, last = own.job(job_id).request, own.latest(job_id)
         if not (isinstance(order, Generate) and isinstance(last, Final)):  # only those have the button
             return {tabs: gr.skip()}
-        return {tabs: gr.Tabs(selected="portrait"), **do.take_up(order, last, request)}
+        left = replace(last, images=tuple(own.pictures([job_id])))
+        return {
+            tabs: gr.Tabs(selected="portrait"),
+            **do.take_up(order, last, request),
+            **do.show_again(order, left, request),
+        }
 
     filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
     pictures.grid.reuse(
-        reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo], **in_turn(portrait.ORDER)
+        reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo, s.stage], **in_turn(portrait.ORDER)
     )
     pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], **QUICK)
     portrait.develop_on(pictures.grid.develop, studio, context)

@@ -168,6 +168,25 @@ def test_the_seed_that_was_drawn_by_lot_is_taken_up_too(rig: Rig) -> None:
         assert reuse(page, finished.job.id)["seed"] == finished.final.seed
 
 
+def test_a_picture_that_is_taken_up_again_is_on_the_stage(rig: Rig) -> None:
+    """If it is there: somebody may have deleted it."""
+    with rig.session("en") as page:
+        generate(page, "for the stage", count=2, seed=5)
+        finished = rig.queue.finished(1)[0]
+        endpoint = page.endpoint("reuse")
+
+        def stage() -> str:
+            answer = page.call(endpoint, [], {"job": finished.job.id})[-1]["output"]["data"]
+            return str(answer[[page.elem_id(part) for part in endpoint["outputs"]].index("stage")])
+
+        first, second = map(rig.house.keys.sign, finished.final.images)
+        assert f'src="/outputs/{first}"' in stage() and f'data-show="{second}"' in stage()
+        assert "for the stage" in stage() and "is-done" in stage()
+        for name in finished.final.images:
+            (rig.settings.outputs / name).unlink()
+        assert "is-done" not in stage() and "__type__" in stage()
+
+
 def test_a_picture_drawn_over_rest_can_be_taken_up_on_the_page(rig: Rig) -> None:
     """Such a request leaves to the bundle what it does not say; the page's controls need a value each."""
     rig.client.post("/generate", json={"prompt": "over REST", "bundle": "sketch", "seed": 1}).raise_for_status()

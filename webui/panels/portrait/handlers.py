@@ -20,7 +20,7 @@ from webui.gradio_patches import event_data
 from webui.i18n import Words
 from webui.panels.portrait.controls import AS_PHOTO, NAMES, OPEN, View, guidance_hint, sizes
 from webui.stage import job_html
-from webui.stream import JobView
+from webui.stream import JobView, advance
 from webui.uploads import Upload
 from webui.widgets import init_image, loras
 from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, submit, words_of
@@ -163,6 +163,11 @@ class Handlers:
             v.start.photo: None,
             **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
         }
+
+    def show_again(self, r: Generate, final: Final, request: gr.Request) -> Updates:
+        """Put what has been drawn on the stage, if any of it is there."""
+        scene = advance(JobView(state="running", caption=r.prompt), final)
+        return {self.view.stage: job_html(scene, words_of(request)) if final.images else gr.skip()}
 
     def no_loras_reason(self, name: str | None) -> str:
         """Return why this bundle takes no LoRA, as a key of the locales; or nothing."""
