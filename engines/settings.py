@@ -110,8 +110,8 @@ class Settings:
     cool_c: float = _setting(72.0, "降到此温度(°C)后继续", "°C at which jobs go on")
     outputs_gb: float = _setting(
         0.0,
-        "作品最多占用的空间(GB),超出一天后从最旧的删起,共享相册里的不删;0 表示不限",
-        "GB that pictures may take; over it for a day, the oldest go that are not in the album; 0: no limit",
+        "作品最多占用的空间(GB),超出一天后从最旧的删起,收藏的和共享相册里的不删;0 表示不限",
+        "GB that pictures may take; over it for a day, the oldest go, no favourites and none of the album; 0: no limit",
     )
     quiet_hours: str = _setting(
         "",
