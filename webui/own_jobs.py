@@ -172,11 +172,9 @@ class OwnJobs(HouseJobs):
             return self.file(picture).is_file()
         return False
 
-    def favour(self, job_id: str, favourite: bool) -> None:
-        """Keep a job's pictures when there is no room for all, or not any more. NotFoundError: it is not one's own."""
-        if not self.owns(self.job(job_id)):
-            raise NotFoundError("job", job_id)
-        self.queue.favour(job_id, favourite)
+    def favour(self, job_ids: Sequence[str], favourite: bool) -> list[str]:
+        """Keep pictures of this person when there is no room for all, or not any more. NotFoundError: none is there."""
+        return self._some(job_ids, self.queue.favour(job_ids, self.person.id, favourite))
 
     def owns(self, job: Job) -> bool:
         """Return whether a job is this person's and not, as nobody's are, that of whoever has its id."""

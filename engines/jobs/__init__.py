@@ -221,8 +221,8 @@ class JobQueue(Protocol):
         """The bundles with which an owner's pictures were made."""
         ...
 
-    def favour(self, job_id: str, favourite: bool) -> None:
-        """Let the job's pictures be favourites, or not. NotFoundError, StorageError."""
+    def favour(self, job_ids: Sequence[str], owner: str, favourite: bool) -> list[str]:
+        """Let pictures of these finished jobs of an owner be favourites, or not; return which there were."""
         ...
 
     def share(self, job_id: str, shared: bool) -> None:

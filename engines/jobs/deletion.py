@@ -19,6 +19,7 @@ from engines.jobs.statements import (
     FORGET,
     KEPT_ENDS,
     OTHER_ENDS,
+    STAYING_ENDS,
     TRASH,
     TRASH_NAMES,
     UNDELETE,
@@ -30,15 +31,10 @@ from engines.messages import Develop, unpack
 
 class Deletions(FinishedJobs):
     def delete(self, job_ids: Sequence[str], owner: str, now_s: float) -> list[str]:
-        return self._changed_rows(DELETE, [(now_s, job_id, owner) for job_id in job_ids])
+        return self._change(DELETE, [(now_s, job_id, owner) for job_id in job_ids])
 
     def undelete(self, job_ids: Sequence[str], owner: str) -> list[str]:
-        return self._changed_rows(UNDELETE, [(job_id, owner) for job_id in job_ids])
-
-    def _changed_rows(self, statement: str, values: Sequence[tuple[object, ...]]) -> list[str]:
-        with self._transaction() as db:
-            rows = [row for asked in values for row in db.execute(statement, asked).fetchall()]
-        return [job_id for (job_id,) in rows]
+        return self._change(UNDELETE, [(job_id, owner) for job_id in job_ids])
 
     def deleted_since(self, owner: str, since_s: float) -> list[tuple[str, float]]:
         return self._rows(DELETED_OF, owner, since_s)
@@ -59,7 +55,7 @@ class Deletions(FinishedJobs):
             if not going:
                 return 0
             waited_for = set(self._waited_for())
-            others = {name for (body,) in self._rows(DONE_ENDS) for name in images_of(body)}
+            others = {name for (body,) in self._rows(STAYING_ENDS, before_s) for name in images_of(body)}
             going = {job_id: names - others for job_id, names in going.items() if not names & waited_for}
             names = set().union(*going.values())
             leftovers.delete_pictures(self.folder, names)

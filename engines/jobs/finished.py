@@ -13,7 +13,7 @@ from engines.files import parse_json
 from engines.jobs import Finished, Job, Page, Position, Search
 from engines.jobs.database import Database, Row
 from engines.jobs.search import LATEST, page
-from engines.jobs.statements import BEFORE, BUNDLES, DONE, FINISHED, FINISHED_JOB, JOB, job_of
+from engines.jobs.statements import BEFORE, BUNDLES, DONE, FAVOUR, FINISHED, FINISHED_JOB, JOB, job_of
 from engines.messages import unpack
 
 MOST_ROWS = 2000  # that are asked for at a time
@@ -69,20 +69,23 @@ class FinishedJobs(Database):
     def bundles_of(self, owner: str) -> list[str]:
         return [name for (name,) in self._rows(BUNDLES, owner) if name]
 
-    def favour(self, job_id: str, favourite: bool) -> None:
-        self._mark(job_id, "favourite", favourite)
+    def favour(self, job_ids: Sequence[str], owner: str, favourite: bool) -> list[str]:
+        return self._change(FAVOUR, [(favourite, job_id, owner) for job_id in job_ids])
+
+    def _change(self, statement: str, values: Sequence[tuple[object, ...]]) -> list[str]:
+        """Return the jobs that the statement has changed, for any of the values, in one transaction."""
+        with self._transaction() as db:
+            rows = [row for asked in values for row in db.execute(statement, asked).fetchall()]
+        return [job_id for (job_id,) in rows]
 
     def before(self, job_id: str) -> str:
         names = (name for (body,) in self._rows(BEFORE, job_id) for name in images_of(body))
         return next(filter(self.is_there, names), "")
 
     def share(self, job_id: str, shared: bool) -> None:
-        self._mark(job_id, "shared", shared)
-
-    def _mark(self, job_id: str, column: str, mark: bool) -> None:
         self.job(job_id)
         with self._transaction() as db:
-            db.execute(f"UPDATE job SET {column}=? WHERE id=?", (mark, job_id))
+            db.execute("UPDATE job SET shared=? WHERE id=?", (shared, job_id))
 
 
 def _finished(row: Row) -> Finished:

@@ -50,8 +50,13 @@ DONE = "state='done' AND lane='pictures' AND deleted IS NULL"
 BEFORE = """SELECT body FROM event WHERE job=?
 AND CASE WHEN json_valid(body) THEN json_extract(body, '$.shows')='before' END"""
 DONE_ENDS = f"SELECT ({LAST}) FROM job WHERE {DONE}"
-DELETE = f"UPDATE job SET deleted=? WHERE id=? AND owner=? AND owner<>'' AND {DONE} RETURNING id"
+OF_OWNER = f"id=? AND owner=? AND owner<>'' AND {DONE} RETURNING id"
+FAVOUR = f"UPDATE job SET favourite=? WHERE {OF_OWNER}"
+DELETE = f"UPDATE job SET deleted=? WHERE {OF_OWNER}"
 UNDELETE = "UPDATE job SET deleted=NULL WHERE id=? AND owner=? AND deleted IS NOT NULL RETURNING id"
+# What was deleted later may still come back.
+STAYING_ENDS = f"""SELECT ({LAST}) FROM job
+WHERE state='done' AND lane='pictures' AND (deleted IS NULL OR deleted>=?)"""
 DELETED_OF = "SELECT id, deleted FROM job WHERE owner=? AND deleted>=?"
 TRASH = "SELECT id, body FROM job LEFT JOIN event ON job=id WHERE deleted<?"
 TRASH_NAMES = "SELECT 1 FROM job JOIN event ON job=id WHERE deleted IS NOT NULL AND instr(body, ?) LIMIT 1"

@@ -143,6 +143,10 @@ def test_many_are_chosen_loaded_kept_and_deleted(window: Visit, tmp_path: Path) 
         page.locator(f"{CARDS} .choose").nth(k).click()
     page.locator(f"{CARDS} .pictures a").nth(4).click()  # on the picture, which does not open now
     assert re.search(r"3", page.inner_text(".tools [data-count]"))
+    window.tab(0)
+    window.tab(2)  # the wall is asked for again
+    page.wait_for_timeout(800)
+    assert page.locator(f"{CARDS}:has(:checked)").count() == 3
     box = page.locator(f"{CARDS} .choose").first.bounding_box()
     assert box is not None and min(box["width"], box["height"]) >= 44
     with page.expect_download() as download:

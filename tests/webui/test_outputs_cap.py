@@ -135,14 +135,14 @@ def test_a_favourite_stays_however_old_and_nobody_is_warned_of_it(queue: SqliteQ
     first = draw(queue, "first.png")
     for k in range(3):
         draw(queue, f"{k}.png")
-    queue.favour(first, True)
+    queue.favour([first], "anna", True)
     enforce(queue, settings, time.time() - 20.5 * 3600)
     assert EN("history_notice", pictures=2, hours=4) in str(
         first_page(own(queue, Person("anna")), Search("anna"), EN, settings)
     )
     a_day_later(queue, settings)
     assert there(queue) == ["2.png", "first.png"]
-    queue.favour(first, False)
+    queue.favour([first], "anna", False)
     draw(queue, "3.png")
     a_day_later(queue, settings)
     assert there(queue) == ["2.png", "3.png"], "it is like any other again"
@@ -150,7 +150,7 @@ def test_a_favourite_stays_however_old_and_nobody_is_warned_of_it(queue: SqliteQ
 
 def test_a_picture_that_a_favourite_has_too_stays(queue: SqliteQueue, settings: Settings) -> None:
     draw(queue, "restored.png", request=Enhance("x"))
-    queue.favour(draw(queue, "restored.png", request=Enhance("x"), owner="ben"), True)
+    queue.favour([draw(queue, "restored.png", request=Enhance("x"), owner="ben")], "ben", True)
     draw(queue, "drawn.png")
     a_day_later(queue, capped(settings.home, 1))
     assert there(queue) == ["restored.png"]

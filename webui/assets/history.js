@@ -15,7 +15,11 @@ const end = new IntersectionObserver((entries) => {
 function merge(card) {
   const old = same(card);
   if (old) {
-    const at = controls(old).indexOf(document.activeElement);
+    const shown = old.cloneNode(true), at = controls(old).indexOf(document.activeElement);
+    shown.querySelectorAll("details").forEach((menu) => { menu.open = false; });
+    if (shown.isEqualNode(card)) return;
+    const [was, now] = [old, card].map((either) => either.querySelector("[data-choose]"));
+    if (was && now) now.checked = was.checked;
     old.replaceWith(card);
     if (at >= 0) controls(card)[at]?.focus();
     return;

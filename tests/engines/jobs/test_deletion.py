@@ -46,7 +46,7 @@ def rows(queue: Queue) -> set[str]:
 def test_it_is_nowhere_to_be_seen_and_can_be_taken_back(queue: Queue) -> None:
     job_id = end(queue, "a.png")
     queue.share(job_id, True)
-    queue.favour(job_id, True)
+    queue.favour([job_id], "me", True)
     before = queue.page(ME, 9)
     assert queue.delete([job_id], "me", time.time()) == [job_id]
     assert queue.page(ME, 9).jobs == queue.page(Search(None), 9).jobs == ()
@@ -106,6 +106,14 @@ def test_a_picture_that_another_job_has_stays_to_be_seen(queue: Queue) -> None:
     assert queue.purge(LATER) == 1 and "a.png" in there(queue)
     queue.delete([other], "other", 1000.0)
     assert queue.is_deleted("a.png") and queue.purge(LATER) == 1 and there(queue) == []
+
+
+def test_a_picture_that_may_still_come_back_with_another_job_is_not_lost(queue: Queue) -> None:
+    old, new = (end(queue, "a.png", request=Enhance("/x")) for _ in range(2))
+    queue.delete([old], "me", 1000.0)
+    queue.delete([new], "me", 1020.0)
+    assert queue.purge(1010.0) == 1 and queue.undelete([new], "me") == [new]
+    assert [finished.final.images for finished in queue.page(ME, 9).jobs] == [("a.png",)]
 
 
 def test_what_waits_for_a_picture_gets_it_first(queue: Queue) -> None:

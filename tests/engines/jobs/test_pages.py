@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from engines.errors import NotFoundError
 from engines.jobs import Page, Position, Search, Word
 from engines.jobs.search import LATEST
 from engines.jobs.search import page as statement
@@ -114,8 +113,8 @@ def test_words_are_looked_for_in_prompts_and_names_of_photos(queue: Queue) -> No
     end(queue, Generate("一位戴眼镜的女士", negative="glasses"))
     photo = end(queue, Enhance("/glasses", name="Glasses of 1962.jpg"))
     end(queue, Develop("glasses.png"))
-    found = queue.page(replace(ME, words=(Word("gLASSes"),)), 9)
-    assert len(found.jobs) == 2 and found.jobs[0].job.id == photo, "and not in paths"
+    page = queue.page(replace(ME, words=(Word("gLASSes"),)), 9)
+    assert len(page.jobs) == 2 and page.jobs[0].job.id == photo, "and not in paths"
     assert shown(queue, replace(ME, words=(Word("眼镜"),))) == ["一位戴眼镜的女士"]
     assert shown(queue, replace(ME, words=(Word("glasses"), Word("woman")))) == ["A woman with Glasses"]
     assert shown(queue, replace(ME, words=(Word("glasses"), Word("man,")))) == []
@@ -146,13 +145,12 @@ def test_kinds_bundles_favourites_and_times(queue: Queue) -> None:
     assert ids(queue.page(replace(ME, kind="photos"), 9)) == [restored]
     assert ids(queue.page(replace(ME, bundle="mine"), 9)) == [drawn]
     assert queue.bundles_of("me") == ["mine", "restorer"]
-    queue.favour(restored, True)
+    assert queue.favour([restored, "f" * 32], "me", True) == [restored]
     assert ids(queue.page(replace(ME, favourite=True), 9)) == [restored]
     assert [finished.favourite for finished in queue.page(ME, 9).jobs] == [False, True, False]
-    queue.favour(restored, False)
+    queue.favour([restored], "me", False)
     assert ids(queue.page(replace(ME, favourite=True), 9)) == []
-    with pytest.raises(NotFoundError):
-        queue.favour("f" * 32, True)
+    assert queue.favour([restored], "other", True) == queue.favour([restored], "", True) == []
     with queue._transaction() as db:
         db.execute("UPDATE job SET ended=ended-86400 WHERE id=?", (drawn,))
     assert ids(queue.page(replace(ME, since=time.time() - 3600), 9)) == [developed, restored]

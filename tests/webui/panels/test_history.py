@@ -58,7 +58,7 @@ class Wall:
     def first(self, *values: Any) -> Any:
         return self.call("refresh", [*values, *NOTHING[len(values) :]])
 
-    def found(self, **values: Any) -> list[str]:
+    def look_for(self, **values: Any) -> list[str]:
         names = ("which", "words", "kind", "bundle", "days", "favourite")
         asked = dict(zip(names, NOTHING, strict=True)) | values
         return jobs(self.first(*asked.values()))
@@ -93,14 +93,14 @@ def jobs(value: Any) -> list[str]:
 
 
 def test_pages_go_on_to_the_end_and_meet_every_picture_once(wall_of: Wall) -> None:
-    made = [wall_of.add(Generate(f"number {k}")) for k in range(2 * SHOWN + 3)]
+    added = [wall_of.add(Generate(f"number {k}")) for k in range(2 * SHOWN + 3)]
     value = wall_of.first()
-    seen = jobs(value)
-    assert seen == made[: -SHOWN - 1 : -1]
+    met = jobs(value)
+    assert met == added[: -SHOWN - 1 : -1]
     while more := tree(value["rest"]).all("button"):
         value = wall_of.call("more", NOTHING, {"after": more[0]["data-more"]})
-        seen += jobs(value)
-    assert seen == made[::-1] and value["show"] == "more"
+        met += jobs(value)
+    assert met == added[::-1] and value["show"] == "more"
 
 
 def test_the_first_view_weighs_little(wall_of: Wall) -> None:
@@ -139,17 +139,17 @@ def test_what_is_found(wall_of: Wall) -> None:
     glasses = wall_of.add(Generate("a man with Glasses, 100%"))
     photo = wall_of.add(Enhance("/x", name="grandpa.jpg"), favourite=1)
     suit = wall_of.add(Generate("西装", preset="business", bundle="mine"), ended=time.time())
-    assert wall_of.found() == [suit, photo, glasses]
-    assert wall_of.found(words=" glasses   MAN ") == [glasses]
-    assert wall_of.found(words="100%") == [glasses] and wall_of.found(words="1_0") == []
-    assert wall_of.found(words="Grandpa") == [photo]
-    assert wall_of.found(words="business") == wall_of.found(words="商务") == [suit], "a preset, in both languages"
-    assert wall_of.found(kind="portraits") == [suit, glasses] and wall_of.found(kind="photos") == [photo]
+    assert wall_of.look_for() == [suit, photo, glasses]
+    assert wall_of.look_for(words=" glasses   MAN ") == [glasses]
+    assert wall_of.look_for(words="100%") == [glasses] and wall_of.look_for(words="1_0") == []
+    assert wall_of.look_for(words="Grandpa") == [photo]
+    assert wall_of.look_for(words="business") == wall_of.look_for(words="商务") == [suit], "a preset, in both languages"
+    assert wall_of.look_for(kind="portraits") == [suit, glasses] and wall_of.look_for(kind="photos") == [photo]
     offered = wall_of.page.answer(wall_of.page.endpoint("offer_bundles"), [])[0]
     assert [name for _, name in offered["choices"]] == ["", "mine", "portrait", "restorer"] and offered["visible"]
-    assert wall_of.found(bundle="mine") == [suit] and wall_of.found(favourite=True) == [photo]
-    assert wall_of.found(days=1) == wall_of.found(days=30) == [suit]
-    assert wall_of.found(kind="portraits", words="man") == [glasses]
+    assert wall_of.look_for(bundle="mine") == [suit] and wall_of.look_for(favourite=True) == [photo]
+    assert wall_of.look_for(days=1) == wall_of.look_for(days=30) == [suit]
+    assert wall_of.look_for(kind="portraits", words="man") == [glasses]
 
 
 def test_a_preset_that_was_asked_for_in_one_language_is_found_in_the_other(wall_of: Wall) -> None:
@@ -158,8 +158,8 @@ def test_a_preset_that_was_asked_for_in_one_language_is_found_in_the_other(wall_
     wording = next(preset for preset in presets.load() if preset.name == "business").attributes.prompt
     job_id = wall_of.add(Generate(wording["zh"], preset="business"))
     other = wall_of.add(Generate("somebody in a coat"))
-    assert wall_of.found(words="blue suit") == [job_id] and wall_of.found(words="蓝色西装") == [job_id]
-    assert other in wall_of.found(words="coat")
+    assert wall_of.look_for(words="blue suit") == [job_id] and wall_of.look_for(words="蓝色西装") == [job_id]
+    assert other in wall_of.look_for(words="coat")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_in_the_album_nobody_looks_for_words(wall_of: Wall) -> None:
     job_id = wall_of.add(Generate("a secret word"), owner="somebody", shared=1)
     try:
         assert len(cards(wall_of.first("album", "another"))) == len(cards(wall_of.first("album", "secret"))) == 1
-        assert "secret" not in str(wall_of.first("album")) and wall_of.found(words="secret") == []
+        assert "secret" not in str(wall_of.first("album")) and wall_of.look_for(words="secret") == []
         assert wall_of.first("album")["tools"] == ""
     finally:
         wall_of.rig.queue.share(job_id, False)
@@ -192,38 +192,38 @@ def test_in_the_album_nobody_looks_for_words(wall_of: Wall) -> None:
 
 
 def test_a_favourite_is_marked_and_the_heart_says_so(wall_of: Wall) -> None:
-    one, two = wall_of.add(Generate("a")), wall_of.add(Generate("b"))
-    value = wall_of.call("favour", [], {"jobs": [one, two], "favourite": True})
-    assert value["show"] == "changed" and jobs(value) == [one, two]
+    first, second = wall_of.add(Generate("a")), wall_of.add(Generate("b"))
+    value = wall_of.call("favour", [], {"jobs": [first, second], "favourite": True})
+    assert value["show"] == "changed" and jobs(value) == [first, second]
     hearts = [b for b in tree(value["cards"]).all("button") if b.get("class") == "heart"]
     assert [(b["aria-pressed"], b["data-act"], b["aria-label"]) for b in hearts] == [
         ("true", "unfavour", EN("history_favourite"))
     ] * 2
-    assert wall_of.found(favourite=True) == [two, one]
-    wall_of.call("favour", [], {"jobs": [one], "favourite": False})
-    assert wall_of.found(favourite=True) == [two]
+    assert wall_of.look_for(favourite=True) == [second, first]
+    wall_of.call("favour", [], {"jobs": [first], "favourite": False})
+    assert wall_of.look_for(favourite=True) == [second]
 
 
 # ---- deleting
 
 
 def test_a_deletion_is_seen_at_once_and_can_be_taken_back(wall_of: Wall) -> None:
-    one, two = wall_of.add(Generate("a")), wall_of.add(Generate("b"))
-    address = wall_of.address(one)
-    (position,) = [card["data-position"] for card in cards(wall_of.first()) if card["data-job"] == one]
+    first, second = wall_of.add(Generate("a")), wall_of.add(Generate("b"))
+    address = wall_of.address(first)
+    (position,) = [card["data-position"] for card in cards(wall_of.first()) if card["data-job"] == first]
     assert wall_of.status(address) == 200
-    value = wall_of.call("delete", [], {"jobs": [one]})
+    value = wall_of.call("delete", [], {"jobs": [first]})
     assert value["gone"] == [position] and EN("history_deleted", count=1) in value["undo"]
-    assert wall_of.found() == [two]
+    assert wall_of.look_for() == [second]
     for place in (address, address.replace("/outputs/", "/thumbnails/")):
         refused(wall_of.page.client.get(place), 404, "not_found")
-    assert wall_of.status(f"/jobs/{one}") == wall_of.status(f"/batch.zip?jobs={one}") == 404
+    assert wall_of.status(f"/jobs/{first}") == wall_of.status(f"/batch.zip?jobs={first}") == 404
     again = tree(wall_of.first()["undo"])  # the page was closed in between
     (button,) = again.all("button")
-    assert button["data-undo"] == one
+    assert button["data-undo"] == first
     back = wall_of.call("undo", [], {"jobs": button["data-undo"].split()})
-    assert jobs(back) == [one] and cards(back)[0]["data-position"] == position
-    assert wall_of.found() == [two, one] and wall_of.status(address) == 200
+    assert jobs(back) == [first] and cards(back)[0]["data-position"] == position
+    assert wall_of.look_for() == [second, first] and wall_of.status(address) == 200
     assert wall_of.first()["undo"] == ""
 
 
@@ -259,21 +259,21 @@ def test_nobody_touches_what_is_somebody_elses(wall_of: Wall, handler: str, even
 def test_what_is_no_list_of_jobs_deletes_nothing(wall_of: Wall, sent: Any) -> None:
     job_id = wall_of.add(Generate("a"))
     assert wall_of.call("delete", [], {"jobs": sent}) is None
-    assert wall_of.found() == [job_id]
+    assert wall_of.look_for() == [job_id]
 
 
 # ---- archives
 
 
 def test_any_pictures_of_ones_own_come_as_one_file(wall_of: Wall) -> None:
-    made = [wall_of.add(Generate("a")), wall_of.add(Enhance("/x", name="b"))]
+    added = [wall_of.add(Generate("a")), wall_of.add(Enhance("/x", name="b"))]
     theirs = wall_of.add(Generate("c"), owner="somebody")
     gone = wall_of.add(Generate("d"))
     wall_of.rig.queue.delete([gone], wall_of.owner, time.time())
-    answer = wall_of.page.client.get("/batch.zip", params={"jobs": "-".join([*made, theirs, gone, made[0]])})
+    answer = wall_of.page.client.get("/batch.zip", params={"jobs": "-".join([*added, theirs, gone, added[0]])})
     with zipfile.ZipFile(io.BytesIO(answer.content)) as pack_:
         assert pack_.testzip() is None
-        assert pack_.namelist() == [wall_of.address(job_id).rpartition("/")[2] for job_id in made]
+        assert pack_.namelist() == [wall_of.address(job_id).rpartition("/")[2] for job_id in added]
 
 
 def test_an_archive_of_a_thousand_can_be_asked_for(wall_of: Wall) -> None:

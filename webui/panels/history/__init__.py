@@ -91,11 +91,9 @@ class Handlers:
 
     def favour(self, event: gr.EventData, request: gr.Request) -> Value:
         say, own, asked = words_of(request), self.own(request), event_data(event)
-        job_ids = _job_ids(asked)
         with complaining(say):
-            for job_id in job_ids:
-                own.favour(job_id, asked["favourite"] is True)
-        return wall.changed(own, job_ids, say)
+            marked = own.favour(_job_ids(asked), asked["favourite"] is True)
+        return wall.changed(own, marked, say)
 
     def delete(self, event: gr.EventData, request: gr.Request) -> Value:
         say, own, job_ids = words_of(request), self.own(request), _job_ids(event_data(event))

@@ -57,7 +57,7 @@ def _card(finished: Finished, before: str, own: OwnJobs, say: Words, now_s: floa
 
 
 def _pictures(finished: Finished, before: str, words: str, say: Words) -> Markup:
-    one = Markup(
+    link = Markup(
         '<a href="{address}" target="_blank" rel="noopener"><img src="{small}" alt="{words}" loading="lazy">{tag}</a>'
     )
     tag = Markup('<span class="tag">{}</span>')
@@ -66,7 +66,7 @@ def _pictures(finished: Finished, before: str, words: str, say: Words) -> Markup
         was, now = say("restore_before"), say("restore_after")
         shown = [(before, was, tag.format(was)), *((name, words, tag.format(now)) for name in finished.final.images)]
     return Markup().join(
-        one.format(address=address(name), small=thumbnail_address(name), words=text, tag=mark)
+        link.format(address=address(name), small=thumbnail_address(name), words=text, tag=mark)
         for name, text, mark in shown
     )
 
@@ -97,7 +97,7 @@ def _facts(finished: Finished, say: Words, now_s: float) -> Markup:
     return Markup('<p class="facts"><time datetime="{}">{}</time>{}</p>').format(
         stamp,
         when_text(ended, now_s, say),
-        Markup(" <span>· {}</span>").format(say("stage_seed", seed=seed)) if drawn else "",
+        Markup("<span>{}</span>").format(say("stage_seed", seed=seed)) if drawn else "",
     )
 
 
