@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, estimates, gpen, large, photos, precisions, pruned, studio
+from benchmarks import decoders, estimates, gpen, history, large, photos, precisions, pruned, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -17,6 +17,7 @@ MEASUREMENTS = {
     "photos": photos.main,
     "pruned": pruned.main,
     "estimates": estimates.main,
+    "history": history.main,
 }
 LARGE = {"sd": large.sd, "zimage": large.zimage}
 
