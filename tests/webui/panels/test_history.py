@@ -174,7 +174,19 @@ def test_anybody_may_send_anything(values: list[Any]) -> None:
 def test_today_begins_at_midnight() -> None:
     noon = time.mktime((2026, 3, 5, 12, 0, 0, 0, 0, -1))
     assert time.localtime(find.since_s(1, noon))[:6] == (2026, 3, 5, 0, 0, 0)
-    assert find.since_s(7, noon) == noon - 7 * 86400 and find.since_s(0, noon) == 0.0
+    assert time.localtime(find.since_s(7, noon))[:6] == (2026, 2, 27, 0, 0, 0) and find.since_s(0, noon) == 0.0
+
+
+def test_pages_of_one_search_go_together(wall_of: Wall) -> None:
+    """By which a page knows whether an answer still belongs to what it shows."""
+    for k in range(SHOWN + 1):
+        wall_of.add(Generate("lately"), ended=time.time() - 60 + k)
+    asked = ["mine", "lately", "portraits", "", 30, False]
+    first = wall_of.first(*asked)
+    (button,) = tree(first["rest"]).all("button")
+    second = wall_of.call("more", asked, {"after": button["data-more"]})
+    assert len(cards(second)) == 1 and second["query"] == first["query"]
+    assert wall_of.first(*asked[:4], 7, False)["query"] != first["query"]
 
 
 def test_in_the_album_nobody_looks_for_words(wall_of: Wall) -> None:

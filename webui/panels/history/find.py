@@ -73,11 +73,12 @@ def search(owner: str, values: Sequence[Any]) -> Search:
 
 
 def since_s(days: int, now_s: float) -> float:
-    """Return when so many days ago was, in seconds since 1970: 1 is today's midnight, by this machine's clock."""
-    if days == 1:
-        year, month, day, *_ = time.localtime(now_s)
-        return time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
-    return now_s - 86400 * days if days else 0.0
+    """
+    Return when the first of so many days began, of which today is the last, in seconds since 1970 and by this machine's
+    clock; 0: any. All day long it is the same, so that pages of one search go together.
+    """
+    year, month, day, *_ = time.localtime(now_s)
+    return time.mktime((year, month, day + 1 - days, 0, 0, 0, 0, 0, -1)) if days else 0.0
 
 
 def word(text: str) -> Word:
@@ -91,8 +92,3 @@ def word(text: str) -> Word:
 
 def _in(low: str, said: presets.Words) -> bool:
     return any(low in text.lower() for text in said.values())
-
-
-def is_empty(search: Search) -> bool:
-    """Tell whether all of somebody's pictures are meant."""
-    return search == Search(search.owner)
