@@ -17,7 +17,7 @@ from webui.panels.history import find, wall
 from webui.panels.history.wall import SHOWN, Value
 from webui.widgets.panel_context import PanelContext, Updates, complaining, in_turn, refusal, words_of
 
-__all__ = ["SHOWN", "View", "build", "wanted"]
+__all__ = ["PARTS", "SHOWN", "View", "build"]
 
 MOST_AT_ONCE = 1000  # jobs that are deleted or kept with one press
 POSITION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?) (\d{1,15})")
