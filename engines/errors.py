@@ -24,6 +24,8 @@ where they arise.
     + BlankPicture            the result is flat or not a number: never shown
   x MemoryShort             a picture, or a model, that this machine's memory cannot hold
   x DownloadError           a model of the catalogue could not be had from its hub
+    + HubUnreachable          nobody answers there
+    + DownloadBroken          it broke off in the middle: what has come is kept
   x StorageError            the disk is full or read-only
     + DatabaseDamaged         the next start repairs it
   x QueueFull               as many jobs wait as may
@@ -156,6 +158,16 @@ class MemoryShort(StudioError):
 
 class DownloadError(StudioError):
     code = "download_failed"
+
+
+class HubUnreachable(DownloadError):
+    """`hub`: the name of who was asked, the hub, where it points, or a proxy."""
+
+    code = "hub_unreachable"
+
+
+class DownloadBroken(DownloadError):
+    code = "download_broken"
 
 
 class StorageError(StudioError):

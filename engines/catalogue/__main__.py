@@ -21,11 +21,12 @@ from engines.messages import Event, Failed, Final, Note, Progress, pack
 from engines.messages.status import Mirror, ModelStatus
 from engines.settings import Settings, SettingsError
 
-# Read by huggingface_hub when it is imported. Whoever asks for a model goes online for it, and for nothing else.
+# Read by the hubs' libraries when they are imported. Whoever asks for a model goes online for it, and for nothing else.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "0",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",  # fetch.py knows better when to try again
 }
 NEXT = {
     "portrait": "./run.sh build portrait --base {path} --name {name}",

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from engines.catalogue import Model, Places, free_bytes, hubs
-from engines.catalogue.hubs import Broken, Remote
-from engines.errors import DownloadError, StorageError
+from engines.catalogue.hubs import Broken, Remote, Unreachable
+from engines.errors import DownloadBroken, DownloadError, HubUnreachable, StorageError
 from engines.messages import Event, Note, Progress
 from engines.messages.status import Mirror
 
@@ -29,6 +30,7 @@ Emit = Callable[[Event], None]
 T = TypeVar("T")
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between tries; a try that brought anything begins the row anew
 PART = ".part"
+ASKED_AGAIN_S = (1.0,)  # the same, before anything has come: somebody waits for the first answer
 TELL_S = 0.5  # between two reports
 EARLY_S = 3.0  # nothing is foretold from less
 MB = 1_000_000
@@ -45,9 +47,14 @@ class Fetching:
     endpoint: str = ""
     free: Callable[[Path], int] = free_bytes
     waits_s: Sequence[float] = WAITS_S
+    answer_s: float = hubs.ANSWER_S
+    silence_s: float = hubs.SILENCE_S
 
     def run(self) -> Path:
-        """Download the model, and return its place. DownloadError: the hub. StorageError: the disk."""
+        """
+        Download the model, and return its place. HubUnreachable: nothing came of it. DownloadBroken: what has come is
+        kept. DownloadError: the hub. StorageError: the disk.
+        """
         target = self.places.path(self.model)
         if target.exists():
             self._say("已经在这里。 It is here already.")
@@ -55,12 +62,15 @@ class Fetching:
         work = target.with_name(f".{target.name}.fetching")
         try:
             with _alone(self.model, work):
-                remotes = self._patiently(lambda: hubs.listing(self.model, self.mirror, self.endpoint), lambda: 0)
+                remotes = self._patiently(self._listing, ASKED_AGAIN_S)
                 self._fetch(remotes, work)
                 _give(work, target, remotes[0].path if self.model.is_file else "")
         except OSError as exc:
             raise StorageError(f"{target.name}: {exc.strerror or exc}", why=exc.strerror or str(exc)) from exc
         return target
+
+    def _listing(self) -> tuple[Remote, ...]:
+        return hubs.listing(self.model, self.mirror, self.endpoint, self.answer_s)
 
     def _fetch(self, remotes: Sequence[Remote], work: Path) -> None:
         self._plan(remotes)
@@ -91,24 +101,35 @@ class Fetching:
     def _download(self, remote: Remote, part: Path, meter: Meter) -> None:
         part.touch()
         while _length(part) < remote.size:
-            self._patiently(lambda: _more(self.model, remote, part, meter), lambda: _length(part))
+            self._patiently(lambda: _more(self.model, remote, part, meter, self.silence_s), self.waits_s, meter)
 
-    def _patiently(self, work: Callable[[], T], gained: Callable[[], int]) -> T:
-        """Try again while the connection breaks, and longer while something comes in between."""
-        row, before = iter(self.waits_s), gained()
+    def _patiently(self, work: Callable[[], T], waits_s: Sequence[float], meter: Meter | None = None) -> T:
+        """
+        Try again while the connection breaks, and longer while something comes in between. Where nobody answers, and
+        nothing has come yet, there is no second try.
+        """
+        row, before = iter(waits_s), meter.came if meter else 0
         while True:
             try:
                 return work()
             except Broken as exc:
-                now = gained()
-                row = iter(self.waits_s) if now > before else row
+                now = meter.came if meter else 0
+                row = iter(waits_s) if now > before else row
                 before, wait_s = now, next(row, None)
-                if wait_s is None:
-                    zh, en = "连接中断;重新运行会接着下载。", "The connection broke; run it again, and it goes on."
-                    why = f"the connection broke: {exc}"
-                    raise DownloadError(f"{self.model.id}: {zh} {en} ({exc})", model=self.model.id, why=why) from exc
+                if wait_s is None or (isinstance(exc, Unreachable) and now <= 0):
+                    raise self._given_up(exc, now > 0) from exc
                 self._say(f"连接中断,{wait_s:g} 秒后重试。 The connection broke; again in {wait_s:g} s. ({exc})")
+                if meter:
+                    meter.reconnect()
                 time.sleep(wait_s)
+
+    def _given_up(self, exc: Broken, came: bool) -> DownloadError:
+        name = self.model.id
+        if came:
+            zh, en = "连接中断;重新运行会接着下载。", "The connection broke; run it again, and it goes on."
+            return DownloadBroken(f"{name}: {zh} {en} ({exc})", model=name, hub=exc.host, why=exc.why)
+        zh, en = "连不上;请检查网络,或换模型站、镜像。", "No connection; check the network, or try a mirror."
+        return HubUnreachable(f"{name}: {zh} {en} ({exc})", model=name, hub=exc.host, why=exc.why)
 
     def _check(self, remote: Remote, file: Path) -> Path:
         """Return the file if it holds what the hub says. It is removed if not: nobody can build on it."""
@@ -135,6 +156,14 @@ class Meter:
     def __post_init__(self) -> None:
         self.begun = self.done
 
+    @property
+    def came(self) -> int:
+        """How many bytes have come since it was begun; of what is begun anew, fewer."""
+        return self.done - self.begun
+
+    def reconnect(self) -> None:
+        self.emit(Progress("reconnect", self.done // MB, max(self.total // MB, 1)))
+
     def add(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
@@ -143,14 +172,16 @@ class Meter:
             self.emit(Progress("fetch", self.done // MB, max(self.total // MB, 1), self._eta_s(now)))
 
     def _eta_s(self, now: float) -> float | None:
-        passed_s, came = now - self.started_s, self.done - self.begun
-        return round(passed_s * (self.total - self.done) / came, 1) if passed_s > EARLY_S and came > 0 else None
+        passed_s = now - self.started_s
+        if passed_s <= EARLY_S or self.came <= 0:
+            return None
+        return round(passed_s * (self.total - self.done) / self.came, 1)
 
 
-def _more(model: Model, remote: Remote, part: Path, meter: Meter) -> None:
+def _more(model: Model, remote: Remote, part: Path, meter: Meter, silence_s: float) -> None:
     """Write bytes as they come behind those that are here. Broken: there are more to come, and they do not."""
     have = _length(part)
-    with hubs.opened(model, remote.url, have) as (begins, chunks), part.open("r+b") as f:
+    with hubs.opened(model, remote.url, have, silence_s) as (begins, chunks), part.open("r+b") as f:
         meter.add(begins - have)
         f.truncate(begins)
         f.seek(begins)
@@ -161,7 +192,7 @@ def _more(model: Model, remote: Remote, part: Path, meter: Meter) -> None:
             if f.tell() == remote.size:
                 break
         if f.tell() < remote.size:
-            raise Broken(f"{remote.path} ended early")
+            raise Broken("the connection broke", urlsplit(remote.url).hostname or "")
         f.flush()
         os.fsync(f.fileno())  # before the rename that makes it look complete
 

@@ -40,7 +40,7 @@ Recipe = Literal[
 Stage = Literal[
     "load", "encode", "denoise", "decode", "restore",  # pictures
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
-    "fetch",  # models
+    "fetch", "reconnect",  # models
 ]  # fmt: skip
 DecoderKind = Literal["linear", "tiny", "vae"]  # of latents, from the roughest
 PreviewKind = Literal["step", "before", "result"]

@@ -29,6 +29,8 @@ CODES = {
     "EngineUnavailable": "engine_unavailable",
     "BlankPicture": "blank_picture",
     "DownloadError": "download_failed",
+    "HubUnreachable": "hub_unreachable",
+    "DownloadBroken": "download_broken",
     "LoginNeeded": "login_needed",
     "TokenNeeded": "token_needed",
     "OwnerOnly": "owner_only",

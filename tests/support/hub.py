@@ -39,13 +39,16 @@ class Asked:
 class Hub:
     """
     `repositories`: by name, then file. By a file's name: `served` are other bytes than the hub's own list tells of,
-    `cuts` how many bytes of each coming answer to send before the line breaks, `answers` the states of coming ones.
+    `cuts` how many bytes of each coming answer to send before the line breaks, `stalls` before it falls silent and
+    stays open, `answers` the states of coming ones.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
     cuts: dict[str, list[int]] = field(default_factory=dict)
+    stalls: dict[str, list[int]] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
+    failing: list[int] = field(default_factory=list)  # the states of coming answers, whatever is asked
     ranges: bool = True
     page: bytes = b""  # what every address answers with, if anything
     pace_s: float = 0.0  # between pieces of a file
@@ -100,7 +103,9 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.hub.asked.append(Asked(self.command, path, headers))
         api, resolve, modelscope = API.fullmatch(path), RESOLVE.fullmatch(path), MODELSCOPE.fullmatch(path)
-        if self.hub.page:
+        if self.hub.failing:
+            self._send(self.hub.failing.pop(0), b"")
+        elif self.hub.page:
             self._send(200, self.hub.page)
         elif api and api[1] in self.hub.repositories:
             self._send(200, self.hub.told(api[1]))
@@ -150,14 +155,17 @@ class Handler(BaseHTTPRequestHandler):
             self._body(file, content[begin:])
 
     def _body(self, file: str, content: bytes) -> None:
-        cuts = self.hub.cuts.get(file, [])
-        cut = cuts.pop(0) if cuts else len(content)
+        cuts, stalls = self.hub.cuts.get(file, []), self.hub.stalls.get(file, [])
+        silent = bool(stalls)
+        cut = stalls.pop(0) if stalls else cuts.pop(0) if cuts else len(content)
         step = 1 << 14
         for at in range(0, cut, step):
             self.wfile.write(content[at : min(at + step, cut)])
             time.sleep(self.hub.pace_s)
         if cut < len(content):
             self.wfile.flush()
+            if silent:
+                self.connection.recv(1)  # until who asked hangs up
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
 

@@ -21,6 +21,7 @@ from webui.stage import left_text, waiting_text
 
 LIMIT = 50  # downloads
 NEXT = {"portrait": "build", "restorer": "build", "lora": "wear"}  # what becomes of it -> the event of the next step
+ARRIVING = ("fetch", "reconnect")  # stages that say how much is here
 HUBS = {"hf": "Hugging Face", "modelscope": "ModelScope"}
 
 
@@ -99,7 +100,7 @@ def _size(model: Model) -> str:
 
 def _busy(download: Download, say: Words) -> Markup:
     p = download.latest
-    value, total = (p.step, p.total) if isinstance(p, Progress) and p.stage == "fetch" else (0, 1)
+    value, total = (p.step, p.total) if isinstance(p, Progress) and p.stage in ARRIVING else (0, 1)
     return Markup(
         '<div class="stage is-running"><p class="status" role="status">{text}</p>'
         '<progress max="{total}" value="{value}"></progress><p class="actions">'
@@ -119,9 +120,9 @@ def status_text(download: Download, say: Words) -> str:
     if download.place.ahead:
         return waiting_text(download.place, say)
     p = download.latest
-    if not isinstance(p, Progress) or p.stage != "fetch":
+    if not isinstance(p, Progress) or p.stage not in ARRIVING:
         return say("models_asking")
-    return " · ".join([say("stage_fetch"), _amount(p), *([left_text(p.eta_s, say)] if p.eta_s else [])])
+    return " · ".join([say(f"stage_{p.stage}"), _amount(p), *([left_text(p.eta_s, say)] if p.eta_s else [])])
 
 
 def _amount(p: Progress) -> str:

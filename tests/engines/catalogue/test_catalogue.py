@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engines import catalogue
-from engines.catalogue import Machine, Places
+from engines.catalogue import Machine, Places, fetch
 from engines.catalogue.fetch import Fetching
-from engines.errors import DownloadError, NotFoundError, StorageError
+from engines.errors import DownloadBroken, DownloadError, HubUnreachable, NotFoundError, StorageError
 from engines.messages import Event, Note, Progress
 from tests.support.hub import Hub, served
 
@@ -194,9 +196,9 @@ def test_a_line_that_breaks_often_but_always_brings_something_is_enough(hub: Hub
 
 def test_a_line_that_brings_nothing_is_given_up_and_taken_up_later(hub: Hub, places: Places) -> None:
     hub.cuts["GPEN-BFR-512.pth"] = [100_000, 0, 0]
-    with pytest.raises(DownloadError, match=r"重新运行会接着下载。 The connection broke; run it again") as caught:
+    with pytest.raises(DownloadBroken, match=r"重新运行会接着下载。 The connection broke; run it again") as caught:
         Get(hub, places).run()
-    assert caught.value.facts["model"] == "gpen-bfr-512" and "connection broke" in str(caught.value.facts["why"])
+    assert caught.value.facts == {"model": "gpen-bfr-512", "hub": "127.0.0.1", "why": "the connection broke"}
     assert hidden(places) == {"GPEN-BFR-512.pth.part": 100_000} and shown(places.checkpoints) == []
     hub.asked.clear()
     assert Get(hub, places).run().read_bytes() == PTH
@@ -223,11 +225,44 @@ def test_a_hub_that_is_busy_is_asked_again(hub: Hub, places: Places) -> None:
     assert Get(hub, places).run().read_bytes() == PTH
 
 
-def test_no_hub_at_all_is_said_after_a_few_tries(hub: Hub, places: Places) -> None:
-    get = Get(hub, places, endpoint="http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match="connection broke"):
+def test_a_line_that_falls_silent_is_taken_up_where_it_did(hub: Hub, places: Places) -> None:
+    hub.stalls["GPEN-BFR-512.pth"] = [100_000, 50_000]
+    get = Get(hub, places, silence_s=0.3)
+    assert get.run().read_bytes() == PTH
+    assert [one.range for one in hub.files() if one.path.startswith("/cdn/")] == ["", "bytes=100000-", "bytes=150000-"]
+    assert sum(isinstance(event, Progress) and event.stage == "reconnect" for event in get.events) == 2
+
+
+def test_who_goes_away_in_the_middle_is_waited_for(hub: Hub, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens there meanwhile: before anything had come that would have been the end."""
+    hub.cuts["GPEN-BFR-512.pth"] = [100_000]
+    addresses = iter(["http://127.0.0.1:9", hub.url])
+
+    def sleep(wait_s: float) -> None:
+        hub.url = next(addresses)
+
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    get = Get(hub, places, endpoint=hub.url)
+    assert get.run().read_bytes() == PTH and next(addresses, None) is None
+    assert any("refuses the connection" in text for text in get.said)
+
+
+def test_where_large_files_lie_may_be_out_of_reach_too(hub: Hub, places: Places) -> None:
+    """The hub answers, and points at somebody who does not: that is who is named, and at once."""
+    address, hub.url = hub.url, "http://127.0.0.1:9"
+    get = Get(hub, places, endpoint=address, waits_s=(60.0,))
+    with pytest.raises(HubUnreachable) as caught:
         get.run()
-    assert len([text for text in get.said if "again in" in text]) == 2
+    assert caught.value.facts["why"] == "it refuses the connection"
+
+
+def test_a_hub_that_is_busy_at_first_is_asked_once_more(hub: Hub, places: Places) -> None:
+    hub.failing = [503]
+    assert Get(hub, places).run().read_bytes() == PTH
+    hub.failing = [503, 503]
+    with pytest.raises(HubUnreachable) as caught:
+        Get(hub, places, model=LORA).run()
+    assert caught.value.facts["why"] == "it is busy, HTTP 503"
 
 
 # ---- what does not fit, or is not what it should be

@@ -211,6 +211,17 @@ def test_a_cancelled_download_keeps_its_part_hidden(hub: Hub, home: Path) -> Non
     assert os.listdir(home / "checkpoints") == [f".{FILE}.fetching"] and comes(home)
 
 
+def test_pressed_again_it_goes_on_from_what_is_kept(hub: Hub, home: Path) -> None:
+    """As the page does it: another job, another process."""
+    hub.pace_s = SLOW_S
+    cancelled_when(workshop(home, hub).run(GET, Path()), lambda event: comes(home))
+    hub.pace_s, have = 0.0, part(home).stat().st_size
+    hub.asked.clear()
+    *_, last = workshop(home, hub).run(GET, Path())
+    assert isinstance(last, Final) and (home / "checkpoints" / FILE).read_bytes() == PTH
+    assert {one.range for one in hub.files()} == {f"bytes={have}-"}
+
+
 def test_a_stopped_download_waits_for_the_next_start(hub: Hub, home: Path, queue: SqliteQueue) -> None:
     hub.pace_s = SLOW_S
     job_id, shop = queue.submit(GET), workshop(home, hub)

@@ -116,6 +116,29 @@ def test_a_download_that_failed_says_why_and_can_be_tried_again(language: str) -
     assert say("models_asking") in card(GPEN, say, Download("a" * 32, "gpen", "failed", failed), again)[0]
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("code", ["hub_unreachable", "download_broken"])
+def test_a_hub_that_is_out_of_reach_is_told_with_what_to_do(language: str, code: str) -> None:
+    say = words(language)
+    failed = Failed(code, "", {"model": "gpen", "hub": "huggingface.co", "why": "its name is not found"})
+    text, buttons = card(GPEN, say, Download("a" * 32, "gpen", "failed", failed))
+    (told,) = [line for line in text if line.startswith("❌")]
+    assert "huggingface.co" in told and say.phrase("its name is not found") in told
+    assert {"zh": "网络", "en": "network"}[language] in told and buttons != []
+    assert "errno" not in told.lower() and (language == "en") != bool(CJK.search(told))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_line_that_broke_is_told_with_how_much_is_here(language: str) -> None:
+    say = words(language)
+    download = Download("a" * 32, "gpen", "running", Progress("reconnect", 12, 30))
+    text, _ = card(GPEN, say, download)
+    assert f"{say('stage_reconnect')} · 12 / 30 MB" in text
+    assert tree(board_html(Status("ready", models=(GPEN,)), [download], say)).all("progress") == [
+        {"max": "30", "value": "12"}
+    ]
+
+
 def test_the_whole_catalogue_is_shown_in_both_languages(tmp_path: Path) -> None:
     models = catalogue.statuses(Places(tmp_path, tmp_path), Machine(1e6, 1e6))
     for say in (ZH, EN):
