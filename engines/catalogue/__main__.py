@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO, get_args
 
 from engines.catalogue import Model, Places, find, statuses
+from engines.catalogue.barrier import raise_barrier
 from engines.catalogue.fetch import Emit, Fetching
 from engines.errors import StudioError
 from engines.messages import Event, Failed, Final, Note, Progress, pack
@@ -56,6 +57,7 @@ def _arguments() -> argparse.Namespace:
     get.add_argument("id")
     get.add_argument("--from", dest="mirror", default="hf", choices=get_args(Mirror), help="the hub")
     get.add_argument("--endpoint", default="", help="address in the place of https://huggingface.co")
+    get.add_argument("--guarded", action="store_true", help="never connect to this machine itself, proxies aside")
     get.add_argument("--checkpoints", type=Path, help="the folder, instead of the one in STUDIO_HOME")
     get.add_argument("--loras", type=Path, help="the same for LoRAs")
     get.add_argument("--events", action="store_true", help="progress as JSON lines")
@@ -85,6 +87,8 @@ def _lines(status: ModelStatus) -> list[str]:
 
 def _get(args: argparse.Namespace, emit: Emit) -> int:
     model, started = find(args.id), time.monotonic()
+    if args.guarded:
+        raise_barrier()
     settings = Settings.load(os.environ)
     places = Places(args.checkpoints or settings.checkpoints, args.loras or settings.loras)
     if not model.commercial:

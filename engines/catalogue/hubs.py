@@ -265,6 +265,8 @@ def _nobody(exc: BaseException) -> str:
     match exc:
         case socket.gaierror():
             return "its name is not found"
+        case PermissionError():
+            return "connections to it are not allowed"
         case ConnectionRefusedError():
             return "it refuses the connection"
         case TimeoutError():

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from engines import files
 from engines.errors import Fact, OptionError, RequestError
 from engines.messages import earlier
+from engines.messages.mirrors import check_mirror
 from engines.messages.status import BundleKind, Mirror, Status
 from engines.messages.validation import check, refusal
 
@@ -165,13 +166,15 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Download a model of the catalogue, by its id."""
+    """Download a model of the catalogue, by its id. `endpoint`: a hub in the place of huggingface.co; empty: as set."""
 
     model: str
     mirror: Mirror = "hf"
+    endpoint: Annotated[str, Field(max_length=200)] = ""
 
     def __post_init__(self) -> None:
         check(self)
+        check_mirror("endpoint", self.endpoint)
 
 
 Request = Generate | Enhance | Inspect | Develop | Build | Fetch
@@ -268,7 +271,6 @@ class Failed:
 
 
 Event = Progress | Preview | Note | Advice | Final | Failed
-
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind

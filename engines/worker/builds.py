@@ -121,7 +121,8 @@ class BackgroundJobs:
         """Yield the events of a download but the last, which is returned; None: it was stopped."""
         model = catalogue.find(r.model)
         command = [sys.executable, "-W", "ignore", "-m", "engines.catalogue", "get", model.id, "--events"]
-        command += ["--from", r.mirror, "--endpoint", self.endpoint]
+        command += ["--from", r.mirror, "--endpoint", r.endpoint or self.endpoint]
+        command += ["--guarded"] if r.endpoint else []
         command += ["--checkpoints", str(self.places.checkpoints), "--loras", str(self.places.loras)]
         return (yield from self._through(command, "download"))
 

@@ -82,15 +82,22 @@ def _card(status: ModelStatus, of_model: Mapping[str, Download], say: Words) -> 
     now = _busy(download, say) if download and download.busy else _here(model, say) if status.here else None
     return Markup(
         '<article><h4>{title}</h4><p class="chips"><span>{size}</span><span{limited}>{licence}</span></p>'
-        '<p class="note">{terms}</p>{now}</article>'
+        '<p class="note">{terms}</p><p class="note">{hubs}</p>{now}</article>'
     ).format(
         title=model.title.get(say.language, model.id),
         size=_size(model),
         limited="" if model.commercial else Markup(' class="is-limited"'),
         licence=model.licence,
         terms=model.terms.get(say.language, ""),
+        hubs=_hubs(model, say),
         now=now or _away(status, download, say),
     )
+
+
+def _hubs(model: Model, say: Words) -> str:
+    """Say from where it can be had, before anybody presses."""
+    hubs = [HUBS.get(mirror, mirror) for mirror in model.mirrors]
+    return say("models_hub_only", hub=hubs[0]) if len(hubs) == 1 else say("models_hubs", hubs=", ".join(hubs))
 
 
 def _size(model: Model) -> str:
@@ -146,11 +153,12 @@ def _away(status: ModelStatus, download: Download | None, say: Words) -> Markup:
     if not status.fits:
         return line + Markup('<p class="now">{}</p>').format(say("models_too_large", why=say.phrase(status.why)))
     button, model = Markup('<button type="button" data-fetch="{}" data-mirror="{}">{}</button>'), status.model
+    several = len(model.mirrors) > 1
     buttons = Markup().join(
         button.format(
-            model.id, mirror, say("models_get" if k == 0 else "models_get_from", hub=HUBS.get(mirror, mirror))
+            model.id, mirror, say("models_get_from", hub=HUBS.get(mirror, mirror)) if several else say("models_get")
         )
-        for k, mirror in enumerate(model.mirrors)
+        for mirror in model.mirrors
     )
     return line + Markup('<p class="actions">{}</p>').format(buttons)
 

@@ -164,6 +164,43 @@ def test_what_goes_wrong_is_one_line_in_both_languages_and_one_event(hub: Hub, h
     assert mirror.end() == 1 and "STUDIO_HF_MIRROR=hub.local" in mirror.err
 
 
+# ---- an address that a page has named
+HUB_MEANS = """
+import socket
+true = socket.getaddrinfo
+def told(host, port, *more, **even):
+    if host in ("hub.lan", b"hub.lan"):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+    return true(host, port, *more, **even)
+socket.getaddrinfo = told
+"""
+
+
+def test_a_name_that_means_this_machine_is_not_asked(hub: Hub, home: Path, tmp_path: Path) -> None:
+    """The address looked harmless; what it means is said by whoever answers for the name."""
+    (tmp_path / "sitecustomize.py").write_text(HUB_MEANS)
+    endpoint = hub.url.replace("127.0.0.1", "hub.lan")
+    asked = ("get", "gpen-bfr-512", "--events", "--endpoint", endpoint)
+    command = Command(home, *asked, "--guarded", PYTHONPATH=str(tmp_path))
+    assert command.end() == 1 and hub.asked == []
+    last = command.events[-1]
+    assert isinstance(last, Failed) and last.facts["why"] == "connections to it are not allowed", last
+    assert Command(home, *asked, PYTHONPATH=str(tmp_path)).end() == 0, "whom the owner of the machine names is asked"
+
+
+def test_an_answer_that_leads_to_this_machine_is_not_followed(hub: Hub, home: Path, tmp_path: Path) -> None:
+    """The hub is reached by a proxy of the environment, which may be here, and what it says leads past the proxy."""
+    more = {"HTTP_PROXY": hub.url, "NO_PROXY": "127.0.0.1"}
+    asked = ("get", "gpen-bfr-512", "--endpoint", "http://192.168.77.7", "--events", "--guarded")
+    with served(Hub({REPO: {FILE: PTH}})) as other:
+        hub.url = other.url
+        command = Command(home, *asked, **more)
+        assert command.end() == 1 and other.asked == []
+    last = command.events[-1]
+    assert isinstance(last, Failed) and last.facts["why"] == "connections to it are not allowed", last
+    assert len(hub.asked) == 2, "the list, and where the file lies"
+
+
 # ---- as a job
 
 GET = Fetch("gpen-bfr-512")
@@ -220,6 +257,16 @@ def test_pressed_again_it_goes_on_from_what_is_kept(hub: Hub, home: Path) -> Non
     *_, last = workshop(home, hub).run(GET, Path())
     assert isinstance(last, Final) and (home / "checkpoints" / FILE).read_bytes() == PTH
     assert {one.range for one in hub.files()} == {f"bytes={have}-"}
+
+
+def test_the_mirror_that_a_page_names_is_asked(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By way of a proxy, as nothing but this machine is at hand here."""
+    monkeypatch.setenv("HTTP_PROXY", hub.url)
+    shop = workshop(home, hub)
+    shop.endpoint = "http://127.0.0.1:9"  # the owner's own setting, which it goes before
+    *_, last = shop.run(Fetch("gpen-bfr-512", endpoint="http://192.168.77.7/"), Path())
+    assert isinstance(last, Final), last
+    assert {one.headers["host"] for one in hub.asked if "/cdn/" not in one.path} == {"192.168.77.7"}
 
 
 def test_a_stopped_download_waits_for_the_next_start(hub: Hub, home: Path, queue: SqliteQueue) -> None:

@@ -14,6 +14,7 @@ from engines import catalogue
 from engines.catalogue import Machine, Places
 from engines.jobs import Place
 from engines.messages import Failed, Fetch, Generate, Mirror, Note, Progress
+from engines.messages.mirrors import ELSEWHERE, WANTED
 from engines.messages.status import ModelStatus, Status
 from tests.support.announced import BASE, GPEN, LARGE, LORA, MODELS, TINY, Z_IMAGE, about
 from tests.support.fake_workers import FakeHub, fetches
@@ -226,6 +227,66 @@ def test_nothing_else_is_submitted(shop: Rig, asked: dict[str, Any]) -> None:
         messages = press(page, **{"jobs": [], **asked})
     assert not succeeded(messages) and "Traceback" not in str(messages)
     assert shop.requests() == before
+
+
+MIRROR = "https://hf-mirror.com"
+
+
+def test_the_mirror_that_stands_in_the_field_is_asked(shop: Rig) -> None:
+    before = len(fetches(shop))
+    with shop.session() as page:
+        for model, mirror in (("gpen", "hf"), ("z-image", "modelscope")):
+            asked = {"model": model, "mirror": mirror}
+            assert succeeded(page.call(page.endpoint("fetch"), [[], None, f" {MIRROR} "], asked))
+    assert fetches(shop)[before:] == [Fetch("gpen", "hf", MIRROR), Fetch("z-image", "modelscope")], "no mirror of that"
+
+
+@pytest.mark.parametrize(("language", "say"), [("zh-CN", ZH), ("en", EN)])
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [("http://127.0.0.1:6379", ELSEWHERE), ("http://169.254.169.254", ELSEWHERE), ("<b>", WANTED), ("ftp://x", WANTED)],
+)
+def test_an_address_that_must_not_be_asked_is_refused_in_words(
+    shop: Rig, address: str, allowed: str, language: str, say: Any
+) -> None:
+    before = shop.requests()
+    with shop.session(language) as page:
+        asked = {"model": "gpen", "mirror": "hf"}
+        told = page.call(page.endpoint("fetch"), [[], None, address], asked)[-1]["output"]["error"]
+    assert say.phrase(allowed) in told and "<b>" not in told and shop.requests() == before
+
+
+@pytest.mark.parametrize("address", [5, ["x"], {"a": 1}, True, MIRROR + "x" * 200])
+def test_whatever_stands_in_the_field_nothing_else_is_submitted(shop: Rig, address: Any) -> None:
+    before = shop.requests()
+    with shop.session("en") as page:
+        messages = page.call(page.endpoint("fetch"), [[], None, address], {"model": "gpen", "mirror": "hf"})
+    assert not succeeded(messages) and "Traceback" not in str(messages) and shop.requests() == before
+
+
+def test_only_the_owner_names_a_mirror(shop: Rig) -> None:
+    with shop.session() as page:
+        (field,) = [c["props"] for c in page.components.values() if c["props"].get("elem_id") == "models-mirror"]
+    assert "owners-only" in field["elem_classes"] and field["max_length"] == 200
+
+
+@pytest.mark.parametrize(
+    ("memory", "value"),
+    [({"endpoint": MIRROR}, MIRROR), *((m, None) for m in (None, {}, 5, "x", {"endpoint": 5}, {"endpoint": "x"}))],
+    ids=str,
+)
+def test_a_page_that_is_loaded_anew_has_its_mirror_again(shop: Rig, memory: Any, value: str | None) -> None:
+    with shop.session() as page:
+        (told,) = page.answer(page.endpoint("recall", "models-mirror"), [memory])
+    assert told == value if value else isinstance(told, dict) and "value" not in told
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_card_says_from_where_its_model_can_be_had(language: str) -> None:
+    say = words(language)
+    assert say("models_hubs", hubs="Hugging Face, ModelScope") in card(BASE, say)[0]
+    assert say("models_hub_only", hub="Hugging Face") in card(GPEN, say)[0]
+    assert say("models_hub_only", hub="Hugging Face") in card(replace(GPEN, here=True), say)[0]
 
 
 @pytest.mark.parametrize("jobs", [None, 5, "x", {"a": 1}, [None, 5, "x" * 10_000, {"a": 1}], ["0" * 32]])

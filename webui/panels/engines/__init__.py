@@ -23,7 +23,7 @@ class View:
     @property
     def unseen(self) -> list[Any]:
         """The components that are still to be rendered, outside of the tab."""
-        return [self.build.job, self.compare.jobs, self.models.jobs, self.models.timer]
+        return [self.build.job, self.compare.jobs, self.models.jobs, self.models.memory, self.models.timer]
 
 
 def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab, chip: gr.HTML) -> View:

@@ -5,18 +5,31 @@ are jobs in the queue; the browser remembers their names, so that a page that co
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 
-from engines.errors import NotFoundError
-from engines.messages import Fetch
+from engines.errors import NotFoundError, OptionError, StudioError
+from engines.messages import Fetch, parse
+from engines.messages.validation import limits
 from webui.boards import downloads
 from webui.boards.downloads import Download
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.widgets.panel_context import PanelContext, Updates, complaint, in_turn, newest, parsed, submit, words_of
+from webui.widgets.panel_context import (
+    QUICK,
+    PanelContext,
+    Updates,
+    complaint,
+    in_turn,
+    newest,
+    refusal,
+    remember,
+    submit,
+    words_of,
+)
 
 LOOK_S = 1.0
 ORDERED = in_turn("downloads")
@@ -34,6 +47,8 @@ BOARD = """element.addEventListener('click', (event) => {
 @dataclass(frozen=True)
 class View:
     frame: gr.Accordion
+    endpoint: gr.Textbox
+    memory: gr.BrowserState  # of what stands there
     board: gr.HTML
     jobs: gr.BrowserState  # names of downloads
     outline: gr.State  # which there are, and how each is
@@ -43,11 +58,17 @@ class View:
 
 def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, list[Any]]:
     """Build the panel. Also return what can be waited for: events after which there may be one more model."""
-    with gr.Accordion(context.i18n("models_title"), open=False, elem_id="models-panel") as frame:
+    t = context.i18n
+    with gr.Accordion(t("models_title"), open=False, elem_id="models-panel") as frame:
+        endpoint = gr.Textbox(
+            label=t("models_mirror"), info=t("models_mirror_hint"), placeholder="https://", type="text",
+            max_length=int(limits(Fetch, "endpoint")[1]), elem_id="models-mirror", elem_classes="owners-only",
+        )  # fmt: skip
         board = gr.HTML(elem_id="models", js_on_load=BOARD)
     jobs = gr.BrowserState([], storage_key="awportrait-downloads", secret="awportrait", render=False)
     timer = gr.Timer(LOOK_S, active=False, render=False)
-    view = View(frame, board, jobs, gr.State(""), gr.State(None), timer)
+    memory = gr.BrowserState({}, storage_key="awportrait-mirror", secret="awportrait", render=False)
+    view = View(frame, endpoint, memory, board, jobs, gr.State(""), gr.State(None), timer)
     _listen(view, Handlers(view, context), page, tab)
     return view, [view.outline.change]
 
@@ -66,10 +87,10 @@ class Handlers:
             self.view.timer: gr.Timer(active=downloads.busy(shown)),
         }
 
-    def fetch(self, jobs: Any, session_jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
+    def fetch(self, jobs: Any, session_jobs: Any, endpoint: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """Begin one download of a model at a time; of several models one waits for the other."""
         say, asked, own = words_of(request), event_data(event), self.context.jobs.of(request)
-        order = parsed(Fetch, {"model": asked["model"], "mirror": asked["mirror"]}, say)
+        order = self._order(asked, endpoint, say)
         if self.context.model(order.model) is None:
             raise complaint(NotFoundError("model", order.model), say)
         earlier = downloads.read(own, newest(jobs, session_jobs))
@@ -81,6 +102,25 @@ class Handlers:
             self.view.session_jobs: names,
             **self.show(downloads.read(own, names), say),
         }
+
+    def _order(self, asked: dict[str, Any], endpoint: Any, say: Words) -> Fetch:
+        """Check what was asked. Only of huggingface.co there are mirrors."""
+        values = {"model": asked["model"], "mirror": asked["mirror"]}
+        if values["mirror"] == "hf" and endpoint:
+            values["endpoint"] = endpoint.strip() if isinstance(endpoint, str) else endpoint
+        try:
+            return parse(Fetch, values)
+        except OptionError as exc:
+            if exc.facts["field"] != "endpoint":
+                raise complaint(exc, say) from exc
+            allowed = say.phrase(str(exc.facts["allowed"]))
+            raise refusal(say("models_mirror_refused", address=exc.facts["value"], allowed=allowed)) from exc
+
+    def recall(self, memory: Any) -> Any:
+        """On load, return the mirror that this browser used last. It may remember anything."""
+        with suppress(StudioError, AttributeError):
+            return parse(Fetch, {"model": "", "endpoint": memory.get("endpoint")}).endpoint
+        return gr.skip()
 
     def stop(self, jobs: Any, session_jobs: Any, event: gr.EventData, request: gr.Request) -> Updates:
         """Cancel, and say at once that the press was heard: a running download hears of it at its next event."""
@@ -106,7 +146,9 @@ class Handlers:
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     shown = [v.board, v.outline, v.timer]
-    v.board.fetch(do.fetch, [v.jobs, v.session_jobs], [v.jobs, *shown, v.session_jobs], **ORDERED)
+    page.load(do.recall, [v.memory], [v.endpoint], **QUICK)
+    v.endpoint.change(None, [v.endpoint], [v.memory], js=remember(["endpoint"]), **QUICK)
+    v.board.fetch(do.fetch, [v.jobs, v.session_jobs, v.endpoint], [v.jobs, *shown, v.session_jobs], **ORDERED)
     v.board.stop(do.stop, [v.jobs, v.session_jobs], shown, **ORDERED)
     gr.on([v.timer.tick, tab.select], do.watch, [v.jobs, v.session_jobs], shown, **ORDERED)
     page.load(do.come_back, [v.jobs, v.session_jobs], [*shown, v.frame], **ORDERED)
