@@ -99,6 +99,9 @@ class OwnJobs(HouseJobs):
         self.job(job_id)
         return self.queue.place(job_id)
 
+    def expected_s(self, request: Request) -> float | None:
+        return self.queue.expected_s(request)
+
     def move_first(self, job_id: str) -> None:
         self.job(job_id)
         self.queue.move_first(job_id)

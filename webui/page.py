@@ -17,8 +17,9 @@ from webui.gradio_patches import event_data
 from webui.i18n import words
 from webui.own_jobs import HouseJobs
 from webui.panels import engines, history, jobs, portrait, restore
+from webui.panels.engines import build as build_panel
 from webui.widgets import loras, photo_settings
-from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn, words_of
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("page.js", "upload.js", "handshake.js", "people.js", "lost.js")
@@ -65,6 +66,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
         portrait.offer_on([*machine.built, *machine.fetched], studio, context)
         photo_settings.offer_on(machine.built, photos.settings, context)
         engines.connect(machine, context)
+        _connect_build(context, machine.build, studio, photos.settings, tabs)
         loras.apply_on(machine.models.board.wear, studio.loras, studio.lora_accordion, tabs, context)
     return page
 
@@ -91,6 +93,32 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
     )
     pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], **QUICK)
     portrait.develop_on(pictures.grid.develop, studio, context)
+
+
+def _connect_build(
+    context: PanelContext, made: build_panel.View, studio: portrait.View, photos: photo_settings.Controls, tabs: gr.Tabs
+) -> None:
+    """Let what was built be chosen where it is used."""
+    s = studio
+
+    def use(job_id: Any, request: gr.Request) -> Updates:
+        order = build_panel.Handlers(made, context).made(job_id, request)
+        if order.makes == "restorer":
+            bundle, backend, rest, tab = photos.bundle, photos.backend, {}, "restore"
+        else:
+            do = portrait.Handlers(studio, context)
+            bundle, backend, tab = s.bundle, s.backend, "portrait"
+            rest = dict(zip((s.size, s.steps, s.guidance), do.change_bundle(order.name, request), strict=False))
+        offered = context.offer_backends(context.find(order.makes, order.name), words_of(request))
+        return {
+            tabs: gr.Tabs(selected=tab),
+            bundle: {**context.offer_bundles(order.makes, order.name), "value": order.name},
+            backend: {**offered, "value": "auto"},  # the fastest that was proved
+            **rest,
+        }
+
+    shown = [tabs, s.bundle, s.size, s.steps, s.guidance, s.backend, photos.bundle, photos.backend]
+    made.use.click(use, [made.job], shown, **in_turn(portrait.ORDER))
 
 
 def header_html() -> Markup:

@@ -105,10 +105,10 @@ def waiting_text(place: Place, say: Words) -> str:
     if place.quiet_s:
         return quiet_text(place.quiet_s, say)
     line = say("stage_waiting", ahead=place.ahead)
-    return line if place.eta_s is None else f"{line} · {_about(place.eta_s, say)}"
+    return line if place.eta_s is None else f"{line} · {about_text(place.eta_s, say)}"
 
 
-def _about(seconds: float, say: Words) -> str:
+def about_text(seconds: float, say: Words) -> str:
     """Say it as roughly as it is known: to 5 s under a minute, to 10 s under five, then in minutes."""
     if seconds >= 300:
         return say("stage_about_minutes", minutes=round(seconds / 60))

@@ -6,6 +6,7 @@ A `JobView` is what has become of one job so far; `advance` takes it one event f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,6 +17,7 @@ from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Fin
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
 LOG_LINES = 200  # of a build; older ones leave
+STEP = re.compile(r"(\d+)\. (.*?)(?: ✓)?")  # of the plan that a build tells first
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class JobView:
     reason: str = ""
     seconds: float | None = None  # of the whole job, in the end
     log: tuple[str, ...] = ()  # of a build: its last lines
+    plan: tuple[str, ...] = ()  # of a build: its steps, as the toolchain calls them
+    at: int = 0  # which of them it is in
     faces: tuple[FaceReport, ...] = ()  # of a restoration, in the end
 
     @property
@@ -74,7 +78,8 @@ def advance(scene: JobView, event: Event) -> JobView:
         case Preview():
             return _preview(scene, event)
         case Note():
-            return replace(scene, log=(*scene.log, *event.text.splitlines())[-LOG_LINES:])
+            log = (*scene.log, *event.text.splitlines())[-LOG_LINES:]
+            return replace(scene, log=log, plan=_planned(scene.plan, event.text))
         case Advice():
             return scene  # of a look at a photo, which is no scene
         case Final():
@@ -93,7 +98,15 @@ def _progress(scene: JobView, event: Progress) -> JobView:
     facts = {"step": event.step, "total": event.total, "picture": event.picture, "pictures": event.pictures}
     facts |= {"face": min(event.step + 1, event.total)}  # the one being restored
     fraction = _built(scene, event) if scene.task == "build" else _drawn(event)
-    return replace(scene, state="running", status=key, facts=facts, fraction=fraction, eta_s=event.eta_s)
+    return replace(scene, state="running", status=key, facts=facts, fraction=fraction, eta_s=event.eta_s, at=event.step)
+
+
+def _planned(plan: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Return the plan with what a note says of it, a step a line; one that begins with the first is another plan."""
+    for line in text.splitlines():
+        if step := STEP.fullmatch(line):
+            plan = (*(() if step[1] == "1" else plan), step[2])
+    return plan
 
 
 def _drawn(event: Progress) -> float:

@@ -179,6 +179,10 @@ class JobQueue(Protocol):
         """
         ...
 
+    def expected_s(self, request: Request) -> float | None:
+        """How long such a request would take, by what earlier ones took here. None: nothing is there to say it by."""
+        ...
+
     def move_first(self, job_id: str) -> None:
         """
         Let it begin before its owner's others, in the places that those have: nobody else waits longer. Of a batch,

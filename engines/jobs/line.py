@@ -100,6 +100,11 @@ class Line:
             self._board, self._made_of = self._look(bundles), (version, bundles, quiet)
         return self._board
 
+    def expected_s(self, request: Request, bundles: Sequence[BundleStatus]) -> float | None:
+        """Return how long a request takes that nobody has submitted yet. None: nothing is there to say it by."""
+        self.board(bundles)  # by what has ended since
+        return self._history.seconds(request, bundles)
+
     def _look(self, bundles: Sequence[BundleStatus]) -> Board:
         now = time.time()
         self._learn(now)

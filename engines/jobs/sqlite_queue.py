@@ -142,6 +142,10 @@ class SqliteQueue(Deletions):
                 raise NotFoundError("job", job_id)
             return self._board(rows[0][0]).place(job_id, time.time())
 
+    def expected_s(self, request: Request) -> float | None:
+        with self._changed:
+            return self._lines[lane_of(request)].expected_s(request, self._status.bundles)
+
     def busy(self, lane: Lane = "pictures") -> bool:
         return self._count(lane) > 0
 

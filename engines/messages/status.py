@@ -122,6 +122,7 @@ class Model:
     disk_gb: float
     pieces: tuple[Piece, ...]
     approximate: bool = False
+    recipe: str = ""
 
     @property
     def is_file(self) -> bool:
@@ -154,6 +155,7 @@ class Status:
     engines: tuple[EngineStatus, ...] = ()
     bundles: tuple[BundleStatus, ...] = ()
     sources: tuple[tuple[BundleKind, str], ...] = ()
+    source_mb: tuple[float, ...] = ()  # how large each of them is
     can_build: str = ""  # why not, in the phrases of this program; empty: it can
     loras: tuple[str, ...] = ()  # names of those that are here, for Generate
     models: tuple[ModelStatus, ...] = ()  # the catalogue

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from engines.bundle import Shelf
+from engines.bundle import Shelf, size_bytes
 from engines.errors import StudioError
 from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
@@ -191,11 +191,13 @@ class Worker:
         engines, bundles = survey(self.shelf, self.backend, jobs.verdicts if jobs else None)
         if jobs is None:
             return Status("loading", engines=engines, bundles=bundles, loras=loras)
+        origins = sources(self.shelf, jobs.checkpoints)
         return Status(
             "loading",
             engines=engines,
             bundles=bundles,
-            sources=tuple(sources(self.shelf, jobs.checkpoints)),
+            sources=tuple(origins),
+            source_mb=tuple(round(size_bytes(path) / 1e6, 1) for path in origins.values()),
             can_build=cannot_build(),
             loras=loras,
             models=jobs.offered(),

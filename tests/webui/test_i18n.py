@@ -24,6 +24,7 @@ from engines.messages.validation import EXPECTED
 from tests.support.http import CJK
 from webui.boards.downloads import NEXT
 from webui.i18n import LANGUAGES, spoken, words
+from webui.panels.engines.build_steps import PARTS
 from webui.panels.engines.overview import FIGURES
 from webui.panels.history import Collection
 from webui.panels.portrait.controls import QUALITIES
@@ -52,6 +53,7 @@ EXPANSIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "models_{}": tuple(NEXT.values()),
     "build_{}": (*get_args(BundleKind), *get_args(Recipe)),
+    "build_part_{}": PARTS,
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -18,7 +18,7 @@ from engines import catalogue
 from engines.catalogue import Machine, Places, fetch
 from engines.catalogue.fetch import Fetching
 from engines.errors import DownloadBroken, DownloadError, HubUnreachable, NotFoundError, StorageError
-from engines.messages import Event, Note, Progress
+from engines.messages import Event, Note, Progress, Recipe
 from tests.support.hub import Hub, served
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="downloads")
@@ -109,6 +109,8 @@ def test_every_model_says_what_a_person_must_know() -> None:
         assert model.size_gb > 0 and model.memory_gb > 0 and model.pieces and "hf" in model.mirrors
         assert Path(model.target).name == model.target and not model.target.startswith(".")
         assert not model.is_file or len(model.pieces) == len(model.pieces[0].files) == 1
+        assert model.recipe in ("", *get_args(Recipe))
+        assert bool(model.recipe) == (model.becomes == "portrait"), "what is that large has one that fits"
     assert len({model.target for model in models.values()}) == len(models)
     assert not models["gpen-bfr-256"].commercial and not models["gpen-bfr-512"].commercial
     assert Z_IMAGE.mirrors == ("hf", "modelscope") and GPEN.mirrors == ("hf",)

@@ -14,7 +14,7 @@ import pytest
 from engines.errors import NotFoundError, QueueFull
 from engines.jobs import Place
 from engines.jobs.sqlite_queue import UNKNOWN_S, SqliteQueue
-from engines.messages import RESTORED_BEFORE, Enhance, Failed, Fetch, Generate, Preview, Progress, Request
+from engines.messages import RESTORED_BEFORE, Build, Enhance, Failed, Fetch, Generate, Preview, Progress, Request
 from engines.messages.status import BundleStatus, Status
 from tests.support.queues import FINAL, Queue, claimed, progress
 
@@ -48,6 +48,17 @@ def test_a_job_is_done_after_those_ahead_of_it(queue: Queue) -> None:
     assert [queue.place(job_id).ahead for job_id in jobs] == [0, 1, 2, 3]
     queue.cancel(jobs[2])
     assert etas(queue, *jobs) == [*etas(queue, *jobs[:2]), None, pytest.approx(46)]
+
+
+def test_what_nobody_has_submitted_yet_is_foretold(queue: Queue) -> None:
+    queue.announce(READY)
+    assert queue.expected_s(Build("restorer", "a.pth", "edge-int8", "x")) is None
+    job_id = queue.submit(Build("restorer", "a.pth", "edge-int8", "one"))
+    job = queue.claim(lane="builds")
+    assert job is not None and job.id == job_id
+    queue.publish(job, replace(FINAL, seconds=90.0))
+    assert queue.expected_s(Build("restorer", "a.pth", "edge-int8", "another")) == pytest.approx(90)
+    assert queue.expected_s(Build("restorer", "a.pth", "edge-fp32", "another")) is None
 
 
 def test_a_photo_that_was_restored_before_says_nothing_of_others(queue: Queue) -> None:

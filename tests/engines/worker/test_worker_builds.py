@@ -219,6 +219,7 @@ def test_a_cancelled_build_ends_and_the_next_one_is_made(
 def test_what_can_be_built_from_is_announced(begin: Open, queue: SqliteQueue) -> None:
     begin(0)
     assert queue.status().sources == (("restorer", "mine.pth"),)
+    assert len(queue.status().source_mb) == 1
 
 
 def test_a_file_that_is_no_bundle_is_logged_once(

@@ -5,19 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 import presets
-from engines.messages import Build, Generate, Recipe, unpack
+from engines.bundle import BUILT_IN, Role
+from engines.messages import Build, Final, Generate, Note, Progress, Recipe, unpack
+from engines.messages.status import BundleKind
+from engines.toolchain.compress.distill import DistillOptions
 from engines.worker import execute
-from tests.support.announced import SOURCES
+from tests.support.announced import BASE, MODEL, SOURCES
 from tests.support.fake_workers import BUILD, FakeWorkshop
-from tests.support.http import WARDROBE, Session, succeeded, tree
+from tests.support.http import CJK, WARDROBE, Session, succeeded, tree
 from webui.i18n import words
-from webui.panels.engines.build import log_html, reason_html
-from webui.stream import LOG_LINES
+from webui.panels.engines import recipes
+from webui.panels.engines.build import reason_html
+from webui.panels.engines.build_steps import PARTS, log_html, step_text
+from webui.stream import LOG_LINES, JobView, advance
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
@@ -93,9 +100,64 @@ def test_a_source_that_was_chosen_stays_chosen(bench: Rig) -> None:
 def test_every_recipe_is_offered_and_says_what_it_is_for(bench: Rig) -> None:
     with bench.session() as page:
         recipe = next(c["props"] for c in page.components.values() if c["props"].get("elem_id") == "build-recipe")
-    assert [value for _, value in recipe["choices"]] == list(get_args(Recipe))
+    assert [value for _, value in recipe["choices"]] == list(recipes.ORDER)
+    assert set(recipes.ORDER) == set(get_args(Recipe)) == set(recipes.SHARES)
     for say in (ZH, EN):
-        assert len({say(f"build_{value}") for value in get_args(Recipe)}) == len(get_args(Recipe))
+        labels = [say(f"build_{value}") for value in recipes.ORDER]
+        goals = [label.partition(" · ")[0] for label in labels]
+        assert [len(list(same)) for _, same in groupby(goals)] == [1, 1, 4, 2], "together that do the same for one"
+        assert all(label.endswith(f"({value})") for label, value in zip(labels, recipes.ORDER, strict=True))
+        assert not any(value in goal for value, goal in zip(recipes.ORDER, goals, strict=True)), "words come first"
+
+
+@pytest.mark.parametrize(("language", "say"), [("zh-CN", ZH), ("en", EN)])
+def test_the_recipe_that_fits_is_chosen_with_its_reason(bench: Rig, language: str, say: Any) -> None:
+    """z-image is a model of the catalogue; of a restorer nothing was told, and then it is not INT8."""
+    large = replace(BASE, model=replace(BASE.model, recipe="lean-int4"))
+    bench.queue.announce(replace(bench.queue.status(), models=(large,), bundles=(), source_mb=(32_900.0, 284.0)))
+    with bench.session(language) as page:
+        page.answer(page.endpoint("offer", "build-source"), [None])
+        advise = page.endpoint("advise", "build-recipe")
+        recipe, html = page.answer(advise, [PORTRAIT])
+        assert recipe == "lean-int4"
+        assert tree(html).text == [
+            say("build_fits") + say("build_why_large", memory="20"),
+            say("build_disk", size="40.0 GB"), say("build_time_unknown"),
+        ]  # fmt: skip
+        recipe, html = page.answer(advise, [RESTORER])
+        assert recipe == "edge-bf16"
+        assert tree(html).text == [
+            say("build_fits") + say("build_why_usual"),
+            say("build_disk", size="142 MB – 284 MB"), say("build_time_unknown"),
+        ]  # fmt: skip
+
+
+def test_another_recipe_is_weighed_and_stays_chosen(bench: Rig) -> None:
+    bench.queue.announce(replace(bench.queue.status(), models=(), bundles=(), source_mb=(32_900.0, 284.0)))
+    with bench.session("en") as page:
+        page.answer(page.endpoint("offer", "build-source"), [None])
+        (html,) = page.answer(page.endpoint("weigh"), [RESTORER, "edge-fp32"])
+    lead, disk, _ = tree(html).text
+    assert lead == EN("build_would_fit", recipe="edge-bf16") + EN("build_why_usual")
+    assert disk == EN("build_disk", size="284 MB – 568 MB")
+
+
+def test_how_long_it_takes_is_said_by_the_last_time(bench: Rig, shop: FakeWorkshop) -> None:
+    shop.finish.set()
+    with bench.session("en") as page:
+        assert succeeded(page.call(page.endpoint("make"), form(page)))
+        weigh = page.endpoint("weigh")
+        assert EN("build_time", about="about 10 s") in page.answer(weigh, [RESTORER, "edge-int8"])[0]
+        assert EN("build_time_unknown") in page.answer(weigh, [RESTORER, "edge-fp32"])[0], "of another nothing is said"
+
+
+@pytest.mark.parametrize("source", [None, 5, ["x"], "", "portrait:nobody"], ids=str)
+@pytest.mark.parametrize("recipe", [None, ["edge-int8"], "rm -rf", "edge-int8"], ids=str)
+def test_whatever_is_to_be_weighed_harms_nobody(bench: Rig, source: Any, recipe: Any) -> None:
+    with bench.session("en") as page:
+        messages = page.call(page.endpoint("weigh"), [source, recipe])
+        messages += page.call(page.endpoint("advise", "build-recipe"), [source])
+    assert "Traceback" not in str(messages) and "build_" not in str(messages) and "<ul" not in str(messages)
 
 
 def test_a_portrait_is_asked_for_with_every_prompt_of_the_presets(bench: Rig) -> None:
@@ -205,7 +267,8 @@ def test_progress_and_log_are_shown_from_the_click_to_the_end(bench: Rig, shop: 
     assert first == sorted(first)
     assert any("剩余约 5 分钟" in text for text in shown)
     assert "耗时 12.3 秒" in shown[-1] and "mine: 5.2 MB" in shown[-1]
-    assert "store &lt;restorer&gt;\\n2. export restorer\\n   differs by 8e-07" in shown[-1]
+    assert "store &lt;restorer&gt;\\n2. export restorer\\n   differs by 8e-07" in shown[-1], "behind the lid"
+    assert ZH("build_step_export", part=ZH("build_part_restorer")) in shown[-1]
 
 
 def test_the_cancel_button_cancels_the_build(bench: Rig, shop: FakeWorkshop) -> None:
@@ -216,9 +279,10 @@ def test_the_cancel_button_cancels_the_build(bench: Rig, shop: FakeWorkshop) -> 
         job_id = list(bench.jobs())[-1]
         heard = button.answer(button.endpoint("stop", "build-cancel"), [job_id])
         assert heard[0]["interactive"] is False and "stage_cancelling" in str(heard)
-        stage, log, go, cancel, *_ = list(messages)[-1]["output"]["data"]
+        stage, use, log, go, cancel, *_ = list(messages)[-1]["output"]["data"]
     assert EN("error_cancelled") in stage and "❌" not in stage and "store" in log
     assert (go["visible"], cancel["visible"], cancel["interactive"]) == (True, False, True)
+    assert (use["visible"], go["variant"]) == (False, "primary"), "nothing was made"
     assert bench.jobs()[job_id] == "cancelled"
 
 
@@ -241,9 +305,11 @@ def test_a_build_that_ended_is_shown_as_it_ended(bench: Rig, shop: FakeWorkshop)
     with bench.session("en") as page:
         assert succeeded(page.call(page.endpoint("make"), form(page)))
     with bench.session("en", of=page) as again:
-        stage, log, go, cancel, *_ = again.answer(again.endpoint("come_back", "build-stage"), [list(bench.jobs())[-1]])
+        come_back = again.endpoint("come_back", "build-stage")
+        stage, use, log, go, cancel, *_ = again.answer(come_back, [list(bench.jobs())[-1]])
     assert "in 12.3 s" in stage and "export restorer" in log
     assert go["visible"] is True and cancel["visible"] is False
+    assert use["visible"] is True and go["variant"] == "secondary", "one primary button"
 
 
 def test_a_portraits_job_shown_where_models_are_built_does_no_harm(rig: Rig) -> None:
@@ -270,11 +336,98 @@ def test_without_pytorch_the_panel_says_why_and_what_to_do(bench: Rig, language:
     assert "<b>" not in reason_html("<b>", say)
 
 
+# ---- when it is done
+
+
+def pressed(rig: Rig, job_id: Any) -> list[dict[str, Any]]:
+    with rig.session("en") as page:
+        return page.call(page.endpoint("use"), [job_id])
+
+
+@pytest.mark.parametrize(("source", "tab"), [(PORTRAIT, "portrait"), (RESTORER, "restore")])
+def test_what_was_built_is_used_in_one_press(bench: Rig, shop: FakeWorkshop, source: str, tab: str) -> None:
+    kind: BundleKind = "portrait" if tab == "portrait" else "restorer"
+    made = replace(MODEL, name="mine", kind=kind)
+    shop.adopt = lambda: bench.queue.announce(
+        replace(bench.queue.status(), bundles=(*bench.queue.status().bundles, made))
+    )
+    shop.finish.set()
+    with bench.session("en") as page:
+        assert succeeded(page.call(page.endpoint("make"), form(page, source=source)))
+        answer = page.answer(page.endpoint("use"), [list(bench.jobs())[-1]])
+    tabs, bundle, size, steps, guidance, backend, photo_bundle, photo_backend = answer
+    assert tabs["selected"] == tab
+    chosen, how = (bundle, backend) if tab == "portrait" else (photo_bundle, photo_backend)
+    others = (photo_bundle, photo_backend) if tab == "portrait" else (bundle, backend)
+    assert (chosen["value"], how["value"]) == ("mine", "auto") and "mine" in str(chosen["choices"])
+    assert not any("value" in other for other in others), "the other form is left alone"
+    if tab == "portrait":
+        assert (size["value"], steps, guidance["value"]) == ("128×96", MODEL.steps, MODEL.guidance)
+
+
+def test_what_is_not_here_any_more_is_said_to_be_gone(bench: Rig, shop: FakeWorkshop) -> None:
+    shop.finish.set()
+    with bench.session("en") as page:
+        assert succeeded(page.call(page.endpoint("make"), form(page)))
+        told = page.call(page.endpoint("use"), [list(bench.jobs())[-1]])[-1]["output"]["error"]
+    assert told == EN.error("not_found", {"what": "bundle", "name": "mine"})
+
+
+@pytest.mark.parametrize("job_id", [None, 5, ["x"], "0" * 32, "x"])
+def test_a_job_that_is_no_build_is_not_used(bench: Rig, job_id: Any) -> None:
+    messages = pressed(bench, job_id)
+    assert not succeeded(messages) and "Traceback" not in str(messages)
+
+
+# ---- the steps
+
+
+PLAN = ("store denoiser", "int8 denoiser, static", "something <new>")
+
+
+@pytest.mark.parametrize("say", [ZH, EN])
+def test_the_steps_are_said_in_words_with_how_far_it_is(say: Any) -> None:
+    scene = advance(JobView(task="build"), Note("\n".join(f"{k}. {title}" for k, title in enumerate(PLAN, start=1))))
+    scene = advance(scene, Progress("quantize", 1, 3))
+    parsed = tree(log_html(scene, say))
+    assert [item["class"] for item in parsed.all("li")] == ["is-done", "is-now", "is-later"]
+    part = say("build_part_denoiser")
+    assert parsed.text[:3] == [
+        say("build_step_store", part=part), say("build_step_quantize", part=part, precision="int8"), PLAN[2],
+    ]  # fmt: skip
+    done = advance(scene, Final((), 0, 1.0, ""))
+    assert {item["class"] for item in tree(log_html(done, say)).all("li")} == {"is-done"}
+
+
+def test_a_build_that_begins_anew_tells_its_plan_once() -> None:
+    scene = JobView(task="build")
+    for text in ("1. store denoiser", "2. export denoiser", "— store denoiser", "   1. of it", "1. store denoiser ✓"):
+        scene = advance(scene, Note(text))
+    assert scene.plan == ("store denoiser",)
+
+
+@pytest.mark.parametrize("recipe", get_args(Recipe))
+@pytest.mark.parametrize("kind", ["portrait", "restorer"])
+def test_every_step_that_the_toolchain_takes_has_words(tmp_path: Path, kind: str, recipe: str) -> None:
+    pytest.importorskip("torch", reason="the toolchain needs it")
+    from engines.toolchain import sources
+    from engines.toolchain.build import Builder, BuildOptions
+    from engines.toolchain.recipe import Recipe as Read
+
+    made_of = {"portrait": sources.portrait, "restorer": sources.restorer}[kind](BUILT_IN / kind, None)
+    options = BuildOptions(prompts=("x",), prune=0.3, distill=DistillOptions(1, ("a", "b")), prove=True)
+    titles = [step.title for step in Builder(made_of, Read.read(recipe), tmp_path / "x", options)._steps()]
+    assert len(titles) > 4
+    for title in titles:
+        assert CJK.search(step_text(title, ZH)) and step_text(title, EN) != title
+    assert set(PARTS) == set(get_args(Role))
+
+
 def test_the_log_is_words_and_stays_short() -> None:
     lines = tuple(f"{k} <img src=x>" for k in range(LOG_LINES))
-    parsed = tree(log_html(lines, EN))
-    assert [tag for tag, _ in parsed.elements] == ["div", "pre"]
-    assert parsed.text == ["\n".join(lines)]
+    parsed = tree(log_html(JobView(task="build", log=lines, plan=("<img src=x>",)), EN))
+    assert [tag for tag, _ in parsed.elements] == ["ol", "li", "details", "summary", "div", "pre"]
+    assert parsed.text == ["<img src=x>", EN("stage_details"), "\n".join(lines)]
     (box,) = parsed.all("div")
     assert (box["role"], box["tabindex"], box["aria-label"]) == ("log", "0", EN("build_log")), "it scrolls by keyboard"
-    assert log_html((), EN) == ""
+    assert log_html(JobView(task="build"), EN) == ""

@@ -1,25 +1,31 @@
 """
-The panel that makes bundles: out of what, by which recipe, under which name; then the progress and the log of it. The
-work is a job in the queue like any other: this page may close and come back.
+The panel that makes bundles: out of what, by which recipe, under which name; then the progress and the steps of it, and
+in the end one press to use what was made. The work is a job in the queue like any other: this page may close and come
+back.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 from anyio import to_thread
 from markupsafe import Markup
 
 import presets
-from engines.messages import BUNDLE_NAME, Build, Recipe
+from engines.errors import NotFoundError
+from engines.messages import BUNDLE_NAME, Build, Recipe, parse
 from engines.messages.status import Status
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.stage import status_html
+from webui.own_jobs import OwnJobs
+from webui.panels.engines import recipes
+from webui.panels.engines.build_steps import log_html
+from webui.panels.engines.overview import KEEP_OPEN
+from webui.stage import about_text, status_html
 from webui.stream import JobView
 from webui.widgets import loras
 from webui.widgets.panel_context import (
@@ -28,6 +34,8 @@ from webui.widgets.panel_context import (
     Updates,
     cancel_button,
     cancel_pressed,
+    complaining,
+    complaint,
     in_turn,
     parsed,
     refusal,
@@ -48,10 +56,12 @@ class View:
     name: gr.Textbox
     calibration: gr.Textbox
     loras: loras.View
+    advice: gr.HTML
     go: gr.Button
     cancel: gr.Button
     reason: gr.HTML
     stage: gr.HTML
+    use: gr.Button
     log: gr.HTML
     job: gr.BrowserState
 
@@ -63,9 +73,12 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> tuple[View, li
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
                 parts = _controls(context)
             with gr.Column(scale=6, min_width=320):
-                stage, log = gr.HTML(elem_id="build-stage"), gr.HTML(elem_id="build-log")
+                stage = gr.HTML(elem_id="build-stage")
+                label = context.i18n("build_use")
+                use = gr.Button(label, variant="primary", size="lg", visible=False, elem_id="build-use")
+                log = gr.HTML(elem_id="build-log", js_on_load=KEEP_OPEN)
     job = gr.BrowserState("", storage_key="awportrait-build-job", secret="awportrait", render=False)
-    view = View(**parts, frame=frame, stage=stage, log=log, job=job)
+    view = View(**parts, frame=frame, stage=stage, use=use, log=log, job=job)
     return view, _listen(view, Handlers(view, context), page, tab)
 
 
@@ -75,8 +88,10 @@ def _controls(context: PanelContext) -> dict[str, Any]:
         [(f"{name} · {kind}", f"{kind}:{name}") for kind, name in status.sources],
         label=t("build_source"), info=t("build_source_hint"), elem_id="build-source",
     )  # fmt: skip
-    recipes = [(t(f"build_{recipe}"), recipe) for recipe in get_args(Recipe)]
-    recipe = gr.Radio(recipes, value="edge-int8", label=t("build_recipe"), elem_id="build-recipe")
+    offered = [(t(f"build_{recipe}"), recipe) for recipe in recipes.ORDER]
+    first = recipes.advised(status, *status.sources[0]).recipe if status.sources else recipes.USUAL
+    recipe = gr.Radio(offered, value=first, label=t("build_recipe"), elem_id="build-recipe")
+    advice = gr.HTML(elem_id="build-advice")
     name = gr.Textbox(label=t("build_name"), info=t("build_name_hint"), max_length=40, elem_id="build-name")
     calibration = gr.Textbox(label=t("build_calibration"), info=t("build_calibration_hint"), max_length=200)
     chooser = loras.build(context, "build_loras", "build_loras_hint", "build-loras", ORDER)
@@ -84,8 +99,8 @@ def _controls(context: PanelContext) -> dict[str, Any]:
     go = gr.Button(t("build_go"), variant="primary", size="lg", interactive=not status.can_build, elem_id="build")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="build-cancel")
     return {
-        "source": source, "recipe": recipe, "name": name, "calibration": calibration, "loras": chooser, "go": go,
-        "cancel": cancel, "reason": reason,
+        "source": source, "recipe": recipe, "name": name, "calibration": calibration, "loras": chooser,
+        "advice": advice, "go": go, "cancel": cancel, "reason": reason,
     }  # fmt: skip
 
 
@@ -97,11 +112,12 @@ class Handlers:
     context: PanelContext
 
     def show(self, scene: JobView, say: Words) -> Updates:
-        busy = scene.state == "running"
+        busy, done = scene.state == "running", scene.state == "done"
         return {
             self.view.stage: stage_html(scene, say),
-            self.view.log: log_html(scene.log, say),
-            self.view.go: gr.update(visible=not busy),
+            self.view.use: gr.update(visible=done),
+            self.view.log: log_html(scene, say),
+            self.view.go: gr.update(visible=not busy, variant="secondary" if done else "primary"),
             self.view.cancel: cancel_button(self.context, busy),
         }
 
@@ -142,6 +158,28 @@ class Handlers:
     def stop(self, job_id: str, request: gr.Request) -> Any:
         return cancel_pressed(self.context, job_id, request)
 
+    def advise(self, source: Any, request: gr.Request) -> list[Any]:
+        """Choose the recipe that fits this machine and this source, and say why, and what it takes."""
+        source = source if isinstance(source, str) else ""
+        recipe = recipes.advised(self.context.status, *recipes.split(source)).recipe
+        return [recipe, self.weigh(source, recipe, request)]
+
+    def weigh(self, source: Any, recipe: Any, request: gr.Request) -> Markup:
+        """Say what the build of this takes before anybody presses."""
+        kind, name = recipes.split(source if isinstance(source, str) else "")
+        if recipe not in recipes.ORDER or (kind, name) not in self.context.status.sources:
+            return Markup()
+        return advice_html(self.context.status, kind, name, recipe, self.context.jobs.of(request), words_of(request))
+
+    def made(self, job_id: Any, request: gr.Request) -> Build:
+        """Return what this browser's last build was asked for, whose bundle is here."""
+        say = words_of(request)
+        with complaining(say):
+            order = self.context.jobs.of(request).job(str(job_id)).request
+        if isinstance(order, Build) and any(bundle.name == order.name for bundle in self.context.status.bundles):
+            return order
+        raise complaint(NotFoundError("bundle", getattr(order, "name", "")), say)
+
     def offer(self, chosen: str | None, request: gr.Request) -> list[Any]:
         """Bring up to date what can be built from, and whether it can."""
         say, status = words_of(request), self.context.status
@@ -161,12 +199,25 @@ def stage_html(scene: JobView, say: Words) -> Markup:
     return Markup('<div class="stage is-{}">{}</div>').format(scene.state, idle or status_html(scene, say))
 
 
-def log_html(lines: tuple[str, ...], say: Words) -> Markup:
-    """Return the log. The style sheet turns it upside down, so that it stays at its end while nobody scrolls."""
-    if not lines:
-        return Markup()
-    box = Markup('<div class="log" role="log" tabindex="0" aria-label="{}"><pre>{}</pre></div>')
-    return box.format(say("build_log"), "\n".join(lines))
+def advice_html(status: Status, kind: str, name: str, recipe: Recipe, own: OwnJobs, say: Words) -> Markup:
+    """Say which recipe fits this machine, and why; how much disk this one takes, and how long."""
+    fits = recipes.advised(status, kind, name)
+    why = say(fits.why, **fits.facts)
+    lead = say("build_fits") if recipe == fits.recipe else say("build_would_fit", recipe=fits.recipe)
+    gb = recipes.disk_gb(status, kind, name, recipe)
+    disk = say("build_disk", size=_between(*gb)) if gb else say("build_disk_unknown")
+    like = {"makes": kind, "source": name, "recipe": recipe, "name": "x"}  # whatever it will be called
+    seconds = own.expected_s(parse(Build, like))
+    time = say("build_time", about=about_text(seconds, say)) if seconds else say("build_time_unknown")
+    lines = Markup().join(Markup("<li>{}</li>").format(text) for text in (f"{lead}{why}", disk, time))
+    return Markup('<ul class="advice">{}</ul>').format(lines)
+
+
+def _between(low_gb: float, high_gb: float) -> str:
+    def size(gb: float) -> str:
+        return f"{gb:.1f} GB" if gb >= 1 else f"{1000 * gb:.0f} MB"
+
+    return size(low_gb) if low_gb == high_gb else f"{size(low_gb)} – {size(high_gb)}"
 
 
 def reason_html(reason: str, say: Words) -> Markup:
@@ -175,10 +226,15 @@ def reason_html(reason: str, say: Words) -> Markup:
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> list[Any]:
-    shown = [v.stage, v.log, v.go, v.cancel, v.job, v.frame]
+    shown = [v.stage, v.use, v.log, v.go, v.cancel, v.job, v.frame]
     order = [v.source, v.recipe, v.name, v.calibration, *v.loras.values]
     built = gr.on([v.go.click, v.name.submit], do.make, order, shown, **LONG)
     back = page.load(do.come_back, [v.job], shown, **LONG)
+    chosen = [v.recipe, v.advice]
+    v.source.change(do.advise, [v.source], chosen, **in_turn(ORDER, "always_last"))
+    page.load(do.advise, [v.source], chosen, **in_turn(ORDER))
+    for event in (v.recipe.input, v.frame.expand, built.then):
+        event(do.weigh, [v.source, v.recipe], [v.advice], **in_turn(ORDER, "always_last"))
     v.cancel.click(do.stop, [v.job], [v.cancel], **LONG)
     offer_on([page.load, tab.select, built.then], v, do.context)
     loras.offer_on([v.source.change], v.loras, v.source, no_loras_reason, do.context)
