@@ -115,6 +115,13 @@ def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Pat
     return origins
 
 
+def weights_bytes(source: Path) -> int:
+    """Return how large the weights are that a build reads there; of a bundle, of all that it holds its own source."""
+    if not (source / "bundle.json").is_file():
+        return size_bytes(source)
+    return sum(size_bytes(file) for file in source.rglob("*.safetensors"))
+
+
 def _is_stable_diffusion(path: Path) -> bool:
     """Tell whether a file is a .safetensors whose header names a tensor of Stable Diffusion's U-Net."""
     if path.suffix.lower() != ".safetensors":

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from engines.bundle import Shelf, size_bytes
+from engines.bundle import Shelf
 from engines.errors import StudioError
 from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
@@ -21,7 +21,7 @@ from engines.studio import DETECTOR, Studio
 from engines.worker import execute, insist, surviving
 from engines.worker.builds import BackgroundJobs
 from engines.worker.heat import Rest
-from engines.worker.inventory import cannot_build, sources, strays, survey
+from engines.worker.inventory import cannot_build, sources, strays, survey, weights_bytes
 
 log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
@@ -197,7 +197,7 @@ class Worker:
             engines=engines,
             bundles=bundles,
             sources=tuple(origins),
-            source_mb=tuple(round(size_bytes(path) / 1e6, 1) for path in origins.values()),
+            source_mb=tuple(round(weights_bytes(path) / 1e6, 1) for path in origins.values()),
             can_build=cannot_build(),
             loras=loras,
             models=jobs.offered(),

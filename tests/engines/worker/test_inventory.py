@@ -151,6 +151,16 @@ def test_the_built_in_bundles_can_be_built_from(builtin: Path, tmp_path: Path) -
     assert found == {("portrait", "portrait"): builtin / "portrait", ("restorer", "restorer"): builtin / "restorer"}
 
 
+def test_how_large_a_source_is_counts_what_is_read_of_it(builtin: Path, tmp_path: Path) -> None:
+    """A bundle holds graphs and proofs besides: an estimate by all of it was twice too much."""
+    (tmp_path / "a.pth").write_bytes(bytes(1000))
+    (tmp_path / "pipeline" / "unet").mkdir(parents=True)
+    (tmp_path / "pipeline" / "unet" / "weights.bin").write_bytes(bytes(2000))
+    assert [inventory.weights_bytes(tmp_path / name) for name in ("a.pth", "pipeline")] == [1000, 2000]
+    restorer = builtin / "restorer"
+    assert inventory.weights_bytes(restorer) == (restorer / "restorer" / "model.safetensors").stat().st_size
+
+
 def test_what_wears_a_lora_is_told(builtin: Path, shelf: Shelf) -> None:
     shipped = {bundle.name: bundle for bundle in inventory.survey(Shelf((builtin,)), "auto")[1]}
     assert {name: (b.family, b.takes_loras) for name, b in shipped.items() if name != "detector"} == {
