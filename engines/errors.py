@@ -9,6 +9,7 @@ where they arise.
     + SizeError               a picture size that this bundle does not draw
     + PromptError             nothing to draw
   x NotFoundError           no such bundle, job or picture
+    + NotDownloaded           a model of the catalogue that is to be built from
   x LoginNeeded             the house has a password, and who asks has neither that nor a token
     + TokenNeeded             a door for programs only, in an open house too
   x OwnerOnly               what the owner of the house may do, and a guest may not
@@ -83,6 +84,10 @@ class NotFoundError(StudioError):
 
     def __init__(self, what: str, name: str) -> None:
         super().__init__(f"no {what} named {name[:80]!r}", what=what, name=name[:80])
+
+
+class NotDownloaded(NotFoundError):
+    code = "not_downloaded"
 
 
 class LoginNeeded(StudioError):

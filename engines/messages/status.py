@@ -162,3 +162,5 @@ class Status:
     strays: tuple[str, ...] = ()  # what lies among the bundles and is none that can be read
     resting: str = ""  # why no job is begun at the moment, in the phrases of this program; empty: jobs are begun
     temperature_c: float | None = None  # of the hottest processor; None: unknown
+    memory_gb: float = 0.0  # of this machine; 0: not told
+    free_gb: float = 0.0  # of the disk where models lie

@@ -23,7 +23,7 @@ from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.build_job import BuildJob
 from engines.bundle.loras import Loras
-from engines.errors import EngineError, JobCancelled, NotFoundError, OptionError, StudioError
+from engines.errors import EngineError, JobCancelled, NotDownloaded, NotFoundError, OptionError, StudioError
 from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
 from engines.messages.status import ModelStatus
 from engines.studio import proof
@@ -99,7 +99,8 @@ class BackgroundJobs:
         """The request with every name resolved to a path. NotFoundError, OptionError: nothing here is called so."""
         origins = sources(self.shelf, self.checkpoints)
         if (r.makes, r.source) not in origins:
-            raise NotFoundError("checkpoint", r.source)
+            ours = any(model.target == r.source for model in catalogue.catalogue().values())
+            raise (NotDownloaded if ours else NotFoundError)("checkpoint", r.source)
         return BuildJob(
             r.makes,
             origins[r.makes, r.source],

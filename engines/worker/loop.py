@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from engines.bundle import Shelf
+from engines.catalogue import Machine
 from engines.errors import StudioError
 from engines.jobs import Job, Lane
 from engines.jobs.sqlite_queue import SqliteQueue
@@ -191,7 +192,7 @@ class Worker:
         engines, bundles = survey(self.shelf, self.backend, jobs.verdicts if jobs else None)
         if jobs is None:
             return Status("loading", engines=engines, bundles=bundles, loras=loras)
-        origins = sources(self.shelf, jobs.checkpoints)
+        origins, machine = sources(self.shelf, jobs.checkpoints), Machine.of(jobs.checkpoints)
         return Status(
             "loading",
             engines=engines,
@@ -201,5 +202,7 @@ class Worker:
             can_build=cannot_build(),
             loras=loras,
             models=jobs.offered(),
+            memory_gb=round(machine.memory_gb, 1),
+            free_gb=round(machine.free_gb, 1),
             strays=strays(jobs.models, self._warned),
         )

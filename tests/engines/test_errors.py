@@ -28,6 +28,7 @@ CODES = {
     "OutOfMemory": "out_of_memory",
     "EngineUnavailable": "engine_unavailable",
     "BlankPicture": "blank_picture",
+    "NotDownloaded": "not_downloaded",
     "DownloadError": "download_failed",
     "HubUnreachable": "hub_unreachable",
     "DownloadBroken": "download_broken",

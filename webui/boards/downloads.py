@@ -85,7 +85,7 @@ def _card(status: ModelStatus, of_model: Mapping[str, Download], say: Words) -> 
         '<p class="note">{terms}</p><p class="note">{hubs}</p>{now}</article>'
     ).format(
         title=model.title.get(say.language, model.id),
-        size=_size(model),
+        size=size_text(model),
         limited="" if model.commercial else Markup(' class="is-limited"'),
         licence=model.licence,
         terms=model.terms.get(say.language, ""),
@@ -100,7 +100,7 @@ def _hubs(model: Model, say: Words) -> str:
     return say("models_hub_only", hub=hubs[0]) if len(hubs) == 1 else say("models_hubs", hubs=", ".join(hubs))
 
 
-def _size(model: Model) -> str:
+def size_text(model: Model) -> str:
     size = f"{model.size_gb:.1f} GB" if model.size_gb >= 1 else f"{1000 * model.size_gb:.0f} MB"
     return f"≈ {size}" if model.approximate else size
 
@@ -149,7 +149,7 @@ def _here(model: Model, say: Words) -> Markup:
 
 def _away(status: ModelStatus, download: Download | None, say: Words) -> Markup:
     failed = download.latest if download and isinstance(download.latest, Failed) else None
-    line = Markup('<p class="now is-lost" role="status">{}</p>').format(_why(failed, say)) if failed else Markup()
+    line = Markup('<p class="now is-lost" role="status">{}</p>').format(why(failed, say)) if failed else Markup()
     if not status.fits:
         return line + Markup('<p class="now">{}</p>').format(say("models_too_large", why=say.phrase(status.why)))
     button, model = Markup('<button type="button" data-fetch="{}" data-mirror="{}">{}</button>'), status.model
@@ -163,6 +163,6 @@ def _away(status: ModelStatus, download: Download | None, say: Words) -> Markup:
     return line + Markup('<p class="actions">{}</p>').format(buttons)
 
 
-def _why(failed: Failed, say: Words) -> str:
+def why(failed: Failed, say: Words) -> str:
     sentence = say.error(failed.code, failed.facts)
     return sentence if failed.code == "cancelled" else f"❌ {sentence}"

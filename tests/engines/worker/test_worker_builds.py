@@ -216,6 +216,15 @@ def test_a_cancelled_build_ends_and_the_next_one_is_made(
     assert isinstance(within(LIMIT_S, partial(events_of, queue, waiting))[-1], Final)
 
 
+def test_a_build_whose_download_failed_says_so(tmp_path: Path) -> None:
+    """As both were asked for in one press: that the file was deleted would be wrong."""
+    models, verdicts = tmp_path / "models", Verdicts(tmp_path / "verdicts")
+    shop = BackgroundJobs(Shelf((models,)), models, tmp_path / "checkpoints", verdicts)
+    for source, code in (("GPEN-BFR-512.pth", "not_downloaded"), ("mine.pth", "not_found")):
+        (event,) = shop.run(Build("restorer", source, "edge-bf16", "x"), tmp_path)
+        assert isinstance(event, Failed) and event.code == code
+
+
 def test_what_can_be_built_from_is_announced(begin: Open, queue: SqliteQueue) -> None:
     begin(0)
     assert queue.status().sources == (("restorer", "mine.pth"),)

@@ -176,7 +176,7 @@ def fetched(page: Session, jobs: Any, **what: Any) -> tuple[list[str], str, bool
     """The names that the browser keeps, the board, and whether the page looks on."""
     messages = press(page, jobs, **what)
     assert succeeded(messages), messages
-    names, board, _, timer, _ = messages[-1]["output"]["data"]
+    names, board, _, timer, *_ = messages[-1]["output"]["data"]
     return names, board, timer["active"]
 
 
@@ -302,7 +302,7 @@ def test_progress_is_shown_until_the_model_is_here(shop: Rig, hub: FakeHub) -> N
         watch = page.endpoint("watch", "models")
         shown, boards = "", []
         for _ in range(600):
-            shown, _, timer = page.answer(watch, [names])
+            shown, _, timer, *_ = page.answer(watch, [names])
             boards.append(shown)
             if "12 / 30 MB" in shown:
                 hub.finish.set()
@@ -321,7 +321,7 @@ def test_a_page_that_was_reloaded_finds_its_download(shop: Rig, hub: FakeHub) ->
         names, _, _ = fetched(page, [])
     with shop.session("en", of=page) as again:
         come_back = again.endpoint("come_back", "models")
-        board, _, timer, frame = again.answer(come_back, [names])
+        board, _, timer, _, frame = again.answer(come_back, [names])
         assert timer["active"] is True and frame["open"] is True, "not left behind a closed lid"
         assert [b.get("data-stop") for b in cards(board)[1][1]] == names
 

@@ -42,4 +42,5 @@ def connect(view: View, context: PanelContext) -> None:
     overview.look_on(view.built, view.overview, context)
     compare.offer_on(view.built, view.compare, context)
     build.offer_on(view.fetched, view.build, context)
+    build.follow_on(models.pursue_on(view.models, view.build.job, context).then, view.build, context)
     build.fill_on(view.models.board.build, view.build, context)

@@ -248,6 +248,11 @@ def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     loras.offer_on(events, v.loras, v.source, no_loras_reason, context)
 
 
+def follow_on(event: Any, v: View, context: PanelContext) -> None:
+    """Follow the build whose name the browser keeps, as after a reload."""
+    event(Handlers(v, context).come_back, [v.job], [v.stage, v.use, v.log, v.go, v.cancel, v.frame], **LONG)
+
+
 def fill_on(event: Any, v: View, context: PanelContext) -> None:
     """Open the form with the model that the event names as its source, if it can be built from."""
 
