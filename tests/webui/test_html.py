@@ -99,7 +99,7 @@ def workbench(text: str, say: Callable[..., str]) -> list[str]:
     return [
         build.stage_html(built, say),
         build.stage_html(failed, say),
-        build.log_html((text,), say),
+        build.log_html(JobView(task="build", log=(text,), plan=(text,)), say),
         build.reason_html(text, say),
         compare.stage_html(sides, say),
         compare.stage_html([*sides[:1], (sides[1][0], failed)], say),
