@@ -155,7 +155,6 @@ class Status:
     engines: tuple[EngineStatus, ...] = ()
     bundles: tuple[BundleStatus, ...] = ()
     sources: tuple[tuple[BundleKind, str], ...] = ()
-    source_mb: tuple[float, ...] = ()  # how large each of them is
     can_build: str = ""  # why not, in the phrases of this program; empty: it can
     loras: tuple[str, ...] = ()  # names of those that are here, for Generate
     models: tuple[ModelStatus, ...] = ()  # the catalogue
@@ -164,3 +163,4 @@ class Status:
     temperature_c: float | None = None  # of the hottest processor; None: unknown
     memory_gb: float = 0.0  # of this machine; 0: not told
     free_gb: float = 0.0  # of the disk where models lie
+    source_mb: tuple[float, ...] = ()  # how large each of the sources is, in their order

@@ -57,7 +57,7 @@ STATUS = Status(
         ),
     ),
     (("portrait", "z-image"), ("restorer", "GPEN-BFR-512.pth")), "torch is not installed",
-    ("skin",), (ModelStatus(MODEL, True, "窄"),),
+    ("skin",), (ModelStatus(MODEL, True, "窄"),), memory_gb=24.4, free_gb=210.0, source_mb=(32_900.0, 284.5),
 )  # fmt: skip
 SAMPLES = (
     Generate('一位戴眼镜的女士, "quoted"\nnew line \u2028 🙂'),
