@@ -96,13 +96,17 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
 
 
 def _connect_build(
-    context: PanelContext, made: build_panel.View, studio: portrait.View, photos: photo_settings.Controls, tabs: gr.Tabs
+    context: PanelContext,
+    built: build_panel.View,
+    studio: portrait.View,
+    photos: photo_settings.Controls,
+    tabs: gr.Tabs,
 ) -> None:
     """Let what was built be chosen where it is used."""
     s = studio
 
     def use(job_id: Any, request: gr.Request) -> Updates:
-        order = build_panel.Handlers(made, context).made(job_id, request)
+        order = build_panel.Handlers(built, context).order(job_id, request)
         if order.makes == "restorer":
             bundle, backend, rest, tab = photos.bundle, photos.backend, {}, "restore"
         else:
@@ -118,7 +122,7 @@ def _connect_build(
         }
 
     shown = [tabs, s.bundle, s.size, s.steps, s.guidance, s.backend, photos.bundle, photos.backend]
-    made.use.click(use, [made.job], shown, **in_turn(portrait.ORDER))
+    built.use.click(use, [built.job], shown, **in_turn(portrait.ORDER))
 
 
 def header_html() -> Markup:

@@ -34,6 +34,6 @@ def _proxies() -> set[tuple[str, int]]:
     for address in getproxies().values():
         proxy = urlsplit(address)
         if proxy.hostname and proxy.port:
-            found = socket.getaddrinfo(proxy.hostname, proxy.port, type=socket.SOCK_STREAM)
-            listening |= {(str(info[4][0]), int(info[4][1])) for info in found}
+            addresses = socket.getaddrinfo(proxy.hostname, proxy.port, type=socket.SOCK_STREAM)
+            listening |= {(str(info[4][0]), int(info[4][1])) for info in addresses}
     return listening

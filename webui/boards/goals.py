@@ -41,11 +41,11 @@ class Making:
 
 def builds(own: OwnJobs, say: Words) -> dict[str, Making]:
     """Return this person's last build of each goal's bundle."""
-    found: dict[str, Making] = {}
+    latest: dict[str, Making] = {}
     for job in own.latest_jobs(RECENT):
         if isinstance(job.request, Build) and job.request.name in GOALS.values():
-            found.setdefault(job.request.name, Making(job, _text(own, job, say)))
-    return found
+            latest.setdefault(job.request.name, Making(job, _text(own, job, say)))
+    return latest
 
 
 def _text(own: OwnJobs, job: Job, say: Words) -> str:
@@ -57,12 +57,12 @@ def _text(own: OwnJobs, job: Job, say: Words) -> str:
 
 
 def busy(making: Mapping[str, Making]) -> bool:
-    return any(one.busy for one in making.values())
+    return any(each.busy for each in making.values())
 
 
 def goals_html(status: Status, downloads: Sequence[Download], making: Mapping[str, Making], say: Words) -> Markup:
     of_model = {download.model: download for download in downloads}  # of one model, the last
-    here = {told.model.id: told for told in status.models}
+    here = {entry.model.id: entry for entry in status.models}
     cards = [
         _card(goal, here[name], status, of_model.get(name), making.get(name), say)
         for goal, name in GOALS.items()
@@ -76,9 +76,9 @@ def goals_html(status: Status, downloads: Sequence[Download], making: Mapping[st
 
 
 def _card(
-    goal: str, told: ModelStatus, status: Status, download: Download | None, making: Making | None, say: Words
+    goal: str, entry: ModelStatus, status: Status, download: Download | None, making: Making | None, say: Words
 ) -> Markup:
-    model = told.model
+    model = entry.model
     return Markup(
         '<article><h4>{title}</h4><p class="note">{name}</p><dl>{facts}</dl>'
         '<p class="note">{licence}</p>{now}</article>'
@@ -87,7 +87,7 @@ def _card(
         name=model.title.get(say.language, model.id),
         facts=_facts(model, status, say),
         licence=f"{model.licence}: {model.terms.get(say.language, '')}",
-        now=_now(told, status, download, making, say),
+        now=_now(entry, status, download, making, say),
     )
 
 
@@ -102,29 +102,29 @@ def _facts(model: Model, status: Status, say: Words) -> Markup:
     return Markup().join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*row) for row in rows)
 
 
-def _now(told: ModelStatus, status: Status, download: Download | None, making: Making | None, say: Words) -> Markup:
+def _now(entry: ModelStatus, status: Status, download: Download | None, making: Making | None, say: Words) -> Markup:
     """Say what is done, what goes on and what failed; offer the one press where there is something to press for."""
-    if any(bundle.name == told.model.id for bundle in status.bundles):
+    if any(bundle.name == entry.model.id for bundle in status.bundles):
         return Markup('<p class="now is-here">{}</p>').format(say("goals_ready"))
     fetching = bool(download and download.busy)
     lines: list[tuple[str, str]] = []
-    if told.here:
+    if entry.here:
         lines.append(("done", say("goals_here")))
     elif download and fetching:
         lines.append(("now", status_text(download, say)))
     elif download and isinstance(download.latest, Failed):
         lines.append(("lost", why(download.latest, say)))
-    if making and (making.busy or (told.here and making.job.state != "done")):
+    if making and (making.busy or (entry.here and making.job.state != "done")):
         lines.append(("lost" if not making.busy else "now" if not fetching else "later", making.text))
     steps = Markup().join(Markup('<li class="is-{}">{}</li>').format(state, text) for state, text in lines)
     shown = Markup('<ol class="steps">{}</ol>').format(steps) if lines else Markup()
     if fetching or (making and making.busy):
         return shown
     hurdle = say("build_cannot", reason=say.phrase(status.can_build)) if status.can_build else ""
-    if not told.fits and not hurdle:
-        hurdle = say("models_too_large", why=say.phrase(told.why))
+    if not entry.fits and not hurdle:
+        hurdle = say("models_too_large", why=say.phrase(entry.why))
     if hurdle:
         return shown + Markup('<p class="now">{}</p>').format(hurdle)
-    label = say("goals_build") if told.here else say("goals_begin")
+    label = say("goals_build") if entry.here else say("goals_begin")
     button = Markup('<p class="actions"><button type="button" data-goal="{}">{}</button></p>')
-    return shown + button.format(told.model.id, label)
+    return shown + button.format(entry.model.id, label)

@@ -171,7 +171,7 @@ class Handlers:
             return Markup()
         return advice_html(self.context.status, kind, name, recipe, self.context.jobs.of(request), words_of(request))
 
-    def made(self, job_id: Any, request: gr.Request) -> Build:
+    def order(self, job_id: Any, request: gr.Request) -> Build:
         """Return what this browser's last build was asked for, whose bundle is here."""
         say = words_of(request)
         with complaining(say):

@@ -126,18 +126,20 @@ class Handlers:
         """
         say, own, status = words_of(request), self.context.jobs.of(request), self.context.status
         name = event_data(event)["model"]
-        told = next((told for told in status.models if told.model.id == name and name in goals.GOALS.values()), None)
-        if told is None:
+        entry = next(
+            (entry for entry in status.models if entry.model.id == name and name in goals.GOALS.values()), None
+        )
+        if entry is None:
             raise complaint(NotFoundError("model", str(name)), say)
         earlier = downloads.read(own, newest(jobs, session_jobs))
-        kept = [download.job_id for download in earlier if download.model != name or download.busy]
+        others = [download.job_id for download in earlier if download.model != name or download.busy]
         fetching = any(download.busy and download.model == name for download in earlier)
         begun = goals.builds(own, say).get(name)
         if begun and begun.busy:
-            return self._pursued(kept, own, say), begun.job.id
-        fetch = [self._order({"model": name, "mirror": "hf"}, endpoint, say)] * (not told.here and not fetching)
-        made = submit(own, say, *fetch, self._build(told.model, say))
-        return self._pursued([*kept, *made[:-1]], own, say), made[-1]
+            return self._pursued(others, own, say), begun.job.id
+        fetch = [self._order({"model": name, "mirror": "hf"}, endpoint, say)] * (not entry.here and not fetching)
+        names = submit(own, say, *fetch, self._build(entry.model, say))
+        return self._pursued([*others, *names[:-1]], own, say), names[-1]
 
     def _build(self, model: Model, say: Words) -> Build:
         recipe = recipes.advised(self.context.status, model.becomes, model.target).recipe

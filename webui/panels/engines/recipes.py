@@ -55,13 +55,15 @@ def advised(status: Status, kind: str, source: str) -> Advice:
     if (fastest := _fastest(status, kind)) is not None and fastest.verdict is not None:
         facts = {"engine": fastest.engine, "precision": fastest.precision, "seconds": f"{fastest.verdict.finish_s:.3g}"}
         return Advice(OF_PRECISION[fastest.precision], "build_why_measured", facts)
-    told = next((c for c in _choices(status) if c.precision == "bf16" and c.state != "unavailable"), None)
-    return Advice(USUAL, "build_why_bf16", {"engine": told.engine}) if told else Advice(USUAL, "build_why_usual", {})
+    choice = next((c for c in _choices(status) if c.precision == "bf16" and c.state != "unavailable"), None)
+    return (
+        Advice(USUAL, "build_why_bf16", {"engine": choice.engine}) if choice else Advice(USUAL, "build_why_usual", {})
+    )
 
 
 def model_of(status: Status, source: str) -> Model | None:
     """Return the model of the catalogue that a source is. None: it came from elsewhere."""
-    return next((told.model for told in status.models if told.model.target == source), None)
+    return next((entry.model for entry in status.models if entry.model.target == source), None)
 
 
 def _choices(status: Status, kind: str = "") -> Iterator[Choice]:
