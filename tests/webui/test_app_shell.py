@@ -63,6 +63,11 @@ def test_gradio_s_page_is_changed_where_it_says_so_and_nowhere_else() -> None:
     )
 
 
+def test_several_pages_of_a_process_have_it_once(rig: Rig, closed: Rig, head: Head) -> None:
+    """Each of them has asked for the change."""
+    assert closed.url != rig.url and len(head.links["apple-touch-icon"]) == len(head.links["manifest"]) == 1
+
+
 def test_a_phone_can_install_it(rig: Rig, head: Head) -> None:
     assert head.links["manifest"] == ["/manifest.json"]
     answer = httpx.get(f"{rig.url}/manifest.json")
