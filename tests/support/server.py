@@ -104,6 +104,12 @@ class Rig:
             if state in ("queued", "running"):
                 list(self.queue.follow(job_id))
 
+    def clear(self) -> None:
+        """Cancel what earlier tests have left waiting, where nobody works it off."""
+        for job_id, state in self.jobs().items():
+            if state == "queued":
+                self.queue.cancel(job_id)
+
     def requests(self) -> list[str]:
         """Every job's request, as the disk has it."""
         with closing(sqlite3.connect(self.settings.state / "jobs.db")) as db:

@@ -42,8 +42,8 @@ def test_a_photo_of_the_page_is_restored(rig: Rig) -> None:
     assert "-%E7%85%A7%E7%89%87.png" in str(messages[-1]) and "compare" in str(messages[-1])
 
 
-def test_an_uploaded_photo_is_decoded_in_one_place(rig: Rig, heard: Listener) -> None:
-    """engines.images caps pixels and formats; a decoder that anything else calls has no such caps."""
+def test_an_uploaded_photo_is_decoded_in_a_process_of_its_own(rig: Rig, heard: Listener) -> None:
+    """Neither the server nor the worker opens it as a picture, both of which are this process here."""
     content = encoded(people(), "JPEG", quality=71)  # nobody else has sent this one
     with rig.session() as page:
         photo = page.upload(content, "a.jpg")
@@ -53,8 +53,7 @@ def test_an_uploaded_photo_is_decoded_in_one_place(rig: Rig, heard: Listener) ->
     copies = {str(path) for path in rig.settings.home.rglob("*") if path.is_file() and path.read_bytes() == content}
     assert photo["path"] in copies and len(copies) == 2
     decoders = [files for path, files in heard.opened if path in copies and any("/PIL/Image.py" in f for f in files)]
-    assert decoders, "it was decoded at all"
-    assert [files for files in decoders if not any(f.endswith("engines/images/__init__.py") for f in files)] == []
+    assert decoders == []
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP", "PPM"])

@@ -135,6 +135,7 @@ def test_who_waits_knows_its_place_and_who_runs_how_far_it_is(rig: Rig) -> None:
 
 
 def test_a_job_that_waits_or_runs_says_when_it_will_be_done(idle: Rig) -> None:
+    idle.clear()
     idle.queue.submit(Enhance("a.jpg"))
     job = idle.queue.claim()
     assert job is not None
@@ -173,6 +174,7 @@ def test_a_photo_that_has_gone_cannot_be_restored_again(idle: Rig) -> None:
 
 
 def test_one_of_several_is_asked_for_first(idle: Rig) -> None:
+    idle.clear()
     jobs = [idle.queue.submit(Generate("x"), "token:x") for _ in range(2)]
     refused(idle.client.post(f"/jobs/{jobs[1]}/first"), 404, "not_found")
     nobodys = idle.queue.submit(Generate("x"))
