@@ -21,6 +21,8 @@ PAGE = Markup(
     " text-decoration: none; cursor: pointer }} .quiet {{ background: none; color: inherit;"
     " border: 1px solid #94a3b8 }} .wrong {{ color: #b91c1c; background: #fef2f2; padding: 10px 14px;"
     " border-radius: 10px }} code {{ user-select: all }}"
+    " .qr {{ display: block; width: min(260px, 100%); margin: 0 auto; border-radius: 10px;"
+    " image-rendering: pixelated }}"
     "</style></head><body><main><h1>{title}</h1>{body}<p><small>{credit}</small></p></main></body></html>"
 )
 

@@ -309,6 +309,18 @@ def test_no_address_is_announced_without_a_network(monkeypatch: pytest.MonkeyPat
     assert lan_address() == ""
 
 
+@pytest.mark.parametrize("in_a_terminal", [True, False])
+def test_before_a_terminal_a_phone_can_scan_the_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_a_terminal: bool
+) -> None:
+    monkeypatch.setattr("webui.connections.lan_address", lambda: "192.168.1.5")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: in_a_terminal)
+    root._announce(Settings(), 7861)
+    printed = capsys.readouterr().out
+    assert "http://192.168.1.5:7861" in printed
+    assert ("手机扫码" in printed) == ("█" in printed) == in_a_terminal
+
+
 def test_everything_it_needs_lies_in_its_home(life: Life) -> None:
     assert {path.name for path in life.home.iterdir() if not path.name.startswith("server-")} <= {
         "outputs", "uploads", "models", "checkpoints", "loras", "state", "tmp",

@@ -44,7 +44,11 @@ def ended(say: Words) -> Markup:
 
 def invitation(say: Words, link: str, hours: int | None) -> Markup:
     """`hours`: how long it lasts; None: the house is open, and the link is its address."""
+    import segno  # here: few pages have it
+
     words = say("door_invite", hours=hours) if hours else say("door_open")
-    body = Markup("<p>{}</p><p><code>{}</code></p>").format(words, link) + TO_STUDIO.format(say("door_back"))
+    body = Markup('<p>{}</p><p><code>{}</code></p><p><img class="qr" src="{}" alt="{}"></p>').format(
+        words, link, segno.make(link).png_data_uri(scale=8), say("door_qr")
+    ) + TO_STUDIO.format(say("door_back"))
     leave = LOG_OUT.format(say("door_log_out")) if hours else Markup()
     return page(body + leave, say.language, SENDS_ORIGIN)
