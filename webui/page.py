@@ -11,18 +11,20 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from engines.errors import NotFoundError
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
+from webui import uploads
 from webui.gradio_patches import event_data
 from webui.i18n import words
 from webui.own_jobs import HouseJobs
 from webui.panels import engines, history, jobs, portrait, restore
 from webui.panels.engines import build as build_panel
 from webui.widgets import loras, photo_settings
-from webui.widgets.panel_context import QUICK, PanelContext, Updates, in_turn, words_of
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, words_of
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("page.js", "upload.js", "handshake.js", "people.js", "lost.js")
+SCRIPTS = ("page.js", "result.js", "upload.js", "handshake.js", "people.js", "lost.js")
 TITLE = words("zh")("title")
 FONTS = [
     "system-ui",
@@ -66,6 +68,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
         portrait.offer_on([*machine.built, *machine.fetched], studio, context)
         photo_settings.offer_on(machine.built, photos.settings, context)
         engines.connect(machine, context)
+        _connect_result(context, studio, photos, tabs)
         _connect_build(context, machine.build, studio, photos.settings, tabs)
         loras.apply_on(machine.models.board.wear, studio.loras, studio.lora_accordion, tabs, context)
     return page
@@ -93,6 +96,27 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
     )
     pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], **QUICK)
     portrait.develop_on(pictures.grid.develop, studio, context)
+
+
+def _connect_result(context: PanelContext, studio: portrait.View, photos: restore.View, tabs: gr.Tabs) -> None:
+    """Let a portrait be handed to a form that takes photos, as if it had been chosen there."""
+
+    def lent(event: gr.EventData, request: gr.Request) -> str:
+        with complaining(words_of(request)):
+            picture = context.jobs.of(request).file(str(event_data(event)["picture"]))
+            if not picture.is_file():
+                raise NotFoundError("picture", picture.name)
+        return uploads.lend(picture, context.settings.cache)
+
+    def to_restore(event: gr.EventData, request: gr.Request) -> Updates:
+        return {tabs: gr.Tabs(selected="restore"), photos.single.photo: lent(event, request)}
+
+    def to_start(event: gr.EventData, request: gr.Request) -> Updates:
+        return {studio.start.frame: gr.update(open=True), studio.start.photo: lent(event, request)}
+
+    handed = studio.stage.restore(to_restore, None, [tabs, photos.single.photo], **QUICK)
+    restore.advise_on(handed.success, photos, context)
+    studio.stage.begin_with(to_start, None, [studio.start.frame, studio.start.photo], **QUICK)
 
 
 def _connect_build(

@@ -151,22 +151,39 @@ def _details(scene: JobView, say: Words) -> Markup:
 def _next_steps(scene: JobView, say: Words) -> Markup:
     """Return what can be done with a finished picture, or with a photo in which no face was found."""
     if scene.current and scene.current.finished:
-        return actions_html(scene.current, say)
+        return actions_html(scene.current, say, drawn=scene.task != "enhance", again=scene.task == "generate")
     if scene.state != "failed" or scene.code != "no_face":
         return Markup()
     button = Markup('<p class="actions"><button type="button" data-anyway>{}</button></p>')
     return button.format(say("restore_anyway"))
 
 
-def actions_html(tile: Tile, say: Words) -> Markup:
-    develop = Markup('<button type="button" data-develop="{}">{}</button>').format(tile.image, say("stage_develop"))
+def actions_html(tile: Tile, say: Words, drawn: bool, again: bool) -> Markup:
+    """
+    Return what can be done with a finished picture (assets/result.js). `drawn`: it is a portrait, no restored photo;
+    `again`: others like it can be drawn now.
+    """
+    button = Markup('<button type="button" data-{}="{}">{}</button>')
+    first = [button.format("develop", tile.image, say("stage_develop"))] if tile.shown_by == "tiny" else []
+    first += [button.format("vary", "", say("stage_vary"))] if again and not first else []
+    further = {"restore": say("stage_restore_this"), "begin-with": say("stage_begin_with")} if drawn else {}
+    rest = [button.format(what, tile.image, label) for what, label in further.items()]
     return Markup(
-        '<p class="actions"><a href="{address}" download="{name}">{download}</a>'
-        '<a href="{address}" target="_blank" rel="noopener">{open}</a>{develop}</p>'
+        '<p class="actions"><a href="{address}" download="{name}" data-picture>{download}</a>{first}'
+        '<button type="button" data-share-picture data-instead="{instead}">{share}</button></p>'
+        '<details><summary>{more}</summary><p class="actions">'
+        '<a href="{address}" target="_blank" rel="noopener" data-picture>{open}</a>'
+        '<button type="button" data-copy-picture data-done="{copied}">{copy}</button>{rest}</p></details>'
     ).format(
         address=address(tile.image),
         name=file_name(tile.image),
         download=say("stage_download"),
         open=say("stage_open"),
-        develop=develop if tile.shown_by == "tiny" else "",
+        share=say("stage_share"),
+        instead=say("stage_share_instead"),
+        copy=say("stage_copy"),
+        copied=say("stage_copied"),
+        more=say("stage_more"),
+        first=Markup().join(first),
+        rest=Markup().join(rest),
     )

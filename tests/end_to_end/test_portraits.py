@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -115,6 +115,85 @@ def test_preview_only_keeps_the_negative_and_develops_it(visit: Visit, home: Pat
     assert developed != kept
     with Image.open(home / "outputs" / developed) as image:
         assert image.text["parameters"].startswith("an old man with glasses")
+
+
+def test_a_portrait_leads_to_its_restoration_and_back(visit: Visit, home: Path) -> None:
+    visit.generate("a woman with red hair")
+    visit.until("done")
+    drawn = (home / "outputs" / visit.picture().name).read_bytes()
+    visit.page.locator("#stage details summary", has_text="更多").click()
+    visit.page.click("#stage [data-restore]")
+    visit.page.wait_for_selector("#restore-advice .advice")
+    assert visit.page.locator("#tabs [data-tab-id=restore][aria-selected=true]").count() == 1
+    visit.page.click("#restore-start")
+    visit.until("done", "#restore-stage")
+    (photo,) = (home / "uploads").glob("*")
+    assert photo.read_bytes() == drawn
+    visit.tab(0)  # where its lid is still open
+    visit.page.click("#stage [data-begin-with]")
+    visit.page.wait_for_selector("#start-strength")
+    assert visit.page.locator("#start-photo img").count() == 1
+
+
+def test_more_like_it_and_the_one_that_is_shown(visit: Visit) -> None:
+    """Of several, what is done is done to the one that was chosen."""
+    visit.more()
+    visit.enter("#steps input[type=number]", "2")
+    visit.generate("a man with a beard")
+    visit.until("done")
+    visit.page.click("#stage [data-vary]")
+    visit.page.wait_for_selector("#stage .stage.is-running")
+    visit.until("done")
+    assert "共 4 张图像" in visit.page.inner_text("#stage .status")
+    third = visit.page.locator("#stage .strip button").nth(2)
+    third.click()
+    wanted = third.get_attribute("data-show")
+    buttons = visit.page.locator("#stage :is([data-restore], [data-begin-with])")
+    assert buttons.evaluate_all("all => all.map((it) => it.dataset.restore ?? it.dataset.beginWith)") == [wanted] * 2
+
+
+def test_a_picture_is_looked_at_in_full(visit: Visit) -> None:
+    visit.generate("a woman with red hair")
+    visit.until("done")
+    visit.page.click("#stage .frame > img")
+    viewer = visit.page.locator("dialog.viewer")
+    box, image = viewer.bounding_box(), viewer.locator("img").bounding_box()
+    assert box and image and box["width"] == 1280 and image["height"] > 880, "as large as the window"
+    viewer.locator("img").click()
+    assert "is-whole-size" in (viewer.get_attribute("class") or "")
+    visit.page.keyboard.press("Escape")
+    assert viewer.count() == 0
+    visit.page.click("#stage .frame > img")
+    viewer.locator("button").click()
+    assert viewer.count() == 0
+
+
+def test_where_nothing_can_be_shared_the_picture_is_saved_and_one_is_told_why(browser: Any, base: str) -> None:
+    visit = Visit(browser, base, width=390, touch=True)
+    visit.page.add_init_script("navigator.canShare = undefined")
+    visit.open()
+    visit.generate("a woman with red hair")
+    visit.until("done")
+    with visit.page.expect_download() as download:
+        visit.page.click("#stage [data-share-picture]")
+    assert download.value.suggested_filename == visit.picture().name
+    assert "https" in visit.page.inner_text("#stage .actions [role=status]")
+    visit.close()
+
+
+def test_a_picture_is_shared_as_a_file(browser: Any, base: str) -> None:
+    visit = Visit(browser, base, width=390, touch=True)
+    visit.page.add_init_script(
+        "navigator.canShare = () => true; navigator.share = async (what) => { window.shared = what.files; }"
+    )
+    visit.open()
+    visit.generate("a woman with red hair")
+    visit.until("done")
+    visit.page.click("#stage [data-share-picture]")
+    visit.page.wait_for_function("window.shared")
+    shown = visit.page.evaluate("window.shared.map((file) => [file.name, file.type, file.size > 1000])")
+    assert shown == [[visit.picture().name, "image/png", True]]
+    visit.close()
 
 
 def test_a_job_outlives_its_page(visit: Visit) -> None:
@@ -307,12 +386,13 @@ def test_a_build_outlives_its_page(browser, idle: Rig, shop: FakeWorkshop) -> No
     window.unfold("build")
     window.page.fill("#build-name textarea", "mine")
     window.page.click("#build")
-    window.page.wait_for_selector("#build-log pre")
+    window.page.wait_for_selector("#build-log .is-now")
     window.open()
     window.tab(3)
     window.page.wait_for_selector("#build-cancel")  # not left behind a closed lid
     window.page.click("#build-cancel")
     window.until("failed", "#build-stage")
     assert "Cancelled" in window.page.inner_text("#build-stage")
-    assert "export restorer" in window.page.inner_text("#build-log")
+    window.page.locator("#build-log summary").click()
+    assert "export restorer" in window.page.inner_text("#build-log pre")
     window.close()

@@ -124,6 +124,30 @@ def test_preview_only_offers_to_develop() -> None:
     assert "data-develop" not in job_html(play(*ONE), ZH), "what the full decoder drew is developed"
 
 
+def offered(scene: JobView) -> list[str]:
+    buttons = tree(job_html(scene, EN)).all("button")
+    return [name for button in buttons for name in button if name.startswith("data-") and name != "data-show"]
+
+
+def test_a_finished_picture_leads_on() -> None:
+    """To more of its kind, to a form that takes photos; to which of these, the picture that is shown says."""
+    shared = ["data-share-picture", "data-instead", "data-copy-picture", "data-done"]
+    done = play(*ONE)
+    assert offered(done) == ["data-vary", *shared, "data-restore", "data-begin-with"]
+    named = {
+        b[name]
+        for b in tree(job_html(done, EN)).all("button")
+        for name in ("data-restore", "data-begin-with")
+        if name in b
+    }
+    assert named == {PICTURE}
+    developed = play(Final((PICTURE,), 9, 0.81, "ort", "why"), scene=JobView(task="develop", state="running"))
+    assert offered(developed) == [*shared, "data-restore", "data-begin-with"], "no words to draw others by"
+    restored = play(*RESTORATION, scene=JobView(task="enhance", state="running"))
+    assert offered(restored) == shared
+    assert offered(play(*ONE[:4])) == [], "what is not finished leads nowhere"
+
+
 def test_a_developed_picture() -> None:
     events = (Progress("load", 0, 1), Progress("decode", 0, 1), Final((PICTURE,), 9, 0.81, "ort", "why"))
     done = play(*events, scene=JobView(task="develop", state="running"))

@@ -36,8 +36,10 @@ document.addEventListener("click", (event) => {
     link.href = picture;
     if (link.hasAttribute("download")) link.download = thumb.dataset.show.split("/").pop();
   });
-  const develop = stage.querySelector("[data-develop]");
-  if (develop) develop.dataset.develop = thumb.dataset.show;
+  for (const what of ["develop", "restore", "beginWith"]) {
+    const button = stage.querySelector(`[data-${what === "beginWith" ? "begin-with" : what}]`);
+    if (button) button.dataset[what] = thumb.dataset.show;
+  }
   stage.querySelectorAll("[data-show]").forEach((other) => other.classList.toggle("is-shown", other === thumb));
 });
 

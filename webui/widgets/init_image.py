@@ -21,6 +21,7 @@ from webui.widgets.panel_context import QUICK, PanelContext, store_photo
 
 @dataclass(frozen=True)
 class StartPhoto:
+    frame: gr.Accordion
     photo: gr.Image
     strength: gr.Slider
 
@@ -31,7 +32,7 @@ class StartPhoto:
 
 def build(context: PanelContext) -> StartPhoto:
     t = context.i18n
-    with gr.Accordion(t("start_photo"), open=False, elem_id="start-from"):
+    with gr.Accordion(t("start_photo"), open=False, elem_id="start-from") as frame:
         photo = gr.Image(
             label=t("start_photo"), show_label=False, placeholder=t("restore_photo"), type="filepath", image_mode=None,
             sources=["upload", "clipboard"], height=180, buttons=[], elem_id="start-photo",
@@ -44,7 +45,7 @@ def build(context: PanelContext) -> StartPhoto:
             0.05, high, usual, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength"
         )
     photo.change(shown, [photo], [strength], **QUICK)
-    return StartPhoto(photo, strength)
+    return StartPhoto(frame, photo, strength)
 
 
 def shown(photo: Upload | None) -> Any:

@@ -36,6 +36,7 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **LATEST).then(**fit)
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
+    v.stage.vary(do.vary, [v.job], v.scene, **LONG)
     develop_on(v.stage.develop, v, do.context)
     offer_on([recalled.then, tab.select, drawn.then], v, do.context)
     loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)

@@ -25,9 +25,15 @@ AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's sha
 NAMES = (
     "prompt", "negative", "size", "steps", "guidance", "seed", "count", "bundle", "backend", "preview",
 )  # fmt: skip
+# What a finished picture offers; "restore" and "begin_with" go to other forms (page.py).
 STAGE = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-develop]');
-  if (button) trigger('develop', { name: button.dataset.develop });
+  const button = event.target.closest('button');
+  if (!button) return;
+  const { develop, vary, restore, beginWith } = button.dataset;
+  if (develop) trigger('develop', { name: develop });
+  if (vary !== undefined) trigger('vary', {});
+  if (restore) trigger('restore', { picture: restore });
+  if (beginWith) trigger('begin_with', { picture: beginWith });
 });"""
 
 

@@ -25,6 +25,8 @@ from webui.uploads import Upload
 from webui.widgets import init_image, loras
 from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, submit, words_of
 
+VARIATIONS = 4
+
 
 @dataclass(frozen=True)
 class Handlers:
@@ -63,6 +65,17 @@ class Handlers:
         scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
         async for updates in self.watch(parsed(Generate, values, say), scene, request):
             yield updates
+
+    async def vary(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
+        """Draw others with the words and settings of this browser's last portrait."""
+        say = words_of(request)
+        with complaining(say):
+            order = (await to_thread.run_sync(self.context.jobs.of(request).job, job_id)).request
+        if isinstance(order, Generate):
+            ratio = order.width / order.height if order.width and order.height else 1.0
+            scene = JobView(state="running", caption=order.prompt, ratio=ratio, status="stage_load")
+            async for updates in self.watch(replace(order, seed=-1, count=VARIATIONS), scene, request):
+                yield updates
 
     async def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
         say, scene = words_of(request), JobView(task="develop", state="running", status="stage_load")

@@ -26,6 +26,11 @@ class View:
         return [self.single.job, self.settings.memory, self.batch.jobs, self.batch.timer]
 
 
+def advise_on(event: Any, v: View, context: PanelContext) -> None:
+    """Look at the photo that is in the box of the single one after this event."""
+    single.advise_on(event, v.single, context)
+
+
 def build_tab(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     t = context.i18n
     with gr.Row(elem_classes="columns has-stage", elem_id="photo-columns"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -195,13 +196,15 @@ def note_html(text: str) -> Markup:
 def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
     shown = [v.stage, v.main.html, v.job]
     order = [v.photo, *v.controls.values]
-    looks: dict[str, Any] = {**LONG, "trigger_mode": "multiple"}  # the second photo does not wait for the first one's
     v.main.html.begin(do.restore, order, shown, **LONG)
     v.advice.whole(do.whole, order, shown, **LONG)
     v.stage.anyway(do.anyway, [v.job], shown, **LONG)
-    gr.on(
-        [v.photo.upload, v.photo.clear], do.advise, [v.photo, v.looked, v.job], [v.advice, v.looked, v.stage], **looks
-    )
+    advise_on(partial(gr.on, [v.photo.upload, v.photo.clear]), v, do.context)
     v.advice.adopt(do.adopt, [v.looked], v.controls.values, **QUICK)
     page.load(do.come_back, [v.job], shown, **LONG)
     v.main.html.cancel(do.stop, [v.job], [v.main.html], **LONG)
+
+
+def advise_on(event: Any, v: View, context: PanelContext) -> None:
+    looks: dict[str, Any] = {**LONG, "trigger_mode": "multiple"}  # the second photo does not wait for the first one's
+    event(Handlers(v, context).advise, [v.photo, v.looked, v.job], [v.advice, v.looked, v.stage], **looks)
