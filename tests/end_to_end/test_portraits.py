@@ -127,8 +127,7 @@ def test_a_portrait_leads_to_its_restoration_and_back(visit: Visit, home: Path) 
     assert visit.page.locator("#tabs [data-tab-id=restore][aria-selected=true]").count() == 1
     visit.page.click("#restore-start")
     visit.until("done", "#restore-stage")
-    (photo,) = (home / "uploads").glob("*")
-    assert photo.read_bytes() == drawn
+    assert drawn in [photo.read_bytes() for photo in (home / "uploads").glob("*")]
     visit.tab(0)  # where its lid is still open
     visit.page.click("#stage [data-begin-with]")
     visit.page.wait_for_selector("#start-strength")

@@ -52,8 +52,8 @@ def shop(idle: Rig) -> Iterator[Rig]:
     idle.queue.announce(replace(before, models=MODELS, sources=(("portrait", "z-image"),), can_build=""))
     yield idle
     idle.queue.announce(before)
-    for job_id in idle.jobs():
-        if isinstance(idle.queue.job(job_id).request, Fetch):
+    for job_id, state in idle.jobs().items():
+        if state in ("queued", "running") and isinstance(idle.queue.job(job_id).request, Fetch):
             idle.queue.cancel(job_id)
 
 

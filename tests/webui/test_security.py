@@ -93,7 +93,7 @@ def test_no_file_of_this_machine_can_be_handed_in(rig: Rig, canaries: list[str])
             "restore_1",
             "whole",
             "advise",
-            "advise_1",
+            "advise_3",
             "start",
             "generate_1",
             "shown",
