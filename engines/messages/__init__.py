@@ -282,9 +282,7 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def pack(message: Request | Event | Status) -> str:
-    """
-    Write a message as JSON, in which `kind` says which one it is; what a Preview calls so is `shows` there.
-    """
+    """Write a message as JSON, in which `kind` says which one it is; what a Preview calls so is `shows` there."""
     values = asdict(message)
     if isinstance(message, Preview):
         values["shows"] = values.pop("kind")
