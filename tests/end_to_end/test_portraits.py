@@ -161,10 +161,10 @@ def test_a_picture_is_looked_at_in_full(visit: Visit) -> None:
     viewer.locator("img").click()
     assert "is-whole-size" in (viewer.get_attribute("class") or "")
     visit.page.keyboard.press("Escape")
-    assert viewer.count() == 0
+    viewer.wait_for(state="detached")  # it says that it has closed a moment later
     visit.page.click("#stage .frame > img")
     viewer.locator("button").click()
-    assert viewer.count() == 0
+    viewer.wait_for(state="detached")  # it says that it has closed a moment later
 
 
 def test_where_nothing_can_be_shared_the_picture_is_saved_and_one_is_told_why(browser: Any, base: str) -> None:
