@@ -31,14 +31,11 @@ DAY = {"Cache-Control": "max-age=86400"}
 def add(routes: APIRouter) -> None:
     """Add what a browser asks for besides the page."""
 
-    @routes.get("/favicon.ico", include_in_schema=False)
-    def favicon() -> FileResponse:
-        return FileResponse(ASSETS / "favicon.ico", headers=DAY)
-
     @routes.get("/manifest.json", include_in_schema=False)
     def manifest() -> JSONResponse:
         return JSONResponse(manifest_json(), headers=DAY, media_type="application/manifest+json")
 
+    _add_file(routes, "/favicon.ico", ASSETS / "favicon.ico", "image/x-icon", DAY)
     for name, media in ICONS.items():
         _add_file(routes, f"/icons/{name}", ASSETS / name, media, DAY)
     # Of a worker the browser looks for a new one at each visit: it must not be told to keep this one.

@@ -70,9 +70,13 @@ class OwnJobs(HouseJobs):
 
     def job(self, job_id: str) -> Job:
         job = self.queue.job(job_id)
-        if job.owner not in ("", self.person.id):
+        if not self.may_see(job):
             raise NotFoundError("job", job_id)
         return job
+
+    def may_see(self, job: Job) -> bool:
+        """Return whether a job is this person's, or nobody's: then it is that of whoever has its id."""
+        return job.owner in ("", self.person.id)
 
     def follow(self, job_id: str) -> Iterator[Event]:
         self.job(job_id)

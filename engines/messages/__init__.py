@@ -43,7 +43,7 @@ Stage = Literal[
     "prepare", "export", "calibrate", "quantize", "embed", "verify",  # bundles
     "fetch", "reconnect",  # models
 ]  # fmt: skip
-DecoderKind = Literal["linear", "tiny", "vae"]  # of latents, from the roughest
+DecoderKind = Literal["rough", "tiny", "vae"]  # of latents, from the roughest
 PreviewKind = Literal["step", "before", "result"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 Percent = Annotated[int, Field(ge=0, le=100)]

@@ -245,7 +245,7 @@ class Generation:
             pixels = self.pace.rough.decode(latents, self.plan.width, self.plan.height)
             name = images.write_preview(self.folder, pixels)
             self.pace.rough_s = time.perf_counter() - begun
-            yield Preview(step, name, self.seconds(), "linear", k + 1)
+            yield Preview(step, name, self.seconds(), "rough", k + 1)
 
     def _preview(self, k: int, step: int, latents: Array) -> Iterator[Event]:
         if "preview_decoder" not in self.loaded.bundle.roles:

@@ -36,9 +36,8 @@ document.addEventListener("click", (event) => {
     link.href = picture;
     if (link.hasAttribute("download")) link.download = thumb.dataset.show.split("/").pop();
   });
-  for (const what of ["develop", "restore", "beginWith"]) {
-    const button = stage.querySelector(`[data-${what === "beginWith" ? "begin-with" : what}]`);
-    if (button) button.dataset[what] = thumb.dataset.show;
+  for (const name of ["data-develop", "data-restore", "data-begin-with"]) {
+    stage.querySelector(`[${name}]`)?.setAttribute(name, thumb.dataset.show);
   }
   stage.querySelectorAll("[data-show]").forEach((other) => other.classList.toggle("is-shown", other === thumb));
 });

@@ -41,6 +41,7 @@
       button.parentElement.append(line);
     }
     line.textContent = text;
+    setTimeout(() => line.remove(), 8000); // Gradio would leave it there, under the next picture too
   }
 
   // In full: as large as the window, and at a press as large as it is. Two fingers enlarge it as any page.

@@ -100,9 +100,12 @@ def _hubs(model: Model, say: Words) -> str:
     return say("models_hub_only", hub=hubs[0]) if len(hubs) == 1 else say("models_hubs", hubs=", ".join(hubs))
 
 
+def gb_text(gb: float) -> str:
+    return f"{gb:.1f} GB" if gb >= 1 else f"{1000 * gb:.0f} MB"
+
+
 def size_text(model: Model) -> str:
-    size = f"{model.size_gb:.1f} GB" if model.size_gb >= 1 else f"{1000 * model.size_gb:.0f} MB"
-    return f"≈ {size}" if model.approximate else size
+    return f"≈ {gb_text(model.size_gb)}" if model.approximate else gb_text(model.size_gb)
 
 
 def _busy(download: Download, say: Words) -> Markup:

@@ -83,7 +83,7 @@ def test_between_two_previews_the_picture_does_not_stand_still(tmp_path: Path) -
     rough, pace = looks(Slow(), tmp_path / "a")
     tiny, _ = looks(Thorough(), tmp_path / "b")
     assert [(look.step, look.decoder) for look in rough] == [
-        (1, "tiny"), *((step, "linear") for step in range(2, 6)), (6, "tiny"),
+        (1, "tiny"), *((step, "rough") for step in range(2, 6)), (6, "tiny"),
     ]  # fmt: skip
     assert [(look.step, look.decoder) for look in tiny] == [(step, "tiny") for step in range(1, 7)]
     still = opened(tmp_path / "a", rough[0])

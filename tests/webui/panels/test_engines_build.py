@@ -40,8 +40,8 @@ def bench(idle: Rig) -> Iterator[Rig]:
     idle.queue.announce(replace(before, sources=SOURCES, can_build=""))
     yield idle
     idle.queue.announce(before)
-    for job_id in idle.jobs():
-        if isinstance(idle.queue.job(job_id).request, Build):
+    for job_id, state in idle.jobs().items():
+        if state in ("queued", "running") and isinstance(idle.queue.job(job_id).request, Build):
             idle.queue.cancel(job_id)
 
 

@@ -111,8 +111,8 @@ def crossroads(idle: Rig) -> Iterator[Rig]:
     idle.queue.announce(told)
     yield idle
     idle.queue.announce(before)
-    for job_id in idle.jobs():
-        if isinstance(idle.queue.job(job_id).request, Fetch | Build):
+    for job_id, state in idle.jobs().items():
+        if state in ("queued", "running") and isinstance(idle.queue.job(job_id).request, Fetch | Build):
             idle.queue.cancel(job_id)
 
 

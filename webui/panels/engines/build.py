@@ -18,6 +18,7 @@ import presets
 from engines.errors import NotFoundError
 from engines.messages import BUNDLE_NAME, Build, Recipe, parse
 from engines.messages.status import Status
+from webui.boards.downloads import gb_text
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
@@ -125,7 +126,7 @@ class Handlers:
         self, source: str | None, recipe: str, name: str, calibration: str, request: gr.Request, *lora_values: Any
     ) -> AsyncIterator[Updates]:
         say, own = words_of(request), self.context.jobs.of(request)
-        kind, _, origin = (source or "").partition(":")
+        kind, origin = recipes.split(source)
         if (kind, origin) not in self.context.status.sources:
             raise refusal(say("build_no_source"))
         values = {
@@ -214,10 +215,7 @@ def advice_html(status: Status, kind: str, name: str, recipe: Recipe, own: OwnJo
 
 
 def _between(low_gb: float, high_gb: float) -> str:
-    def size(gb: float) -> str:
-        return f"{gb:.1f} GB" if gb >= 1 else f"{1000 * gb:.0f} MB"
-
-    return size(low_gb) if low_gb == high_gb else f"{size(low_gb)} – {size(high_gb)}"
+    return gb_text(low_gb) if low_gb == high_gb else f"{gb_text(low_gb)} – {gb_text(high_gb)}"
 
 
 def reason_html(reason: str, say: Words) -> Markup:

@@ -39,7 +39,7 @@ def position_text(finished: Finished) -> str:
 
 def _card(finished: Finished, before: str, own: OwnJobs, say: Words, now_s: float) -> Markup:
     """Of somebody else's there are the pictures; what was asked for is nobody's business."""
-    job, is_own = finished.job, finished.job.owner in ("", own.person.id)
+    job, is_own = finished.job, own.may_see(finished.job)
     words = request_words(job.request, say) if is_own else say("album_shared")
     return Markup(
         '<article data-position="{position}"{name}>{chooser}<div class="pictures">{pictures}</div>{heart}'
@@ -154,4 +154,4 @@ def _items(finished: Finished, is_own: bool, own: OwnJobs, say: Words) -> Iterat
 
 def is_restored(finished: Finished, own: OwnJobs) -> bool:
     """Tell whether this person may see the photo as it came."""
-    return isinstance(finished.job.request, Enhance) and finished.job.owner in ("", own.person.id)
+    return isinstance(finished.job.request, Enhance) and own.may_see(finished.job)

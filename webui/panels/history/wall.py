@@ -19,7 +19,7 @@ from webui.own_jobs import OwnJobs
 from webui.panels.history.cards import is_restored, position_text, wall_html
 
 SHOWN = 24  # cards of a page
-UNDO_S = 10.0  # how long it is offered to take a deletion back
+OFFERED_S = 10.0  # how long it is offered to take a deletion back
 Value = dict[str, Any]
 
 
@@ -88,12 +88,11 @@ def tools_html(say: Words) -> Markup:
     """Return the buttons for many at once: which of them can be seen, the style sheet says."""
     button = Markup('<button type="button" data-{}="{}">{}</button>')
     keys = (
-        *(
-            ("choosing", "begin", "history_choose"),
-            ("choosing", "all", "history_choose_all"),
-            ("all", "zip", "history_zip"),
-        ),
-        *(("all", "favour", "history_favourite"), ("all", "delete", "history_delete")),
+        ("choosing", "begin", "history_choose"),
+        ("choosing", "all", "history_choose_all"),
+        ("all", "zip", "history_zip"),
+        ("all", "favour", "history_favourite"),
+        ("all", "delete", "history_delete"),
         ("choosing", "end", "history_choose_end"),
     )
     count = Markup('<span data-count="{0}" role="status">{0}</span>').format(say("history_chosen", count=0))
@@ -103,13 +102,13 @@ def tools_html(say: Words) -> Markup:
 def undo_html(own: OwnJobs, say: Words) -> Markup:
     """Say what was deleted a moment ago, also on a page that was loaded since."""
     now_s = time.time()
-    if not (lately := own.deleted_since(now_s - UNDO_S)):
+    if not (lately := own.deleted_since(now_s - OFFERED_S)):
         return Markup()
-    left_s = max(then_s for _, then_s in lately) + UNDO_S - now_s
+    left_s = max(then_s for _, then_s in lately) + OFFERED_S - now_s
     return Markup(
         '<p data-left="{left}"><span>{text}</span> <button type="button" data-undo="{jobs}">{undo}</button></p>'
     ).format(
-        left=round(min(left_s, UNDO_S), 1),
+        left=round(min(left_s, OFFERED_S), 1),
         text=say("history_deleted", count=len(lately)),
         jobs=" ".join(job_id for job_id, _ in lately),
         undo=say("history_undo"),
