@@ -27,6 +27,10 @@ from webui.people import secret
 Opened = Callable[[asyncio.AbstractEventLoop], None]
 OWN_NAMES = (".local", ".lan", ".home", ".home.arpa", ".fritz.box", ".*.ts.net")  # after the machine's own
 NEVER = 10**9  # events
+WRITABLE = (
+    "请检查这个文件夹能否写入(只读?磁盘满?权限?),或换一个 STUDIO_HOME。"
+    " See whether it can be written (read-only? full? whose is it?), or choose another STUDIO_HOME."
+)
 STOP_S, LEAVE_S = 7.0, 1.0  # what a stop may take, of the worker and then of all else: Docker kills after 10
 
 
@@ -40,11 +44,14 @@ def main() -> int:
         lock = home_lock.take(settings)
         _prepare(settings)
         secret.load(settings.state / "secret")  # what the disk refuses is said here, and not by the page
-        queue = SqliteQueue(settings.state / "jobs.db", settings.outputs, settings.queue_limit, quiet=settings.quiet)
+        queue = _queue(settings)
         door = _open(settings)
         home_lock.sign(lock, f"port {door.getsockname()[1]}")
-    except (SettingsError, StorageError, OSError) as exc:
+    except (SettingsError, StorageError) as exc:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
+        return 2
+    except OSError as exc:  # of its folder; of the port and of the packages it is said above
+        print(f"无法启动 Cannot start: {exc.filename or settings.home}: {exc.strerror}\n{WRITABLE}", file=sys.stderr)
         return 2
     logs.begin(settings, "server")
     if queue.repaired:
@@ -68,6 +75,11 @@ def main() -> int:
         stopper.join()
         queue.close()  # whoever still follows a job ends with it
     return 0
+
+
+def _queue(settings: Settings) -> SqliteQueue:
+    database, limit, pause_s = settings.state / "jobs.db", settings.queue_limit, settings.pause_s
+    return SqliteQueue(database, settings.outputs, limit, quiet=settings.quiet, pause_s=pause_s)
 
 
 def _stop(worker: Supervisor, stopping: threading.Event, served: threading.Event) -> None:

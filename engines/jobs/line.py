@@ -32,9 +32,9 @@ LATEST = 4  # events of a job: previews come between what it says of its end
 @dataclass(frozen=True, slots=True)
 class Board:
     """
-    A lane's line at a moment. `left_s`: how long what runs will still take; `waits`: of each job that waits how many
-    are ahead, and how long those that wait will take up to and with itself. None: unknown. `held`: those that wait for
-    the end of the quiet hours, in `quiet_s`.
+    A lane's line at a moment. `left_s`: how long what runs, or the rest after it, will still take; `waits`: of each job
+    that waits how many are ahead, and how long those that wait will take up to and with itself. None: unknown. `held`:
+    those that wait for the end of the quiet hours, in `quiet_s`.
     """
 
     at: float
@@ -85,9 +85,15 @@ class Line:
     """
 
     def __init__(
-        self, lane: Lane, rows: Callable[..., list[Row]], version: Callable[[], object], quiet: QuietHours
+        self,
+        lane: Lane,
+        rows: Callable[..., list[Row]],
+        version: Callable[[], object],
+        quiet: QuietHours,
+        pause_s: float = 0.0,
     ) -> None:
-        self.lane, self._rows, self._version, self._quiet = lane, rows, version, quiet
+        """`pause_s`: how long the worker rests after each job of the lane."""
+        self.lane, self._rows, self._version, self._quiet, self._pause_s = lane, rows, version, quiet, pause_s
         self._history, self._until = History(), 0.0
         self._requests: dict[str, Request | None] = {}  # of jobs in the line; None: it cannot be read
         self._said: dict[str, _Said] = {}  # of those that run
@@ -112,13 +118,15 @@ class Line:
         running = [(job_id, *said) for job_id, state, _, *said in rows if state == "running"]
         self._forget({row[0] for row in rows}, {row[0] for row in running})
         left_s = _total(self._left_s(row, now, bundles) for row in running)
+        if not running:
+            left_s = min(self._pause_s, max(0.0, self._until + self._pause_s - now))
         waits: dict[str, tuple[int, float | None]] = {}
         waits_s: float | None = 0.0
         passed, paused = next(iter(self._rows(LANE, self.lane)), (0, 0))
         waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
         quiet_s = self._quiet.left_s(now)
         for ahead, job_id in enumerate(in_turn(waiting, passed, quiet_s > 0), len(running)):
-            waits_s = _total((waits_s, self._estimate_s(job_id, bundles)))
+            waits_s = _total((waits_s, self._pause_s if ahead else 0.0, self._estimate_s(job_id, bundles)))
             waits[job_id] = ahead, waits_s
         held = {job_id for job_id, priority in waiting if quiet_s and priority == "batch"}
         return Board(now, [row[0] for row in running], left_s, waits, bool(paused), held, quiet_s)

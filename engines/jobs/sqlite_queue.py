@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 from engines.errors import (
     JobCancelled,
@@ -61,15 +61,18 @@ class SqliteQueue(Deletions):
         limit: float = math.inf,
         repairing: bool = True,
         quiet: QuietHours = NEVER_QUIET,
+        pause_s: float = 0.0,
     ) -> None:
         """
         `folder`: where pictures go. `limit`: most jobs of a lane that have not ended. `quiet`: when no batch begins.
-        The others, and StorageError, as Database says.
+        `pause_s`: how long a worker rests after each picture, which those that wait are told of. The others, and
+        StorageError, as Database says.
         """
         super().__init__(path, folder, repairing)
         self.limit, self.quiet = limit, quiet
         self._status = Status("loading")
-        self._lines = {lane: Line(lane, self._rows, self._version, quiet) for lane in get_args(Lane)}
+        pauses: dict[Lane, float] = {"pictures": pause_s, "builds": 0.0}
+        self._lines = {lane: Line(lane, self._rows, self._version, quiet, s) for lane, s in pauses.items()}
         self._retired = self._released = False
 
     # ---- front doors

@@ -106,6 +106,27 @@ def test_the_clock_goes_on_between_looks(queue: Queue, monkeypatch: pytest.Monke
     assert etas(queue, running, waiting) == pytest.approx([3, 13])
 
 
+def test_the_rest_after_each_picture_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    queue = SqliteQueue(tmp_path / "jobs.db", tmp_path, pause_s=5.0)
+    work_off(queue, PHOTO, 3.0)
+    first, second = queue.submit(PHOTO), queue.submit(PHOTO)
+    assert etas(queue, first, second) == pytest.approx([8, 16]), "one has just been restored"
+    monkeypatch.setattr(time, "time", lambda: now + 4)
+    assert etas(queue, first, second) == pytest.approx([4, 12])
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    queue.submit(PHOTO)
+    assert etas(queue, first, second) == pytest.approx([3, 11]), "the rest is over"
+    claimed(queue)
+    assert etas(queue, first, second) == pytest.approx([3, 11]), "who runs does not rest, who follows it does"
+    queue.submit(Fetch("gpen"))
+    build = queue.claim(lane="builds")
+    assert build is not None and queue.publish(build, replace(FINAL, seconds=90.0))
+    assert etas(queue, queue.submit(Fetch("gpen"))) == pytest.approx([90]), "the worker rests from pictures"
+    queue.close()
+
+
 def test_lanes_do_not_wait_for_each_other(queue: Queue) -> None:
     queue.submit(Fetch("gpen"))
     build = queue.claim(lane="builds")
