@@ -225,7 +225,9 @@ def test_a_wrong_setting_is_named_and_nothing_starts(tmp_path: Path, settings: d
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert_refused_in_both_languages(run(tmp_path / "file" / "home"), "file")
+    done = run(tmp_path / "file" / "home")
+    assert_refused_in_both_languages(done, "file")
+    assert "STUDIO_HOME" in done.stderr and "[Errno" not in done.stderr, "what to do, and no number of the system's"
 
 
 def test_a_home_that_is_taken_is_left_to_who_has_it(process: Process) -> None:
