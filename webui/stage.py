@@ -22,7 +22,7 @@ MINUTES_FROM_S = 120.0  # from here on, seconds would feign a precision that a g
 
 def job_html(scene: JobView, say: Words) -> Markup:
     return Markup(
-        '<figure class="stage is-{state}" style="--ratio:{ratio:.4f}">'
+        '<figure class="stage is-{state}" style="--ratio:{ratio:.4f}" tabindex="-1">'
         "{frame}{strip}<figcaption>{status}{next_steps}{faces}{details}</figcaption></figure>"
     ).format(
         state=scene.state,
@@ -37,6 +37,8 @@ def job_html(scene: JobView, say: Words) -> Markup:
 
 
 def _frame(scene: JobView, say: Words) -> Markup:
+    if scene.is_contact_sheet:
+        return _contact_sheet(scene, say)
     tile = scene.current
     if tile is None and scene.before:
         return Markup('<div class="frame">{}</div>').format(image_html(scene.before, say("restore_before")))
@@ -46,6 +48,9 @@ def _frame(scene: JobView, say: Words) -> Markup:
     if scene.before:
         was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
         return compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
+    if scene.versus and tile.finished:
+        was, now = (scene.versus.image, say(scene.versus.was)), (tile.image, say(scene.versus.now))
+        return compare_html(was, now, say("stage_versus"), kind="fits")
     badge = say("stage_full") if tile.shown_by == "vae" else say("stage_quick")
     if not tile.finished:
         badge += " · " + say("stage_step", step=tile.step)
@@ -54,8 +59,20 @@ def _frame(scene: JobView, say: Words) -> Markup:
     )
 
 
+def _contact_sheet(scene: JobView, say: Words) -> Markup:
+    """Return the looks, each a button that has its picture finished, and room for those that are to come."""
+    look = Markup('<button type="button" data-develop="{name}" aria-label="{label}">{image}</button>')
+    looks = [
+        look.format(name=tile.image, label=say("stage_sheet_look", number=number), image=image_html(tile.image, ""))
+        for number, tile in enumerate(scene.tiles, start=1)
+        if tile.image
+    ]
+    room = Markup("<span></span>") * (scene.pictures - len(looks))
+    return Markup('<div class="contact-sheet">{}{}</div>').format(Markup().join(looks), room)
+
+
 def _strip(scene: JobView) -> Markup:
-    if len(scene.tiles) < 2:
+    if len(scene.tiles) < 2 or scene.is_contact_sheet:
         return Markup()
     button = Markup('<button type="button" data-show="{name}" aria-label="{number}">{image}</button>')
     buttons = Markup().join(
@@ -139,7 +156,7 @@ def _details(scene: JobView, say: Words) -> Markup:
         chips.append(f"{say('stage_tiny')} · {say('stage_after', seconds=brief_s(tile.tiny_s))}")
     if tile.vae_s is not None:
         chips.append(f"{say('stage_vae')} · {say('stage_after', seconds=brief_s(tile.vae_s))}")
-    if scene.seed is not None and scene.task == "generate":
+    if scene.seed is not None and scene.task in ("generate", "develop"):
         chips.append(say("stage_seed", seed=scene.seed))
     if scene.reason:
         chips.append(say("stage_engine", reason=say.phrase(scene.reason)))
@@ -149,24 +166,29 @@ def _details(scene: JobView, say: Words) -> Markup:
 
 
 def _next_steps(scene: JobView, say: Words) -> Markup:
-    """Return what can be done with a finished picture, or with a photo in which no face was found."""
+    """Return what can be done with finished pictures, or with a photo in which no face was found."""
+    button = Markup('<p class="actions"><button type="button" data-{}>{}</button></p>')
+    if scene.is_contact_sheet:
+        return button.format("vary", say("stage_sheet_vary")) if scene.state != "running" else Markup()
     if scene.current and scene.current.finished:
-        return actions_html(scene.current, say, drawn=scene.task != "enhance", again=scene.task == "generate")
+        drawn, again = scene.task != "enhance", scene.task == "generate"
+        return actions_html(scene.current, say, drawn=drawn, again=again, sheet=scene.sheet)
     if scene.state != "failed" or scene.code != "no_face":
         return Markup()
-    button = Markup('<p class="actions"><button type="button" data-anyway>{}</button></p>')
-    return button.format(say("restore_anyway"))
+    return button.format("anyway", say("restore_anyway"))
 
 
-def actions_html(tile: Tile, say: Words, drawn: bool, again: bool) -> Markup:
+def actions_html(tile: Tile, say: Words, drawn: bool, again: bool, sheet: str = "") -> Markup:
     """
     Return what can be done with a finished picture (assets/result.js). `drawn`: it is a portrait, no restored photo;
-    `again`: others like it can be drawn now.
+    `again`: others like it can be drawn now; `sheet`: the job of the contact sheet it was chosen from.
     """
     button = Markup('<button type="button" data-{}="{}">{}</button>')
     first = [button.format("develop", tile.image, say("stage_develop"))] if tile.shown_by == "tiny" else []
+    first += [button.format("sheet", sheet, say("stage_sheet_back"))] if sheet else []
     first += [button.format("vary", "", say("stage_vary"))] if again and not first else []
     further = {"restore": say("stage_restore_this"), "begin-with": say("stage_begin_with")} if drawn else {}
+    further |= {"again": say("stage_again")} if again and tile.shown_by == "vae" else {}
     rest = [button.format(what, tile.image, label) for what, label in further.items()]
     return Markup(
         '<p class="actions"><a href="{address}" download="{name}" data-picture>{download}</a>{first}'

@@ -33,6 +33,15 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Versus:
+    """A picture that another is held against; `was`, `now`: keys of the locales, by what either was drawn."""
+
+    image: str
+    was: str
+    now: str
+
+
+@dataclass(frozen=True)
 class JobView:
     task: Literal["generate", "enhance", "develop", "build"] = "generate"
     state: Literal["idle", "running", "done", "failed"] = "idle"
@@ -45,6 +54,8 @@ class JobView:
     eta_s: float | None = None
     tiles: tuple[Tile, ...] = ()
     before: str = ""  # of a restoration: the photo as it came
+    versus: Versus | None = None  # of a portrait that was drawn again
+    sheet: str = ""  # of a picture that was developed: the job of the contact sheet from which it was chosen
     seed: int | None = None
     reason: str = ""
     seconds: float | None = None  # of the whole job, in the end
@@ -58,6 +69,18 @@ class JobView:
         """The picture to show large: the one being drawn, in the end the first."""
         shown = [tile for tile in self.tiles if tile.image]
         return (shown[0] if self.state == "done" else shown[-1]) if shown else None
+
+    @property
+    def is_contact_sheet(self) -> bool:
+        """Whether these are several looks, by the tiny decoder, of which those that please are developed."""
+        shown = [tile for tile in self.tiles if tile.image]
+        looks = all(tile.finished and tile.shown_by == "tiny" for tile in shown)
+        return self.pictures > 1 and bool(shown) and looks
+
+    @property
+    def pictures(self) -> int:
+        """How many there will be."""
+        return max(len(self.tiles), int(self.facts.get("pictures", 0)))
 
 
 def waiting(scene: JobView, place: Place) -> JobView:
@@ -139,9 +162,10 @@ def _final(scene: JobView, event: Final) -> JobView:
         for old, name in zip((*scene.tiles, *[Tile()] * len(event.images)), event.images, strict=False)
     )
     key = {"enhance": "stage_restored", "develop": "stage_developed", "build": "stage_built"}.get(scene.task)
-    key = key or (
-        "stage_kept" if event.decoder == "tiny" else "stage_done_many" if len(tiles) > 1 else "stage_done_one"
-    )
+    several = len(tiles) > 1
+    if not key and event.decoder == "tiny":
+        key = "stage_sheet" if several else "stage_kept"
+    key = key or ("stage_done_many" if several else "stage_done_one")
     if untouched(event.faces):
         key = "stage_left_alone"
     if scene.task == "enhance" and not event.faces:

@@ -96,6 +96,7 @@ def test_no_file_of_this_machine_can_be_handed_in(rig: Rig, canaries: list[str])
             "advise_3",
             "start",
             "generate_1",
+            "contact_sheet",
             "shown",
             "shape",
             "shape_1",

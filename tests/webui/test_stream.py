@@ -22,7 +22,7 @@ from tests.support.events import ONE, PICTURE, denoise, play
 from tests.support.http import tree
 from webui.i18n import LANGUAGES, words
 from webui.stage import job_html, status_text
-from webui.stream import LOG_LINES, JobView, Tile, advance, begun, waiting
+from webui.stream import LOG_LINES, JobView, Tile, Versus, advance, begun, waiting
 
 ZH, EN = words("zh"), words("en")
 
@@ -124,6 +124,51 @@ def test_preview_only_offers_to_develop() -> None:
     assert "data-develop" not in job_html(play(*ONE), ZH), "what the full decoder drew is developed"
 
 
+def looks(count: int, pictures: int = 6) -> list[Event]:
+    """What comes of a contact sheet until so many of its looks are there."""
+    events: list[Event] = [Progress("load", 0, 1)]
+    for k in range(1, count + 1):
+        events += [denoise(4, picture=k, pictures=pictures), Progress("decode", 4, 4, None, k, pictures)]
+        events += [Preview(4, f"outputs_{k}.png", 1.0 * k, "tiny", k, "result")]
+    return events
+
+
+def test_a_contact_sheet_shows_its_looks_as_they_come_each_to_be_finished() -> None:
+    drawing = play(*looks(2))
+    sheet = tree(job_html(drawing, EN))
+    assert [b["data-develop"] for b in sheet.all("button") if "data-develop" in b] == ["outputs_1.png", "outputs_2.png"]
+    assert len([b for b in sheet.all("button") if "data-develop" in b and b["aria-label"]]) == 2
+    assert job_html(drawing, EN).count("<span></span>") == 4, "room for those that are to come"
+    assert "data-vary" not in job_html(drawing, EN), "there is enough to look at"
+    names = tuple(f"outputs_{k}.png" for k in range(1, 7))
+    done = play(*looks(6), Final(names, 77, 6.5, "ort", "", "tiny"))
+    assert (done.status, done.facts["count"]) == ("stage_sheet", 6)
+    assert offered(done) == ["data-develop"] * 6 + ["data-vary"], "a look is no picture to be saved"
+    assert "data-show" not in job_html(done, EN)
+    stopped = play(*looks(2), Failed("cancelled", ""))
+    assert offered(stopped) == ["data-develop"] * 2 + ["data-vary"], "those that are there can be finished"
+
+
+def test_what_is_no_contact_sheet_is_shown_in_large() -> None:
+    assert not play(*looks(1, pictures=1)).is_contact_sheet, "a single look"
+    assert not any(play(*many()[:count]).is_contact_sheet for count in range(len(many())))
+
+
+def test_what_was_chosen_from_a_contact_sheet_leads_back_to_it() -> None:
+    scene = JobView(task="develop", state="running", sheet="abc")
+    done = play(Final((PICTURE,), 9, 0.81, "ort", "why"), scene=scene)
+    back = [button["data-sheet"] for button in tree(job_html(done, EN)).all("button") if "data-sheet" in button]
+    assert back == ["abc"]
+
+
+def test_a_portrait_drawn_again_lies_under_a_slider_with_the_first() -> None:
+    scene = JobView(state="running", versus=Versus("first.png", "backend_edge", "backend_pytorch"))
+    assert "first.png" not in job_html(play(*ONE[:-2], scene=scene), EN), "while it is drawn, that is what is shown"
+    shown = job_html(play(*ONE, scene=scene), EN)
+    assert shown.index("first.png") < shown.index(PICTURE) and 'type="range"' in shown
+    assert shown.index(EN("backend_edge")) < shown.index(EN("backend_pytorch"))
+
+
 def offered(scene: JobView) -> list[str]:
     buttons = tree(job_html(scene, EN)).all("button")
     return [name for button in buttons for name in button if name.startswith("data-") and name != "data-show"]
@@ -133,11 +178,11 @@ def test_a_finished_picture_leads_on() -> None:
     """To more of its kind, to a form that takes photos; to which of these, the picture that is shown says."""
     shared = ["data-share-picture", "data-instead", "data-copy-picture", "data-done"]
     done = play(*ONE)
-    assert offered(done) == ["data-vary", *shared, "data-restore", "data-begin-with"]
+    assert offered(done) == ["data-vary", *shared, "data-restore", "data-begin-with", "data-again"]
     named = {
         b[name]
         for b in tree(job_html(done, EN)).all("button")
-        for name in ("data-restore", "data-begin-with")
+        for name in ("data-restore", "data-begin-with", "data-again")
         if name in b
     }
     assert named == {PICTURE}

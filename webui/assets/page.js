@@ -6,7 +6,7 @@ document.addEventListener("input", (event) => {
 
 // On a phone what comes of a press stands elsewhere on the page than the button.
 document.addEventListener("click", (event) => {
-  const stages = { generate: "stage", "restore-start": "restore-stage", batch: "batch-board", build: "build-stage", compare: "compare-stage" };
+  const stages = { generate: "stage", "contact-sheet": "stage", "restore-start": "restore-stage", batch: "batch-board", build: "build-stage", compare: "compare-stage" };
   const stage = document.getElementById(stages[event.target.closest("button")?.id]);
   if (!stage || innerWidth >= 768) return;
   const until = performance.now() + 5000;
@@ -36,7 +36,7 @@ document.addEventListener("click", (event) => {
     link.href = picture;
     if (link.hasAttribute("download")) link.download = thumb.dataset.show.split("/").pop();
   });
-  for (const name of ["data-develop", "data-restore", "data-begin-with"]) {
+  for (const name of ["data-develop", "data-again", "data-restore", "data-begin-with"]) {
     stage.querySelector(`[${name}]`)?.setAttribute(name, thumb.dataset.show);
   }
   stage.querySelectorAll("[data-show]").forEach((other) => other.classList.toggle("is-shown", other === thumb));

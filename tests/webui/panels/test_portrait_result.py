@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engines.messages import Final, Generate, Inspect
+from engines.messages import Develop, Final, Generate, Inspect, Lora
+from engines.messages.status import EngineStatus
 from tests.support.http import SKETCH, Session, succeeded
+from tests.support.queues import claimed
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
@@ -95,3 +97,83 @@ def test_a_picture_that_went_is_said_to_be_gone(rig: Rig, portrait: tuple[str, F
     with rig.session("en") as page:
         messages = handed(page, "to_restore", rig.signed(final))
     assert not succeeded(messages) and "not here" in str(messages)
+
+
+def test_a_contact_sheet_is_drawn_by_what_the_form_says(rig: Rig) -> None:
+    """Six looks, whatever the form says of their number and of previews; each is finished as it was."""
+    with rig.session() as page:
+        form = page.sketching("several", seed=9, count=2, negative="hat")
+        assert succeeded(page.call(page.endpoint("contact_sheet"), form))
+        sheet, order = list(rig.jobs())[-1], last_request(rig)
+        assert (order.count, order.preview, order.seed, order.negative) == (6, "only", 9, "hat")
+        *_, last = rig.queue.follow(sheet)
+        assert isinstance(last, Final) and len(last.images) == 6
+        look = rig.house.keys.sign(last.images[2])
+        messages = page.call(page.endpoint("develop"), ["auto", sheet], {"name": look})
+    assert last_request(rig) == Develop(last.images[2], "auto")
+    assert f'data-sheet="{sheet}"' in str(messages), "the way back"
+    *_, developed = rig.queue.follow(list(rig.jobs())[-1])
+    assert isinstance(developed, Final) and developed.seed == 11, "the third of those that begin with 9"
+
+
+def test_what_is_developed_elsewhere_leads_to_no_contact_sheet(rig: Rig, portrait: tuple[str, Final]) -> None:
+    only = rig.queue.submit(Generate("a single", **{**SKETCH, "preview": "only"}))
+    *_, last = rig.queue.follow(only)
+    assert isinstance(last, Final)
+    with rig.session() as page:
+        for on_stage in (portrait[0], only, "", "f" * 32):
+            messages = page.call(
+                page.endpoint("develop"), ["auto", on_stage], {"name": rig.house.keys.sign(last.images[0])}
+            )
+            assert succeeded(messages) and "data-sheet" not in str(messages)
+
+
+def test_one_comes_back_to_a_contact_sheet(rig: Rig) -> None:
+    sheet = rig.queue.submit(Generate("several", **{**SKETCH, "preview": "only", "count": 6}))
+    *_, last = rig.queue.follow(sheet)
+    theirs = rig.queue.submit(Generate("secret", **SKETCH), owner="somebody else")
+    with rig.session() as page:
+        shown = str(page.call(page.endpoint("back_to_sheet"), [sheet]))
+        assert isinstance(last, Final) and all(rig.house.keys.sign(image) in shown for image in last.images)
+        refused = page.call(page.endpoint("back_to_sheet"), [theirs])
+    assert not succeeded(refused) and "secret" not in str(refused)
+    rig.queue.cancel(theirs)
+
+
+def test_other_looks_are_as_many(rig: Rig) -> None:
+    sheet = rig.queue.submit(Generate("several", **{**SKETCH, "preview": "only", "count": 2}))
+    list(rig.queue.follow(sheet))
+    with rig.session() as page:
+        assert succeeded(page.call(page.endpoint("vary"), [sheet]))
+    order = last_request(rig)
+    assert (order.count, order.preview, order.seed) == (6, "only", -1)
+
+
+def test_a_portrait_is_drawn_again_with_the_other_backend(rig: Rig) -> None:
+    """The very picture, by its own seed, and both are shown."""
+    first = rig.queue.submit(Generate("somebody", **{**SKETCH, "seed": 5, "count": 3}))
+    *_, last = rig.queue.follow(first)
+    assert isinstance(last, Final)
+    second = rig.house.keys.sign(last.images[1])
+    before = rig.jobs()
+    with rig.session() as page:
+        for no_picture_of_it in ("", "x/y.png", rig.signed(last)[:-5] + "0.png"):
+            page.call(page.endpoint("again"), [first], {"picture": no_picture_of_it})
+        assert rig.jobs() == before
+        page.call(page.endpoint("again"), [first], {"picture": second})
+    order = last_request(rig)
+    other = "pytorch"  # the fakes' engine counts as an edge engine
+    assert (order.prompt, order.seed, order.count, order.backend) == ("somebody", 6, 1, other)
+
+
+def test_a_portrait_with_a_lora_is_not_drawn_again_where_none_can_be_worn(idle: Rig) -> None:
+    status, torch = idle.queue.status(), EngineStatus("torch", True, "CPU", "", "pytorch")
+    idle.queue.announce(replace(status, engines=(torch,)))
+    job_id = idle.queue.submit(Generate("somebody", **{**SKETCH, "loras": (Lora("style", 0.5),)}))
+    last = Final(("outputs_20260101000000.png",), 5, 1.0, "torch")
+    idle.queue.publish(claimed(idle.queue), last)
+    before = idle.jobs()
+    with idle.session("en") as page:
+        messages = page.call(page.endpoint("again"), [job_id], {"picture": idle.signed(last)})
+    idle.queue.announce(status)
+    assert not succeeded(messages) and "LoRA" in str(messages) and idle.jobs() == before

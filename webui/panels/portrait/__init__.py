@@ -22,8 +22,10 @@ def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
 
 
 def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
-    drawn = v.main.html.begin(do.generate, [*v.remembered, v.picked, *v.start.inputs, *v.loras.values], v.scene, **LONG)
-    page.load(do.come_back, [v.job], v.scene, **LONG)
+    form = [*v.remembered, v.picked, *v.start.inputs, *v.loras.values]
+    drawn = v.main.html.begin(do.generate, form, v.scene, **LONG)
+    v.contact_sheet.click(do.contact_sheet, form, v.scene, **LONG)
+    page.load(do.come_back, [v.job, v.sheet], v.scene, **LONG)
     v.main.html.cancel(do.stop, [v.job], [v.main.html], **LONG)
     recalled = page.load(do.recall_settings, [v.memory], v.remembered, **in_turn(ORDER))
     gr.on([part.change for part in v.remembered], None, v.remembered, [v.memory], js=remember(NAMES), **QUICK)
@@ -37,6 +39,8 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     v.stage.vary(do.vary, [v.job], v.scene, **LONG)
+    v.stage.again(do.again, [v.job], v.scene, **LONG)
+    v.stage.sheet(do.back_to_sheet, [v.sheet], v.scene, **LONG)
     develop_on(v.stage.develop, v, do.context)
     offer_on([recalled.then, tab.select, drawn.then], v, do.context)
     loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)
@@ -44,7 +48,7 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
 
 def develop_on(event: Any, v: View, context: PanelContext) -> None:
     """Develop the picture that the event names, here on the stage."""
-    event(Handlers(v, context).develop, [v.backend], v.scene, **LONG)
+    event(Handlers(v, context).develop, [v.backend, v.job], v.scene, **LONG)
 
 
 def offer_on(events: list[Any], v: View, context: PanelContext) -> None:

@@ -25,13 +25,19 @@ AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's sha
 NAMES = (
     "prompt", "negative", "size", "steps", "guidance", "seed", "count", "bundle", "backend", "preview",
 )  # fmt: skip
-# What a finished picture offers; "restore" and "begin_with" go to other forms (page.py).
+FORM = (*NAMES, "preset", "photo", "strength")  # what is drawn by; after it come the values of LoRAs
+# What finished pictures offer; "restore" and "begin_with" go to other forms (page.py). What is pressed goes, and the
+# keyboard's focus stays on the stage.
 STAGE = """element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) return;
-  const { develop, vary, restore, beginWith } = button.dataset;
+  const { develop, vary, again, sheet, restore, beginWith } = button.dataset;
+  const leaves = [develop, vary, again, sheet].some((value) => value !== undefined);
+  if (leaves) button.closest('.stage').focus({ preventScroll: true });
   if (develop) trigger('develop', { name: develop });
   if (vary !== undefined) trigger('vary', {});
+  if (again) trigger('again', { picture: again });
+  if (sheet) trigger('sheet', {});
   if (restore) trigger('restore', { picture: restore });
   if (beginWith) trigger('begin_with', { picture: beginWith });
 });"""
@@ -42,6 +48,7 @@ class View:
     cards: gr.HTML
     prompt: gr.Textbox
     main: main_button.MainButton
+    contact_sheet: gr.Button
     count: gr.Slider
     quality: gr.Radio
     backend: gr.Radio
@@ -59,6 +66,7 @@ class View:
     start: init_image.StartPhoto
     stage: gr.HTML
     job: gr.BrowserState
+    sheet: gr.BrowserState
     last_seed: gr.BrowserState
     picked: gr.State
     memory: gr.BrowserState
@@ -71,7 +79,7 @@ class View:
     @property
     def scene(self) -> list[Any]:
         """The components that show what becomes of a job."""
-        return [self.stage, self.main.html, self.job, self.last_seed]
+        return [self.stage, self.main.html, self.job, self.sheet, self.last_seed]
 
 
 def build(context: PanelContext) -> View:
@@ -91,6 +99,7 @@ def build(context: PanelContext) -> View:
         loras=chooser,
         stage=stage,
         job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
+        sheet=gr.BrowserState("", storage_key="awportrait-sheet", secret="awportrait"),
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
         picked=gr.State(""),  # the preset whose words were taken
         memory=gr.BrowserState({}, storage_key="awportrait-portrait-settings", secret="awportrait"),
@@ -104,6 +113,7 @@ def _first(context: PanelContext) -> dict[str, Any]:
         "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=2, max_lines=8, elem_id="prompt"
     )
     main = main_button.build("generate", "portrait_go")
+    contact_sheet = gr.Button(t("portrait_sheet"), elem_id="contact-sheet")
     with gr.Row():
         names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
         quality = gr.Radio(
@@ -115,8 +125,8 @@ def _first(context: PanelContext) -> dict[str, Any]:
     start = init_image.build(context)
     backend = context.backend_radio("backend")
     return {
-        "cards": cards, "prompt": prompt, "main": main, "quality": quality, "count": count, "backend": backend,
-        "start": start,
+        "cards": cards, "prompt": prompt, "main": main, "contact_sheet": contact_sheet, "quality": quality,
+        "count": count, "backend": backend, "start": start,
     }  # fmt: skip
 
 

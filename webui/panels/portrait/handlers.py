@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,20 +12,21 @@ from anyio import to_thread
 from markupsafe import Markup
 
 import presets
-from engines.errors import StudioError
-from engines.messages import Develop, Final, Generate, PreviewMode, parse
-from engines.messages.status import BundleStatus
+from engines.errors import NotFoundError, StudioError
+from engines.messages import MAX_SEED, Develop, Final, Generate, Preview, Request, parse
+from engines.messages.status import BundleStatus, Group
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
-from webui.panels.portrait.controls import AS_PHOTO, NAMES, OPEN, View, guidance_hint, sizes
+from webui.own_jobs import OwnJobs
+from webui.panels.portrait.controls import AS_PHOTO, FORM, NAMES, OPEN, View, guidance_hint, sizes
 from webui.stage import job_html
-from webui.stream import JobView, advance
+from webui.stream import JobView, Versus, advance
 from webui.uploads import Upload
 from webui.widgets import init_image, loras
-from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, submit, words_of
+from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, refusal, submit, words_of
 
-VARIATIONS = 4
+VARIATIONS, LOOKS = 4, 6  # a contact sheet fills a phone, in two columns
 
 
 @dataclass(frozen=True)
@@ -44,26 +45,31 @@ class Handlers:
     async def watch(self, order: Generate | Develop, scene: JobView, request: gr.Request) -> AsyncIterator[Updates]:
         say, own = words_of(request), self.context.jobs.of(request)
         (job_id,) = await to_thread.run_sync(submit, own, say, order)
-        yield {self.view.job: job_id, **self.show(scene, say, first=True)}
+        yield {self.view.job: job_id, self.view.sheet: scene.sheet, **self.show(scene, say, first=True)}
         async for now in follow(own, job_id, scene):
             yield self.show(now, say)
 
-    async def generate(
-        self, prompt: str, negative: str, size: str, steps: int, guidance: float, seed: float | None, count: int,
-        bundle: str, backend: str, preview: PreviewMode, preset: str, photo: Upload | None, strength: float,
-        request: gr.Request, *lora_values: Any,
-    ) -> AsyncIterator[Updates]:  # fmt: skip
-        say = words_of(request)
-        width, height = size_of(size)
-        values = {
-            "prompt": prompt, "negative": negative, "width": width, "height": height, "steps": steps,
-            "guidance": guidance, "seed": -1 if seed is None else seed, "count": count, "bundle": bundle,
-            "backend": backend, "preset": preset, "preview": preview, "loras": loras.fields(lora_values),
-            **await to_thread.run_sync(init_image.fields, photo, strength, self.context, say),
+    async def generate(self, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
+        async for updates in self._draw(values, request):
+            yield updates
+
+    async def contact_sheet(self, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
+        """Draw several for the tiny decoder alone, of which those that please are developed."""
+        async for updates in self._draw(values, request, count=LOOKS, preview="only"):
+            yield updates
+
+    async def _draw(self, values: Sequence[Any], request: gr.Request, **instead: Any) -> AsyncIterator[Updates]:
+        """`values`: of FORM, then of the LoRAs. `instead`: of what the form says."""
+        say, form = words_of(request), dict(zip(FORM, values, strict=False))
+        width, height = size_of(form.pop("size"))
+        seed, photo, strength = form.pop("seed"), form.pop("photo"), form.pop("strength")
+        fields = {
+            **form, "width": width, "height": height, "seed": -1 if seed is None else seed,
+            "loras": loras.fields(values[len(FORM):]),
+            **await to_thread.run_sync(init_image.fields, photo, strength, self.context, say), **instead,
         }  # fmt: skip
-        ratio = width / height if width and height else 1.0
-        scene = JobView(state="running", caption=prompt, ratio=ratio, status="stage_load")
-        async for updates in self.watch(parsed(Generate, values, say), scene, request):
+        order = parsed(Generate, fields, say)
+        async for updates in self.watch(order, scene_of(order), request):
             yield updates
 
     async def vary(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
@@ -72,26 +78,69 @@ class Handlers:
         with complaining(say):
             order = (await to_thread.run_sync(self.context.jobs.of(request).job, job_id)).request
         if isinstance(order, Generate):
-            ratio = order.width / order.height if order.width and order.height else 1.0
-            scene = JobView(state="running", caption=order.prompt, ratio=ratio, status="stage_load")
-            async for updates in self.watch(replace(order, seed=-1, count=VARIATIONS), scene, request):
+            count = LOOKS if order.preview == "only" else VARIATIONS
+            order = replace(order, seed=-1, count=count)
+            async for updates in self.watch(order, scene_of(order), request):
                 yield updates
 
-    async def develop(self, backend: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
-        say, scene = words_of(request), JobView(task="develop", state="running", status="stage_load")
+    async def again(self, job_id: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
+        """Draw a picture of this browser's last portrait with the other backend, and lay both under one slider."""
+        own, say, picture = self.context.jobs.of(request), words_of(request), str(event_data(event)["picture"])
         with complaining(say):
-            image = self.context.jobs.name(str(event_data(event)["name"]))
-        order = parsed(Develop, {"image": image, "backend": backend}, say)
+            order = (await to_thread.run_sync(own.job, job_id)).request
+            last = await to_thread.run_sync(own.latest, job_id)
+        if not (isinstance(order, Generate) and isinstance(last, Final) and picture in last.images):
+            return
+        was, now = self._groups(last.engine)
+        if now not in self.context.backends():
+            raise refusal(say("engines_no_torch"))
+        if order.loras and now == "edge":
+            raise refusal(say("loras_compiled"))
+        seed = (last.seed + last.images.index(picture)) % (MAX_SEED + 1)
+        order = replace(order, seed=seed, count=1, backend=now)
+        scene = replace(scene_of(order), versus=Versus(picture, f"backend_{was}", f"backend_{now}"))
         async for updates in self.watch(order, scene, request):
             yield updates
 
-    async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
+    def _groups(self, engine: str) -> tuple[Group, Group]:
+        """Return the group of an engine, and the other."""
+        here: Group = next((status.group for status in self.context.status.engines if status.name == engine), "edge")
+        return (here, "edge") if here == "pytorch" else (here, "pytorch")
+
+    async def develop(
+        self, backend: str, job_id: str, event: gr.EventData, request: gr.Request
+    ) -> AsyncIterator[Updates]:
+        """`job_id`: what the stage shows, a contact sheet perhaps, to which the picture leads back then."""
+        say, picture = words_of(request), str(event_data(event)["name"])
+        with complaining(say):
+            image = self.context.jobs.name(picture)
+        order = parsed(Develop, {"image": image, "backend": backend}, say)
+        looks = await to_thread.run_sync(looks_of, self.context.jobs.of(request), job_id)
+        scene = replace(scene_of(order), sheet=job_id if picture in looks else "")
+        async for updates in self.watch(order, scene, request):
+            yield updates
+
+    async def come_back(self, job_id: str, sheet: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last job has come to."""
-        say, first = words_of(request), True
-        yield {self.view.stage: job_html(JobView(), say)}
-        async for scene in resume(self.context.jobs.of(request), job_id, JobView()):
-            yield self.show(scene, say, first)
-            first = False
+        yield {self.view.stage: job_html(JobView(), words_of(request))}
+        async for updates in self._show_job(job_id, sheet, request):
+            yield updates
+
+    async def back_to_sheet(self, sheet: str, request: gr.Request) -> AsyncIterator[Updates]:
+        """Show the contact sheet again from which a picture was chosen."""
+        with complaining(words_of(request)):
+            await to_thread.run_sync(self.context.jobs.of(request).job, sheet)
+        yield {self.view.job: sheet, self.view.sheet: ""}
+        async for updates in self._show_job(sheet, "", request):
+            yield updates
+
+    async def _show_job(self, job_id: str, sheet: str, request: gr.Request) -> AsyncIterator[Updates]:
+        say, own, first = words_of(request), self.context.jobs.of(request), True
+        with suppress(NotFoundError):
+            scene = scene_of((await to_thread.run_sync(own.job, job_id)).request)
+            async for now in resume(own, job_id, replace(scene, sheet=sheet)):
+                yield self.show(now, say, first)
+                first = False
 
     def stop(self, job_id: str, request: gr.Request) -> Markup:
         cancel(self.context, job_id, request)
@@ -191,6 +240,24 @@ class Handlers:
 
     def bundle(self, name: str) -> BundleStatus:
         return next(bundle for bundle in self.context.bundles("portrait") if bundle.name == name)
+
+
+def scene_of(order: Request) -> JobView:
+    """Return what is shown of a portrait, or of its development, before anything is heard of it."""
+    if not isinstance(order, Generate):
+        return JobView(task="develop", state="running", status="stage_load")
+    ratio = order.width / order.height if order.width and order.height else 1.0
+    return JobView(state="running", caption=order.prompt, ratio=ratio, status="stage_load")
+
+
+def looks_of(own: OwnJobs, job_id: str) -> set[str]:
+    """Return the pictures of a contact sheet, which may still be drawn; none of another job, or of none."""
+    with suppress(StudioError):
+        order = own.job(job_id).request
+        if isinstance(order, Generate) and order.preview == "only" and order.count > 1:
+            events = (event for _, event in own.since(job_id, 0)[0])
+            return {event.image for event in events if isinstance(event, Preview)}
+    return set()
 
 
 def size_of(size: str) -> tuple[int | None, int | None]:
