@@ -24,7 +24,7 @@ from webui.widgets import loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, words_of
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("page.js", "result.js", "upload.js", "handshake.js", "people.js", "lost.js")
+SCRIPTS = ("page.js", "result.js", "upload.js", "recipe.js", "handshake.js", "people.js", "lost.js")
 TITLE = words("zh")("title")
 FONTS = [
     "system-ui",
@@ -65,6 +65,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
         for component in (*photos.unseen, *machine.unseen, under_way.timer):
             component.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
         _connect_history(context, pictures, studio, tabs)
+        portrait.take_recipes(studio, context, tabs)
         portrait.offer_on([*machine.built, *machine.fetched], studio, context)
         photo_settings.offer_on(machine.built, photos.settings, context)
         engines.connect(machine, context)

@@ -6,13 +6,13 @@ from typing import Any
 
 import gradio as gr
 
-from webui.panels.portrait import controls
+from webui.panels.portrait import controls, recipe
 from webui.panels.portrait.controls import LATEST, NAMES, ORDER, QUALITY_OF, STEPS_OF, View
 from webui.panels.portrait.handlers import Handlers
 from webui.widgets import loras
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, in_turn, remember
+from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, in_turn, remember
 
-__all__ = ["ORDER", "Handlers", "View", "build", "develop_on", "offer_on"]
+__all__ = ["ORDER", "Handlers", "View", "build", "develop_on", "offer_on", "take_recipes"]
 
 
 def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
@@ -44,6 +44,17 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     develop_on(v.stage.develop, v, do.context)
     offer_on([recalled.then, tab.select, drawn.then], v, do.context)
     loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)
+
+
+def take_recipes(v: View, context: PanelContext, tabs: gr.Tabs) -> None:
+    """Fill the form with the recipe of a picture, wherever on the page that was dropped."""
+    do = Handlers(v, context)
+
+    def take(event: gr.EventData, request: gr.Request) -> Updates:
+        settings, note = recipe.take(do, event, request)
+        return {tabs: gr.Tabs(selected="portrait"), v.recipe: note, **settings}
+
+    v.recipe.take(take, None, [tabs, v.recipe, *recipe.outputs(v)], **in_turn(ORDER))
 
 
 def develop_on(event: Any, v: View, context: PanelContext) -> None:

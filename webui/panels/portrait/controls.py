@@ -11,7 +11,7 @@ import gradio as gr
 from engines.messages import Generate
 from engines.messages.status import BundleStatus
 from engines.messages.validation import limits
-from webui.widgets import init_image, loras, main_button, preset_cards
+from webui.widgets import init_image, loras, main_button, preset_cards, recipe
 from webui.widgets.panel_context import PanelContext, in_turn
 
 OPEN = Generate("")  # leaves everything to the bundle
@@ -49,6 +49,7 @@ class View:
     prompt: gr.Textbox
     main: main_button.MainButton
     contact_sheet: gr.Button
+    recipe: gr.HTML
     count: gr.Slider
     quality: gr.Radio
     backend: gr.Radio
@@ -114,6 +115,7 @@ def _first(context: PanelContext) -> dict[str, Any]:
     )
     main = main_button.build("generate", "portrait_go")
     contact_sheet = gr.Button(t("portrait_sheet"), elem_id="contact-sheet")
+    note = recipe.build_note()
     with gr.Row():
         names = [(t(f"portrait_{name}"), name) for name in QUALITIES]
         quality = gr.Radio(
@@ -125,8 +127,8 @@ def _first(context: PanelContext) -> dict[str, Any]:
     start = init_image.build(context)
     backend = context.backend_radio("backend")
     return {
-        "cards": cards, "prompt": prompt, "main": main, "contact_sheet": contact_sheet, "quality": quality,
-        "count": count, "backend": backend, "start": start,
+        "cards": cards, "prompt": prompt, "main": main, "contact_sheet": contact_sheet, "recipe": note,
+        "quality": quality, "count": count, "backend": backend, "start": start,
     }  # fmt: skip
 
 
@@ -147,6 +149,7 @@ def _more(context: PanelContext) -> dict[str, Any]:
         same_seed = gr.Button(t("portrait_seed_last"), size="sm", elem_id="same-seed")
     modes = [(t(f"portrait_preview_{mode}"), mode) for mode in ("live", "off", "only")]
     preview = gr.Radio(modes, value="live", label=t("portrait_preview"), elem_id="preview-mode")
+    recipe.build_picker()
     return {
         "negative": negative, "bundle": bundle, "size": size, "steps": steps, "guidance": guidance, "seed": seed,
         "any_seed": any_seed, "same_seed": same_seed, "preview": preview,

@@ -1,0 +1,96 @@
+"""A picture's recipe in the form, and what is said of it: the very picture, close to it, or another, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engines.images.infotext import describe, describe_restoration
+from engines.messages import Enhance, Generate, Lora
+from engines.messages.status import Choice, Verdict
+from tests.support.http import Session, succeeded
+from webui.i18n import words
+from webui.infotext import read
+from webui.panels.portrait.recipe import Outlook, foresee
+from webui.widgets.panel_context import PanelContext
+
+if TYPE_CHECKING:
+    from tests.support.server import Rig
+
+EN = words("en")
+ORT = Choice("ort", "edge", "accepted", verdict=Verdict("ort", "CPU", "1", "fp32", psnr_db=61.4, finish_s=1.0))
+TORCH = Choice("torch", "pytorch", "accepted", verdict=Verdict("torch", "CPU", "2", "fp32", finish_s=2.0))
+
+
+@pytest.fixture
+def context(idle: Rig) -> Any:
+    """A house with one model, which two engines draw; auto is the faster."""
+    before = idle.queue.status()
+    portrait = next(bundle for bundle in before.bundles if bundle.kind == "portrait")
+    portrait = replace(portrait, name="portrait", engine="ort", choices=(ORT, TORCH), family="")
+    idle.queue.announce(replace(before, bundles=(portrait,), loras=("film",)))
+    yield PanelContext(idle.house, idle.settings, None)  # type: ignore[arg-type]
+    idle.queue.announce(before)
+
+
+def outlook(context: PanelContext, engine: str = "ort", text: str = "", **changes: Any) -> Outlook:
+    order = replace(Generate("a woman", seed=5), **changes)
+    info = read(text or describe(order, 5, (512, 512), 8, 0.0, engine))
+    bundle = next((b for b in context.bundles("portrait") if b.name == order.bundle), None)
+    return foresee(info, bundle, info.request(), context)
+
+
+def test_what_comes_of_a_recipe(context: PanelContext) -> None:
+    assert outlook(context) == Outlook("recipe_exact", {}, "auto")
+    assert outlook(context, "torch") == Outlook("recipe_exact", {}, "pytorch")
+    assert outlook(context, "tensorrt") == Outlook("recipe_close", {"db": "61"})
+    assert outlook(context, loras=(Lora("film", 0.5),)) == Outlook("recipe_exact", {}, "pytorch")
+    assert outlook(context, loras=(Lora("film", 0.5), Lora("gone"))) == Outlook("recipe_no_loras", {"loras": "gone"})
+    assert outlook(context, bundle="elsewhere") == Outlook("recipe_no_model", {"model": "elsewhere"})
+    assert outlook(context, start="/a.jpg") == Outlook("recipe_photo", {})
+    foreign = "a cat\nSteps: 20, Sampler: Euler, Seed: 7, Size: 512x768, Model: dream"
+    assert outlook(context, text=foreign) == Outlook("recipe_foreign", {"model": "dream"})
+
+
+def taken(page: Session, text: str) -> list[dict[str, Any]]:
+    return page.call(page.endpoint("take"), [], {"text": text})
+
+
+def test_the_form_is_filled_in(idle: Rig) -> None:
+    name = next(bundle.name for bundle in idle.queue.status().bundles if bundle.kind == "portrait")
+    order = Generate("a woman with a hat", "beard", bundle=name)
+    with idle.session("en") as page:
+        endpoint = page.endpoint("take")
+        messages = taken(page, describe(order, 41, (64, 64), 3, 0.0, "nothing like it"))
+        assert succeeded(messages)
+        data = dict(zip(map(page.elem_id, endpoint["outputs"]), messages[-1]["output"]["data"], strict=True))
+    assert (data["prompt"], data["seed"]) == ("a woman with a hat", 41)
+    assert data["size"]["value"] == "64×64" and data["tabs"]["selected"] == "portrait"
+    assert "not equal to the pixel" in data["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "recipe_none"),
+        ("a cat", "recipe_none"),
+        ("x\nSteps: 999, Engine: e, Model: m, Credit: c", "recipe_none"),
+        (describe_restoration(Enhance("a.jpg"), "ort"), "recipe_restored"),
+    ],
+    ids=["nothing", "words", "impossible", "restored"],
+)
+def test_what_is_no_recipe_changes_nothing_and_one_is_told_why(idle: Rig, text: str, said: str) -> None:
+    with idle.session("en") as page:
+        messages = taken(page, text)
+    assert not succeeded(messages) and EN(said)[:40] in str(messages)
+
+
+def test_a_stranger_s_words_are_no_markup(idle: Rig) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    with idle.session("en") as page:
+        messages = taken(page, f"a cat\nSteps: 20, Seed: 7, Size: 512x768, Model: {evil}")
+    assert succeeded(messages)
+    note = next(value for value in messages[-1]["output"]["data"] if isinstance(value, str) and "Another" in value)
+    assert "<img" not in note and "&lt;img" in note

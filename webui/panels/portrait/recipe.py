@@ -1,0 +1,107 @@
+"""
+How a picture was made, taken from its file into the form: its words and settings, and whether the same picture comes of
+them here. The file stays in the browser (assets/recipe.js).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+import presets
+from engines.errors import RequestError
+from engines.messages import Final, Generate
+from engines.messages.status import BundleStatus
+from webui import infotext
+from webui.gradio_patches import event_data
+from webui.i18n import Words
+from webui.infotext import Infotext
+from webui.panels.portrait.controls import View
+from webui.panels.portrait.handlers import Handlers
+from webui.widgets.panel_context import GROUPS, PanelContext, Updates, measured, refusal, words_of
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What comes of a recipe here: a key of the locales and its facts, and the backend that comes closest."""
+
+    key: str
+    facts: dict[str, str]
+    backend: str = "auto"
+
+
+def take(do: Handlers, event: gr.EventData, request: gr.Request) -> tuple[Updates, Markup]:
+    """Return the form's updates, and what is said of them. gr.Error: there is no recipe for a portrait in it."""
+    say, text = words_of(request), str(event_data(event)["text"])
+    try:
+        info = infotext.read(text)
+        if info.is_restoration:
+            raise refusal(say("recipe_restored"))
+        bundle = _bundle(info, do.context)
+        order = info.request(bundle.family if bundle else "")
+    except RequestError as exc:
+        raise refusal(say("recipe_none")) from exc
+    if not info.is_ours:
+        order = _fitted(order, do.bundle(order.bundle))
+    outlook = foresee(info, bundle, order, do.context)
+    settings = do.take_up(order, Final((), order.seed, 0.0, ""), request)
+    if outlook.backend in do.context.backends():
+        settings[do.view.backend] = {**settings[do.view.backend], "value": outlook.backend}
+    return settings, note_html(outlook, say)
+
+
+def foresee(info: Infotext, bundle: BundleStatus | None, order: Generate, context: PanelContext) -> Outlook:
+    """Say whether it comes out as it was."""
+    if not info.is_ours:
+        return Outlook("recipe_foreign", {"model": info.values.get("Model", "?")[:60]})
+    if bundle is None:
+        return Outlook("recipe_no_model", {"model": info.values["Model"][:60]})
+    if info.began_with_a_photo:
+        return Outlook("recipe_photo", {})
+    if gone := [lora.name for lora in order.loras if lora.name not in context.status.loras]:
+        return Outlook("recipe_no_loras", {"loras": ", ".join(gone)})
+    if order.loras:  # which PyTorch wears
+        return Outlook("recipe_exact", {}, "pytorch")
+    engine = info.values["Engine"]
+    backend = next((name for name in GROUPS if _engine(bundle, name) == engine), None)
+    if backend is not None:
+        return Outlook("recipe_exact", {}, backend)
+    verdict = measured(bundle, "auto")
+    psnr_db = verdict.psnr_db if verdict else 0.0
+    return Outlook("recipe_close", {"db": f"{psnr_db:.0f}"}) if psnr_db else Outlook("recipe_near", {})
+
+
+def note_html(outlook: Outlook, say: Words) -> Markup:
+    return Markup('<p class="note" role="status">{}</p>').format(say(outlook.key, **outlook.facts))
+
+
+def _bundle(info: Infotext, context: PanelContext) -> BundleStatus | None:
+    wanted = info.values["Model"] if info.is_ours else ""
+    return next((bundle for bundle in context.bundles("portrait") if bundle.name == wanted), None)
+
+
+def _engine(bundle: BundleStatus, backend: str) -> str:
+    """Return the engine that serves a backend; "": nothing is known of it yet."""
+    if backend == "auto":
+        return bundle.engine
+    verdict = measured(bundle, backend)
+    return verdict.engine if verdict else ""
+
+
+def _fitted(order: Generate, target: BundleStatus) -> Generate:
+    """Another program's sizes are those of its models."""
+    if not (order.width and order.height):
+        return order
+    width, height = presets.nearest_size(order.width, order.height, target.sizes)
+    return replace(order, width=width, height=height)
+
+
+def outputs(v: View) -> list[Any]:
+    """The components that `take` updates."""
+    return [
+        v.prompt, v.negative, v.seed, v.count, v.preview, v.bundle, v.backend, v.size, v.steps, v.guidance,
+        v.start.photo, v.lora_accordion, *v.loras.rows,
+    ]  # fmt: skip
