@@ -206,6 +206,29 @@ def test_a_job_outlives_its_page(visit: Visit) -> None:
     visit.until("done")
 
 
+def test_a_phone_that_is_locked_meanwhile_shows_the_picture(browser, base: str, home: Path) -> None:
+    """A locked phone freezes its pages and leaves the network; when it is unlocked, nothing need be pressed."""
+    phone = Visit(browser, base, width=390, height=844, touch=True)
+    try:
+        before = set((home / "outputs").glob("*.png"))
+        phone.enter("#count input[type=number]", "3")
+        phone.generate("a boy with a hat")
+        phone.page.wait_for_selector("#stage .badge")
+        system = phone.context.new_cdp_session(phone.page)
+        phone.context.set_offline(True)
+        system.send("Page.setWebLifecycleState", {"state": "frozen"})
+        while len(set((home / "outputs").glob("*.png")) - before) < 3:
+            time.sleep(0.2)
+        time.sleep(2)
+        system.send("Page.setWebLifecycleState", {"state": "active"})
+        phone.context.set_offline(False)
+        phone.until("done")
+        assert "共 3 张图像" in phone.page.inner_text("#stage .status")
+        assert phone.picture().name in {path.name for path in set((home / "outputs").glob("*.png")) - before}
+    finally:
+        phone.close()
+
+
 def test_history_shows_the_picture_and_takes_up_its_settings(visit: Visit) -> None:
     visit.generate("a girl with a red hat and a very particular smile")
     visit.until("done")

@@ -55,6 +55,7 @@ def test_a_picture_of_ours_is_drawn_again_to_the_pixel(window: Visit, home: Path
     assert window.page.input_value("#steps input[type=number]") == "3"
     window.page.click("#generate")
     window.page.wait_for_selector(f"#stage .stage.is-done .frame img:not([src*='{first}'])")
+    assert window.page.locator("#recipe .note").count() == 0, "it is said of what is to be drawn"
     again = window.picture().name
     assert again != first and (pixels(home / "outputs" / again) == pixels(home / "outputs" / first)).all()
 

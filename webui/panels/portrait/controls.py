@@ -80,7 +80,7 @@ class View:
     @property
     def scene(self) -> list[Any]:
         """The components that show what becomes of a job."""
-        return [self.stage, self.main.html, self.job, self.sheet, self.last_seed]
+        return [self.stage, self.main.html, self.job, self.sheet, self.last_seed, self.recipe]
 
 
 def build(context: PanelContext) -> View:

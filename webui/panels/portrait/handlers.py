@@ -45,7 +45,8 @@ class Handlers:
     async def watch(self, order: Generate | Develop, scene: JobView, request: gr.Request) -> AsyncIterator[Updates]:
         say, own = words_of(request), self.context.jobs.of(request)
         (job_id,) = await to_thread.run_sync(submit, own, say, order)
-        yield {self.view.job: job_id, self.view.sheet: scene.sheet, **self.show(scene, say, first=True)}
+        v = self.view
+        yield {v.job: job_id, v.sheet: scene.sheet, v.recipe: "", **self.show(scene, say, first=True)}
         async for now in follow(own, job_id, scene):
             yield self.show(now, say)
 
