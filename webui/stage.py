@@ -86,6 +86,8 @@ def status_html(scene: JobView, say: Words) -> Markup:
     if scene.state == "idle":
         return Markup()
     line = Markup('<p class="status" role="status">{}</p>').format(status_text(scene, say))
+    if scene.state == "done" and scene.unknown:
+        line += Markup('<p class="note">{}</p>').format(say("portrait_unknown", words=say("comma").join(scene.unknown)))
     if scene.state != "running":
         return line
     return line + Markup('<progress max="100" value="{}"></progress>').format(round(100 * scene.fraction))

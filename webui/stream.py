@@ -55,6 +55,7 @@ class JobView:
     tiles: tuple[Tile, ...] = ()
     before: str = ""  # of a restoration: the photo as it came
     versus: Versus | None = None  # of a portrait that was drawn again
+    unknown: tuple[str, ...] = ()  # words of the prompt that the model does not know
     sheet: str = ""  # of a picture that was developed: the job of the contact sheet from which it was chosen
     seed: int | None = None
     reason: str = ""

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from presets.vocabulary import unknown_words
 from training.portrait import words
 from training.portrait.bars import flat_or_broken, judge_lines, prompts_for, spread
 from training.portrait.batches import Pool, make, pool_of
@@ -38,6 +39,7 @@ from training.portrait.state import load_averaged
 from training.portrait.tokens import ALONE, encode, save, train
 from training.portrait.unpack import unpack
 from training.portrait.vae import bake_scale, examine, loss_of
+from training.portrait.vocabulary import FILE, vocabulary
 
 TINY = Sizes(vae_channels=(8, 8, 16), dim=64, layers=2, heads=2, axes=(8, 12, 12), text_dim=32, text_layers=2)
 SIZE = 64  # px
@@ -132,6 +134,15 @@ def test_captions_name_what_stands_out() -> None:
     rng = np.random.default_rng(2)
     texts = [caption(r, rng, "en") for r in some_records(400) if r["glasses"] != "none"]
     assert np.mean(["glasses" in t.mentioned for t in texts]) > 0.9
+
+
+def test_the_page_knows_all_words_of_the_captions_and_no_others() -> None:
+    assert FILE.read_text(encoding="utf-8").split() == vocabulary(), "python -m training.portrait.vocabulary"
+    rng = np.random.default_rng(5)
+    for record in some_records(300):
+        for language in ("en", "zh"):
+            text = caption(record, rng, language).text
+            assert unknown_words(text, "attributes") == (), text
 
 
 def test_full_captions_are_plain_and_complete() -> None:

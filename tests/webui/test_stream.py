@@ -161,6 +161,12 @@ def test_what_was_chosen_from_a_contact_sheet_leads_back_to_it() -> None:
     assert back == ["abc"]
 
 
+def test_what_was_not_understood_is_named_in_the_end() -> None:
+    scene = JobView(state="running", unknown=("猫", "<b>"))
+    assert "猫" not in job_html(play(*ONE[:-1], scene=scene), EN)
+    assert EN("portrait_unknown", words="猫, &lt;b&gt;") in job_html(play(*ONE, scene=scene), EN)
+
+
 def test_a_portrait_drawn_again_lies_under_a_slider_with_the_first() -> None:
     scene = JobView(state="running", versus=Versus("first.png", "backend_edge", "backend_pytorch"))
     assert "first.png" not in job_html(play(*ONE[:-2], scene=scene), EN), "while it is drawn, that is what is shown"

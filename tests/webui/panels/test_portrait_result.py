@@ -12,9 +12,13 @@ from engines.messages import Develop, Final, Generate, Inspect, Lora
 from engines.messages.status import EngineStatus
 from tests.support.http import SKETCH, Session, succeeded
 from tests.support.queues import claimed
+from webui.i18n import words
 
 if TYPE_CHECKING:
     from tests.support.server import Rig
+
+
+ZH = words("zh")
 
 
 @pytest.fixture
@@ -177,3 +181,12 @@ def test_a_portrait_with_a_lora_is_not_drawn_again_where_none_can_be_worn(idle: 
         messages = page.call(page.endpoint("again"), [job_id], {"picture": idle.signed(last)})
     idle.queue.announce(status)
     assert not succeeded(messages) and "LoRA" in str(messages) and idle.jobs() == before
+
+
+def test_words_that_the_model_does_not_know_are_named_before_and_after(rig: Rig) -> None:
+    with rig.session() as page:
+        introduce = page.endpoint("introduce")
+        before = str(page.call(introduce, ["一只猫, a hat", "portrait"])[-1])
+        evil = str(page.call(introduce, ["<img src=x>", "portrait"])[-1])
+    assert ZH("portrait_unknown", words="猫") in before and ZH("portrait_sketcher") in before
+    assert "<img" not in evil

@@ -47,6 +47,7 @@ STAGE = """element.addEventListener('click', (event) => {
 class View:
     cards: gr.HTML
     prompt: gr.Textbox
+    introduced: gr.HTML
     main: main_button.MainButton
     contact_sheet: gr.Button
     recipe: gr.HTML
@@ -113,6 +114,7 @@ def _first(context: PanelContext) -> dict[str, Any]:
     prompt = gr.Textbox(
         "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=2, max_lines=8, elem_id="prompt"
     )
+    introduced = gr.HTML("", elem_id="introduced")
     main = main_button.build("generate", "portrait_go")
     contact_sheet = gr.Button(t("portrait_sheet"), elem_id="contact-sheet")
     note = recipe.build_note()
@@ -127,8 +129,8 @@ def _first(context: PanelContext) -> dict[str, Any]:
     start = init_image.build(context)
     backend = context.backend_radio("backend")
     return {
-        "cards": cards, "prompt": prompt, "main": main, "contact_sheet": contact_sheet, "recipe": note,
-        "quality": quality, "count": count, "backend": backend, "start": start,
+        "cards": cards, "prompt": prompt, "introduced": introduced, "main": main, "contact_sheet": contact_sheet,
+        "recipe": note, "quality": quality, "count": count, "backend": backend, "start": start,
     }  # fmt: skip
 
 

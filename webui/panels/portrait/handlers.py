@@ -15,6 +15,7 @@ import presets
 from engines.errors import NotFoundError, StudioError
 from engines.messages import MAX_SEED, Develop, Final, Generate, Preview, Request, parse
 from engines.messages.status import BundleStatus, Group
+from presets.vocabulary import unknown_words, vocabulary
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
 from webui.i18n import Words
@@ -27,6 +28,7 @@ from webui.widgets import init_image, loras
 from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, refusal, submit, words_of
 
 VARIATIONS, LOOKS = 4, 6  # a contact sheet fills a phone, in two columns
+NAMED = 5  # words that are not known
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,30 @@ class Handlers:
             **await to_thread.run_sync(init_image.fields, photo, strength, self.context, say), **instead,
         }  # fmt: skip
         order = parsed(Generate, fields, say)
-        async for updates in self.watch(order, scene_of(order), request):
+        async for updates in self.watch(order, self._scene(order), request):
             yield updates
+
+    def _scene(self, order: Request) -> JobView:
+        """Return what is shown of a portrait, or of its development, before anything is heard of it."""
+        if not isinstance(order, Generate):
+            return JobView(task="develop", state="running", status="stage_load")
+        ratio = order.width / order.height if order.width and order.height else 1.0
+        unknown = self._unknown_words(order.prompt, order.bundle)
+        return JobView(state="running", caption=order.prompt, ratio=ratio, status="stage_load", unknown=unknown)
+
+    def _unknown_words(self, prompt: str, bundle: str) -> tuple[str, ...]:
+        target = next((b for b in self.context.bundles("portrait") if b.name == bundle), None)
+        return unknown_words(prompt, target.dialect)[:NAMED] if target else ()
+
+    def introduce(self, prompt: str, bundle: str, request: gr.Request) -> Markup:
+        """Say of a model that knows few words what it is, and which of these it does not know."""
+        target = self.context.find("portrait", bundle)
+        if target is None or not vocabulary(target.dialect):
+            return Markup()
+        say, unknown = words_of(request), self._unknown_words(prompt, target.name)
+        lines = [say("portrait_sketcher")] + [say("portrait_unknown", words=say("comma").join(unknown))] * bool(unknown)
+        spans = Markup().join(Markup("<span>{}</span>").format(line) for line in lines)
+        return Markup('<p class="note" role="status">{}</p>').format(spans)
 
     async def vary(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Draw others with the words and settings of this browser's last portrait."""
@@ -81,7 +105,7 @@ class Handlers:
         if isinstance(order, Generate):
             count = LOOKS if order.preview == "only" else VARIATIONS
             order = replace(order, seed=-1, count=count)
-            async for updates in self.watch(order, scene_of(order), request):
+            async for updates in self.watch(order, self._scene(order), request):
                 yield updates
 
     async def again(self, job_id: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
@@ -99,7 +123,7 @@ class Handlers:
             raise refusal(say("loras_compiled"))
         seed = (last.seed + last.images.index(picture)) % (MAX_SEED + 1)
         order = replace(order, seed=seed, count=1, backend=now)
-        scene = replace(scene_of(order), versus=Versus(picture, f"backend_{was}", f"backend_{now}"))
+        scene = replace(self._scene(order), versus=Versus(picture, f"backend_{was}", f"backend_{now}"))
         async for updates in self.watch(order, scene, request):
             yield updates
 
@@ -117,7 +141,7 @@ class Handlers:
             image = self.context.jobs.name(picture)
         order = parsed(Develop, {"image": image, "backend": backend}, say)
         looks = await to_thread.run_sync(looks_of, self.context.jobs.of(request), job_id)
-        scene = replace(scene_of(order), sheet=job_id if picture in looks else "")
+        scene = replace(self._scene(order), sheet=job_id if picture in looks else "")
         async for updates in self.watch(order, scene, request):
             yield updates
 
@@ -138,7 +162,7 @@ class Handlers:
     async def _show_job(self, job_id: str, sheet: str, request: gr.Request) -> AsyncIterator[Updates]:
         say, own, first = words_of(request), self.context.jobs.of(request), True
         with suppress(NotFoundError):
-            scene = scene_of((await to_thread.run_sync(own.job, job_id)).request)
+            scene = self._scene((await to_thread.run_sync(own.job, job_id)).request)
             async for now in resume(own, job_id, replace(scene, sheet=sheet)):
                 yield self.show(now, say, first)
                 first = False
@@ -241,14 +265,6 @@ class Handlers:
 
     def bundle(self, name: str) -> BundleStatus:
         return next(bundle for bundle in self.context.bundles("portrait") if bundle.name == name)
-
-
-def scene_of(order: Request) -> JobView:
-    """Return what is shown of a portrait, or of its development, before anything is heard of it."""
-    if not isinstance(order, Generate):
-        return JobView(task="develop", state="running", status="stage_load")
-    ratio = order.width / order.height if order.width and order.height else 1.0
-    return JobView(state="running", caption=order.prompt, ratio=ratio, status="stage_load")
 
 
 def looks_of(own: OwnJobs, job_id: str) -> set[str]:
