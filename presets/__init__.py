@@ -6,22 +6,42 @@ Knows words and numbers only. A preset is expanded before a job is submitted, so
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error, not a default
 FOLDER = Path(__file__).parent
 DIALECTS, LANGUAGES = ("natural", "attributes"), ("zh", "en")
-Words = dict[str, str]  # language ("zh", "en") -> text
+Words = dict[str, Annotated[str, Field(max_length=4000)]]  # language ("zh", "en") -> text
+Px = Annotated[int, Field(ge=16, le=4096)]
+Strength = Annotated[float, Field(ge=-2.0, le=2.0)]
+MOST_BYTES = 16_384  # of a file: strangers send some
+MOST_LORAS = 8
+# A line of more dots than names of fields have, which tomllib would follow for seconds. The texts of the fields, which
+# may have any, stand behind `name =`.
+DEEP = re.compile(r"^(?![ \t]*[\w-]+[ \t]*=)(?:[^.\n]*\.){17}", re.MULTILINE)
 
 
 class PresetError(ValueError):
-    """A preset file does not say what it must. The message names the file and the field."""
+    """
+    A preset file does not say what it must. The message names the file and the field. `fault`: what pydantic says of
+    it; None: it is no TOML at all.
+    """
+
+    def __init__(self, detail: str, field: str = "", fault: ErrorDetails | None = None) -> None:
+        super().__init__(detail)
+        self.field, self.fault = field, fault
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -30,21 +50,33 @@ class Wording:
 
     prompt: Words
     negative: Words
-    guidance: float | None = None
+    guidance: Annotated[float | None, Field(ge=0.0, le=10.0)] = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Lora:
+    """A LoRA file to be worn, by its name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    strength: Strength
 
 
 @dataclass(frozen=True, config=STRICT)
 class Preset:
+    """`attributes` may be left out of a file: then they are as `natural`."""
+
     name: str
-    order: int
+    order: Annotated[int, Field(ge=0, le=9999)]
     title: Words
-    width: int  # px
-    height: int  # px
-    steps: int
-    lora_strength: float  # of AWPortrait-Z or whatever portrait LoRA the bundle has
+    width: Px
+    height: Px
+    steps: Annotated[int, Field(ge=1, le=50)]
+    lora_strength: Strength  # of AWPortrait-Z or whatever portrait LoRA the bundle has
     natural: Wording  # for networks that read sentences
     attributes: Wording  # for the built-in drawings, which know a list of attributes
-    thumbnail_seed: int = 1  # with which the card's picture was drawn (training/thumbnails.py)
+    thumbnail_seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1  # of the card's picture (training/thumbnails.py)
+    bundle: Annotated[str, Field(max_length=100)] = ""  # with which it was saved: its steps and LoRAs hold, too
+    loras: Annotated[tuple[Lora, ...], Field(max_length=MOST_LORAS)] = ()
 
     def wording(self, dialect: str) -> Wording:
         return self.attributes if dialect == "attributes" else self.natural
@@ -73,15 +105,76 @@ def prompts(*dialects: str) -> tuple[str, ...]:
 
 def _read(path: Path) -> Preset:
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        preset: Preset = TypeAdapter(Preset).validate_python({**values, "name": path.stem})
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as exc:
+        return parse(path.read_text(encoding="utf-8"), path.stem)
+    except (UnicodeDecodeError, PresetError) as exc:
         raise PresetError(f"presets/{path.name}: {exc}") from exc
-    said = (preset.natural.prompt, preset.natural.negative, preset.attributes.prompt, preset.attributes.negative)
-    for words in (preset.title, *said):
-        if set(words) != set(LANGUAGES):
-            raise PresetError(f"presets/{path.name}: every text must be there in zh and in en")
+
+
+def parse(text: str, name: str) -> Preset:
+    """Read a preset file, a stranger's too. PresetError: it is none."""
+    if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        raise PresetError(f"larger than {MOST_BYTES} bytes")
+    if DEEP.search(text):
+        raise PresetError("nested too deeply")
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:  # TOMLDecodeError is a ValueError, as is a number of 5000 digits
+        raise PresetError(f"no TOML: {exc}") from exc
+    if "name" in values:
+        raise PresetError("name: the file's own", "name")
+    if "natural" in values:
+        values.setdefault("attributes", values["natural"])
+    try:
+        preset: Preset = TypeAdapter(Preset).validate_python({**values, "name": name})
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_input=False)  # what was given may be endless
+        said = "; ".join(f"{_path(fault)}: {fault['msg']}" for fault in faults[:9])
+        raise PresetError(said[:600], _path(faults[0]), faults[0]) from exc
+    _check_languages(preset)
     return preset
+
+
+def _path(fault: ErrorDetails) -> str:
+    return ".".join(map(str, fault["loc"]))[:60]
+
+
+def _check_languages(preset: Preset) -> None:
+    texts = {"title": preset.title}
+    for dialect in DIALECTS:
+        wording = preset.wording(dialect)
+        texts |= {f"{dialect}.prompt": wording.prompt, f"{dialect}.negative": wording.negative}
+    for field, words in texts.items():
+        if set(words) != set(LANGUAGES):
+            raise PresetError(f"{field}: every text must be there in zh and in en", field)
+
+
+def write(preset: Preset) -> str:
+    """Return the file of a preset, which `parse` reads as the same one."""
+    lines = [
+        f"order = {preset.order}",
+        "title = {{ zh = {zh}, en = {en} }}".format(**{key: _quoted(text) for key, text in preset.title.items()}),
+        *(f"{field} = {getattr(preset, field)!r}" for field in ("width", "height", "steps", "lora_strength")),
+        f"thumbnail_seed = {preset.thumbnail_seed}",
+        *([f"bundle = {_quoted(preset.bundle)}"] if preset.bundle else []),
+    ]
+    for dialect in DIALECTS if preset.attributes != preset.natural else DIALECTS[:1]:
+        wording = preset.wording(dialect)
+        lines += ["", f"[{dialect}]"] + ([] if wording.guidance is None else [f"guidance = {wording.guidance!r}"])
+        for field, words in (("prompt", wording.prompt), ("negative", wording.negative)):
+            lines += ["", f"[{dialect}.{field}]", *(f"{key} = {_quoted(words[key])}" for key in LANGUAGES)]
+    for lora in preset.loras:
+        lines += ["", "[[loras]]", f"name = {_quoted(lora.name)}", f"strength = {lora.strength!r}"]
+    return "\n".join(lines) + "\n"
+
+
+def titled(preset: Preset, title: str) -> Preset:
+    """Return it under this title, in both languages."""
+    return replace(preset, title=dict.fromkeys(LANGUAGES, title))
+
+
+def _quoted(text: str) -> str:
+    """A basic string: TOML has JSON's escapes, and wants one more."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def nearest_size(width: int, height: int, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:

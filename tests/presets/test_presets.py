@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -206,3 +207,60 @@ def test_the_prompts_can_be_printed_a_line_each() -> None:
     said = subprocess.run([*command, "attributes"], capture_output=True, text=True, check=True).stdout
     assert tuple(said.splitlines()) == presets.prompts("attributes")
     assert subprocess.run([*command, "poems"], capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("preset", ALL, ids=lambda preset: preset.name)
+def test_what_is_written_is_read_as_the_same(preset: Preset) -> None:
+    assert presets.parse(presets.write(preset), preset.name) == preset
+
+
+def test_odd_texts_survive_the_way_through_a_file() -> None:
+    odd = '"quotes" \\ back\nlines\ttabs \x00\x1f\x7f\x85 \'\'\' """ # no comment = [x] 😀 \u202e 人像'
+    words = Wording({"zh": odd, "en": odd[::-1]}, {"zh": "", "en": odd}, None)
+    loras = (presets.Lora(odd, -2.0), presets.Lora("b", 1e-05))
+    preset = Preset("x", 1000, {"zh": odd, "en": "b"}, 832, 1216, 8, 0.1, words, words, bundle=odd[:20], loras=loras)
+    text = presets.write(preset)
+    assert "attributes" not in text, "what is said twice is written once"
+    assert presets.parse(text, "x") == preset
+
+
+def test_a_preset_with_its_bundle_and_loras_is_read() -> None:
+    preset = presets.parse(f'bundle = "mine"\n{WHOLE}\n[[loras]]\nname = "soft"\nstrength = -0.5', "one")
+    assert (preset.bundle, preset.loras) == ("mine", (presets.Lora("soft", -0.5),))
+
+
+HOSTILE = {
+    "nothing": "",
+    "another format": '{"prompt": "x"}',
+    "a preset cut off": WHOLE[:100],
+    "too large": WHOLE + "# " + "x" * presets.MOST_BYTES,
+    "lists without end": "order = " + "[" * 8000,
+    "tables without end": "order = " + "{a = " * 3000,
+    "a name of 8000 parts": "a" + ".a" * 7900 + " = 1",
+    "the same, quoted": '"="' + ".a" * 7900 + " = 1",
+    "a number of 5000 digits": WHOLE.replace("order = 3", "order = " + "9" * 5000),
+    "the same, hexadecimal": WHOLE.replace("order = 3", "order = 0x" + "f" * 9000),
+    "not a number": WHOLE.replace("lora_strength = 0.8", "lora_strength = nan"),
+    "no end": WHOLE.replace("guidance = 0.0", "guidance = inf"),
+    "a size of nobody's": WHOLE.replace("width = 832", "width = 100000"),
+    "steps for a day": WHOLE.replace("steps = 8", "steps = 1000000"),
+    "a novel": WHOLE.replace('zh = "甲"', f'zh = "{"x" * 4001}"'),
+    "a key of nobody's": WHOLE.replace("order = 3", "order = 3\nrun = 'rm'"),
+    "a name": WHOLE.replace("order = 3", "order = 3\nname = '../../x'"),
+    "a picture": WHOLE.replace("order = 3", "order = 3\npicture = 'outputs_20260101000000.png'"),
+    "a third language": WHOLE.replace('en = "a" }', 'en = "a", fr = "b" }'),
+    "nine LoRAs": WHOLE + '[[loras]]\nname = "x"\nstrength = 1.0\n' * 9,
+    "a LoRA of force": WHOLE + '[[loras]]\nname = "x"\nstrength = 99.0\n',
+    "a LoRA with a path": WHOLE + '[[loras]]\nname = "x"\nstrength = 1.0\npath = "/etc/passwd"\n',
+    "a date": WHOLE.replace("order = 3", "order = 2026-01-01"),
+    "deep in a known field": WHOLE.replace('title = { zh = "一", en = "One" }', "title = " + "[" * 300 + "]" * 300),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_strangers_file_is_refused_in_short_words_and_at_once(text: str) -> None:
+    before = time.process_time()
+    with pytest.raises(PresetError) as caught:
+        presets.parse(text, "x")
+    assert time.process_time() - before < 0.5
+    assert len(str(caught.value)) < 1000
