@@ -8,6 +8,7 @@ where they arise.
     + OptionError             a field has a value it cannot have
     + SizeError               a picture size that this bundle does not draw
     + PromptError             nothing to draw
+    + PresetRefused           what no preset can be made of: a stranger's file, or a name
   x NotFoundError           no such bundle, job or picture
     + NotDownloaded           a model of the catalogue that is to be built from
   x LoginNeeded             the house has a password, and who asks has neither that nor a token
@@ -30,6 +31,7 @@ where they arise.
   x StorageError            the disk is full or read-only
     + DatabaseDamaged         the next start repairs it
   x QueueFull               as many jobs wait as may
+  x PresetsFull             as many presets of one person are kept as may
   x JobCancelled
   x JobInterrupted          the program stopped twice in the middle of this job
   x JobPostponed            the program is being stopped: the job is done after its next start
@@ -77,6 +79,15 @@ class SizeError(RequestError):
 
 class PromptError(RequestError):
     code = "empty_prompt"
+
+
+class PresetRefused(RequestError):
+    """`field`: of its file."""
+
+    code = "bad_preset"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}", field=field, why=why)
 
 
 class NotFoundError(StudioError):
@@ -192,6 +203,10 @@ class QueueFull(StudioError):
 
     def __init__(self, limit: float, usual_s: float) -> None:
         super().__init__(f"{limit} jobs wait already", limit=limit, retry_s=min(600, max(1, math.ceil(usual_s))))
+
+
+class PresetsFull(StudioError):
+    code = "presets_full"
 
 
 class JobCancelled(StudioError):

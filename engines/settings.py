@@ -193,6 +193,11 @@ class Settings:
         return self.home / "loras"
 
     @property
+    def presets(self) -> Path:
+        """What people have kept of their own (webui/own_presets.py)."""
+        return self.home / "presets"
+
+    @property
     def state(self) -> Path:
         """The queue's database and the caches."""
         return self.home / "state"

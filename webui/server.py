@@ -82,7 +82,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
         path="/",
         show_error=False,
         allowed_paths=[],
-        blocked_paths=[str(folder) for folder in (settings.models, settings.state, settings.uploads)],
+        blocked_paths=[str(folder) for folder in (settings.models, settings.state, settings.uploads, settings.presets)],
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

@@ -1,7 +1,7 @@
 """
 What is deleted in time, every hour: photos that were uploaded, when their days are over; what browsers have sent to the
-page, and what a crash has left half written, after a day; pictures that people have deleted, and those for which there
-is no room.
+page, and what a crash has left half written, after a day; pictures and presets that people have deleted, and pictures
+for which there is no room.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engines.jobs import JobQueue
 from engines.messages import photo_of
 from engines.settings import Settings
 from webui import outputs_cap, thumbnails
+from webui.own_presets import OwnPresets
 
 log = logging.getLogger(__name__)
 EVERY_S, PURGE_EVERY_S = 3600.0, 60.0
@@ -34,15 +35,16 @@ def hourly(queue: JobQueue, settings: Settings, stopping: threading.Event) -> No
         while time.monotonic() < next_s:
             if stopping.wait(min(EVERY_S, PURGE_EVERY_S)):
                 return
-            purge(queue)
+            purge(queue, settings)
 
 
 def sweep(queue: JobQueue, settings: Settings) -> None:
     """Delete what its owner needs no more. What a job that has not ended begins with is needed."""
-    purge(queue)
+    purge(queue, settings)
     forget(settings.uploads, settings.keep_days, photos_in_use(queue))
     forget(settings.cache, CACHE_DAYS)
-    for folder in (settings.outputs, settings.uploads, settings.state):  # where a crash has left what was half written
+    # Where a crash has left what was half written.
+    for folder in (settings.outputs, settings.uploads, settings.presets, settings.state):
         forget(folder, CACHE_DAYS, pattern=files.HALF_WRITTEN)
     try:
         thumbnails.delete_orphans(settings.outputs)
@@ -51,12 +53,14 @@ def sweep(queue: JobQueue, settings: Settings) -> None:
         log.warning("the room that pictures take cannot be looked at: %s", exc.strerror)
 
 
-def purge(queue: JobQueue) -> None:
+def purge(queue: JobQueue, settings: Settings) -> None:
     """Delete for good what people have deleted, when it cannot be taken back any more."""
+    before_s = time.time() - UNDO_S
     try:
-        gone = queue.purge(time.time() - UNDO_S)
+        OwnPresets(settings.presets).purge(before_s)
+        gone = queue.purge(before_s)
     except StorageError as exc:
-        log.warning("deleted pictures stay for now: %s", exc)
+        log.warning("what people have deleted stays for now: %s", exc)
         return
     if gone:
         log.info("the pictures of %d jobs were deleted by those whose they were", gone)

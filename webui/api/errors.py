@@ -35,6 +35,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.StorageError: 507,
     errors.DatabaseDamaged: 503,
     errors.QueueFull: 429,
+    errors.PresetsFull: 409,
     errors.JobCancelled: 409,
     errors.JobPostponed: 503,
 }

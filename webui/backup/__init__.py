@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # Folders of a home. What can be had again from its maker, and is large, is in a backup that is to have it.
-ALWAYS = ("outputs", "uploads", "loras")
+ALWAYS = ("outputs", "uploads", "loras", "presets")
 MODELS = ("models", "checkpoints")
 STATE = "state"
 DATABASE = "jobs.db"

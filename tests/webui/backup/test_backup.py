@@ -76,6 +76,7 @@ def lived(queue: SqliteQueue, settings: Settings) -> Settings:
     put(settings.outputs / "outputs_20150101000000.png")  # of before there was a database
     queue.submit(Enhance(str(put(settings.uploads / "0123abcd", b"a photo")), name="anna.jpg"), "anna")
     put(settings.loras / "light.safetensors")
+    put(settings.presets / "anna" / "1.toml")
     put(settings.models / "mine" / "denoiser" / "model.onnx")
     put(settings.checkpoints / "gpen.pth")
     for cache in ("compiled/plan", "verdicts/v", "embeddings/e", "photos/p", "log/server.log"):
@@ -101,7 +102,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_it_holds_what_cannot_be_made_anew(lived: Settings, tmp_path: Path) -> None:
     target = tmp_path / "elsewhere" / "studio.tar"
     count = write.write(lived, target)
-    held = {name for name in names(target) if name not in ("outputs", "uploads", "loras")}
+    held = {name for name in names(target) if name not in ("outputs", "uploads", "loras", "presets")}
     assert held == {
         "state/jobs.db",
         "state/secret",
@@ -111,6 +112,7 @@ def test_it_holds_what_cannot_be_made_anew(lived: Settings, tmp_path: Path) -> N
         "outputs/outputs_20150101000000.png",
         "uploads/0123abcd",
         "loras/light.safetensors",
+        "presets/anna/1.toml",
         LABEL,
     }
     assert count == len(held) - 1
@@ -243,10 +245,12 @@ def test_a_home_comes_back_as_it_was(lived: Settings, queue: SqliteQueue, tmp_pa
     name, job = "outputs_20260101000000.png", queue.finished(9)[0].job.id
     signed = Keys(secret.load(lived.state / "secret")).sign(name)
     write.write(lived, tmp_path / "studio.tar", with_models=True)
-    before = {folder: files_of(lived.home / folder) for folder in ("uploads", "loras", "models", "checkpoints")}
+    before = {
+        folder: files_of(lived.home / folder) for folder in ("uploads", "loras", "presets", "models", "checkpoints")
+    }
     fresh = Settings(tmp_path / "fresh")
     restored = restore.restore(fresh, tmp_path / "studio.tar")
-    assert restored.aside is None and restored.files == len(names(tmp_path / "studio.tar")) - 6
+    assert restored.aside is None and restored.files == len(names(tmp_path / "studio.tar")) - 7
     assert {folder: files_of(fresh.home / folder) for folder in before} == before
     with closing(SqliteQueue(fresh.state / "jobs.db", fresh.outputs)) as again:
         assert again.repaired is None
@@ -540,9 +544,9 @@ def test_the_commands_say_in_both_languages_what_they_did(lived: Settings, tmp_p
     target, fresh = tmp_path / "studio.tar", tmp_path / "fresh"
     done = command(lived.home, "backup", str(target))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"8 files, {target.stat().st_size / 1e6:.1f} MB: {target}" in done.stdout and CJK.search(done.stdout)
+    assert f"9 files, {target.stat().st_size / 1e6:.1f} MB: {target}" in done.stdout and CJK.search(done.stdout)
     done = command(fresh, "restore", str(target))
-    assert (done.returncode, done.stderr) == (0, "") and "8 files are back" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "") and "9 files are back" in done.stdout
     again = command(fresh, "restore", str(target))
     assert again.returncode == 1 and "--replace" in again.stderr and CJK.search(again.stderr)
     assert "Traceback" not in again.stderr
