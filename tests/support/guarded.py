@@ -67,6 +67,7 @@ REACHABLE = {
     "/icons/icon-180.png", "/icons/icon-192.png", "/icons/icon-512.png", "/icons/{rest:path}", "/me", "/login",
     "/logout", "/leave", "/join/{invitation}", "/join/{rest:path}",
     "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
+    "/own-presets/{preset_id}.toml", "/own-presets/{rest:path}",
     "/jobs/{job_id}/retry", "/jobs/{job_id}/first", "/queue/pause", "/queue/resume", "/openapi.json", "/docs",
     "/v1/images/generations", "/v1/images/edits", "/v1/models", "/v1/models/{name}", "/v1/{rest:path}",
     "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options", "/sdapi/v1/sd-models",

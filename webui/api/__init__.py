@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from engines.settings import Settings
-from webui.api import a1111, docs, errors, health, jobs, metrics, openai, studio
+from webui.api import a1111, docs, errors, health, jobs, metrics, openai, presets, studio
 from webui.api.studio import MEDIA, PICTURE_NAME
 from webui.own_jobs import HouseJobs
 
@@ -21,7 +21,7 @@ __all__ = ["MEDIA", "PATHS", "PICTURE_NAME", "end_here", "install_errors", "rout
 
 PATHS = (  # what Guard lets through
     "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/", "/batch.zip", "/jobs",
-    "/jobs/", "/queue/pause", "/queue/resume", "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
+    "/jobs/", "/own-presets/", "/queue/pause", "/queue/resume", "/v1/", "/sdapi/v1/", "/openapi.json", "/docs",
 )  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -32,6 +32,7 @@ def router(house: HouseJobs, settings: Settings) -> APIRouter:
     studio.add_files(routes, house)
     jobs.add(routes, house)
     jobs.add_queue(routes, house)
+    presets.add(routes, settings)
     health.add(routes, house.queue, settings.outputs)
     metrics.add(routes, house.queue, settings)
     openai.add(routes, house, settings)

@@ -70,6 +70,12 @@ def fields(values: Sequence[Any]) -> list[dict[str, Any]]:
     return [{"name": name, "strength": strength_of.get(name, usual)} for name in chosen]
 
 
+def usual(values: Sequence[Any]) -> float:
+    """Return the strength of one that is chosen next, of View.values. Unchecked, as `fields`."""
+    strength: float = values[2]
+    return strength
+
+
 def rows(wanted: Sequence[dict[str, Any]], usual: float) -> list[Any]:
     """Return the names that the sliders have from now on, and what becomes of each slider."""
     shown = [gr.update(visible=True, label=lora["name"], value=lora["strength"]) for lora in wanted[:MOST_LORAS]]

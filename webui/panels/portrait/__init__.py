@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.panels.portrait import controls, recipe
+from webui.panels.portrait import controls, own_presets, recipe
 from webui.panels.portrait.controls import LATEST, NAMES, ORDER, QUALITY_OF, STEPS_OF, View
 from webui.panels.portrait.handlers import Handlers
 from webui.widgets import loras
@@ -17,7 +17,9 @@ __all__ = ["ORDER", "Handlers", "View", "build", "develop_on", "offer_on", "take
 
 def build(context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> View:
     view = controls.build(context)
-    _listen(view, Handlers(view, context), page, tab)
+    do = Handlers(view, context)
+    _listen(view, do, page, tab)
+    own_presets.listen(do, page)
     return view
 
 
