@@ -86,6 +86,9 @@ class Preset:
         return FOLDER / "thumbnails" / f"{self.name}.webp"
 
 
+ADAPTER = TypeAdapter(Preset)
+
+
 @cache
 def load(folder: Path = FOLDER) -> tuple[Preset, ...]:
     """Read all presets, in their order. PresetError: a file is not one."""
@@ -125,7 +128,7 @@ def parse(text: str, name: str) -> Preset:
     if "natural" in values:
         values.setdefault("attributes", values["natural"])
     try:
-        preset: Preset = TypeAdapter(Preset).validate_python({**values, "name": name})
+        preset = ADAPTER.validate_python({**values, "name": name})
     except ValidationError as exc:
         faults = exc.errors(include_url=False, include_input=False)  # what was given may be endless
         said = "; ".join(f"{_path(fault)}: {fault['msg']}" for fault in faults[:9])

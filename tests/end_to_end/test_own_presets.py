@@ -9,6 +9,12 @@ from tests.support.browser_window import BROWSER, Visit
 
 pytestmark = BROWSER
 WORDS = "戴眼镜的长发女孩,蓝色背景"
+DROP = """text => {
+  const box = new DataTransfer();
+  box.items.add(new File([text], "a.toml"));
+  document.querySelector('#presets .cards').dispatchEvent(
+    new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: box }));
+}"""
 FOCUSED = "document.activeElement.dataset"
 
 
@@ -88,8 +94,10 @@ def test_an_own_preset_from_the_first_to_the_last(browser, base: str, tmp_path: 
 
     page.set_input_files("#presets input[type=file]", file)
     page.wait_for_function("document.querySelectorAll('#presets [data-own]').length === 2")
+    page.evaluate(DROP, file.read_text(encoding="utf-8"))
+    page.wait_for_function("document.querySelectorAll('#presets [data-own]').length === 3")
     (tmp_path / "photo.toml").write_bytes(b"\x89PNG\r\n" + bytes(40_000))
     page.set_input_files("#presets input[type=file]", tmp_path / "photo.toml")
     page.get_by_text("不能用作预设").first.wait_for()
-    assert len(titles(visit)) == 2 and not visit.scrolls_sideways() and visit.complaints == []
+    assert len(titles(visit)) == 3 and not visit.scrolls_sideways() and visit.complaints == []
     visit.close()

@@ -240,3 +240,14 @@ def test_the_preset_cards_say_both_languages_and_can_be_pressed() -> None:
     assert all(button["type"] == "button" and button["aria-pressed"] == "false" for button in buttons)
     assert {span["lang"] for span in parsed.all("span")} == {"zh", "en"}
     assert {image["src"] for image in parsed.all("img")} == {f"/thumbnails/{p.name}.webp" for p in presets.load()}
+
+
+def test_a_preset_that_somebody_has_put_into_the_folder_is_a_card_without_a_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, *_ = presets.load()
+    put = replace(first, name='a "b"', title={"zh": "<b>外婆</b>", "en": "Grandma"})
+    monkeypatch.setattr(presets, "load", lambda: (put,))
+    parsed = tree(cards_html())
+    assert parsed.all("img") == parsed.all("b") == [] and len(parsed.all("i")) == 1
+    assert [button["data-preset"] for button in parsed.all("button")] == ['a "b"']

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from markupsafe import Markup
@@ -37,11 +38,15 @@ def cards_html() -> Markup:
     """Return the built-in cards in both languages at once; the style sheet shows the one the page is in."""
     card = Markup(
         '<button type="button" data-preset="{name}" aria-pressed="false" tabindex="{tabindex}">'
-        '<img src="/thumbnails/{name}.webp" alt="" loading="lazy" width="128" height="128">'
-        '<span lang="zh">{zh}</span><span lang="en">{en}</span></button>'
+        '{picture}<span lang="zh">{zh}</span><span lang="en">{en}</span></button>'
     )
     return Markup().join(
-        card.format(name=preset.name, tabindex=-1 if number else 0, **preset.title)
+        card.format(
+            name=preset.name,
+            tabindex=-1 if number else 0,
+            picture=_picture(f"/thumbnails/{quote(preset.name)}.webp" * preset.thumbnail.is_file(), preset.title["zh"]),
+            **preset.title,
+        )
         for number, preset in enumerate(presets.load())
     )
 
@@ -67,6 +72,7 @@ def own_cards_html(mine: Iterable[tuple[OwnPreset, str]], say: Words) -> Markup:
 
 
 def _picture(address: str, title: str) -> Markup:
+    """Return a card's picture; where there is none, the first letter of its title."""
     if not address:
         return Markup('<i aria-hidden="true">{}</i>').format(title[:1])
     return Markup('<img src="{}" alt="" loading="lazy" width="128" height="128">').format(address)

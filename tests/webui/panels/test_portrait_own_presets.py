@@ -57,7 +57,7 @@ class Row:
 
     def fill(self, preset_id: str, bundle: str = "portrait") -> dict[str, Any]:
         """What the form's components become, by their ids."""
-        endpoint = self.page.endpoint("fill", "bundle")
+        endpoint = self.page.endpoint("fill_own")
         messages = self.page.call(endpoint, [bundle], {"id": preset_id})
         assert succeeded(messages), messages
         said = [str(message) for message in messages if message["msg"] == "log"]
@@ -99,7 +99,7 @@ def test_another_page_of_the_browser_has_them_and_nobody_else(rig: Rig, row: Row
         assert other.sent("load").ids == []
         for handler in ("rename", "delete", "undo"):
             assert not succeeded(other.call(handler, [], {"id": own, "name": "mine now"})), handler
-        assert not succeeded(stranger.call(stranger.endpoint("fill", "bundle"), ["portrait"], {"id": own}))
+        assert not succeeded(stranger.call(stranger.endpoint("fill_own"), ["portrait"], {"id": own}))
         refused(stranger.client.get(f"/own-presets/{own}.toml"), 404, "not_found")
     refused(rig.client.get(f"/own-presets/{own}.toml"), 404, "not_found")
     assert row.sent("load").titles == ["Blue"]

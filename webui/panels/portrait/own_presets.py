@@ -94,7 +94,7 @@ class OwnHandlers:
             loras=tuple(presets.Lora(lora.name, lora.strength) for lora in asked.loras),
         )  # fmt: skip
 
-    def fill(self, bundle: str, event: gr.EventData, request: gr.Request) -> Updates:
+    def fill_own(self, bundle: str, event: gr.EventData, request: gr.Request) -> Updates:
         """
         Fill the form. One that was saved here holds all of it; one that came from a file of the built-in kind names no
         bundle, and leaves alone what those leave alone. What is no longer here is said.
@@ -199,7 +199,7 @@ def listen(form: Handlers, page: gr.Blocks) -> None:
     page.load(do.load, None, [v.cards], **in_turn("presets"))
     v.cards.keep(do.keep, form_parts, [v.cards], **in_turn("presets", "multiple"))
     filled = [*do.fills, v.picked, v.lora_accordion, v.loras.usual, *v.loras.rows]
-    v.cards.fill(do.fill, [v.bundle], filled, **in_turn(ORDER, "multiple"))
+    v.cards.fill(do.fill_own, [v.bundle], filled, **in_turn(ORDER, "multiple"))
     v.cards.rename(do.rename, None, [v.cards], **in_turn("presets", "multiple"))
     v.cards.delete(do.delete, None, [v.cards], **in_turn("presets", "multiple"))
     v.cards.undo(do.undo, None, [v.cards], **in_turn("presets", "multiple"))
