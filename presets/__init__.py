@@ -170,6 +170,11 @@ def write(preset: Preset) -> str:
     return "\n".join(lines) + "\n"
 
 
+def spoken(words: Words, language: str) -> str:
+    """Return the text in a language of the page's: presets have one Chinese, and English for all others."""
+    return words["zh" if language.startswith("zh") else "en"]
+
+
 def titled(preset: Preset, title: str) -> Preset:
     """Return it under this title, in both languages."""
     return replace(preset, title=dict.fromkeys(LANGUAGES, title))

@@ -169,7 +169,7 @@ def checked_name(text: str) -> str:
 
 def file_name(preset: Preset, language: str) -> str:
     """Return what an exported file is called: its title, without what file systems do not take."""
-    stem = re.sub(r'[\\/:*?"<>|.]', "_", preset.title[language]).strip("_ ")
+    stem = re.sub(r'[\\/:*?"<>|.]', "_", presets.spoken(preset.title, language)).strip("_ ")
     return f"{stem or 'preset'}{LASTING}"
 
 

@@ -9,6 +9,7 @@ from tests.support.browser_window import BROWSER, Visit
 
 pytestmark = BROWSER
 WORDS = "戴眼镜的长发女孩,蓝色背景"
+NAME = "<b>外婆</b>最喜欢的蓝色背景与红帽子的好看照片挂在客厅的墙上"
 DROP = """text => {
   const box = new DataTransfer();
   box.items.add(new File([text], "a.toml"));
@@ -64,9 +65,9 @@ def test_an_own_preset_from_the_first_to_the_last(browser, base: str, tmp_path: 
     page.keyboard.press("Escape")
     page.wait_for_function(f"{FOCUSED}.manage !== undefined")
     page.keyboard.press("Enter")
-    name.fill("<b>外婆</b>")
+    name.fill(NAME)
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#presets [data-own] b')?.textContent === '<b>外婆</b>'")
+    page.wait_for_function("document.querySelector('#presets [data-own] b')?.textContent.startsWith('<b>外婆</b>')")
     assert own.get_attribute("aria-pressed") == "true", "what is chosen stays chosen"
 
     menu = page.locator("#presets [data-manage]")
@@ -75,7 +76,7 @@ def test_an_own_preset_from_the_first_to_the_last(browser, base: str, tmp_path: 
     menu.click()
     with page.expect_download() as download:
         page.click("dialog[open] [data-export]")
-    assert download.value.suggested_filename == "b_外婆__b.toml"
+    assert download.value.suggested_filename == "b_外婆__b_" + NAME[9:] + ".toml"
     file = tmp_path / "exported.toml"
     download.value.save_as(file)
     exported = presets.parse(file.read_text(encoding="utf-8"), "x")
@@ -86,11 +87,14 @@ def test_an_own_preset_from_the_first_to_the_last(browser, base: str, tmp_path: 
         size = button.bounding_box()
         assert size and size["height"] >= 44 and size["x"] >= 0 and size["x"] + size["width"] <= 390
     page.click("dialog[open] [data-delete]")
-    page.wait_for_selector("#presets .undo button")
+    undo = page.locator("#presets .undo button")
+    undo.wait_for()
+    size = undo.bounding_box()
+    assert size and size["height"] >= 44 and size["x"] + size["width"] <= 390, "however long the name is"
     assert titles(visit) == [] and page.evaluate("document.activeElement !== document.body")
-    page.click("#presets .undo button")
+    undo.click()
     own.wait_for()
-    assert titles(visit) == ["<b>外婆</b>"]
+    assert titles(visit) == [NAME]
 
     page.set_input_files("#presets input[type=file]", file)
     page.wait_for_function("document.querySelectorAll('#presets [data-own]').length === 2")

@@ -67,7 +67,7 @@ def own_cards_html(mine: Iterable[tuple[OwnPreset, str]], say: Words) -> Markup:
             label=f"{say('own_manage')}: {title}",
         )
         for own, address in mine
-        for title in (own.preset.title[say.language],)
+        for title in (presets.spoken(own.preset.title, say.language),)
     )
 
 
@@ -119,7 +119,7 @@ def undo_html(own: OwnPreset, say: Words) -> Markup:
         '<p data-left="{left}"><span>{text}</span> <button type="button" data-undo="{id}">{undo}</button></p>'
     ).format(
         left=OFFERED_S,
-        text=say("own_deleted", name=own.preset.title[say.language]),
+        text=say("own_deleted", name=presets.spoken(own.preset.title, say.language)),
         id=own.id,
         undo=say("history_undo"),
     )

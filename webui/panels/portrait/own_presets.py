@@ -16,9 +16,9 @@ from markupsafe import Markup
 import presets
 from engines.errors import NotFoundError, RequestError, StudioError
 from engines.messages import Final, Generate, Lora
-from presets import Preset, Wording
+from presets import LANGUAGES, Preset, Wording
 from webui.gradio_patches import event_data
-from webui.i18n import LANGUAGES, Words
+from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.own_presets import ORDER as LAST
 from webui.own_presets import OwnPreset, OwnPresets, checked_name, parse
@@ -109,8 +109,8 @@ class OwnHandlers:
         if not here:
             width, height = presets.nearest_size(width, height, target.sizes)
         order = Generate(
-            wording.prompt[say.language], wording.negative[say.language], width, height, preset.steps,
-            wording.guidance, bundle=target.name,
+            presets.spoken(wording.prompt, say.language), presets.spoken(wording.negative, say.language), width, height,
+            preset.steps, wording.guidance, bundle=target.name,
         )  # fmt: skip
         settings = self.form.settings_of(order, request)
         if not preset.bundle:
