@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error, not a default
 FOLDER = Path(__file__).parent
 DIALECTS, LANGUAGES = ("natural", "attributes"), ("zh", "en")
-Words = dict[str, Annotated[str, Field(max_length=4000)]]  # language ("zh", "en") -> text
+NAMED_IN = (*LANGUAGES, "zh-TW")  # titles alone: prompts are in the words that the networks were trained with
+Words = dict[str, Annotated[str, Field(max_length=4000)]]  # language -> text
 Px = Annotated[int, Field(ge=16, le=4096)]
 Strength = Annotated[float, Field(ge=-2.0, le=2.0)]
 MOST_BYTES = 16_384  # of a file: strangers send some
@@ -67,7 +68,7 @@ class Preset:
 
     name: str
     order: Annotated[int, Field(ge=0, le=9999)]
-    title: Words
+    title: Words  # zh-TW only where it differs from zh
     width: Px
     height: Px
     steps: Annotated[int, Field(ge=1, le=50)]
@@ -142,7 +143,9 @@ def _path(fault: ErrorDetails) -> str:
 
 
 def _check_languages(preset: Preset) -> None:
-    texts = {"title": preset.title}
+    if not set(LANGUAGES) <= set(preset.title) <= set(NAMED_IN) or not all(preset.title.values()):
+        raise PresetError("title: must be there in zh and in en, and may be in zh-TW", "title")
+    texts: dict[str, Words] = {}
     for dialect in DIALECTS:
         wording = preset.wording(dialect)
         texts |= {f"{dialect}.prompt": wording.prompt, f"{dialect}.negative": wording.negative}
@@ -155,7 +158,7 @@ def write(preset: Preset) -> str:
     """Return the file of a preset, which `parse` reads as the same one."""
     lines = [
         f"order = {preset.order}",
-        "title = {{ zh = {zh}, en = {en} }}".format(**{key: _quoted(text) for key, text in preset.title.items()}),
+        "title = { " + ", ".join(f"{key} = {_quoted(text)}" for key, text in preset.title.items()) + " }",
         *(f"{field} = {getattr(preset, field)!r}" for field in ("width", "height", "steps", "lora_strength")),
         f"thumbnail_seed = {preset.thumbnail_seed}",
         *([f"bundle = {_quoted(preset.bundle)}"] if preset.bundle else []),

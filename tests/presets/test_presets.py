@@ -69,10 +69,10 @@ def test_every_file_is_a_preset_and_every_preset_a_file() -> None:
 class TestEach:
     def test_it_speaks_both_languages(self, preset: Preset) -> None:
         for text in (preset.title, preset.natural.prompt, preset.attributes.prompt):
-            assert set(text) == {"zh", "en"}
+            assert set(text) - {"zh-TW"} == {"zh", "en"}
             assert CJK.search(text["zh"]) and not CJK.search(text["en"])
         for wording in (preset.natural, preset.attributes):
-            assert set(wording.negative) == {"zh", "en"}
+            assert set(wording.prompt) == set(wording.negative) == {"zh", "en"}
 
     def test_it_can_be_drawn(self, preset: Preset) -> None:
         assert preset.width % 16 == preset.height % 16 == 0
@@ -114,6 +114,12 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert only == Preset("one", 3, {"zh": "一", "en": "One"}, 832, 1216, 8, 0.8, natural, attributes)
 
 
+def test_a_title_may_have_words_of_its_own_for_taiwan(tmp_path: Path) -> None:
+    text = WHOLE.replace('title = { zh = "一", en = "One" }', 'title = { zh = "一", zh-TW = "壹", en = "One" }')
+    (tmp_path / "one.toml").write_text(text, encoding="utf-8")
+    assert presets.load(tmp_path)[0].title == {"zh": "一", "zh-TW": "壹", "en": "One"}
+
+
 @pytest.mark.parametrize(
     ("was", "becomes", "field"),
     [
@@ -123,6 +129,10 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ("lora_strength = 0.8", "lora_strength = []", "lora_strength"),
         ('title = { zh = "一", en = "One" }', 'title = "One"', "title"),
         ('title = { zh = "一", en = "One" }', 'title = { zh = "一" }', "en"),
+        ('title = { zh = "一", en = "One" }', 'title = { zh-TW = "一", en = "One" }', "title"),
+        ('title = { zh = "一", en = "One" }', 'title = { zh = "一", en = "One", zh-HK = "一" }', "zh-TW"),
+        ('title = { zh = "一", en = "One" }', 'title = { zh = "一", en = "One", zh-TW = "" }', "title"),
+        ('prompt = { zh = "甲", en = "a" }', 'prompt = { zh = "甲", en = "a", zh-TW = "甲" }', "zh and in en"),
         ('prompt = { zh = "甲", en = "a" }', 'prompt = { en = "a" }', "zh"),
         ('prompt = { zh = "丙", en = "c" }', 'prompt = { zh = "丙", en = "c", fr = "d" }', "zh and in en"),
         ('negative = { zh = "乙", en = "b" }', "", "negative"),
