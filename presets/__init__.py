@@ -174,8 +174,8 @@ def write(preset: Preset) -> str:
 
 
 def spoken(words: Words, language: str) -> str:
-    """Return the text in a language of the page's: presets have one Chinese, and English for all others."""
-    return words["zh" if language.startswith("zh") else "en"]
+    """Return the text in a language of the page's; where it has none of its own, in Chinese or else in English."""
+    return words.get(language) or words["zh" if language.startswith("zh") else "en"]
 
 
 def titled(preset: Preset, title: str) -> Preset:

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from markupsafe import Markup
 
 from engines.messages import CREDIT
-from webui.i18n import words
+from webui.i18n import LANGUAGES, words
 from webui.plain_page import page
 
 PATHS = ("/favicon.ico", "/manifest.json", "/icons/", "/service-worker.js", "/away")  # which say nothing of anybody
@@ -106,9 +106,12 @@ def head_html(address: str) -> str:
 
 
 def away_html() -> Markup:
-    """Return the page that stands in for the house: it tries again by itself."""
-    zh, en = words("zh"), words("en")
+    """Return the page that stands in for the house, to all in all languages: it tries again by itself."""
+    languages = [words(language) for language in LANGUAGES]
     paragraph = Markup('<p lang="{}">{}</p>')
-    body = Markup().join(paragraph.format(say.language, say("app_away")) for say in (zh, en))
-    button = Markup('<p><a class="button" href="">{} · {}</a></p>').format(zh("app_again"), en("app_again"))
-    return page(body + button, head=Markup('<meta http-equiv="refresh" content="10">'))
+    body = Markup().join(paragraph.format(say.tag, say("app_away")) for say in languages)
+    again = " · ".join(say("app_again") for say in languages)
+    return page(
+        body + Markup('<p><a class="button" href="">{}</a></p>').format(again),
+        head=Markup('<meta http-equiv="refresh" content="10">'),
+    )

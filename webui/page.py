@@ -16,11 +16,11 @@ from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
 from webui import uploads
 from webui.gradio_patches import event_data
-from webui.i18n import words
+from webui.i18n import LANGUAGES, words
 from webui.own_jobs import HouseJobs
 from webui.panels import engines, history, jobs, portrait, restore
 from webui.panels.engines import build as build_panel
-from webui.widgets import loras, photo_settings
+from webui.widgets import languages, loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, words_of
 
 ASSETS = Path(__file__).parent / "assets"
@@ -39,9 +39,8 @@ FONTS = [
 
 @cache
 def i18n() -> gr.I18n:
-    """Return the words for the browser, which looks for its own tag and falls back to English."""
-    zh, en = dict(words("zh").table), dict(words("en").table)
-    return gr.I18n(**{"en": en, "zh": zh, "zh-CN": zh, "zh-TW": zh, "zh-HK": zh, "zh-SG": zh})
+    """Return the words for the browser, which looks for those of the page's tag (gradio_patches/template.py)."""
+    return gr.I18n(**{words(language).tag: dict(words(language).table) for language in LANGUAGES})
 
 
 def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -> gr.Blocks:
@@ -50,7 +49,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
     t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         publish()
-        gr.HTML(header_html(), elem_id="header")
+        gr.HTML(header_html(), js_on_load=languages.SHOW_CHOSEN, elem_id="header")
         chip = gr.HTML(elem_id="engine-chip")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(t("tab_portrait"), id="portrait") as tab:
@@ -151,15 +150,16 @@ def _connect_build(
 
 
 def header_html() -> Markup:
-    zh, en = words("zh"), words("en")
     return Markup(
-        '<header class="banner"><h1>{title}</h1><p class="tagline"><span lang="zh">{zh}</span>'
-        '<span lang="en">{en}</span></p><p class="credit">{credit}</p><a class="owners-only" href="/invite">'
-        '<span lang="zh">{guests_zh}</span><span lang="en">{guests_en}</span></a></header>'
+        '<header class="banner"><h1>{title}</h1><p class="tagline">{tagline}</p><p class="credit">{credit}</p>'
+        '<a class="owners-only" href="/invite">{guests}</a>{switch}</header>'
     ).format(
-        title=TITLE, zh=zh("tagline"), en=en("tagline"), credit=CREDIT,
-        guests_zh=zh("door_guests"), guests_en=en("door_guests"),
-    )  # fmt: skip
+        title=TITLE,
+        tagline=languages.spans_of("tagline"),
+        credit=CREDIT,
+        guests=languages.spans_of("door_guests"),
+        switch=languages.switch_html(),
+    )
 
 
 def theme() -> gr.themes.Base:
@@ -203,9 +203,10 @@ def theme() -> gr.themes.Base:
 
 def looks() -> dict[str, Any]:
     """Return what mount_gradio_app takes besides the page itself."""
-    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "\n".join([languages.script(), *((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)])
     return {
         "theme": theme(),
+        "css": languages.style(),
         "css_paths": ASSETS / "page.css",
         "head": f"<script>{script}</script>",
         "i18n": i18n(),

@@ -65,7 +65,7 @@ REACHABLE = {
     "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{key}/{name}", "/outputs/{rest:path}",
     "/batch.zip", "/favicon.ico", "/manifest.json", "/service-worker.js", "/away", "/icons/icon.svg",
     "/icons/icon-180.png", "/icons/icon-192.png", "/icons/icon-512.png", "/icons/{rest:path}", "/me", "/login",
-    "/logout", "/leave", "/join/{invitation}", "/join/{rest:path}",
+    "/logout", "/leave", "/language/{tag}", "/language/{rest:path}", "/join/{invitation}", "/join/{rest:path}",
     "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",
     "/own-presets/{preset_id}.toml", "/own-presets/{rest:path}",
     "/jobs/{job_id}/retry", "/jobs/{job_id}/first", "/queue/pause", "/queue/resume", "/openapi.json", "/docs",

@@ -63,6 +63,26 @@ def test_gradio_s_page_is_changed_where_it_says_so_and_nowhere_else() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cookie", "asked", "tag"),
+    [
+        ("", "en-GB,en;q=0.9", "en"),
+        ("", "zh-HK,en;q=0.9", "zh-TW"),
+        ("", "de", "en"),
+        ("language=zh-TW", "en", "zh-TW"),
+        ("language=en", "zh-CN", "en"),
+        ('language=x"><script>alert(1)', "zh-CN", "zh-CN"),
+    ],
+)
+def test_the_page_is_marked_with_its_language_before_gradio_marks_it(
+    rig: Rig, cookie: str, asked: str, tag: str
+) -> None:
+    text = httpx.get(f"{rig.url}/", headers={"Accept-Language": asked, "Cookie": cookie}).text
+    assert re.search(r"<html\s+lang=\"([^\"]*)\"", text)[1] == tag  # type: ignore[index]
+    assert text.index('navigator, "language"') < text.index("</head>") and "{%" not in text
+    assert "language=(zh-CN|zh-TW|en)" in text and "<script>alert" not in text
+
+
 def test_several_pages_of_a_process_have_it_once(rig: Rig, closed: Rig, head: Head) -> None:
     """Each of them has asked for the change."""
     assert closed.url != rig.url and len(head.links["apple-touch-icon"]) == len(head.links["manifest"]) == 1

@@ -211,7 +211,7 @@ def test_the_engines_panel_says_what_serves_and_why_not_the_others(language: str
     assert say("engines_none", reason="no driver") in text
     assert say.phrase("not installed") in text and say("engines_no_torch") in text
     assert say("engines_no_torch") not in overview.status_html(status(torch_ok=True), say)
-    assert {"zh": "肖像", "en": "Portrait"}[language] in text and "big" in text, "without a title its name"
+    assert say.choose({"zh": "肖像", "en": "Portrait"}) in text and "big" in text, "without a title its name"
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,16 @@ def test_a_worker_that_failed_does_not_look_ready() -> None:
     assert "the restorer is damaged" in overview.chip_html(failed, EN)
 
 
-def test_the_preset_cards_say_both_languages_and_can_be_pressed() -> None:
+def test_the_preset_cards_say_every_language_and_can_be_pressed() -> None:
     parsed = tree(cards_html())
     buttons = parsed.all("button")
     assert [button["data-preset"] for button in buttons] == [preset.name for preset in presets.load()]
     assert all(button["type"] == "button" and button["aria-pressed"] == "false" for button in buttons)
-    assert {span["lang"] for span in parsed.all("span")} == {"zh", "en"}
+    named = parsed.all("div")[0]["aria-labelledby"]
+    spans = [span for span in parsed.all("span") if span.get("id") != named]
+    assert {span["lang"] for span in spans} == {"zh", "zh-CN", "zh-TW", "en"}, "zh for what is alike"
+    assert len(parsed.all("span")) == len(spans) + 1, "the name of the bar"
+    assert {"写实人像", "寫實人像", "水彩", "Realistic"} <= set(parsed.text)
     assert {image["src"] for image in parsed.all("img")} == {f"/thumbnails/{p.name}.webp" for p in presets.load()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,9 +13,13 @@ from string import Formatter
 from typing import get_args, get_type_hints
 
 import pytest
+from starlette.datastructures import Headers
 
 import engines
+import presets
 import webui
+from engines.bundle import BUILT_IN
+from engines.catalogue import catalogue
 from engines.errors import StudioError
 from engines.faces.quality import suggestion
 from engines.jobs import State
@@ -23,7 +28,7 @@ from engines.messages.status import BundleKind, Choice
 from engines.messages.validation import EXPECTED
 from tests.support.http import CJK
 from webui.boards.downloads import NEXT
-from webui.i18n import LANGUAGES, spoken, words
+from webui.i18n import LANGUAGES, preferred, spoken, tags, words
 from webui.panels.engines.build_steps import PARTS
 from webui.panels.engines.overview import FIGURES
 from webui.panels.history import Collection
@@ -31,7 +36,14 @@ from webui.panels.portrait.controls import QUALITIES
 from webui.widgets.photo_settings import FACES
 
 PRODUCT = "人像工作室"
-SAME_IN_ZH = {"backend_pytorch", "comma"}  # a name, which is not translated, and a sign
+# A name, which is not translated, a sign, and what programs read.
+SAME_IN_ZH = {"backend_pytorch", "comma", "language_tag", "language_ranges"}
+IDEOGRAPH = re.compile(r"[\u3400-\u9fff]")
+# As they are said in mainland China alone, in the characters of Taiwan.
+MAINLAND = (
+    "默認 缺省 文件夾 軟件 硬件 網絡 內存 服務器 圖像 影象 信息 數據庫 數據 屏幕 鼠標 打印 質量 畫素 視頻 加載 生成 "
+    "進程 線程 字符 令牌 日誌 鏈接 顯卡 登錄 掃碼 引數 隊列 支持 只讀 校驗 用戶 撤銷 透過驗證 臺"
+).split()
 # What stands in the braces of keys that the program puts together.
 EXPANSIONS: Mapping[str, tuple[str, ...]] = {
     "stage_{}": get_args(Stage),
@@ -115,9 +127,52 @@ def test_english_has_no_chinese_but_the_product_name() -> None:
     assert {key: found for key, found in left.items() if found} == {}
 
 
-def test_chinese_is_translated() -> None:
-    english = {key for key, text in words("zh").table.items() if not CJK.search(text)}
+@pytest.mark.parametrize("language", ["zh", "zh-TW"])
+def test_chinese_is_translated(language: str) -> None:
+    english = {key for key, text in words(language).table.items() if not CJK.search(text)}
     assert english <= SAME_IN_ZH
+
+
+def unknown_in_taiwan(text: str) -> str:
+    """The characters of a text that are not in Big5, as those are not that China has simplified."""
+    return "".join(letter for letter in IDEOGRAPH.findall(text) if not letter.encode("cp950", "ignore"))
+
+
+def test_what_is_for_taiwan_is_in_its_characters_and_words() -> None:
+    said = words("zh-TW").table
+    assert {key: unknown_in_taiwan(text) for key, text in said.items() if unknown_in_taiwan(text)} == {}
+    assert {key: word for key, text in said.items() for word in MAINLAND if word in text} == {}
+    assert not re.search("[“”]|[\u3400-\u9fff][,;:?!]", "".join(said.values())), "signs as wide as characters"
+    simplified = "".join(words("zh").table.values())
+    assert len(set(unknown_in_taiwan(simplified))) > 150, "and the other Chinese would not pass"
+
+
+def test_what_is_named_elsewhere_is_in_the_characters_of_taiwan_too() -> None:
+    """Where a title or a licence is not told for Taiwan, its reader gets the one for China."""
+    say = words("zh-TW")
+    texts = [preset.title for preset in presets.load()]
+    texts += [text for model in catalogue().values() for text in (model.title, model.terms)]
+    texts += [json.loads(path.read_text(encoding="utf-8"))["title"] for path in BUILT_IN.glob("*/bundle.json")]
+    assert len(texts) > 20
+    assert {
+        text["zh"]: unknown_in_taiwan(say.choose(text)) for text in texts if unknown_in_taiwan(say.choose(text))
+    } == {}
+
+
+def test_of_a_few_texts_one_gets_the_nearest() -> None:
+    both = {"zh": "甲", "en": "a"}
+    assert [words(language).choose(both) for language in ("zh", "zh-TW", "en")] == ["甲", "甲", "a"]
+    assert [words(language).choose({**both, "zh-TW": "乙"}) for language in ("zh", "zh-TW", "en")] == ["甲", "乙", "a"]
+    assert [words(language).choose({"en": "", "zh": "甲"}) for language in ("zh", "en")] == ["甲", ""]
+    assert [words(language).choose({}) for language in LANGUAGES] == ["", "", ""]
+
+
+def test_a_language_is_one_file() -> None:
+    assert LANGUAGES == ("zh", "zh-TW", "en"), "Chinese first, as it is what one gets who says nothing"
+    assert tags() == ("zh-CN", "zh-TW", "en")
+    for number, language in enumerate(LANGUAGES):
+        assert {spoken(tag).language for tag in words(language)("language_ranges").split()} == {language}
+        assert spoken(tags()[number]).language == language
 
 
 def test_the_program_puts_keys_together_in_known_ways_only() -> None:
@@ -177,8 +232,8 @@ def told() -> set[str]:
     return {text for call, name in named if name in position for text in constants([call.args[position[name]]])}
 
 
-def test_what_errors_tell_is_translated() -> None:
-    say = words("zh")
+@pytest.mark.parametrize("language", ["zh", "zh-TW"])
+def test_what_errors_tell_is_translated(language: str) -> None:
     values = {
         "live, off",
         "false",
@@ -190,6 +245,7 @@ def test_what_errors_tell_is_translated() -> None:
     }  # the same in every language
     assert len(told()) > 8
     for text in (told() | set(EXPECTED.values())) - values:
+        say = words(language)
         assert CJK.search(say.phrase(text)) and not re.search("[a-z]{2}", say.phrase(text)), text
 
 
@@ -272,8 +328,30 @@ ACCEPT_LANGUAGES = [
     ("", "zh"),
     ("zh", "zh"),
     ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
-    ("ZH-Hant-TW", "zh"),
-    ("zh-HK;q=1.0", "zh"),
+    ("zh-SG", "zh"),
+    ("zh-Hans-TW", "zh"),  # the script is said, and so the region does not decide
+    ("zh-TW,zh;q=0.9", "zh-TW"),
+    ("zh,zh-TW;q=0.9", "zh"),
+    ("zh-TW,zh;q=0.9,en-US;q=0.8,en;q=0.7", "zh-TW"),
+    ("ZH-Hant-TW", "zh-TW"),
+    ("zh-hant", "zh-TW"),
+    ("zh-Hant-HK;q=0.8, zh-CN;q=0.5", "zh-TW"),
+    ("zh-Hant-HK;q=0.5, zh-CN;q=0.8", "zh"),
+    ("zh-HK;q=1.0", "zh-TW"),
+    ("zh-MO", "zh-TW"),
+    ("zh-TW-u-nu-hanidec", "zh-TW"),
+    ("zh-TW;q=0, zh;q=0.1", "zh"),
+    ("zh-TW ; Q=0.9, en;q=0.8", "zh-TW"),
+    ("zh_TW", "en"),  # no tag at all
+    ("tw", "en"),  # Twi
+    ("hant", "en"),
+    ("-TW, zh--TW", "zh"),
+    ("zh-TWX", "zh"),
+    ("*", "en"),
+    ("fr, *;q=0.5", "en"),
+    ("zh-TW;q=2, en;q=0.1", "en"),  # no weight
+    ("zh-TW;q=1.001, en;q=0.1", "en"),
+    ("zh" + "-TW" * 20_000, "zh-TW"),
     ("en", "en"),
     ("en-GB,en;q=0.9,zh-CN;q=0.8", "en"),
     ("fr-FR,fr;q=0.9", "en"),
@@ -289,6 +367,35 @@ ACCEPT_LANGUAGES = [
 @pytest.mark.parametrize(("header", "language"), ACCEPT_LANGUAGES)
 def test_the_language_of_a_browser(header: str | None, language: str) -> None:
     assert spoken(header).language == language
+
+
+COOKIES = [
+    ("language=zh-TW", "zh-TW"),
+    ("language=zh-CN", "zh"),
+    ("language=en", "en"),
+    ("studio=abc.def; language=zh-TW; other=1", "zh-TW"),
+    ('language="zh-TW"', "zh-TW"),
+    ("", "en"),
+    ("language=", "en"),
+    ("language=zh", "en"),  # none of the page's own tags
+    ("language=zh-tw", "en"),
+    ("language=fr", "en"),
+    ("language=../zh", "en"),
+    ("language=zh-CN,zh-TW;q=1", "en"),
+    ("xlanguage=zh-TW", "en"),
+    (";;=;language", "en"),
+]
+
+
+@pytest.mark.parametrize(("cookie", "language"), COOKIES)
+def test_what_was_chosen_on_the_page_comes_before_what_the_browser_says(cookie: str, language: str) -> None:
+    headers = Headers({"cookie": cookie, "accept-language": "en-GB,en;q=0.9"})
+    assert spoken(preferred(headers)).language == language
+
+
+def test_without_a_cookie_the_browser_says_it() -> None:
+    assert preferred(Headers({"accept-language": "zh-HK"})) == "zh-HK"
+    assert preferred(Headers({})) is None
 
 
 def test_a_wrong_key_is_an_error_and_no_text() -> None:

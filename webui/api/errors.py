@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from engines import errors
 from engines.errors import Fact, StudioError
 from engines.messages import Failed
-from webui.i18n import LANGUAGES, spoken, words
+from webui.i18n import in_both, preferred, spoken
 
 STATUS: Mapping[type[StudioError], int] = {
     errors.StudioError: 500,
@@ -73,7 +73,7 @@ def install(app: FastAPI, forms: Mapping[str, Form]) -> None:
     def refuse(
         request: Request, status: int, code: str, facts: Mapping[str, Fact], headers: Headers = None
     ) -> Response:
-        message = sentence(request.headers.get("accept-language"), code, facts)
+        message = sentence(preferred(request.headers), code, facts)
         form = next((form for start, form in forms.items() if request.url.path.startswith(start)), own_form)
         if status == 401:
             headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
@@ -103,7 +103,7 @@ def sentence(accept_language: str | None, code: str, facts: Mapping[str, Fact]) 
     """Return it in the caller's language; in both when it names none, as programs do."""
     if accept_language and accept_language != "*":
         return spoken(accept_language).error(code, facts)
-    return " ".join(words(language).error(code, facts) for language in LANGUAGES)
+    return in_both(code, facts)
 
 
 def status_of(code: str) -> int:

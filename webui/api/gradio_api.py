@@ -26,6 +26,7 @@ from webui.api.errors import JobFailed, sentence
 from webui.api.outcome import outcome_until
 from webui.api.schemas import schema
 from webui.gradio_patches import FILE, REQUIRED, Slot
+from webui.i18n import preferred
 from webui.own_jobs import HouseJobs
 from webui.pictures import address, file_name
 
@@ -151,5 +152,5 @@ def _in_words(request: gr.Request) -> Iterator[None]:
         yield
     except (StudioError, JobFailed) as exc:
         error = exc.failed if isinstance(exc, JobFailed) else exc
-        text = sentence(request.headers.get("accept-language"), error.code, error.facts)
+        text = sentence(preferred(request.headers), error.code, error.facts)
         raise gr.Error(text, print_exception=False) from exc

@@ -20,6 +20,7 @@ from engines.jobs import JobQueue
 from engines.messages import CREDIT
 from engines.messages.status import Status, WorkerState
 from webui.api.errors import sentence
+from webui.i18n import preferred
 
 # The largest order, eight pictures of 2048 x 2048, is 100 MB where PNG finds nothing to compress. As much again is for
 # its previews, the photo it begins with, and the queue's database.
@@ -57,7 +58,7 @@ def add(routes: APIRouter, queue: JobQueue, outputs: Path) -> None:
     @routes.get("/readyz", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
     def readyz(request: Request) -> JSONResponse:
         """200: an order would be worked off. 503: `reasons` say why not."""
-        status, language = queue.status(), request.headers.get("accept-language")
+        status, language = queue.status(), preferred(request.headers)
         paused, faults = False, [*_worker_faults(status), *_disk_faults(outputs)]
         try:
             paused = queue.is_paused()

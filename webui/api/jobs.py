@@ -25,6 +25,7 @@ from webui.api import answers
 from webui.api.errors import sentence
 from webui.api.outcome import Accepted
 from webui.follow import JOB_ID, numbered_events
+from webui.i18n import preferred
 from webui.own_jobs import HouseJobs, OwnJobs
 from webui.pictures import address
 
@@ -81,7 +82,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         """The caller's latest jobs, newest first: none are those of a caller without a cookie or a token."""
         own = jobs.of(request)
         orders = [(job.id, job.request) for job in own.latest_jobs(LISTED)]
-        language = request.headers.get("accept-language")
+        language = preferred(request.headers)
         bodies = [_body(own, job_id, order, language) for job_id, order in orders if isinstance(order, Order)]
         return JSONResponse({"jobs": bodies})
 
@@ -90,7 +91,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         """How the job is."""
         own = jobs.of(request)
         order = _find(own, job_id)
-        return JSONResponse(_body(own, job_id, order, request.headers.get("accept-language")))
+        return JSONResponse(_body(own, job_id, order, preferred(request.headers)))
 
     @routes.delete("/jobs/{job_id}", responses={200: {"model": JobBody}, 202: {"model": JobBody}})
     def cancel(job_id: str, request: Request) -> JSONResponse:
@@ -98,7 +99,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         own = jobs.of(request)
         order = _find(own, job_id)
         own.cancel(job_id)
-        body = _body(own, job_id, order, request.headers.get("accept-language"))
+        body = _body(own, job_id, order, preferred(request.headers))
         return JSONResponse(body, 200 if body["state"] in ENDED else 202)
 
     @routes.post("/jobs/{job_id}/retry", status_code=202, responses={202: {"model": Accepted}})
@@ -115,7 +116,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         own = jobs.of(request)
         order = _find(own, job_id)
         own.move_first(job_id)
-        return JSONResponse(_body(own, job_id, order, request.headers.get("accept-language")))
+        return JSONResponse(_body(own, job_id, order, preferred(request.headers)))
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse)
     async def follow(job_id: str, request: Request) -> Response:
@@ -125,7 +126,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         """
         own = jobs.of(request)
         order = await to_thread.run_sync(_find, own, job_id)
-        language = request.headers.get("accept-language")
+        language = preferred(request.headers)
         events, ended = await to_thread.run_sync(_past, own, job_id)
         after = _after(request.headers.get("last-event-id", ""), events)
         if ended and not [number for number, _ in events if number > after]:

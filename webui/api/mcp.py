@@ -40,6 +40,7 @@ from webui.api.bodies import Values, keep_base64
 from webui.api.errors import JobFailed, sentence
 from webui.api.outcome import attended
 from webui.api.schemas import Schema, schema
+from webui.i18n import preferred
 from webui.own_jobs import HouseJobs, OwnJobs
 from webui.people import person_of
 from webui.pictures import address
@@ -132,7 +133,7 @@ class Door:
             return CallToolResult(content=list(await tool.do(self.house.of(request), values, request)))
         except (StudioError, JobFailed) as exc:
             error = exc.failed if isinstance(exc, JobFailed) else exc
-            text = sentence(request.headers.get("accept-language"), error.code, error.facts)
+            text = sentence(preferred(request.headers), error.code, error.facts)
             return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
     async def _draw(self, own: OwnJobs, values: Values, request: Request) -> Sequence[Content]:

@@ -22,11 +22,10 @@
 
   function lost() {
     if (notice || leaving) return;
-    const zh = document.documentElement.lang.startsWith("zh");
     notice = document.createElement("div");
     notice.className = "lost";
     notice.setAttribute("role", "alert");
-    notice.textContent = zh ? "连接已断开,正在重新连接。任务不会丢失。" : "The connection is lost. Connecting again; no job is lost.";
+    notice.textContent = spoken("script_lost");
     document.body.append(notice);
     document.documentElement.dataset.lost = "";
     const timer = setInterval(async () => {

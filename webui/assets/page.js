@@ -52,6 +52,14 @@ for (const kind of ["error", "load"]) {
   }, true);
 }
 
+// The page is loaded anew in the language that was chosen. It remembers what was written, and jobs go on.
+document.addEventListener("change", async (event) => {
+  if (event.target.id !== "language") return;
+  const answer = await fetch(`/language/${event.target.value}`, { method: "POST" }).catch(() => null);
+  if (answer?.ok) location.reload();
+  else event.target.value = document.documentElement.lang;
+});
+
 // The tab is in the address: it can be kept and sent, and Back leads to the one before.
 (() => {
   const TABS = "#tabs > .tab-wrapper", OPEN = `${TABS} [role=tab][aria-selected=true]`;

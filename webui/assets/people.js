@@ -46,8 +46,7 @@
       clearInterval(timer);
       leave().catch(() => location.reload());
     } else if (left_s <= LAST_S) {
-      const zh = document.documentElement.lang.startsWith("zh");
-      notice.textContent = zh ? `还在吗?${left_s} 秒后清空本屏。轻触继续。` : `Still there? This screen is cleared in ${left_s} s. Touch it to go on.`;
+      notice.textContent = spoken("script_leaving", { seconds: left_s });
       document.body.append(notice);
     }
   }, 1000);

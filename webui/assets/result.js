@@ -52,7 +52,7 @@
     image.src = picture.src;
     image.alt = picture.alt;
     close.textContent = "✕";
-    close.setAttribute("aria-label", root.lang.startsWith("zh") ? "关闭大图" : "Close the picture");
+    close.setAttribute("aria-label", spoken("script_close"));
     viewer.append(image, close);
     image.addEventListener("click", () => viewer.classList.toggle("is-whole-size"));
     close.addEventListener("click", () => viewer.close());

@@ -15,7 +15,7 @@
     try {
       const paths = [];
       for (const [k, file] of files.entries()) {
-        count(`${k + 1} / ${files.length}`);
+        count(spoken("script_uploading", { number: k + 1, total: files.length }));
         const body = new FormData(), sent = await shrunk(file);
         body.append("files", sent, sent.name);
         const answer = await send(url, { ...options, body });

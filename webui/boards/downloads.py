@@ -84,11 +84,11 @@ def _card(status: ModelStatus, of_model: Mapping[str, Download], say: Words) -> 
         '<article><h4>{title}</h4><p class="chips"><span>{size}</span><span{limited}>{licence}</span></p>'
         '<p class="note">{terms}</p><p class="note">{hubs}</p>{now}</article>'
     ).format(
-        title=model.title.get(say.language, model.id),
+        title=say.choose(model.title) or model.id,
         size=size_text(model),
         limited="" if model.commercial else Markup(' class="is-limited"'),
         licence=model.licence,
-        terms=model.terms.get(say.language, ""),
+        terms=say.choose(model.terms),
         hubs=_hubs(model, say),
         now=now or _away(status, download, say),
     )

@@ -84,9 +84,9 @@ def _card(
         '<p class="note">{licence}</p>{now}</article>'
     ).format(
         title=say(goal),
-        name=model.title.get(say.language, model.id),
+        name=say.choose(model.title) or model.id,
         facts=_facts(model, status, say),
-        licence=f"{model.licence}: {model.terms.get(say.language, '')}",
+        licence=f"{model.licence}: {say.choose(model.terms)}",
         now=_now(entry, status, download, making, say),
     )
 

@@ -23,7 +23,7 @@ from starlette.formparsers import MultiPartException
 from engines.errors import OptionError
 from webui import uploads
 from webui.gradio_patches import template
-from webui.i18n import LANGUAGES, words
+from webui.i18n import in_both
 
 
 @contextmanager
@@ -103,8 +103,7 @@ async def fetch_nothing(url: str, cache_dir: str) -> str:
     Refuse, in words. Gradio fetches any address that a client sends where a file could be, whatever the input is.
     """
     facts = {"field": "url", "value": "", "allowed": "a file"}
-    text = " ".join(words(language).error(OptionError.code, facts) for language in LANGUAGES)
-    raise gr.Error(text, print_exception=False)
+    raise gr.Error(in_both(OptionError.code, facts), print_exception=False)
 
 
 def check_paths(blocks: gr.Blocks) -> None:

@@ -19,7 +19,7 @@ from engines.errors import LoginNeeded
 from engines.settings import Settings
 from webui import app_shell
 from webui.connections import is_this_machine
-from webui.i18n import LANGUAGES, spoken, words
+from webui.i18n import in_both, preferred, spoken
 from webui.people import NOBODY, PROGRAM, Person, Role, pages, secret
 from webui.people.passes import COOKIE, Pass, Passes
 from webui.people.password import Attempts, Password
@@ -88,11 +88,11 @@ def _is_open(path: str) -> bool:
 
 
 def _refusal(headers: Headers) -> Response:
-    say = spoken(headers.get("accept-language"))
+    say = spoken(preferred(headers))
     if "text/html" in headers.get("accept", ""):
         return HTMLResponse(pages.login(say), 401, {"Cache-Control": "no-store"})
-    message = " ".join(words(language).error(LoginNeeded.code, {}) for language in LANGUAGES)
-    body = json.dumps({"status": "error", "code": LoginNeeded.code, "message": message}, ensure_ascii=False)
+    refusal = {"status": "error", "code": LoginNeeded.code, "message": in_both(LoginNeeded.code, {})}
+    body = json.dumps(refusal, ensure_ascii=False)
     return Response(body, 401, {"WWW-Authenticate": "Bearer"}, "application/json")
 
 

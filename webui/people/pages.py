@@ -29,17 +29,17 @@ def login(say: Words, wrong: str = "") -> Markup:
         label=say("door_password"),
         enter=say("door_enter"),
     )
-    return page(body, say.language, SENDS_ORIGIN + ("" if wrong else ALREADY_IN))
+    return page(body, say.tag, SENDS_ORIGIN + ("" if wrong else ALREADY_IN))
 
 
 def welcome(say: Words) -> Markup:
     """What an invitation leads to. It leads on by itself: a redirection would go there without the new cookie."""
     body = Markup("<p>{}</p>").format(say("door_welcome")) + TO_STUDIO.format(say("door_enter"))
-    return page(body, say.language, Markup('<meta http-equiv="refresh" content="1; url=/">'))
+    return page(body, say.tag, Markup('<meta http-equiv="refresh" content="1; url=/">'))
 
 
 def ended(say: Words) -> Markup:
-    return page(Markup('<p class="wrong">{}</p>').format(say("door_ended")), say.language)
+    return page(Markup('<p class="wrong">{}</p>').format(say("door_ended")), say.tag)
 
 
 def invitation(say: Words, link: str, hours: int | None) -> Markup:
@@ -51,4 +51,4 @@ def invitation(say: Words, link: str, hours: int | None) -> Markup:
         words, link, segno.make(link).png_data_uri(scale=8), say("door_qr")
     ) + TO_STUDIO.format(say("door_back"))
     leave = LOG_OUT.format(say("door_log_out")) if hours else Markup()
-    return page(body + leave, say.language, SENDS_ORIGIN)
+    return page(body + leave, say.tag, SENDS_ORIGIN)

@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from engines.errors import OwnerOnly
+from webui import i18n
 from webui.connections import lan_address
-from webui.i18n import spoken
+from webui.i18n import preferred, spoken
 from webui.people import pages, person_of
 from webui.people.admission import People
 from webui.people.passes import COOKIE, Pass, stranger
@@ -19,8 +20,9 @@ from webui.people.passes import COOKIE, Pass, stranger
 INVITED_HOURS = 24
 FIELD_BYTES = 1000
 NO_STORE = {"Cache-Control": "no-store"}
+LANGUAGE_S = 365 * 86400  # how long a browser remembers it, from the last choice
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-PATHS = ("/me", "/login", "/logout", "/leave", "/join/", "/invite")  # what Guard lets through
+PATHS = ("/me", "/login", "/logout", "/leave", "/language/", "/join/", "/invite")  # what Guard lets through
 
 
 def router(people: People) -> APIRouter:
@@ -48,8 +50,18 @@ def _add_passes(routes: APIRouter, people: People) -> None:
     @routes.post("/leave")
     def leave(request: Request) -> Response:
         """Be somebody new, with the same rights: for a screen that several people use."""
-        old = people.pass_of(request.scope) or stranger()
-        return _with_pass(Response(status_code=204), replace(old, id=stranger().id), people, request)
+        old, answer = people.pass_of(request.scope) or stranger(), Response(status_code=204)
+        answer.delete_cookie(i18n.COOKIE, samesite="strict")
+        return _with_pass(answer, replace(old, id=stranger().id), people, request)
+
+    @routes.post("/language/{tag}")
+    def choose_language(tag: str, request: Request) -> Response:
+        """Let the browser remember in which language it is spoken to. Scripts may read it: assets/language.js does."""
+        if tag not in i18n.tags():
+            raise HTTPException(404)
+        answer, secure = Response(status_code=204), request.url.scheme == "https"
+        answer.set_cookie(i18n.COOKIE, tag, LANGUAGE_S, samesite="strict", secure=secure)
+        return answer
 
     @routes.post("/logout")
     def logout() -> Response:
@@ -62,7 +74,7 @@ def _add_passes(routes: APIRouter, people: People) -> None:
 def _add_login(routes: APIRouter, people: People) -> None:
     @routes.post("/login")
     async def login(request: Request) -> Response:
-        say, address = spoken(request.headers.get("accept-language")), request.client.host if request.client else ""
+        say, address = spoken(preferred(request.headers)), request.client.host if request.client else ""
         if people.password is None:
             return RedirectResponse("/", 303)
         if wait_s := math.ceil(people.attempts.wait_s(address)):
@@ -87,7 +99,7 @@ def _add_invitations(routes: APIRouter, people: People) -> None:
     def join(invitation: str, request: Request) -> Response:
         """Become a guest, for as long as the invitation lasts. Who may do more already still may."""
         say, key = (
-            spoken(request.headers.get("accept-language")),
+            spoken(preferred(request.headers)),
             people.password.key if people.password else "",
         )
         invited, old = people.passes.invited(invitation, key), people.pass_of(request.scope) or stranger()
@@ -101,7 +113,7 @@ def _add_invitations(routes: APIRouter, people: People) -> None:
         """Show a link by which anybody becomes a guest."""
         if not person_of(request).is_owner:
             raise OwnerOnly("an invitation is the owner's to give")
-        say, base = spoken(request.headers.get("accept-language")), _base_url(request)
+        say, base = spoken(preferred(request.headers)), _base_url(request)
         if people.password is None:
             return HTMLResponse(pages.invitation(say, base, None), headers=NO_STORE)
         link = base + "join/" + people.passes.invitation(INVITED_HOURS, people.password.key)

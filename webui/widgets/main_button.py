@@ -13,7 +13,7 @@ from typing import Literal
 import gradio as gr
 from markupsafe import Markup
 
-from webui.i18n import LANGUAGES, words
+from webui.widgets.languages import spans_of
 
 Step = Literal["begin", "cancel", "cancelling"]
 PRESS = """const DEAF_MS = 700;
@@ -65,10 +65,7 @@ def build(elem_id: str, begin: str, cancel: str = "portrait_cancel") -> MainButt
 
 
 def button_html(elem_id: str, step: Step, key: str) -> Markup:
-    """Return it in all languages at once; the style sheet shows the one the page is in."""
-    span = Markup('<span lang="{}">{}</span>')
-    spans = Markup().join(span.format(language, words(language)(key)) for language in LANGUAGES)
     # aria-disabled: one that is disabled loses the focus.
     return Markup(
         '<button type="button" id="{}" data-step="{}" aria-disabled="{}" aria-keyshortcuts="Control+Enter">{}</button>'
-    ).format(elem_id, step, str(step == "cancelling").lower(), spans)
+    ).format(elem_id, step, str(step == "cancelling").lower(), spans_of(key))

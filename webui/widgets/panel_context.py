@@ -21,7 +21,7 @@ from engines.messages import Request, parse
 from engines.messages.status import BundleKind, BundleStatus, Model, Status, Verdict
 from engines.settings import Settings
 from webui import uploads
-from webui.i18n import Words, spoken
+from webui.i18n import Words, preferred, spoken
 from webui.own_jobs import HouseJobs, OwnJobs
 from webui.uploads import Upload
 
@@ -109,8 +109,8 @@ class PanelContext:
 
 
 def words_of(request: gr.Request) -> Words:
-    """Return the words of the language that the browser likes best."""
-    return spoken(request.headers.get("accept-language"))
+    """Return the words of the language that was chosen on the page, or that the browser likes best."""
+    return spoken(preferred(request.headers))
 
 
 def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:

@@ -14,12 +14,13 @@ import gradio as gr
 from markupsafe import Markup
 
 import presets
-from webui.i18n import LANGUAGES, Words, words
+from webui.i18n import Words
 from webui.own_presets import NAME_LETTERS, OwnPreset, file_name
+from webui.widgets.languages import spans, spans_of
 
 SCRIPT = (Path(__file__).parents[1] / "assets" / "presets.js").read_text(encoding="utf-8")
-LABEL = " · ".join(words(language)("portrait_presets") for language in LANGUAGES)
-PARTS = f"""<div class="cards" role="toolbar" aria-label="{LABEL}"><div data-part="cards"></div>
+PARTS = f"""<span id="presets-label" class="unseen">{spans_of("portrait_presets")}</span>
+<div class="cards" role="toolbar" aria-labelledby="presets-label"><div data-part="cards"></div>
 <div data-part="own"></div><div data-part="ends"></div></div><div data-part="sheets"></div>
 <div data-part="undo" class="undo" role="status"></div>"""
 OFFERED_S = 10  # how long the page offers to undo a deletion; webui/sweep.py leaves more
@@ -35,17 +36,17 @@ def build() -> gr.HTML:
 
 
 def cards_html() -> Markup:
-    """Return the built-in cards in both languages at once; the style sheet shows the one the page is in."""
+    """Return the built-in cards in all languages at once; the style sheet shows the one the page is in."""
     card = Markup(
         '<button type="button" data-preset="{name}" aria-pressed="false" tabindex="{tabindex}">'
-        '{picture}<span lang="zh">{zh}</span><span lang="en">{en}</span></button>'
+        "{picture}{title}</button>"
     )
     return Markup().join(
         card.format(
             name=preset.name,
             tabindex=-1 if number else 0,
             picture=_picture(f"/thumbnails/{quote(preset.name)}.webp" * preset.thumbnail.is_file(), preset.title["zh"]),
-            **preset.title,
+            title=spans(preset.title),
         )
         for number, preset in enumerate(presets.load())
     )

@@ -50,10 +50,10 @@ def test_a_road_says_what_it_asks_of_this_machine(language: str) -> None:
     say = words(language)
     text, buttons = shown(READY, say)
     assert text == [
-        say("goals_title"), say("goal_restore"), RESTORER.model.title[language],
+        say("goals_title"), say("goal_restore"), say.choose(RESTORER.model.title),
         say("goals_download"), "284 MB", say("goals_disk"), "0.6 GB" + say("goals_of_this", gb="210"),
         say("goals_memory"), "4 GB" + say("goals_of_this", gb="24"),
-        f"non-commercial: {RESTORER.model.terms[language]}", say("goals_begin"),
+        f"non-commercial: {say.choose(RESTORER.model.terms)}", say("goals_begin"),
     ]  # fmt: skip
     assert [button["data-goal"] for button in buttons] == ["gpen-bfr-512"]
 

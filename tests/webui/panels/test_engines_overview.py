@@ -81,7 +81,7 @@ def test_only_the_engine_that_serves_is_marked(shown: tuple[Any, str]) -> None:
 def test_the_card_says_name_title_size_and_what_runs_it(shown: tuple[Any, str]) -> None:
     say, html = shown
     text = tree(html).text
-    assert {"zh": "我的", "en": "Mine"}[say.language] in " ".join(text)
+    assert say.choose({"zh": "我的", "en": "Mine"}) in " ".join(text)
     assert "mine" in text and "12.3 MB" in text and say("engines_sizes", sizes="128×96, 64×64") in text
     assert say("engines_chosen", reason=say.phrase(MODEL.reason)) in text
 

@@ -305,10 +305,12 @@ def test_a_card_says_when_in_words(language: str) -> None:
     def said(*then: int) -> str:
         return when_text(time.mktime((*then, 0, 0, 0, -1)), now, say)  # type: ignore[arg-type]
 
-    assert said(2026, 3, 1, 0, 5) == {"zh": "今天 00:05", "en": "Today 00:05"}[language]
-    assert said(2026, 2, 28, 23, 59) == {"zh": "昨天 23:59", "en": "Yesterday 23:59"}[language]
-    assert said(2026, 2, 27, 23, 59) == {"zh": "2月27日", "en": "27 Feb"}[language]
-    assert said(2025, 12, 31, 12, 0) == {"zh": "2025年12月31日", "en": "31 Dec 2025"}[language]
+    assert said(2026, 3, 1, 0, 5) == {"zh": "今天 00:05", "zh-TW": "今天 00:05", "en": "Today 00:05"}[language]
+    assert said(2026, 2, 28, 23, 59) == {"zh": "昨天 23:59", "zh-TW": "昨天 23:59", "en": "Yesterday 23:59"}[language]
+    assert said(2026, 2, 27, 23, 59) == {"zh": "2月27日", "zh-TW": "2月27日", "en": "27 Feb"}[language]
+    assert (
+        said(2025, 12, 31, 12, 0) == {"zh": "2025年12月31日", "zh-TW": "2025年12月31日", "en": "31 Dec 2025"}[language]
+    )
 
 
 def test_a_restored_photo_is_shown_before_and_after(wall_of: Wall) -> None:

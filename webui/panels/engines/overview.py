@@ -143,7 +143,7 @@ def _bundle_card(bundle: BundleStatus, say: Words) -> Markup:
 
 def _title(bundle: BundleStatus, say: Words) -> Markup:
     """Return it with the name, by which it is chosen: what is built from a bundle keeps the bundle's title."""
-    title = bundle.title.get(say.language)
+    title = say.choose(bundle.title)
     return Markup("{} <code>{}</code>").format(title, bundle.name) if title else Markup.escape(bundle.name)
 
 

@@ -172,14 +172,14 @@ class Handlers:
         return self.view.main.at("cancelling")
 
     def pick(self, bundle: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-        language = words_of(request).language
+        say = words_of(request)
         preset = next(preset for preset in presets.load() if preset.name == event_data(event)["name"])
         target = self.bundle(bundle)
         wording = preset.wording(target.dialect)
         width, height = presets.nearest_size(preset.width, preset.height, target.sizes)
         guidance = target.guidance if wording.guidance is None else wording.guidance
-        prompt, negative, size = wording.prompt[language], wording.negative[language], f"{width}×{height}"
-        return [prompt, negative, size, guidance, preset.name, preset.lora_strength]
+        prompt, negative = say.choose(wording.prompt), say.choose(wording.negative)
+        return [prompt, negative, f"{width}×{height}", guidance, preset.name, preset.lora_strength]
 
     def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
         """Set size, steps and guidance to what the bundle does best."""
