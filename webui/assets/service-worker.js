@@ -1,5 +1,5 @@
 // Of the house only this is kept in the browser: a page that says that it cannot be reached. All else comes from it.
-const CACHE = "away-1", AWAY = "/away";
+const CACHE = "away-2", AWAY = "/away";
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(CACHE).then((cache) => cache.add(new Request(AWAY, { cache: "reload" }))));

@@ -74,7 +74,7 @@ def report_html(report: Report | None, say: Words) -> Markup:
     return Markup('<p class="note" role="status">{head}</p><ul class="lines">{lines}</ul>').format(
         head=say("doctor_well" if report["ok"] else "doctor_ill"),
         lines=Markup().join(
-            item.format(level=line.level, mark=MARKS[line.level], text=line.zh if say.language == "zh" else line.en)
+            item.format(level=line.level, mark=MARKS[line.level], text=say.choose({"zh": line.zh, "en": line.en}))
             for line in lines
         ),
     )
