@@ -49,7 +49,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
     t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         publish()
-        gr.HTML(header_html(), js_on_load=languages.SHOW_CHOSEN, elem_id="header")
+        gr.HTML(header_html(), elem_id="header")
         chip = gr.HTML(elem_id="engine-chip")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(t("tab_portrait"), id="portrait") as tab:
@@ -61,6 +61,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
                 pictures = history.build(context, tab, under_way.outline.change)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
                 machine = engines.build_tab(context, page, tab, chip)
+        gr.HTML(languages.switch_html(), js_on_load=languages.SHOW_CHOSEN, elem_id="switch")
         for component in (*photos.unseen, *machine.unseen, under_way.timer):
             component.render()  # here, as a tab that nobody has opened yet does not read what the browser remembers
         _connect_history(context, pictures, studio, tabs)
@@ -152,13 +153,12 @@ def _connect_build(
 def header_html() -> Markup:
     return Markup(
         '<header class="banner"><h1>{title}</h1><p class="tagline">{tagline}</p><p class="credit">{credit}</p>'
-        '<a class="owners-only" href="/invite">{guests}</a>{switch}</header>'
+        '<a class="owners-only" href="/invite">{guests}</a></header>'
     ).format(
         title=TITLE,
         tagline=languages.spans_of("tagline"),
         credit=CREDIT,
         guests=languages.spans_of("door_guests"),
-        switch=languages.switch_html(),
     )
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tests.support.http import tree
 from webui.i18n import LANGUAGES, tags, words
-from webui.page import ASSETS, SCRIPTS, header_html
+from webui.page import ASSETS, SCRIPTS
 from webui.widgets import languages
 
 
@@ -33,9 +33,9 @@ def test_the_style_sheet_hides_what_is_in_another_language() -> None:
 
 
 def test_the_switch_offers_each_language_in_its_own_words() -> None:
-    options = [(option["value"], option["lang"]) for option in tree(str(header_html())).all("option")]
+    options = [(option["value"], option["lang"]) for option in tree(languages.switch_html()).all("option")]
     assert options == [(tag, tag) for tag in tags()]
-    assert re.findall("<option[^>]*>([^<]*)", header_html()) == ["简体中文", "繁體中文", "English"]
+    assert re.findall("<option[^>]*>([^<]*)", languages.switch_html()) == ["简体中文", "繁體中文", "English"]
 
 
 def test_what_scripts_say_is_there_in_every_language_and_nothing_else_is() -> None:
