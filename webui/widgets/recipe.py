@@ -8,7 +8,7 @@ from __future__ import annotations
 import gradio as gr
 from markupsafe import Markup
 
-from webui.i18n import LANGUAGES, words
+from webui.widgets.languages import spans_of
 
 TAKE = "window.takeRecipe = (text) => trigger('take', { text });"
 
@@ -20,7 +20,5 @@ def build_note() -> gr.HTML:
 
 def build_picker() -> gr.HTML:
     """Build the button for those who cannot drop a picture into the page."""
-    span = Markup('<span lang="{}">{}</span>')
-    spans = Markup().join(span.format(language, words(language)("recipe_read")) for language in LANGUAGES)
     picker = Markup('<label class="picker">{}<input type="file" id="recipe-file" accept="image/png"></label>')
-    return gr.HTML(picker.format(spans))
+    return gr.HTML(picker.format(spans_of("recipe_read")))

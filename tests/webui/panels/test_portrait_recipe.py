@@ -55,14 +55,14 @@ def test_what_comes_of_a_recipe(context: PanelContext) -> None:
 
 
 def taken(page: Session, text: str) -> list[dict[str, Any]]:
-    return page.call(page.endpoint("take"), [], {"text": text})
+    return page.call(page.endpoint("take_recipe"), [], {"text": text})
 
 
 def test_the_form_is_filled_in(idle: Rig) -> None:
     name = next(bundle.name for bundle in idle.queue.status().bundles if bundle.kind == "portrait")
     order = Generate("a woman with a hat", "beard", bundle=name)
     with idle.session("en") as page:
-        endpoint = page.endpoint("take")
+        endpoint = page.endpoint("take_recipe")
         messages = taken(page, describe(order, 41, (64, 64), 3, 0.0, "nothing like it"))
         assert succeeded(messages)
         data = dict(zip(map(page.elem_id, endpoint["outputs"]), messages[-1]["output"]["data"], strict=True))

@@ -171,6 +171,7 @@ def test_a_portrait_is_drawn_again_with_the_other_backend(rig: Rig) -> None:
 
 
 def test_a_portrait_with_a_lora_is_not_drawn_again_where_none_can_be_worn(idle: Rig) -> None:
+    idle.clear()  # what is claimed is this one
     status, torch = idle.queue.status(), EngineStatus("torch", True, "CPU", "", "pytorch")
     idle.queue.announce(replace(status, engines=(torch,)))
     job_id = idle.queue.submit(Generate("somebody", **{**SKETCH, "loras": (Lora("style", 0.5),)}))

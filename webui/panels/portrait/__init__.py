@@ -54,11 +54,11 @@ def take_recipes(v: View, context: PanelContext, tabs: gr.Tabs) -> None:
     """Fill the form with the recipe of a picture, wherever on the page that was dropped."""
     do = Handlers(v, context)
 
-    def take(event: gr.EventData, request: gr.Request) -> Updates:
+    def take_recipe(event: gr.EventData, request: gr.Request) -> Updates:
         settings, note = recipe.take(do, event, request)
         return {tabs: gr.Tabs(selected="portrait"), v.recipe: note, **settings}
 
-    v.recipe.take(take, None, [tabs, v.recipe, *recipe.outputs(v)], **in_turn(ORDER))
+    v.recipe.take(take_recipe, None, [tabs, v.recipe, *recipe.outputs(v)], **in_turn(ORDER))
 
 
 def develop_on(event: Any, v: View, context: PanelContext) -> None:
