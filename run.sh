@@ -9,6 +9,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
 
   ./run.sh [serve]   安装(仅首次)并启动,浏览器打开 http://localhost:7860 · install once, then serve
   ./run.sh edge      不装 PyTorch 的轻量安装并启动 · a light installation without PyTorch, then serve
+  ./run.sh app       在自己的窗口里打开,关掉窗口任务照做(--stop 停止;--install 加到应用菜单,--uninstall 移除)· the page in a window of its own, which jobs outlive (--stop; --install: into the menu, --uninstall)
   ./run.sh setup     只安装 · install only
   ./run.sh test      检查与全部测试(含真实浏览器),多进程并行 · lint, types, architecture, all tests (real browser included), in parallel
   ./run.sh test quick  三分钟内的检查:规范、类型、架构、单元与契约测试 · lint, types, architecture, unit and contract tests, within three minutes
@@ -102,6 +103,7 @@ verb=${1:-serve}
 case "$verb" in
   serve) ensure .venv torch build; exec .venv/bin/python -m webui "$@" ;;
   edge)  ensure .venv-edge; exec .venv-edge/bin/python -m webui "$@" ;;
+  app)   any_venv; exec "$venv/bin/python" -m webui.desktop "$@" ;;
   setup) ensure .venv torch build; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
   build) ensure .venv torch build; exec .venv/bin/python -m engines.toolchain "$@" ;;
   models)

@@ -205,17 +205,9 @@ def host_names(settings: Settings) -> tuple[str, ...]:
 
 
 def _announce(settings: Settings, port: int) -> None:
-    from webui.connections import lan_address
+    from webui.banner import say_addresses
 
-    everywhere = settings.host in ("0.0.0.0", "::")
-    print(f"\n  AWPortrait Edge · 人像工作室\n  本机 Local:   http://localhost:{port}")
-    if everywhere and (address := lan_address()):
-        print(f"  局域网 LAN:   http://{address}:{port}")
-        if sys.stdout.isatty():  # in a log nobody holds a phone before it
-            import segno
-
-            print("  手机扫码打开 Scan it with a phone:")
-            segno.make(f"http://{address}:{port}").terminal(border=2, compact=True)
+    say_addresses(settings.host, port)
     print("  停止 Stop:    Ctrl+C\n", flush=True)
 
 

@@ -30,6 +30,7 @@ def take(settings: Settings) -> TextIO:
                     raise SettingsError(_taken(settings, lock)) from exc
             time.sleep(0.05)
         else:
+            sign(lock, "starting")  # what the last holder has left there is no longer so
             return lock
 
 
@@ -43,7 +44,7 @@ def _taken(settings: Settings, lock: TextIO) -> str:
 
 
 def sign(lock: TextIO, what: str) -> None:
-    """Write into the lock who has it, and for what: "port 7860"."""
+    """Write into the lock who has it, and for what: "starting", then "port 7860"."""
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}, {what}\n")
     lock.flush()

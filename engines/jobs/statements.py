@@ -69,6 +69,7 @@ KEPT_ENDS = f"SELECT ({LAST}) FROM job WHERE {DONE} AND (shared OR favourite)"
 OTHER_ENDS = f"""SELECT id, owner, ({LAST}) FROM job
 WHERE {DONE} AND NOT shared AND NOT favourite ORDER BY ended DESC, number DESC"""
 UNFINISHED = "SELECT request FROM job WHERE state IN ('queued', 'running')"
+COUNT_UNFINISHED = "SELECT state, COUNT(*) FROM job WHERE state IN ('queued', 'running') GROUP BY state"
 UNFINISHED_EVENTS = "SELECT body FROM event JOIN job ON id=job WHERE state IN ('queued', 'running')"
 # Of whose jobs like this one wait, in their order: what belongs to nobody has no others beside it.
 LIKE_IT = """SELECT number, id FROM job WHERE state='queued' AND owner<>''

@@ -31,7 +31,7 @@ def test_help_lists_every_verb_and_setting() -> None:
     from engines.settings import Settings
 
     said = run("help").stdout
-    for verb in ("serve", "edge", "setup", "test", "build", "models", "bench"):
+    for verb in ("serve", "edge", "app", "setup", "test", "build", "models", "bench"):
         assert verb in said
     for field in fields(Settings):
         assert f"STUDIO_{field.name.upper()}" in said
@@ -57,6 +57,23 @@ def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
         ["bash", "run.sh", "edge"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "3.11" in done.stderr
+
+
+@pytest.mark.parametrize(("there", "used"), [([".venv-edge"], ".venv-edge"), ([".venv", ".venv-edge"], ".venv")])
+def test_the_window_is_opened_with_the_installation_that_is_there(there: list[str], used: str, tmp_path: Path) -> None:
+    for name in ("run.sh", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((REPO / name).read_bytes())
+    stamp = "cat pyproject.toml constraints.txt | sha256sum"
+    want = subprocess.run(["bash", "-c", stamp], cwd=tmp_path, capture_output=True, check=True).stdout
+    for venv in there:
+        python = tmp_path / venv / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\necho {venv} "$@"\n')
+        python.chmod(0o755)
+        for extra in ("base", "torch", "build"):
+            (tmp_path / venv / f".installed-{extra}").write_bytes(want)
+    done = subprocess.run(["bash", "run.sh", "app", "--stop"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{used} -m webui.desktop --stop\n", "")
 
 
 @pytest.fixture(scope="module")
