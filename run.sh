@@ -8,6 +8,7 @@ usage() {
 AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
 
   ./run.sh [serve]   安装(仅首次)并启动,浏览器打开 http://localhost:7860 · install once, then serve
+  ./run.sh --https   用 https 提供服务(edge、app 也可用),页面 /trust 说明怎样让手机信任 · serve https (edge and app too); /trust says how phones come to trust it
   ./run.sh edge      不装 PyTorch 的轻量安装并启动 · a light installation without PyTorch, then serve
   ./run.sh app       在自己的窗口里打开,关掉窗口任务照做(--stop 停止;--install 加到应用菜单,--uninstall 移除)· the page in a window of its own, which jobs outlive (--stop; --install: into the menu, --uninstall)
   ./run.sh setup     只安装 · install only
@@ -97,6 +98,13 @@ any_venv() {
   if [ -x .venv-edge/bin/python ] && [ ! -x .venv/bin/python ]; then venv=.venv-edge; ensure "$venv"
   else venv=.venv; ensure "$venv" torch build; fi
 }
+
+# --https, wherever it stands, is the setting STUDIO_HTTPS.
+words=()
+for word in "$@"; do
+  if [ "$word" = --https ]; then export STUDIO_HTTPS=on; else words+=("$word"); fi
+done
+set -- ${words[@]+"${words[@]}"}
 
 verb=${1:-serve}
 [ $# -gt 0 ] && shift

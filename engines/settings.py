@@ -118,6 +118,11 @@ class Settings:
         "安静时段,如 22:00-07:00:其间不开始批量照片与引擎验证",
         "quiet hours, like 22:00-07:00, in which no batch of photos and no proof of engines is begun",
     )
+    https: bool = _setting(
+        False,
+        "用 https 提供服务,证书由本机自签(同 --https);on 或 off",
+        "serve https, with certificates of this home's own (as --https does); on or off",
+    )
     mcp: bool = _setting(
         False, "提供 MCP 服务(/mcp,须凭令牌);on 或 off", "serve MCP at /mcp, to programs with a token; on or off"
     )

@@ -12,9 +12,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines import logs
 from engines.errors import StorageError
@@ -23,6 +25,9 @@ from engines.settings import Settings, SettingsError
 from engines.worker.supervisor import Supervisor
 from webui import home_lock, notify, sweep
 from webui.people import secret
+
+if TYPE_CHECKING:
+    from webui.certificates import Certificates
 
 Opened = Callable[[asyncio.AbstractEventLoop], None]
 OWN_NAMES = (".local", ".lan", ".home", ".home.arpa", ".fritz.box", ".*.ts.net")  # after the machine's own
@@ -45,8 +50,9 @@ def main() -> int:
         _prepare(settings)
         secret.load(settings.state / "secret")  # what the disk refuses is said here, and not by the page
         queue = _queue(settings)
+        tls = _certificates(settings) if settings.https else None
         door = _open(settings)
-        home_lock.sign(lock, f"port {door.getsockname()[1]}")
+        home_lock.sign(lock, f"port {door.getsockname()[1]}{', https' if tls else ''}")
     except (SettingsError, StorageError) as exc:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
         return 2
@@ -68,7 +74,7 @@ def main() -> int:
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
-        _serve(settings, queue, door, stopping, partial(_watch, systemd, queue, worker, stopping))
+        _serve(settings, queue, door, tls, stopping, partial(_watch, systemd, queue, worker, stopping))
     finally:
         stopping.set()
         served.set()
@@ -131,6 +137,15 @@ def _prepare(settings: Settings) -> None:
     )
 
 
+def _certificates(settings: Settings) -> Certificates:
+    """Return those with which https is served under this machine's names and addresses. OSError."""
+    from webui import certificates  # here: it imports cryptography, which a house without https need not wait for
+
+    return certificates.prepare(
+        settings.state, host_names(settings), certificates.own_addresses(), datetime.now(UTC).replace(microsecond=0)
+    )
+
+
 def _say_repaired(aside: Path, rows: int) -> None:
     print(
         f"任务记录已损坏,原文件保存为 {aside},已恢复 {rows} 行。"
@@ -174,7 +189,12 @@ def _watch(
 
 
 def _serve(
-    settings: Settings, queue: SqliteQueue, door: socket.socket, stopping: threading.Event, opened: Opened
+    settings: Settings,
+    queue: SqliteQueue,
+    door: socket.socket,
+    tls: Certificates | None,
+    stopping: threading.Event,
+    opened: Opened,
 ) -> None:
     import uvicorn
 
@@ -186,6 +206,8 @@ def _serve(
     config = uvicorn.Config(
         connections.Forwarded(app, settings.proxies),
         http=connections.DeadlineProtocol,
+        ssl_certfile=tls.server if tls else None,
+        ssl_keyfile=tls.key if tls else None,
         proxy_headers=False,  # it would believe whoever asks from this machine
         log_config=None,  # its complaints go where ours go
         log_level="warning",
@@ -207,7 +229,7 @@ def host_names(settings: Settings) -> tuple[str, ...]:
 def _announce(settings: Settings, port: int) -> None:
     from webui.banner import say_addresses
 
-    say_addresses(settings.host, port)
+    say_addresses(settings, port, settings.https)
     print("  停止 Stop:    Ctrl+C\n", flush=True)
 
 

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui import api, app_shell, gradio_patches, page
+from webui import api, app_shell, connections, gradio_patches, page, trust
 from webui.api import gradio_api
 from webui.gradio_patches.handshake import Handshake
 from webui.guard import Guard
@@ -32,6 +32,7 @@ from webui.people.admission import Admission, People
 if TYPE_CHECKING:
     from webui.api.mcp import Door
 
+LEAVE_S = 5.0  # for a client that is hung up on, by TLS
 UPLOAD_OVERHEAD_BYTES = 100_000  # what multipart adds to a file
 
 
@@ -48,8 +49,27 @@ class Server(uvicorn.Server):
         self.stopping, self.opened = stopping, opened
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self.servers += [await self._listen(door) for door in sockets or ()]
         self.opened(asyncio.get_running_loop())
+
+    async def _listen(self, door: socket.socket) -> asyncio.Server:
+        """As uvicorn, which gives a client 60 s to agree on keys, and 30 s to take leave."""
+
+        def protocol() -> connections.DeadlineProtocol:
+            return connections.DeadlineProtocol(self.config, self.server_state, self.lifespan.state)
+
+        return await asyncio.get_running_loop().create_server(
+            protocol,
+            sock=door,
+            ssl=self.config.ssl,
+            ssl_handshake_timeout=connections.HEAD_S,
+            ssl_shutdown_timeout=LEAVE_S,
+            backlog=self.config.backlog,
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.stopping.set()
@@ -70,7 +90,8 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     app.include_router(api.router(jobs, settings))
     door = routes.router(people)
     app_shell.add(door)
-    api.end_here(door, (*routes.PATHS, *app_shell.PATHS))
+    trust.add(door, settings)
+    api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS))
     app.include_router(door)
     if mcp:
         app.router.routes.append(mcp.route)
@@ -94,7 +115,14 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     )
     # Gradio is given no limit of its own: it would refuse, in the browser, photos that are about to be made smaller.
     limit = settings.upload_mb * 1_000_000 + UPLOAD_OVERHEAD_BYTES
-    paths = (*api.PATHS, *routes.PATHS, *app_shell.PATHS, "/thumbnails/", *([mcp.route.path] if mcp else []))
+    paths = (
+        *api.PATHS,
+        *routes.PATHS,
+        *app_shell.PATHS,
+        *trust.PATHS,
+        "/thumbnails/",
+        *([mcp.route.path] if mcp else []),
+    )
     return Guard(Admission(app, people), host_names, paths, limit)
 
 

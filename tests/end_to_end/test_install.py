@@ -59,21 +59,47 @@ def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1 and "3.11" in done.stderr
 
 
-@pytest.mark.parametrize(("there", "used"), [([".venv-edge"], ".venv-edge"), ([".venv", ".venv-edge"], ".venv")])
-def test_the_window_is_opened_with_the_installation_that_is_there(there: list[str], used: str, tmp_path: Path) -> None:
+def pretend(folder: Path, *venvs: str) -> None:
+    """Have installations in the folder whose Python says how it was called, and with which settings."""
     for name in ("run.sh", "pyproject.toml", "constraints.txt"):
-        (tmp_path / name).write_bytes((REPO / name).read_bytes())
+        (folder / name).write_bytes((REPO / name).read_bytes())
     stamp = "cat pyproject.toml constraints.txt | sha256sum"
-    want = subprocess.run(["bash", "-c", stamp], cwd=tmp_path, capture_output=True, check=True).stdout
-    for venv in there:
-        python = tmp_path / venv / "bin" / "python"
+    want = subprocess.run(["bash", "-c", stamp], cwd=folder, capture_output=True, check=True).stdout
+    for venv in venvs:
+        python = folder / venv / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\necho {venv} "$@"\n')
+        python.write_text(f'#!/bin/sh\necho {venv} "$@" https=$STUDIO_HTTPS\n')
         python.chmod(0o755)
         for extra in ("base", "torch", "build"):
-            (tmp_path / venv / f".installed-{extra}").write_bytes(want)
-    done = subprocess.run(["bash", "run.sh", "app", "--stop"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f"{used} -m webui.desktop --stop\n", "")
+            (folder / venv / f".installed-{extra}").write_bytes(want)
+
+
+def pretended(folder: Path, *args: str) -> str:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
+    done = subprocess.run(["bash", "run.sh", *args], cwd=folder, env=outside, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize(("there", "used"), [([".venv-edge"], ".venv-edge"), ([".venv", ".venv-edge"], ".venv")])
+def test_the_window_is_opened_with_the_installation_that_is_there(there: list[str], used: str, tmp_path: Path) -> None:
+    pretend(tmp_path, *there)
+    assert pretended(tmp_path, "app", "--stop") == f"{used} -m webui.desktop --stop https=\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "called"),
+    [
+        ([], ".venv -m webui https="),
+        (["--https"], ".venv -m webui https=on"),
+        (["serve", "--https"], ".venv -m webui https=on"),
+        (["--https", "edge"], ".venv-edge -m webui https=on"),
+        (["app", "--https"], ".venv -m webui.desktop https=on"),
+    ],
+)
+def test_https_is_a_setting_wherever_it_stands(args: list[str], called: str, tmp_path: Path) -> None:
+    pretend(tmp_path, ".venv", ".venv-edge")
+    assert pretended(tmp_path, *args) == f"{called}\n"
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ ALL = {
     "STUDIO_COOL_C": "70.5",
     "STUDIO_OUTPUTS_GB": "12.5",
     "STUDIO_QUIET_HOURS": "22:00-07:00",
+    "STUDIO_HTTPS": "on",
     "STUDIO_MCP": "on",
 }
 
@@ -40,7 +41,7 @@ def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
     told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 20.0, 64, 0, "debug", 3.5)
-    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00", True)
+    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00", True, True)
     assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")

@@ -64,6 +64,7 @@ def example(path: str) -> str:
 REACHABLE = {
     "/", "/healthz", "/readyz", "/metrics", "/generate", "/enhance", "/outputs/{key}/{name}", "/outputs/{rest:path}",
     "/batch.zip", "/favicon.ico", "/manifest.json", "/service-worker.js", "/away", "/icons/icon.svg",
+    "/trust", "/trust/authority.crt", "/trust/{rest:path}",
     "/icons/icon-180.png", "/icons/icon-192.png", "/icons/icon-512.png", "/icons/{rest:path}", "/me", "/login",
     "/logout", "/leave", "/language/{tag}", "/language/{rest:path}", "/join/{invitation}", "/join/{rest:path}",
     "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",

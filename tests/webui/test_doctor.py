@@ -30,6 +30,7 @@ from webui.doctor import GB, Line, engines, home, machine, server
 from webui.doctor.server import Holder
 
 HERE = socket.gethostname()
+NOWHERE = Path("nowhere")  # of the authority of a server that serves no https
 
 
 def says(line: Line, level: str, part: str) -> None:
@@ -224,6 +225,8 @@ def test_who_has_the_home_is_read_in_its_lock(tmp_path: Path) -> None:
     with lock.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert server.holder(lock) == Holder(77, HERE, 7860)
+        lock.write_text(f"process 77 on {HERE}, port 7860, https\n")
+        assert server.holder(lock) == Holder(77, HERE, 7860, https=True)
         lock.write_text("")
         assert server.holder(lock) == Holder(0, "", 0), "it has just begun"
     assert lock.read_text() == ""
@@ -274,7 +277,7 @@ def reasons(*codes: str) -> bytes:
 )
 def test_a_server_is_asked_how_it_is(status: int, body: bytes, level: str, part: str) -> None:
     with answering(status, body) as held:
-        line = server.serving("0.0.0.0", held)
+        line = server.serving("0.0.0.0", held, NOWHERE)
     says(line, level, part)
     assert "in en" not in line.zh
 
@@ -282,10 +285,10 @@ def test_a_server_is_asked_how_it_is(status: int, body: bytes, level: str, part:
 def test_a_server_that_does_not_answer_or_is_elsewhere_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         number = door.getsockname()[1]
-    says(server.serving("127.0.0.1", Holder(77, HERE, number)), "error", "process 77 does not answer")
-    says(server.serving("127.0.0.1", Holder(77, "elsewhere", 1)), "warning", "process 77 on elsewhere")
-    says(server.serving("127.0.0.1", Holder(0, "", 0)), "warning", "in use")
-    says(server.serving("127.0.0.1", None), "ok", "no server")
+    says(server.serving("127.0.0.1", Holder(77, HERE, number), NOWHERE), "error", "process 77 does not answer")
+    says(server.serving("127.0.0.1", Holder(77, "elsewhere", 1), NOWHERE), "warning", "process 77 on elsewhere")
+    says(server.serving("127.0.0.1", Holder(0, "", 0), NOWHERE), "warning", "in use")
+    says(server.serving("127.0.0.1", None, NOWHERE), "ok", "no server")
 
 
 # ---- engines

@@ -26,10 +26,11 @@ COMMAND = (sys.executable, "-m", "webui")
 
 @dataclass(frozen=True)
 class Server:
-    """A server of this home, its process and its port."""
+    """A server of this home: its process, its port, and whether it serves https."""
 
     process: int
     port: int
+    https: bool
 
 
 def find(settings: Settings) -> Server | None:
@@ -37,12 +38,11 @@ def find(settings: Settings) -> Server | None:
     held = server.holder(_lock(settings))
     if held is None or not held.port or held.machine != socket.gethostname():
         return None
-    address = server.EVERYWHERE.get(settings.host, settings.host)
     try:
-        server.ask(f"http://{f'[{address}]' if ':' in address else address}:{held.port}/healthz", "en")
+        server.ask(server.url_of(settings.host, held, "/healthz"), "en", settings.state / server.AUTHORITY)
     except (OSError, ValueError, HTTPException):
         return None
-    return Server(held.process, held.port)
+    return Server(held.process, held.port, held.https)
 
 
 def find_or_start(settings: Settings) -> Server:

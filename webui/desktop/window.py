@@ -52,7 +52,7 @@ def show(url: str, state: Path) -> bool:
         first, begun = _taken(lock.fileno()), time.monotonic()
         try:
             opened = subprocess.Popen(
-                [program, f"--app={url}", f"--user-data-dir={state / 'window'}", *FLAGS],
+                [program, f"--app={url}", f"--user-data-dir={state / 'window'}", *FLAGS, *_trust(url, state)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -65,6 +65,15 @@ def show(url: str, state: Path) -> bool:
         last = words.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise Unavailable(f"{program} 打不开窗口 · {program} opened no window: {last or code}")
     return first
+
+
+def _trust(url: str, state: Path) -> tuple[str, ...]:
+    """Let this window, and nothing else on this machine, trust the home's own authority."""
+    if not url.startswith("https:"):
+        return ()
+    from webui import certificates
+
+    return (f"--ignore-certificate-errors-spki-list={certificates.pin(certificates.Certificates.of(state).authority)}",)
 
 
 def _taken(lock: int) -> bool:

@@ -45,7 +45,7 @@ def _examine_home(settings: Settings, env: Mapping[str, str]) -> Iterator[Line]:
     yield home.database(settings.state / "jobs.db", held is not None)
     yield home.crashes(logs.folder(settings.state) / logs.CRASHES, time.time())
     yield server.port(settings.host, settings.port, held)
-    yield server.serving(settings.host, held)
+    yield server.serving(settings.host, held, settings.state / server.AUTHORITY)
 
 
 def _cores() -> int:

@@ -6,17 +6,19 @@ import fcntl
 import json
 import re
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from webui.doctor import Line
 
 ANSWER_S = 5.0
-SIGNED = re.compile(r"process (\d+) on (\S+), port (\d+)")  # what webui/__main__.py writes into the lock
+SIGNED = re.compile(r"process (\d+) on (\S+), port (\d+)(, https)?")  # what webui/__main__.py writes into the lock
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+AUTHORITY = Path("tls", "authority.pem")  # in state/, of webui/certificates.py
 SOON = "worker_loading"  # a reason that goes by itself
 
 
@@ -27,6 +29,7 @@ class Holder:
     process: int
     machine: str
     port: int
+    https: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def holder(lock: Path) -> Holder | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: a server that begins tries for longer
     except BlockingIOError:
         signed = SIGNED.search(lock.read_text(encoding="utf-8"))
-        return Holder(int(signed[1]), signed[2], int(signed[3])) if signed else Holder(0, "", 0)
+        return Holder(int(signed[1]), signed[2], int(signed[3]), bool(signed[4])) if signed else Holder(0, "", 0)
     except OSError:
         return None
     return None
@@ -66,8 +69,8 @@ def port(host: str, number: int, held: Holder | None) -> Line:
     return Line("ok", f"端口 {number} 空闲", f"port {number} is free")
 
 
-def serving(host: str, held: Holder | None) -> Line:
-    """Ask the server that works here how it is."""
+def serving(host: str, held: Holder | None, authority: Path) -> Line:
+    """Ask the server that works here how it is. `authority`: as `ask` has it."""
     if held is None:
         return Line("ok", "程序没有在运行", "no server is at work in this home")
     if not held.port or held.machine != socket.gethostname():
@@ -76,10 +79,9 @@ def serving(host: str, held: Holder | None) -> Line:
             f"数据文件夹正被使用(进程 {held.process},{held.machine or '本机'}),没有问到它",
             f"the home is in use (process {held.process} on {held.machine or 'this machine'}), which was not asked",
         )
-    address = EVERYWHERE.get(host, host)
-    url = f"http://{f'[{address}]' if ':' in address else address}:{held.port}/readyz"
+    url = url_of(host, held, "/readyz")
     try:
-        zh, en = ask(url, "zh"), ask(url, "en")
+        zh, en = ask(url, "zh", authority), ask(url, "en", authority)
     except (OSError, ValueError) as exc:  # URLError among them; what answers is no server of ours
         return Line(
             "error",
@@ -90,11 +92,12 @@ def serving(host: str, held: Holder | None) -> Line:
 
 
 def _line(held: Holder, zh: Readiness, en: Readiness) -> Line:
+    secure = ", https" if held.https else ""
     if en.status == 200:
         return Line(
             "ok",
-            f"程序正在运行,可以接活(进程 {held.process})",
-            f"the server is at work and ready (process {held.process})",
+            f"程序正在运行,可以接活(进程 {held.process}){secure}",
+            f"the server is at work and ready (process {held.process}){secure}",
         )
     soon = bool(en.reasons) and all(code == SOON for code, _ in en.reasons)
     return Line(
@@ -104,11 +107,23 @@ def _line(held: Holder, zh: Readiness, en: Readiness) -> Line:
     )
 
 
-def ask(url: str, language: str) -> Readiness:
-    """OSError: nobody answers. ValueError: what answers is no JSON."""
+def url_of(host: str, held: Holder, path: str) -> str:
+    """Return an address of the server on this machine. `host`: what it listens on."""
+    address = EVERYWHERE.get(host, host)
+    return f"http{'s' * held.https}://{f'[{address}]' if ':' in address else address}:{held.port}{path}"
+
+
+def ask(url: str, language: str, authority: Path) -> Readiness:
+    """
+    `authority`: a file in PEM; by whom the server's certificate must be signed, where it serves https. OSError: nobody
+    answers, or with another certificate. ValueError: what answers is no JSON.
+    """
     request = Request(url, headers={"Accept-Language": language, "Host": "localhost"})
+    handlers: list[BaseHandler] = [ProxyHandler({})]  # no proxy: it is here
+    if url.startswith("https:"):
+        handlers.append(HTTPSHandler(context=ssl.create_default_context(cafile=authority)))
     try:
-        with build_opener(ProxyHandler({})).open(request, timeout=ANSWER_S) as answer:  # no proxy: it is here
+        with build_opener(*handlers).open(request, timeout=ANSWER_S) as answer:
             return Readiness(answer.status, ())
     except HTTPError as exc:
         with exc:

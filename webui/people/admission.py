@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engines.errors import LoginNeeded
 from engines.settings import Settings
-from webui import app_shell
+from webui import app_shell, trust
 from webui.connections import is_this_machine
 from webui.i18n import in_both, preferred, spoken
 from webui.people import NOBODY, PROGRAM, Person, Role, pages, secret
@@ -26,7 +26,7 @@ from webui.people.password import Attempts, Password
 from webui.people.secret import Keys
 from webui.people.tokens import Tokens
 
-OPEN_PATHS = (*app_shell.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/")
+OPEN_PATHS = (*app_shell.PATHS, *trust.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/")
 OPEN_BELOW = tuple(path for path in OPEN_PATHS if path.endswith("/"))
 
 

@@ -16,6 +16,7 @@ ALREADY_IN = Markup(
 SENDS_ORIGIN = Markup('<meta name="referrer" content="same-origin">')
 LOG_OUT = Markup('<form method="post" action="/logout"><button class="quiet">{}</button></form>')
 TO_STUDIO = Markup('<p><a class="button" href="/">{}</a></p>')
+TO_TRUST = Markup('<p><a href="/trust">{}</a></p>')
 
 
 def login(say: Words, wrong: str = "") -> Markup:
@@ -51,4 +52,6 @@ def invitation(say: Words, link: str, hours: int | None) -> Markup:
         words, link, segno.make(link).png_data_uri(scale=8), say("door_qr")
     ) + TO_STUDIO.format(say("door_back"))
     leave = LOG_OUT.format(say("door_log_out")) if hours else Markup()
+    if link.startswith("https:"):
+        body += TO_TRUST.format(say("trust_more"))
     return page(body + leave, say.tag, SENDS_ORIGIN)
