@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from engines.settings import Settings
 from webui.doctor.server import AUTHORITY
-from webui.i18n import Words, spoken
+from webui.i18n import Words, preferred, spoken
 from webui.plain_page import page
 
 PATHS = ("/trust", "/trust/")  # open to all: who cannot come in yet needs it
@@ -18,9 +18,9 @@ FILE = "/trust/authority.crt"
 def add(routes: APIRouter, settings: Settings) -> None:
     @routes.get("/trust", include_in_schema=False)
     def trust(request: Request) -> Response:
-        say = spoken(request.headers.get("accept-language"))
+        say = spoken(preferred(request.headers))
         if not settings.https:
-            return HTMLResponse(page(Markup("<p>{}</p>").format(say("trust_off")), say.language))
+            return HTMLResponse(page(Markup("<p>{}</p>").format(say("trust_off")), say.tag))
         from webui import certificates  # here: it imports cryptography, which a house without https need not wait for
 
         return HTMLResponse(trust_html(say, certificates.fingerprint(settings.state / AUTHORITY)))
@@ -55,4 +55,4 @@ def trust_html(say: Words, mark: str) -> Markup:
         mark=mark,
         ways=Markup().join(Markup("<p><b>{}</b><br>{}</p>").format(*way) for way in ways),
     )
-    return page(body, say.language)
+    return page(body, say.tag)

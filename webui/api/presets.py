@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 import presets
 from engines.settings import Settings
-from webui.i18n import spoken
+from webui.i18n import preferred, spoken
 from webui.own_presets import OwnPresets, file_name
 from webui.people import person_of
 
@@ -21,7 +21,7 @@ def add(routes: APIRouter, settings: Settings) -> None:
     def exported(preset_id: str, request: Request) -> Response:
         """One preset of whoever asks, in the format of presets/*.toml; others' are not there."""
         own = store.get(person_of(request).id, preset_id)
-        name = file_name(own.preset, spoken(request.headers.get("accept-language")).language)
+        name = file_name(own.preset, spoken(preferred(request.headers)).language)
         headers = {
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
             "Cache-Control": "no-store",
