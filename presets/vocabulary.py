@@ -1,12 +1,14 @@
 """
 Which words of a prompt a network was never shown. The "attributes" of the built-in drawings are a few hundred words
-(dialects/attributes.txt, written by training); of a network that knows "natural" language nothing is said.
+(dialects/attributes.txt, written by training); of a network that knows "natural" language nothing is said. Traditional
+characters are read as the simplified ones (dialects/traditional.txt: each before its simplified one), as the tokenizer
+of the built-in drawings reads them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +32,12 @@ def vocabulary(dialect: str) -> frozenset[str]:
     return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
 
 
+@cache
+def traditional() -> Mapping[str, str]:
+    """Return the simplified character of each traditional one that the words of the dialects are written with."""
+    return {pair[0]: pair[1] for pair in (FOLDER / "traditional.txt").read_text(encoding="utf-8").split()}
+
+
 def unknown_words(prompt: str, dialect: str) -> tuple[str, ...]:
     """Return the words, Chinese ones as they stand together, that are not of the dialect, each once, in order."""
     words = vocabulary(dialect)
@@ -39,12 +47,14 @@ def unknown_words(prompt: str, dialect: str) -> tuple[str, ...]:
 
 
 def _unknown(prompt: str, words: frozenset[str]) -> Iterator[str]:
-    for text in RUN.findall(prompt.lower()):
-        if text.isascii():
-            if not _english(text, words):
-                yield text
-        else:
-            yield from _rests(text, words)
+    typed = prompt.lower()
+    simplified = typed.translate({ord(character): plain for character, plain in traditional().items()})
+    for match in RUN.finditer(simplified):
+        begin, text = match.start(), match[0]
+        if not text.isascii():
+            yield from (typed[begin + at : begin + end] for at, end in _rests(text, words))
+        elif not _english(text, words):
+            yield text
 
 
 def _english(word: str, words: frozenset[str]) -> bool:
@@ -52,19 +62,20 @@ def _english(word: str, words: frozenset[str]) -> bool:
     return len(word) == 1 or word in words or word.removesuffix("'s").removesuffix("s") in words
 
 
-def _rests(text: str, words: frozenset[str]) -> Iterator[str]:
+def _rests(text: str, words: frozenset[str]) -> Iterator[tuple[int, int]]:
     """
-    Yield what is left of Chinese text when the longest words that are at each place are taken away. What is unknown
-    swallows a word of one letter behind it, as 沙 does in 沙发, unless that joins.
+    Yield where that begins and ends which is left of Chinese text when the longest words that are at each place are
+    taken away. What is unknown swallows a word of one letter behind it, as 沙 does in 沙发, unless that joins.
     """
-    rest, at = "", 0
+    begin = at = 0  # of what is unknown, and of what is looked at
     while at < len(text):
         length = next((n for n in range(min(LONGEST, len(text) - at), 0, -1) if text[at : at + n] in words), 0)
-        if rest and length == 1 and text[at] not in JOINING:
+        if begin < at and length == 1 and text[at] not in JOINING:
             length = 0
-        if length and rest:
-            yield rest
-        rest = "" if length else rest + text[at]
+        if length:
+            if begin < at:
+                yield begin, at
+            begin = at + length
         at += length or 1
-    if rest:
-        yield rest
+    if begin < at:
+        yield begin, at

@@ -29,6 +29,8 @@ def test_every_preset_speaks_in_words_that_are_known() -> None:
         ("portrait of a young woman, long brown hair, smiling", []),
         ("1girl, 4K, (masterpiece:1.2), <lora:x:1>", ["lora"]),
         ("猫" * 3000, ["猫" * 3000]),
+        ("一隻貓坐在沙發上,戴眼鏡", ["貓", "沙發"]),
+        ("戴著圓框眼鏡的長髮女孩,瀏海,藍色背景", []),
         ("кошка 😀 ねこ", []),  # letters that are not looked at
         ("", []),
     ],

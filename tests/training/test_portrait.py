@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from presets.vocabulary import unknown_words
+from presets.vocabulary import traditional, unknown_words
 from training.portrait import words
 from training.portrait.bars import flat_or_broken, judge_lines, prompts_for, spread
 from training.portrait.batches import Pool, make, pool_of
@@ -165,6 +165,14 @@ def test_any_text_survives_the_tokenizer(tokenizer: Tokenizer, text: str) -> Non
     ids = encode(tokenizer, text)
     assert tokenizer.decode(ids) == text.lower()
     assert tokenizer.token_to_id("<|im_start|>") == ids[0]
+
+
+def test_traditional_characters_are_read_as_the_simplified_ones(builtin: Path, tokenizer: Tokenizer) -> None:
+    shipped = Tokenizer.from_file(str(builtin / "portrait" / "tokenizer.json"))
+    assert str(shipped.normalizer) == str(tokenizer.normalizer)
+    to_traditional = str.maketrans({simplified: character for character, simplified in traditional().items()})
+    for phrase in [*vocabulary(), "戴着圆框眼镜的长发女孩,蓝色背景"]:
+        assert encode(shipped, phrase.translate(to_traditional)) == encode(shipped, phrase), phrase
 
 
 def test_no_token_crosses_a_chinese_character(tokenizer: Tokenizer) -> None:

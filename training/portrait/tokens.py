@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from presets.vocabulary import traditional
 from training.portrait.captions import caption
 from training.portrait.render import as_record
 from training.portrait.renderer.attributes import sample_look, sample_person
@@ -27,9 +28,15 @@ TEMPLATE = "{%- for m in messages %}{{- '<|im_start|>' + m.content + '<|im_end|>
 VOCABULARY = 1536  # upper bound; captions fill a little less
 
 
+def normalizer() -> normalizers.Normalizer:
+    """Return what makes text plain: lower-cased, and what is written in traditional characters in simplified ones."""
+    simplified = [normalizers.Replace(*pair) for pair in traditional().items()]
+    return normalizers.Sequence([normalizers.NFC(), *simplified, normalizers.Lowercase()])
+
+
 def untrained() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(ALONE), behavior="isolated"),
