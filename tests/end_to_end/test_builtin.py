@@ -53,7 +53,7 @@ def psnr_db(a: Any, b: Any) -> float:
 def test_a_bundle_is_whole(builtin: Path, name: str) -> None:
     bundle = Shelf((builtin,)).open(name)
     bundle.verify()
-    assert bundle.name == name and set(bundle.title) == {"zh", "en"} and bundle.lineage
+    assert bundle.name == name and {"zh", "en"} <= set(bundle.title) and bundle.lineage
     for formats in ({"onnx"}, {"diffusers", "safetensors"})[: 1 if name == "detector" else 2]:
         for role in bundle.roles:
             part = bundle.part(role, frozenset(formats))  # type: ignore[arg-type]
