@@ -315,7 +315,7 @@ def test_no_address_is_announced_without_a_network(monkeypatch: pytest.MonkeyPat
 def test_before_a_terminal_a_phone_can_scan_the_address(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_a_terminal: bool
 ) -> None:
-    monkeypatch.setattr("webui.connections.lan_address", lambda: "192.168.1.5")
+    monkeypatch.setattr("webui.banner.lan_address", lambda: "192.168.1.5")
     monkeypatch.setattr("sys.stdout.isatty", lambda: in_a_terminal)
     root._announce(Settings(), 7861)
     printed = capsys.readouterr().out
