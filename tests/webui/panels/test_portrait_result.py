@@ -162,9 +162,9 @@ def test_a_portrait_is_drawn_again_with_the_other_backend(rig: Rig) -> None:
     before = rig.jobs()
     with rig.session() as page:
         for no_picture_of_it in ("", "x/y.png", rig.signed(last)[:-5] + "0.png"):
-            page.call(page.endpoint("again"), [first], {"picture": no_picture_of_it})
+            page.call(page.endpoint("draw_again"), [first], {"picture": no_picture_of_it})
         assert rig.jobs() == before
-        page.call(page.endpoint("again"), [first], {"picture": second})
+        page.call(page.endpoint("draw_again"), [first], {"picture": second})
     order = last_request(rig)
     other = "pytorch"  # the fakes' engine counts as an edge engine
     assert (order.prompt, order.seed, order.count, order.backend) == ("somebody", 6, 1, other)
@@ -179,7 +179,7 @@ def test_a_portrait_with_a_lora_is_not_drawn_again_where_none_can_be_worn(idle: 
     idle.queue.publish(claimed(idle.queue), last)
     before = idle.jobs()
     with idle.session("en") as page:
-        messages = page.call(page.endpoint("again"), [job_id], {"picture": idle.signed(last)})
+        messages = page.call(page.endpoint("draw_again"), [job_id], {"picture": idle.signed(last)})
     idle.queue.announce(status)
     assert not succeeded(messages) and "LoRA" in str(messages) and idle.jobs() == before
 

@@ -43,7 +43,7 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     v.stage.vary(do.vary, [v.job], v.scene, **LONG)
-    v.stage.again(do.again, [v.job], v.scene, **LONG)
+    v.stage.again(do.draw_again, [v.job], v.scene, **LONG)
     v.stage.sheet(do.back_to_sheet, [v.sheet], v.scene, **LONG)
     develop_on(v.stage.develop, v, do.context)
     offer_on([recalled.then, tab.select, drawn.then], v, do.context)

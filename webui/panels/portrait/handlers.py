@@ -108,7 +108,7 @@ class Handlers:
             async for updates in self.watch(order, self._scene(order), request):
                 yield updates
 
-    async def again(self, job_id: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
+    async def draw_again(self, job_id: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
         """Draw a picture of this browser's last portrait with the other backend, and lay both under one slider."""
         own, say, picture = self.context.jobs.of(request), words_of(request), str(event_data(event)["picture"])
         with complaining(say):
