@@ -19,8 +19,7 @@ from webui.own_presets import NAME_LETTERS, OwnPreset, file_name
 from webui.widgets.languages import spans, spans_of
 
 SCRIPT = (Path(__file__).parents[1] / "assets" / "presets.js").read_text(encoding="utf-8")
-PARTS = f"""<span id="presets-label" class="unseen">{spans_of("portrait_presets")}</span>
-<div class="cards" role="toolbar" aria-labelledby="presets-label"><div data-part="cards"></div>
+PARTS = """<div class="cards" role="toolbar" aria-labelledby="presets-label"><div data-part="cards"></div>
 <div data-part="own"></div><div data-part="ends"></div></div><div data-part="sheets"></div>
 <div data-part="undo" class="undo" role="status"></div>"""
 OFFERED_S = 10  # how long the page offers to undo a deletion; webui/sweep.py leaves more
@@ -36,12 +35,16 @@ def build() -> gr.HTML:
 
 
 def cards_html() -> Markup:
-    """Return the built-in cards in all languages at once; the style sheet shows the one the page is in."""
+    """
+    Return the built-in cards, and the name of their row, in all languages at once; the style sheet shows the one that
+    the page is in.
+    """
     card = Markup(
         '<button type="button" data-preset="{name}" aria-pressed="false" tabindex="{tabindex}">'
         "{picture}{title}</button>"
     )
-    return Markup().join(
+    label = Markup('<span id="presets-label" class="unseen">{}</span>').format(spans_of("portrait_presets"))
+    return label + Markup().join(
         card.format(
             name=preset.name,
             tabindex=-1 if number else 0,
