@@ -448,7 +448,7 @@ def test_uploads_are_counted_while_they_go(visit: Visit, put: Any) -> None:
     visit.page.evaluate(COUNTED)
     many(visit, [put(f"{k}.png", encoded(scene(60, 40), "PNG")) for k in range(3)])
     seen = list(dict.fromkeys(visit.page.evaluate("window.counted")))
-    assert seen[:3] == [f'"正在上传 {k} / 3"' for k in (1, 2, 3)]
+    assert seen[:3] == [f'"正在上传 {k}/3"' for k in (1, 2, 3)]
     visit.page.wait_for_function("document.querySelector('#batch-files').dataset.count === ''")
 
 
