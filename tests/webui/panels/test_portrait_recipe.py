@@ -9,7 +9,7 @@ import pytest
 
 from engines.images.infotext import describe, describe_restoration
 from engines.messages import Enhance, Generate, Lora
-from engines.messages.status import Choice, Verdict
+from engines.messages.status import Choice, EngineStatus, Verdict
 from tests.support.http import Session, succeeded
 from webui.i18n import words
 from webui.infotext import read
@@ -29,8 +29,9 @@ def context(idle: Rig) -> Any:
     """A house with one model, which two engines draw; auto is the faster."""
     before = idle.queue.status()
     portrait = next(bundle for bundle in before.bundles if bundle.kind == "portrait")
-    portrait = replace(portrait, name="portrait", engine="ort", choices=(ORT, TORCH), family="")
-    idle.queue.announce(replace(before, bundles=(portrait,), loras=("film",)))
+    portrait = replace(portrait, name="portrait", engine="ort", choices=(ORT, TORCH), family="", takes_loras=True)
+    torch = EngineStatus("torch", True, "CPU", "", "pytorch")
+    idle.queue.announce(replace(before, bundles=(portrait,), loras=("film",), engines=(torch,)))
     yield PanelContext(idle.house, idle.settings, None)  # type: ignore[arg-type]
     idle.queue.announce(before)
 
@@ -52,6 +53,14 @@ def test_what_comes_of_a_recipe(context: PanelContext) -> None:
     assert outlook(context, start="/a.jpg") == Outlook("recipe_photo", {})
     foreign = "a cat\nSteps: 20, Sampler: Euler, Seed: 7, Size: 512x768, Model: dream"
     assert outlook(context, text=foreign) == Outlook("recipe_foreign", {"model": "dream"})
+
+
+def test_a_lora_that_cannot_be_worn_here_makes_another_picture(context: PanelContext) -> None:
+    status, missing = context.status, Outlook("recipe_no_loras", {"loras": "film"})
+    compiled = replace(status.bundles[0], takes_loras=False)
+    for without in (replace(status, engines=()), replace(status, bundles=(compiled,))):
+        context.jobs.queue.announce(without)
+        assert outlook(context, loras=(Lora("film", 0.5),)) == missing
 
 
 def taken(page: Session, text: str) -> list[dict[str, Any]]:

@@ -61,7 +61,8 @@ def foresee(info: Infotext, bundle: BundleStatus | None, order: Generate, contex
         return Outlook("recipe_no_model", {"model": info.values["Model"][:60]})
     if info.began_with_a_photo:
         return Outlook("recipe_photo", {})
-    if gone := [lora.name for lora in order.loras if lora.name not in context.status.loras]:
+    wearable = context.status.loras if bundle.takes_loras and context.torch_is_here() else ()
+    if gone := [lora.name for lora in order.loras if lora.name not in wearable]:
         return Outlook("recipe_no_loras", {"loras": ", ".join(gone)})
     if order.loras:  # which PyTorch wears
         return Outlook("recipe_exact", {}, "pytorch")
