@@ -173,11 +173,6 @@ def write(preset: Preset) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spoken(words: Words, language: str) -> str:
-    """Return the text in a language of the page's; where it has none of its own, in Chinese or else in English."""
-    return words.get(language) or words["zh" if language.startswith("zh") else "en"]
-
-
 def titled(preset: Preset, title: str) -> Preset:
     """Return it under this title, in both languages."""
     return replace(preset, title=dict.fromkeys(LANGUAGES, title))

@@ -167,9 +167,9 @@ def checked_name(text: str) -> str:
     return name
 
 
-def file_name(preset: Preset, language: str) -> str:
-    """Return what an exported file is called: its title, without what file systems do not take."""
-    stem = re.sub(r'[\\/:*?"<>|.]', "_", presets.spoken(preset.title, language)).strip("_ ")
+def file_name(title: str) -> str:
+    """Return what an exported file is called: the preset's title, without what file systems do not take."""
+    stem = re.sub(r'[\\/:*?"<>|.]', "_", title).strip("_ ")
     return f"{stem or 'preset'}{LASTING}"
 
 

@@ -403,3 +403,9 @@ def test_a_wrong_key_is_an_error_and_no_text() -> None:
         words("en")("no_such_key")
     with pytest.raises(KeyError):
         words("en")("stage_waiting")  # without its fact
+
+
+@pytest.mark.parametrize(("language", "text"), [("zh", "一"), ("zh-TW", "一"), ("en", "One")])
+def test_a_text_that_is_not_there_in_every_language_is_chosen_for_each(language: str, text: str) -> None:
+    assert words(language).choose({"zh": "一", "en": "One"}) == text
+    assert words(language).choose({"zh": "一", "en": "One", language: "own"}) == "own"

@@ -230,7 +230,7 @@ def test_a_name_may_not_be_what_nobody_sees(store: OwnPresets, name: str) -> Non
     ],
 )  # fmt: skip
 def test_a_files_name_is_no_path(title: str, name: str) -> None:
-    assert file_name(preset(title), "zh") == name
+    assert file_name(title) == name
 
 
 # ---- out and in

@@ -21,7 +21,7 @@ def add(routes: APIRouter, settings: Settings) -> None:
     def exported(preset_id: str, request: Request) -> Response:
         """One preset of whoever asks, in the format of presets/*.toml; others' are not there."""
         own = store.get(person_of(request).id, preset_id)
-        name = file_name(own.preset, spoken(preferred(request.headers)).language)
+        name = file_name(spoken(preferred(request.headers)).choose(own.preset.title))
         headers = {
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
             "Cache-Control": "no-store",

@@ -67,11 +67,11 @@ def own_cards_html(mine: Iterable[tuple[OwnPreset, str]], say: Words) -> Markup:
             id=own.id,
             picture=_picture(address, title),
             title=title,
-            file=file_name(own.preset, say.language),
+            file=file_name(title),
             label=f"{say('own_manage')}: {title}",
         )
         for own, address in mine
-        for title in (presets.spoken(own.preset.title, say.language),)
+        for title in (say.choose(own.preset.title),)
     )
 
 
@@ -123,7 +123,7 @@ def undo_html(own: OwnPreset, say: Words) -> Markup:
         '<p data-left="{left}"><span>{text}</span> <button type="button" data-undo="{id}">{undo}</button></p>'
     ).format(
         left=OFFERED_S,
-        text=say("own_deleted", name=presets.spoken(own.preset.title, say.language)),
+        text=say("own_deleted", name=say.choose(own.preset.title)),
         id=own.id,
         undo=say("history_undo"),
     )

@@ -109,7 +109,7 @@ class OwnHandlers:
         if not here:
             width, height = presets.nearest_size(width, height, target.sizes)
         order = Generate(
-            presets.spoken(wording.prompt, say.language), presets.spoken(wording.negative, say.language), width, height,
+            say.choose(wording.prompt), say.choose(wording.negative), width, height,
             preset.steps, wording.guidance, bundle=target.name,
         )  # fmt: skip
         settings = self.form.settings_of(order, request)
