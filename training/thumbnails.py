@@ -17,7 +17,7 @@ from engines.bundle import BUILT_IN, Bundle, Shelf
 from engines.messages import Final, Generate
 from engines.studio import Studio
 
-SIDE_PX = 256
+SIDE_PX, QUALITY = 256, 60  # of WEBP: the page loads them all, and shows them 96 px wide
 
 
 def draw(studio: Studio, bundle: Bundle, preset: presets.Preset, seed: int, folder: Path) -> Image.Image:
@@ -49,7 +49,7 @@ def main() -> None:
                 sheet.save(args.out / f"{preset.name}.png")
             else:
                 picture = draw(studio, bundle, preset, preset.thumbnail_seed, folder)
-                picture.save(args.out / f"{preset.name}.webp", quality=82, method=6)
+                picture.save(args.out / f"{preset.name}.webp", quality=QUALITY, method=6)
 
 
 if __name__ == "__main__":

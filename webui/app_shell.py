@@ -13,11 +13,11 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from markupsafe import Markup
 
 from engines.messages import CREDIT
+from webui.asset_files import FOLDER as ASSETS
 from webui.i18n import LANGUAGES, words
 from webui.plain_page import page
 
 PATHS = ("/favicon.ico", "/manifest.json", "/icons/", "/service-worker.js", "/away")  # which say nothing of anybody
-ASSETS = Path(__file__).parent / "assets"
 ICONS = {
     "icon.svg": "image/svg+xml",
     "icon-180.png": "image/png",

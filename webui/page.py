@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,7 +13,7 @@ from markupsafe import Markup
 from engines.errors import NotFoundError
 from engines.messages import CREDIT, Final, Generate
 from engines.settings import Settings
-from webui import uploads
+from webui import asset_files, uploads
 from webui.gradio_patches import event_data
 from webui.i18n import LANGUAGES, words
 from webui.own_jobs import HouseJobs
@@ -23,7 +22,6 @@ from webui.panels.engines import build as build_panel
 from webui.widgets import languages, loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, words_of
 
-ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("page.js", "result.js", "upload.js", "recipe.js", "handshake.js", "people.js", "lost.js")
 TITLE = words("zh")("title")
 FONTS = [
@@ -39,8 +37,15 @@ FONTS = [
 
 @cache
 def i18n() -> gr.I18n:
-    """Return the words for the browser, which looks for those of the page's tag (gradio_patches/template.py)."""
-    return gr.I18n(**{words(language).tag: dict(words(language).table) for language in LANGUAGES})
+    """
+    Return the words for the browser, which looks for those of the page's tag (gradio_patches/template.py), without
+    those that only sentences of the server are made of: nobody there fills in their {facts}.
+    """
+    return gr.I18n(**{words(language).tag: _whole(words(language).table) for language in LANGUAGES})
+
+
+def _whole(table: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in table.items() if "{" not in text and not key.startswith(("phrase_", "error_"))}
 
 
 def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -> gr.Blocks:
@@ -203,11 +208,10 @@ def theme() -> gr.themes.Base:
 
 def looks() -> dict[str, Any]:
     """Return what mount_gradio_app takes besides the page itself."""
-    script = "\n".join([languages.script(), *((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)])
+    script = "\n".join([languages.script(), *map(asset_files.script, SCRIPTS)])
     return {
         "theme": theme(),
-        "css": languages.style(),
-        "css_paths": ASSETS / "page.css",
+        "css": f"{languages.style()}\n{asset_files.style('page.css')}",
         "head": f"<script>{script}</script>",
         "i18n": i18n(),
     }

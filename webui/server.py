@@ -14,7 +14,6 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -23,6 +22,8 @@ from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import api, app_shell, connections, gradio_patches, page, trust
 from webui.api import gradio_api
+from webui.compression import Compression
+from webui.gradio_patches import frontend
 from webui.gradio_patches.handshake import Handshake
 from webui.guard import Guard
 from webui.own_jobs import HouseJobs
@@ -85,13 +86,14 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=mcp.serving if mcp else None)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # makes Gradio leave out its own, which lets anybody in
     app.add_middleware(Handshake)
-    app.add_middleware(GZipMiddleware, compresslevel=5)  # the page is 420 KB, 50 compressed; streams and pictures pass
+    app.add_middleware(Compression)
     api.install_errors(app)
     app.include_router(api.router(jobs, settings))
     door = routes.router(people)
     app_shell.add(door)
     trust.add(door, settings)
     api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS))
+    frontend.add(door)
     app.include_router(door)
     if mcp:
         app.router.routes.append(mcp.route)

@@ -12,7 +12,7 @@ from engines.messages import CREDIT
 from tests.support.guarded import EVIL, HERE, LAN, SHUT, assert_dressed, assert_refused, echo
 from tests.support.http import Answer, ask
 from webui import api, guard
-from webui.guard import HEADERS, SMALL_BODY_BYTES, Guard
+from webui.guard import HEADERS_BY_KIND, PAGE_HEADERS, SMALL_BODY_BYTES, Guard
 
 if TYPE_CHECKING:
     pass
@@ -45,13 +45,26 @@ def through(method: str = "GET", path: str = "/", host: str = LAN, **headers: st
 
 
 def test_the_headers_are_those_that_were_decided() -> None:
-    policy = dict(line.split(" ", 1) for line in HEADERS["Content-Security-Policy"].split("; "))
+    policy = dict(line.split(" ", 1) for line in PAGE_HEADERS["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == "'self'"
     assert policy["object-src"] == "'none'" and policy["frame-ancestors"] == "'self'"
     assert not any(source in line for line in policy.values() for source in ("http:", "https:", "*"))
-    assert HEADERS["X-Content-Type-Options"] == "nosniff"
-    assert HEADERS["Referrer-Policy"] == "no-referrer"
-    assert HEADERS["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert PAGE_HEADERS["Cross-Origin-Opener-Policy"] == "same-origin"
+    for headers in (PAGE_HEADERS, *HEADERS_BY_KIND.values()):
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "text/plain", ""])
+def test_whatever_a_browser_may_take_for_a_page_has_a_page_s_headers(kind: str) -> None:
+    assert kind not in HEADERS_BY_KIND
+
+
+@pytest.mark.parametrize("kind", sorted(HEADERS_BY_KIND))
+def test_what_is_no_page_may_do_less_than_a_page(kind: str) -> None:
+    assert HEADERS_BY_KIND[kind]["Content-Security-Policy"] == "default-src 'self'"
 
 
 @pytest.mark.parametrize("host", GOOD_HOSTS)

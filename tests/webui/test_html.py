@@ -242,7 +242,7 @@ def test_the_preset_cards_say_every_language_and_can_be_pressed() -> None:
     assert {span["lang"] for span in spans} == {"zh", "zh-CN", "zh-TW", "en"}, "zh for what is alike"
     assert len(parsed.all("span")) == len(spans) + 1, "the name of the row"
     assert {"写实人像", "寫實人像", "水彩", "Realistic"} <= set(parsed.text)
-    assert {image["src"] for image in parsed.all("img")} == {f"/thumbnails/{p.name}.webp" for p in presets.load()}
+    assert {image["data-src"] for image in parsed.all("img")} == {f"/thumbnails/{p.name}.webp" for p in presets.load()}
 
 
 def test_a_preset_that_somebody_has_put_into_the_folder_is_a_card_without_a_picture(

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from engines.messages import CREDIT
 from webui.api.schemas import Schema, shared
-from webui.app_shell import ASSETS
+from webui.asset_files import FOLDER as ASSETS
 
 VERSION = "1"  # of these doors: a field may be added, none is changed or taken away
 

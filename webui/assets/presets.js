@@ -7,6 +7,15 @@ const items = () => [...element.querySelectorAll(".cards button")].filter((butto
 const cards = () => element.querySelectorAll("[data-preset], [data-own]");
 let managed; // the id of the preset whose sheet is open
 
+// Pictures are fetched when their cards come near: the laziness of browsers begins with the edges of the window.
+const near = new IntersectionObserver((changes) => {
+  for (const { isIntersecting, target } of changes) {
+    if (!isIntersecting) continue;
+    near.unobserve(target);
+    target.src = target.dataset.src;
+  }
+}, { root: element.querySelector(".cards"), rootMargin: "0px 50px" });
+
 // One of them is reached by Tab, and there is always one.
 function rove(to) {
   const all = items(), next = to ?? all.find((item) => item.tabIndex === 0) ?? all[0];
@@ -23,6 +32,7 @@ function show(value) {
   for (const name of ["cards", "own", "ends", "sheets", "undo"]) {
     if (typeof value[name] === "string") part(name).innerHTML = value[name];
   }
+  element.querySelectorAll("img:not([src])").forEach((picture) => near.observe(picture));
   if (pressed) element.querySelector(`[data-own="${CSS.escape(pressed)}"]`)?.setAttribute("aria-pressed", true);
   const bar = part("undo").firstElementChild;
   if (bar && value.undo) setTimeout(() => bar.remove(), 1000 * bar.dataset.left);

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.settings import HASHED
-from webui.app_shell import ASSETS
+from webui.asset_files import FOLDER as ASSETS
 from webui.desktop import APP_ID, PROJECT, Unavailable
 
 ICONS = {"icon.svg": "scalable", "icon-192.png": "192x192", "icon-512.png": "512x512"}

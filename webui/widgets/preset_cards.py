@@ -6,7 +6,6 @@ to them once, and arrows from one to the next. Their value is a Shown, which the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,11 +13,11 @@ import gradio as gr
 from markupsafe import Markup
 
 import presets
+from webui import asset_files
 from webui.i18n import Words
 from webui.own_presets import NAME_LETTERS, OwnPreset, file_name
 from webui.widgets.languages import spans, spans_of
 
-SCRIPT = (Path(__file__).parents[1] / "assets" / "presets.js").read_text(encoding="utf-8")
 PARTS = """<div class="cards" role="toolbar" aria-labelledby="presets-label"><div data-part="cards"></div>
 <div data-part="own"></div><div data-part="ends"></div></div><div data-part="sheets"></div>
 <div data-part="undo" class="undo" role="status"></div>"""
@@ -31,7 +30,9 @@ def build() -> gr.HTML:
     Return the cards. Its events: `pick` names a preset, `fill`, `rename`, `delete`, `undo` an own one by its id,
     `keep` the name of a new one, and `take` brings the text of a file.
     """
-    return gr.HTML({"cards": cards_html()}, html_template=PARTS, js_on_load=SCRIPT, elem_id="presets")
+    return gr.HTML(
+        {"cards": cards_html()}, html_template=PARTS, js_on_load=asset_files.script("presets.js"), elem_id="presets"
+    )
 
 
 def cards_html() -> Markup:
@@ -79,7 +80,7 @@ def _picture(address: str, title: str) -> Markup:
     """Return a card's picture; where there is none, the first letter of its title."""
     if not address:
         return Markup('<i aria-hidden="true">{}</i>').format(title[:1])
-    return Markup('<img src="{}" alt="" loading="lazy" width="128" height="128">').format(address)
+    return Markup('<img data-src="{}" alt="" width="128" height="128">').format(address)
 
 
 def ends_html(say: Words) -> Markup:

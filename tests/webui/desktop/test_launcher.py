@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from webui.app_shell import ASSETS
+from webui.asset_files import FOLDER as ASSETS
 from webui.desktop import APP_ID, Unavailable, launcher
 from webui.desktop.__main__ import main
 

@@ -293,9 +293,9 @@ def test_the_result_says_what_became_of_each_face(rig: Rig) -> None:
 
 
 def test_the_switch_and_the_words_speak_of_the_same_size() -> None:
-    from webui.page import ASSETS
+    from webui import asset_files
 
-    assert "LONGEST_PX = 2560" in (ASSETS / "upload.js").read_text(encoding="utf-8")
+    assert "LONGEST_PX = 2560" in asset_files.script("upload.js")
     assert all("2560" in say("restore_prescale_hint") for say in (ZH, EN))
     assert "awportrait-prescale" in photo_settings.SHRINK and "awportrait-prescale" in photo_settings.SHRINKS
 

@@ -8,8 +8,9 @@ import re
 from markupsafe import Markup
 
 from tests.support.http import tree
+from webui import asset_files
 from webui.i18n import LANGUAGES, tags, words
-from webui.page import ASSETS, SCRIPTS
+from webui.page import SCRIPTS
 from webui.widgets import languages
 
 
@@ -42,7 +43,7 @@ def test_what_scripts_say_is_there_in_every_language_and_nothing_else_is() -> No
     first, _, rest = languages.script().partition(";\n")
     said = json.loads(first.removeprefix("const SAID = "))
     assert set(said) == set(tags()) and said["zh-TW"]["script_lost"] == words("zh-TW")("script_lost")
-    scripts = "".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    scripts = "".join(map(asset_files.script, SCRIPTS))
     assert set(re.findall(r'spoken\("(\w+)"', scripts)) == set(said["en"]) == set(languages.SCRIPTS_SAY)
     assert r"/{(\w+)}/g" in rest
     assert not re.search(r'"[^"\n]*[\u3400-\u9fff]', scripts), "words stand in the locales"

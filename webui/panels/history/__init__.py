@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import gradio as gr
 
 from engines.errors import NotFoundError
 from engines.jobs import Position, Search
+from webui import asset_files
 from webui.gradio_patches import event_data
 from webui.own_jobs import OwnJobs
 from webui.panels.history import find, wall
@@ -25,7 +25,6 @@ Collection = Literal["mine", "album"]
 PARTS = """<div data-part="notice"></div><div data-part="tools" class="tools"></div>
 <div data-part="cards" class="history"></div><div data-part="rest" class="rest"></div>
 <div data-part="undo" class="undo" role="status"></div>"""
-SCRIPT = (Path(__file__).parents[2] / "assets" / "history.js").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def build(context: PanelContext, tab: gr.Tab, ended: Any) -> View:
     choices = [(t(f"history_{collection}"), collection) for collection in get_args(Collection)]
     collection = gr.Radio(choices, value="mine", show_label=False, container=False, elem_id="collection")
     controls = find.build(t)
-    grid = gr.HTML(html_template=PARTS, elem_id="history", js_on_load=SCRIPT)
+    grid = gr.HTML(html_template=PARTS, elem_id="history", js_on_load=asset_files.script("history.js"))
     view = View(collection, controls, grid, tab)
     _listen(view, Handlers(view, context), ended)
     return view
