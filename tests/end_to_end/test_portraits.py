@@ -242,6 +242,19 @@ def test_history_shows_the_picture_and_takes_up_its_settings(visit: Visit) -> No
     visit.page.wait_for_function("document.querySelector('textarea').value.includes('very particular smile')")
 
 
+@pytest.mark.parametrize(("typed", "value"), [("0", "1"), ("99", "50")])
+def test_a_number_that_cannot_be_is_not_exchanged_in_silence(visit: Visit, typed: str, value: str) -> None:
+    visit.more()
+    visit.enter("#steps input[type=number]", typed)
+    note = visit.page.locator("#steps .corrected")
+    note.wait_for()
+    assert note.inner_text() == f"已改为 {value}:可用 1 到 50" and note.get_attribute("role") == "status"
+    assert visit.page.input_value("#steps input[type=number]") == value
+    visit.enter("#steps input[type=number]", "12")
+    note.wait_for(state="detached")
+    assert visit.page.input_value("#steps input[type=number]") == "12"
+
+
 def test_an_empty_prompt_is_answered_with_what_to_do(visit: Visit) -> None:
     visit.page.click("#generate")
     visit.until("failed")

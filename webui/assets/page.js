@@ -26,6 +26,21 @@ document.addEventListener("keydown", (event) => {
   next.click();
 });
 
+// A number that cannot be is exchanged by Gradio for the nearest that can, as one leaves the field: not in silence.
+document.addEventListener("change", ({ target }) => {
+  if (!target.matches("input[type=number]") || target.value === "") return;
+  const typed = target.value, block = target.closest(".block");
+  setTimeout(() => {
+    block.querySelector(".corrected")?.remove();
+    if (target.value === typed) return;
+    const facts = { value: target.value, low: target.min, high: target.max };
+    const note = Object.assign(document.createElement("p"), { className: "note corrected", role: "status" });
+    note.textContent = spoken("script_corrected", facts);
+    block.append(note);
+    setTimeout(() => note.remove(), 8000);
+  }, 50);
+}, true); // before Gradio
+
 document.addEventListener("click", (event) => {
   const thumb = event.target.closest("[data-show]");
   if (!thumb) return;

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from webui.i18n import LANGUAGES, tags, words
 
-SCRIPTS_SAY = ("script_lost", "script_leaving", "script_close", "script_uploading")
+SCRIPTS_SAY = ("script_lost", "script_leaving", "script_close", "script_uploading", "script_corrected")
 SHOW_CHOSEN = "element.querySelector('#language').value = document.documentElement.lang"
 
 
