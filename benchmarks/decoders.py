@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from benchmarks.timing import head, in_turn
-from engines import backends
+from engines import backends, machine
 from engines.bundle import BUILT_IN, Bundle, Part, Precision, Role, Shelf
 from engines.networks.autoencoder import DecoderGraph
 from engines.toolchain.export import example, export
@@ -32,7 +32,7 @@ ENGINES: tuple[tuple[str, Precision], ...] = (("openvino", "bf16"), ("ort", "fp3
 
 
 def main() -> None:
-    title = f"{SIDE_PX}x{SIDE_PX}, {backends.cores()} threads"
+    title = f"{SIDE_PX}x{SIDE_PX}, {machine.cores()} threads"
     head(title, "decoders", "engine", "full", "tiny", "times cheaper")
     for name, channels in (("Z-Image's and taef1", 16), ("Stable Diffusion's and taesd", 4)):
         with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.timing import head, in_turn
 from benchmarks.upstream_gpen import upstream
-from engines import backends
+from engines import backends, machine
 from engines.backends import Session
 from engines.bundle import Bundle, Part, Precision
 from engines.bundle.signatures import Array
@@ -51,7 +51,7 @@ def _compare(size_px: int) -> None:
         wanted = network(face).clamp(-1, 1).numpy()
         equal = _db(slow(face).clamp(-1, 1).numpy(), wanted)
     millions = sum(value.numel() for value in network.parameters()) / 1e6
-    title = f"GPEN-{size_px}, {millions:.1f} M parameters, {backends.cores()} threads"
+    title = f"GPEN-{size_px}, {millions:.1f} M parameters, {machine.cores()} threads"
     head(f"{title}; both formulations agree to {equal:.0f} dB", "", "seconds a face", "times faster", "dB")
     reference = seconds["upstream, PyTorch fp32"]
     for name, taken in seconds.items():

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import jobs, true_size
 from benchmarks.timing import head, in_turn
-from engines import backends
+from engines import backends, machine
 from engines.bundle import Bundle
 from engines.bundle.signatures import Array
 from engines.roles.memory import GB
@@ -90,7 +90,7 @@ def _steps(kind: str, bundle: Bundle, folder: str, width: torch.dtype) -> None:
             calls[engine.name] = partial(session.run, feeds)
     seconds = in_turn(calls, ROUNDS)
     slowest = next(iter(seconds.values()))
-    head(f"one step at 512x512, {backends.cores()} threads", "engine", "seconds", "times faster")
+    head(f"one step at 512x512, {machine.cores()} threads", "engine", "seconds", "times faster")
     for name, taken in seconds.items():
         print(f"| {name} | {taken:.2f} | {slowest / taken:.2f} |")
 
@@ -106,7 +106,7 @@ def _reference(kind: str, folder: str, width: torch.dtype) -> Callable[[dict[str
     path = HOME / f"{kind}-checkpoint" / folder
     name = json.loads((path / "config.json").read_text(encoding="utf-8"))["_class_name"]
     network: Any = getattr(diffusers, name).from_pretrained(path, torch_dtype=width).eval()
-    torch.set_num_threads(backends.cores())
+    torch.set_num_threads(machine.cores())
 
     def run(feeds: dict[str, Array]) -> object:
         x, words = (torch.from_numpy(feeds[key]).to(width) for key in ("latents", "prompt"))

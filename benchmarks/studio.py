@@ -22,7 +22,7 @@ from urllib.request import urlopen
 
 from PIL import Image
 
-from engines import backends
+from engines import backends, machine
 from engines.bundle import BUILT_IN, Shelf
 from engines.messages import Enhance, Final, Generate, Preview
 from engines.studio import Studio
@@ -34,7 +34,7 @@ PROMPT = "一位年轻女性的肖像，棕色长发，微笑，穿白色V领毛
 
 def main() -> None:
     print(
-        f"{backends.cores()} cores\n\n| engine | first preview | picture | restored 512x512 photo |\n|---|---|---|---|"
+        f"{machine.cores()} cores\n\n| engine | first preview | picture | restored 512x512 photo |\n|---|---|---|---|"
     )
     for name in backends.names():
         if backends.engine(name).probe().ok:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import pkgutil
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -216,11 +215,6 @@ def version(package: str) -> str:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
         return ""
-
-
-def cores() -> int:
-    """Count the processors this process may use: taskset and a container's set of processors limit them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def vocabulary(bundle: Bundle, part: Part) -> dict[str, int]:

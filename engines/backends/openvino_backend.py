@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.backends import Probe, Session, cores, version
+from engines.backends import Probe, Session, version
 from engines.backends.page_cache import given_back
 from engines.bundle import Bundle, Format, Part, Role, size_bytes
 from engines.bundle.signatures import Array, check_output, check_words
 from engines.errors import EngineError, engine_failed
-from engines.machine import processor_flags
+from engines.machine import cores, processor_flags
 from engines.messages.status import Group
 
 if TYPE_CHECKING:

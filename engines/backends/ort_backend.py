@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import files
-from engines.backends import Probe, Session, cores, device_buffers, processor, version, vocabulary
+from engines.backends import Probe, Session, device_buffers, processor, version, vocabulary
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError, engine_failed
+from engines.machine import cores
 from engines.messages.status import Group
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from engines.backends import Probe, Session, cores, device_buffers, version, vocabulary
+from engines.backends import Probe, Session, device_buffers, version, vocabulary
 from engines.backends.device_buffers import Gpu
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
+from engines.machine import cores
 from engines.messages.status import Group
 
 NEEDS = ("torch", "diffusers", "transformers")

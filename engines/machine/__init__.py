@@ -5,11 +5,17 @@ the doctor asks here too, where nothing else may be installed.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 
-UNLIMITED = 2**62
+from engines.machine import cgroup
+from engines.machine.cgroup import UNLIMITED
+
+__all__ = ["FAST", "UNLIMITED", "cores", "fast_flags", "free_bytes", "memory_bytes", "processor_flags", "wished"]
+
 # What makes engines fast, in the kernel's words; without the first they are slow.
 FAST: Mapping[str, tuple[str, ...]] = {
     "x86": ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
@@ -39,7 +45,17 @@ def fast_flags(kind: str, flags: Set[str]) -> tuple[str, ...]:
 
 def free_bytes() -> int:
     """Return the bytes a process may still take: of the machine's memory, or of the container's if that is less."""
-    return min(memory_bytes("MemAvailable"), _left_in_container())
+    return min(memory_bytes("MemAvailable"), cgroup.memory_left())
+
+
+def cores() -> int:
+    """
+    Count the processors whose time this process may use: of the machine's as taskset and a container's set of them
+    limit them, and no more than the container's share of their time (`docker run --cpus 1.5` makes two).
+    """
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup.cpu_quota()
+    return ours if quota >= ours else max(math.ceil(quota), 1)
 
 
 def memory_bytes(name: str) -> int:
@@ -49,18 +65,3 @@ def memory_bytes(name: str) -> int:
     except OSError:  # no Linux
         return UNLIMITED
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def _left_in_container() -> int:
-    """
-    Return the bytes that this container's cgroup (v2) still allows. Pages of files do not count as used: the system
-    takes them back when it needs them.
-    """
-    folder = Path("/sys/fs/cgroup")
-    try:
-        most = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):
-        return UNLIMITED
-    return UNLIMITED if most == "max" else int(most) - used + int(statistics.get("file", 0))

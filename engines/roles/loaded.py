@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from engines import backends
+from engines import backends, machine
 from engines.backends import AcceptsLoras, Engine, Session
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
@@ -55,7 +55,8 @@ class PerCallSession:
 @dataclass(eq=False)  # two of the same bundle hold different sessions
 class LoadedBundle:
     """
-    One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used.
+    One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used;
+    `cores`: how many processors there were when it was opened, each of which has a thread in its sessions.
     Each property loads its role when it is first read. BundleError: the bundle has no part for it, or says too little
     about it. EngineError: the engine refuses the part.
     """
@@ -63,6 +64,7 @@ class LoadedBundle:
     bundle: Bundle
     engine: Engine
     budget: int = memory.UNLIMITED
+    cores: int = field(default_factory=lambda: machine.cores())
     roles: dict[Role, AnyRole] = field(default_factory=dict, init=False)
 
     @property
@@ -208,13 +210,14 @@ class LoadedBundles:
     def get(self, name: str, backend: str, passed_over: int = 0) -> tuple[LoadedBundle, str]:
         """
         Return the bundle of that name on the engine that `backend` selects when so many of the best are passed over,
-        and why on this engine. The bundle's files are verified when it is new here, or was built anew. NotFoundError,
-        BundleError, EngineUnavailable.
+        and why on this engine. The bundle's files are verified when it is new here, or was built anew; and it is opened
+        anew where this process was given more or fewer processors meanwhile. NotFoundError, BundleError,
+        EngineUnavailable.
         """
         bundle = self.shelf.open(name)
         engine, reason = self.select(bundle, backend, passed_over=passed_over)
         loaded = self.loaded.get((name, engine.name))
-        if loaded is None or loaded.bundle.parts != bundle.parts:
+        if loaded is None or loaded.bundle.parts != bundle.parts or loaded.cores != machine.cores():
             bundle.verify()
             self.unload(name)
             loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, self.budget)

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from engines import backends, images
+from engines import backends, images, machine
 from engines.bundle import Bundle
 from engines.faces.retouch import Pixels
 from engines.messages import CREDIT
@@ -68,7 +68,7 @@ def write_report(bundle: Bundle, records: list[dict[str, Any]]) -> None:
     files = [path for path in bundle.root.rglob("*") if path.is_file() and ".records" not in path.parts]
     report = {
         "made": time.strftime("%Y-%m-%d"),
-        "machine": {"processor": backends.processor(), "cores": backends.cores()},
+        "machine": {"processor": backends.processor(), "cores": machine.cores()},
         "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
         "verdicts": [record["verdict"] for record in records if "verdict" in record],
         "steps": [{key: value for key, value in record.items() if key != "verdict"} for record in records],

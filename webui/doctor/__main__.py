@@ -22,7 +22,7 @@ UPLOADS = 4  # at one time
 def examine(env: Mapping[str, str]) -> Iterator[Line]:
     """Yield a line for all that can be looked at, as it is looked at."""
     yield machine.python(sys.version_info[:3])
-    yield machine.processor(platform.machine(), kernel.processor_flags(), _cores())
+    yield machine.processor(platform.machine(), kernel.processor_flags(), kernel.cores())
     yield machine.memory(kernel.free_bytes(), kernel.memory_bytes("MemTotal"), kernel.memory_bytes("SwapFree"))
     yield machine.clock(time.time(), machine.newest_source_s())
     try:
@@ -46,10 +46,6 @@ def _examine_home(settings: Settings, env: Mapping[str, str]) -> Iterator[Line]:
     yield home.crashes(logs.folder(settings.state) / logs.CRASHES, time.time())
     yield server.port(settings.host, settings.port, held)
     yield server.serving(settings.host, held, settings.state / server.AUTHORITY)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(arguments: Sequence[str]) -> int:

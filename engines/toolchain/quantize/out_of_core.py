@@ -14,9 +14,9 @@ from pathlib import Path
 import onnx
 from torch import Tensor, nn
 
-from engines.backends import cores
 from engines.bundle import Bundle, Part
 from engines.bundle.signatures import Array
+from engines.machine import cores
 from engines.networks.graphs import open_graph
 from engines.networks.session import TorchSession
 from engines.toolchain.export import export_hollow

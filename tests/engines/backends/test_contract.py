@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from engines import backends
-from engines.backends import Engine, Session, cores
+from engines.backends import Engine, Session
 from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import SIGNATURES
 from engines.errors import BundleError, EngineError, EngineUnavailable
+from engines.machine import cores
 from engines.messages.status import Group
 from tests.conftest import REPOSITORY
 from tests.support.fakes import write_portrait
@@ -214,7 +215,7 @@ def test_an_engine_describes_itself(name: str) -> None:
 
 def test_cores_are_those_of_this_process() -> None:
     pin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
-    code = f"{pin}; from engines.backends import cores; print(cores())"
+    code = f"{pin}; from engines.machine import cores; print(cores())"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1" and cores() >= 1
 

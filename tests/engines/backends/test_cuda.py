@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from engines import backends
-from engines.backends import cores, device_buffers, ort_backend, torch_backend, vocabulary
+from engines.backends import device_buffers, ort_backend, torch_backend, vocabulary
 from engines.backends.device_buffers import Gpu
 from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import SIGNATURES, check_words
 from engines.errors import EngineError
+from engines.machine import cores
 from engines.studio import proof
 from tests.support.fakes import write_portrait
 from tests.support.role_feeds import feeds_of, load

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines import machine
 from engines.bundle import EMBEDDINGS, Bundle, Shelf, digest
 from engines.bundle.signatures import Array
 from engines.errors import BundleError, EngineError, EngineUnavailable, NotFoundError
@@ -196,3 +197,18 @@ def test_a_bundle_that_was_made_anew_is_loaded_anew(loaded_bundles: LoadedBundle
     text = (bundle.root / "bundle.json").read_text().replace(old, digest(bundle.root / "restorer.onnx"))
     (bundle.root / "bundle.json").write_text(text)
     assert loaded_bundles.get("restorer", "auto")[0] is not loaded
+
+
+def test_with_more_or_fewer_processors_a_bundle_is_opened_anew(
+    loaded_bundles: LoadedBundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session has as many threads as there were when it was opened; `docker update --cpus` changes them."""
+    count = 4
+    monkeypatch.setattr(machine, "cores", lambda: count)
+    loaded, _ = loaded_bundles.get("portrait", "auto")
+    session = loaded.denoiser.session
+    assert loaded_bundles.get("portrait", "auto")[0] is loaded
+    count = 1
+    again, _ = loaded_bundles.get("portrait", "auto")
+    assert again is not loaded and again.denoiser.session is not session and not loaded.roles
+    assert loaded_bundles.get("portrait", "auto")[0] is again
