@@ -1,13 +1,13 @@
 """
 ./run.sh bench [name ...]: run the named measurements, or all of the first ones, one after the other. Those of large
-models take an hour or more and 35 GB of disk, and are run by name alone.
+models take an hour or more and 35 GB of disk, `quota` must be root: they are run by name alone.
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, estimates, gpen, history, large, photos, precisions, pruned, studio
+from benchmarks import decoders, estimates, gpen, history, large, photos, precisions, pruned, quota, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -19,11 +19,11 @@ MEASUREMENTS = {
     "estimates": estimates.main,
     "history": history.main,
 }
-LARGE = {"sd": large.sd, "zimage": large.zimage}
+BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage}
 
 
 def main() -> None:
-    names, measurements = sys.argv[1:] or list(MEASUREMENTS), {**MEASUREMENTS, **LARGE}
+    names, measurements = sys.argv[1:] or list(MEASUREMENTS), {**MEASUREMENTS, **BY_NAME}
     if unknown := [name for name in names if name not in measurements]:
         sys.exit(f"no measurement is called {', '.join(unknown)}; there are {', '.join(measurements)}")
     for name in names:
