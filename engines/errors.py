@@ -8,6 +8,7 @@ where they arise.
     + OptionError             a field has a value it cannot have
     + SizeError               a picture size that this bundle does not draw
     + PromptError             nothing to draw
+    + TooManyWeights          more different weights in a prompt than this model draws
     + PresetRefused           what no preset can be made of: a stranger's file, or a name
   x NotFoundError           no such bundle, job or picture
     + NotDownloaded           a model of the catalogue that is to be built from
@@ -79,6 +80,13 @@ class SizeError(RequestError):
 
 class PromptError(RequestError):
     code = "empty_prompt"
+
+
+class TooManyWeights(RequestError):
+    code = "too_many_weights"
+
+    def __init__(self, count: int, most: int) -> None:
+        super().__init__(f"{count} different weights, {most} at most", count=count, most=most)
 
 
 class PresetRefused(RequestError):

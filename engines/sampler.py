@@ -9,7 +9,7 @@ ZImagePipeline's sigmas. Other schedules are their families'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -79,6 +79,28 @@ def step_noise(shape: tuple[int, ...], seed: int, step: int) -> Latents:
 def guide(positive: Latents, negative: Latents, guidance: float) -> Latents:
     """Apply classifier-free guidance as ZImagePipeline counts it: 0 is none. (Ho & Salimans 2022, equation 6)"""
     return positive + np.float32(guidance) * (positive - negative)
+
+
+def weigh(whole: Latents, without: Sequence[tuple[float, Latents]]) -> Latents:
+    """
+    Weigh words by what they change: `without` has a weight and what the network gives without the words of this weight.
+    Weight 0 is as if they were not there, 1 changes nothing, 2 doubles what they do. (Liu et al. 2022, section 4: the
+    conjunction of concepts, each by its own guidance)
+    """
+    weighed = whole
+    for weight, less in without:
+        weighed = weighed + np.float32(weight - 1) * (whole - less)
+    return weighed
+
+
+def weigh_rows(embedding: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """
+    Multiply the rows of a prompt's embedding (1, T, D) by the weights of its tokens (T,), and bring the mean back to
+    what it was. (A1111, modules/sd_hijack_clip.py and sd_emphasis.py: "Original")
+    """
+    weighed = embedding * weights[None, :, None]
+    restored: NDArray[np.float32] = (weighed * (embedding.mean() / weighed.mean())).astype(np.float32)
+    return restored
 
 
 def sigmas(steps: int, shift: float) -> NDArray[np.float32]:

@@ -6,18 +6,23 @@ Pure functions between our conventions and a network's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engines.bundle import Sampling
 from engines.bundle.signatures import Array
 from engines.families import sd, zimage
 from engines.sampler import Schedule
 
+Weighs = Literal["rows", "guidance"]
+
 
 class Family(Protocol):
     """What a module of this package gives."""
 
     size_multiple_cells: int  # picture sides are multiples of this many latent cells
+    # How words are weighted: "rows" of the embedding are multiplied; or by "guidance", where the network evens rows
+    # out, and each weight takes a run of the network more (sampler.weigh_rows, sampler.weigh).
+    weighs: Weighs
 
     def schedule(self, sampling: Sampling, steps: int, guidance: float, strength: float = 1.0) -> Schedule:
         """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from engines.errors import BundleError, OptionError
 from engines.sampler import Latents, Schedule
 
 size_multiple_cells = 2  # what graphs are exported for; the U-Net itself takes any size
+weighs: Final = "rows"
 SIGMA_DATA = 0.5  # of LCM's boundary condition (Luo et al. 2023, section 4)
 WORDS: Mapping[Scheduler, str] = {"lcm": "LCM", "ddim": "DDIM", "euler": "Euler"}
 Factors = tuple[float, float]  # of the latents, and of the network's output

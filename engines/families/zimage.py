@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from engines.bundle.signatures import Array
 from engines.sampler import FlowStep, Schedule
 
 size_multiple_cells = 2
+weighs: Final = "guidance"  # of each row of an embedding the network takes the direction alone (cap_embedder: RMSNorm)
 
 
 def schedule(sampling: Sampling, steps: int, guidance: float, strength: float = 1.0) -> Schedule:

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from engines.messages import Build, Develop, Enhance, Fetch, Generate, Inspect, Request
+from engines.messages import Build, Develop, Enhance, Fetch, Generate, Inspect, Request, prompts
 from engines.messages.status import BundleStatus
 
 REMEMBERED = 60  # runs of a kind: an afternoon's, and as many as are looked through in a few milliseconds
@@ -135,7 +135,9 @@ def work_of(request: Request, bundles: Sequence[BundleStatus]) -> Work | None:
     if request.start:
         steps = max(1, math.ceil(steps * request.strength))
     guidance = bundle.guidance if request.guidance is None else request.guidance
-    return Work(steps * (2 if guidance else 1), request.count, width * height / 1e6)  # guided: once more without words
+    texts = [request.prompt, request.negative] if guidance else [request.prompt]  # guided: once more without words
+    weights = sum(len(prompts.read(text).weights) for text in texts) if bundle.weighs_by_guidance else 0
+    return Work(steps * (len(texts) + weights), request.count, width * height / 1e6)
 
 
 def _most_alike(request: Request, newest_first: Sequence[Run]) -> list[Run]:

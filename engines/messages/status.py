@@ -83,6 +83,7 @@ class BundleStatus:
     card: str = ""  # Markdown, as the bundle's maker wrote it
     family: str = ""
     takes_loras: bool = False
+    weighs_by_guidance: bool = False  # a weight in a prompt takes a run of the denoiser more in each step
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from engines.errors import BlankPicture
 from engines.faces import detection
 from engines.faces.detection import Face
 from engines.roles import tiled_decode
+from engines.roles.prompt_embedding import PromptEmbedding
 from engines.sampler import Schedule
 from engines.tokens import Tokens
 
@@ -46,21 +47,32 @@ class Denoiser:
         return self.family.velocity(self.session.run({**self.family.feeds(latents, level, prompt), **(extras or {})}))
 
     def denoise(
-        self, x: Array, schedule: Schedule, prompt: Array, negative: Array | None, seed: int, after: int = 0
+        self,
+        x: Array,
+        schedule: Schedule,
+        prompt: PromptEmbedding,
+        negative: PromptEmbedding | None,
+        seed: int,
+        after: int = 0,
     ) -> Iterator[tuple[Array, Array]]:
         """
         Yield after every step the latents and the prediction of the clean ones, each (1, C, h, w). `negative`: the
-        negative prompt's embedding, for a schedule with guidance. `after`: so many steps are behind `x`.
+        negative prompt, for a schedule with guidance. `after`: so many steps are behind `x`.
         """
         for i, step in enumerate(schedule.steps[after:], start=after + 1):
             model_input = step.model_input(x)
-            output = self.velocity(model_input, step.level, prompt, schedule.extras)
+            output = self._weighed(model_input, step.level, prompt, schedule.extras)
             if negative is not None:
-                unwanted = self.velocity(model_input, step.level, negative, schedule.extras)
+                unwanted = self._weighed(model_input, step.level, negative, schedule.extras)
                 output = sampler.guide(output, unwanted, schedule.guidance)
             noise = sampler.step_noise(x.shape, seed, i) if step.noisy else None
             denoised, x = step.pred_x0(x, output), step.next(x, output, noise)
             yield x, denoised
+
+    def _weighed(self, latents: Array, level: float, prompt: PromptEmbedding, extras: Mapping[str, Array]) -> Array:
+        whole = self.velocity(latents, level, prompt.whole, extras)
+        without = [(weight, self.velocity(latents, level, less, extras)) for weight, less in prompt.without]
+        return sampler.weigh(whole, without)
 
 
 class Decoder:

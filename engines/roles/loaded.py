@@ -14,15 +14,17 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from engines import backends, machine
+from engines import backends, machine, sampler
 from engines.backends import AcceptsLoras, Engine, Session
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import SIGNATURES, Array
 from engines.errors import BundleError, LoraError, OptionError
 from engines.families import FAMILIES
+from engines.messages.prompts import Prompt
 from engines.roles import Decoder, Denoiser, Detector, Encoder, PreviewDecoder, Restorer, TextEncoder, memory
 from engines.roles.embedding_cache import ArrayCache
+from engines.roles.prompt_embedding import PromptEmbedding
 from engines.tokens import Tokens
 
 
@@ -165,6 +167,16 @@ class LoadedBundle:
         text = self.bundle.need(self.bundle.text, "its words")
         key = (part.sha256, part.precision, repr(text), prompt)
         return cache.get_or(key, lambda: self.text_encoder.encode(prompt))
+
+    def prompt_embedding(self, prompt: Prompt, cache: ArrayCache) -> PromptEmbedding:
+        """Return what the denoiser is given of a prompt, its words weighted in the way of the family."""
+        whole = self.embedding(prompt.text, cache)
+        if FAMILIES[self.bundle.family].weighs == "guidance":
+            without = tuple((weight, self.embedding(prompt.without(weight), cache)) for weight in prompt.weights)
+            return PromptEmbedding(whole, without)
+        if prompt.spans:
+            whole = sampler.weigh_rows(whole, self.text_encoder.tokens.weights(prompt))
+        return PromptEmbedding(whole)
 
     def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
         """

@@ -26,11 +26,13 @@ from engines.messages import MAX_SEED, DecoderKind, Event, Final, Generate, Prev
 from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
+from engines.roles.prompt_embedding import PromptEmbedding
 from engines.sampler import Schedule
 from engines.studio import init_image
 from engines.studio.rough_preview import RoughDecoder
 from engines.studio.snapshot import NoSnapshots, Saver, Snapshot
 from engines.studio.timings import Timings
+from engines.studio.weighted import WeightedPrompts
 
 SIZE_RANGE_PX = (64, 2048)
 FindFaces = Callable[[Pixels], Sequence[Face]]
@@ -55,6 +57,7 @@ class GenerationPlan:
     guidance: float
     seed: int
     schedule: Schedule
+    words: WeightedPrompts
     photo: Pixels | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -78,14 +81,12 @@ class GenerationPlan:
             raise OptionError("bundle", bundle.name, "a bundle that draws portraits")
         if bundle.family not in FAMILIES:
             raise BundleError(f"{bundle.name}: no family is called {bundle.family}", bundle=bundle.name)
-        sampling = bundle.need(bundle.sampling, "sampling")
+        family, sampling = FAMILIES[bundle.family], bundle.need(bundle.sampling, "sampling")
         sizes = bundle.need(bundle.sizes or None, "its sizes")
         native = sizes[0] if photo is None else init_image.nearest(photo, sizes)
         width = native[0] if r.width is None else r.width
         height = native[1] if r.height is None else r.height
-        _check_size(width, height, FAMILIES[bundle.family].size_multiple_cells * sampling.latent_stride)
-        if not r.prompt.strip():
-            raise PromptError("the prompt is empty")
+        _check_size(width, height, family.size_multiple_cells * sampling.latent_stride)
         if r.loras and not bundle.takes_loras:
             raise OptionError("loras", r.loras[0].name, "none with this model")
         if r.preview == "only" and "preview_decoder" not in bundle.roles:
@@ -94,8 +95,11 @@ class GenerationPlan:
         seed = seed_or_lot(r.seed)
         steps = r.steps or sampling.steps
         strength = 1.0 if photo is None else r.strength
-        schedule = FAMILIES[bundle.family].schedule(sampling, steps, guidance, strength)
-        return cls(r, width, height, steps, guidance, seed, schedule)
+        schedule = family.schedule(sampling, steps, guidance, strength)
+        words = WeightedPrompts.of(r, family, guided=bool(schedule.guidance))
+        if not words.prompt.text.strip():
+            raise PromptError("the prompt is empty")
+        return cls(r, width, height, steps, guidance, seed, schedule, words)
 
     @property
     def steps_to_run(self) -> int:
@@ -114,10 +118,10 @@ def _check_size(width: int, height: int, multiple: int) -> None:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser is told besides its latents: embeddings, and the latents of a photo to begin with."""
+    """What the denoiser is told besides its latents: prompts, and the latents of a photo to begin with."""
 
-    prompt: Array
-    negative: Array | None
+    prompt: PromptEmbedding
+    negative: PromptEmbedding | None
     photo: Array | None  # (1, C, h, w)
 
 
@@ -151,12 +155,14 @@ class Generation:
     drawing: str = ""  # as snapshots call it
 
     def events(self, embeddings: ArrayCache) -> Iterator[Event]:
-        plan, r = self.plan, self.plan.request
+        plan, r, words = self.plan, self.plan.request, self.plan.words
         self._unload("denoiser", "decoder")  # of a job that was stopped
+        self.pace.expect(words.runs)
         eta_s = self.pace.eta_s(plan.steps_to_run * r.count, r.count)
         yield Progress("encode", 0, plan.steps_to_run, eta_s, 1, r.count)
-        prompt = self.loaded.embedding(r.prompt, embeddings)
-        negative = self.loaded.embedding(r.negative, embeddings) if plan.schedule.guidance else None
+        prompt, negative = self.loaded.prompt_embedding(words.prompt, embeddings), None
+        if words.negative is not None:
+            negative = self.loaded.prompt_embedding(words.negative, embeddings)
         photo = None if plan.photo is None or not plan.schedule.photo_scale else self.loaded.encoder.encode(plan.photo)
         yield from self._adapted()._pictures(Conditioning(prompt, negative, photo))
 

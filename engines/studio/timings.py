@@ -22,6 +22,12 @@ class Timings:
     preview_s: float = 0.0
     rough_s: float = 0.0
     rough: RoughDecoder | None = None
+    runs: int = 1  # of the denoiser in the step that was measured
+
+    def expect(self, runs: int) -> None:
+        """Expect steps of so many runs of the denoiser: guidance and weighted words take some more."""
+        self.step_s *= runs / self.runs
+        self.runs = runs
 
     def eta_s(self, steps: int, decodes: int) -> float | None:
         return round(steps * self.step_s + decodes * self.decode_s, 2) if self.step_s else None

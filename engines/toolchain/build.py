@@ -20,6 +20,7 @@ from typing import Any
 from engines import backends
 from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest, size_bytes
 from engines.errors import EngineError, OptionError
+from engines.messages.prompts import read
 from engines.networks.graphs import open_graph
 from engines.networks.restorer import RestorerGraph
 from engines.roles import memory
@@ -277,7 +278,7 @@ class Builder:
         return self.draft.origins().need(self.source.face, "its face").size_px
 
     def _some_prompts(self, count: int) -> Sequence[str]:
-        prompts = self.options.prompts or calibration.PROMPTS
+        prompts = [read(prompt).text for prompt in self.options.prompts] or calibration.PROMPTS
         return prompts[:: max(1, len(prompts) // count)][:count]
 
     def _embed(self, say: Say) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from engines.backends import Candidate
 from engines.backends.verdicts import Verdicts
 from engines.bundle import Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
+from engines.families import FAMILIES
 from engines.files import safetensors_header
 from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus, State
 
@@ -82,6 +83,7 @@ def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None) -> B
         size_mb=round(size_bytes(bundle.root) / 1e6, 1),
         card=_card(bundle.root / "card.md"),
         family=bundle.family,
+        weighs_by_guidance=bundle.family in FAMILIES and FAMILIES[bundle.family].weighs == "guidance",
         takes_loras=bundle.takes_loras,
     )
 

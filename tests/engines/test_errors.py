@@ -16,6 +16,7 @@ CODES = {
     "OptionError": "bad_option",
     "SizeError": "bad_size",
     "PromptError": "empty_prompt",
+    "TooManyWeights": "too_many_weights",
     "PresetRefused": "bad_preset",
     "NotFoundError": "not_found",
     "ImageError": "bad_image",

@@ -86,6 +86,23 @@ def test_the_clean_guess_of_a_perfect_network_is_the_picture(sigma: float) -> No
     assert np.abs(sampler.pred_x0(x, noise - clean, sigma) - clean).max() <= 1e-6
 
 
+def test_a_weight_is_of_what_words_change() -> None:
+    whole, less, other = drawn(0), drawn(1), drawn(2)
+    assert sampler.weigh(whole, []) is whole
+    assert np.abs(sampler.weigh(whole, [(0.0, less)]) - less).max() <= 1e-6, "as if they were not there"
+    assert (sampler.weigh(whole, [(1.0, less)]) == whole).all()
+    both = sampler.weigh(whole, [(1.5, less), (0.2, other)])
+    assert np.abs(both - (whole + 0.5 * (whole - less) - 0.8 * (whole - other))).max() <= 1e-5
+    assert both.dtype == np.float32
+
+
+def test_weighted_rows_have_the_mean_that_they_had() -> None:
+    rows = np.float32([[[1, 2], [3, 4], [5, 9]]])
+    weighed = sampler.weigh_rows(rows, np.float32([1, 2, 0]))
+    assert np.abs(weighed - np.float32([[[1, 2], [6, 8], [0, 0]]]) * (24 / 17)).max() <= 1e-5  # sums
+    assert weighed.dtype == np.float32
+
+
 def test_guidance_counts_from_zero() -> None:
     positive, negative = drawn(0), drawn(1)
     assert (sampler.guide(positive, negative, 0.0) == positive).all()

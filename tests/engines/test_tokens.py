@@ -10,6 +10,7 @@ import pytest
 
 from engines.bundle import Text
 from engines.errors import StudioError
+from engines.messages.prompts import read
 from engines.tokens import Tokens
 from tests.support.fakes import tokenizer
 
@@ -54,6 +55,26 @@ def test_there_is_always_a_token(root: Path) -> None:
         assert tokens.ids("").shape[1] >= 1
     except StudioError:
         pass  # saying so is as good
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a(bc:1.5)d", [1, 1, 1.5, 1.5, 1, 1]),
+        ("(红:0.5)a", [1, 0.5, 0.5, 0.5, 1, 1]),  # a token a byte
+        ("(a:2)", [1, 2, 1]),
+        ("abc", [1, 1, 1, 1, 1]),
+    ],
+)
+def test_a_token_has_the_weight_of_its_word(root: Path, prompt: str, expected: list[float]) -> None:
+    tokens = Tokens(root, TEXT)
+    assert tokens.weights(read(prompt)).tolist() == expected
+    padded = Tokens(root, dataclasses.replace(TEXT, template="{prompt}", max_tokens=8, begin="<|im_start|>",
+                                              end="<|im_end|>", pad="<|im_end|>"))  # fmt: skip
+    weights = padded.weights(read(prompt)).tolist()
+    assert weights == [*expected, *[1] * (8 - len(expected))]
+    cut = padded.weights(read(f"{'x' * 20}{prompt}"))
+    assert cut.shape == (8,) and (cut == 1).all()
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

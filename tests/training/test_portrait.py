@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from engines.messages import prompts
 from presets.vocabulary import traditional, unknown_words
 from training.portrait import words
 from training.portrait.bars import flat_or_broken, judge_lines, prompts_for, spread
@@ -143,6 +144,15 @@ def test_the_page_knows_all_words_of_the_captions_and_no_others() -> None:
         for language in ("en", "zh"):
             text = caption(record, rng, language).text
             assert unknown_words(text, "attributes") == (), text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_caption_has_brackets(language: str) -> None:
+    """They would be weights where the same words are drawn."""
+    rng = np.random.default_rng(7)
+    for record in some_records(300):
+        text = caption(record, rng, language).text
+        assert prompts.read(text) == prompts.Prompt(text) and not set("()[]（）") & set(text), text
 
 
 def test_full_captions_are_plain_and_complete() -> None:

@@ -20,6 +20,7 @@ from engines.bundle.signatures import Array
 from engines.families import FAMILIES, sd
 from engines.messages import Generate
 from engines.roles import Denoiser, TextEncoder
+from engines.roles.prompt_embedding import PromptEmbedding
 from engines.studio.generate import GenerationPlan
 from engines.tokens import Tokens
 from engines.toolchain.steps import Say
@@ -160,6 +161,6 @@ def _batches(bundle: Bundle, teacher: nn.Module, prompts: Array, wordless: Array
     for start in range(0, len(prompts), AT_ONCE):
         words, seed = prompts[start : start + AT_ONCE], 1000 * prompts.shape[1] + start
         x = plan.schedule.begin(sampler.noise((len(words), sampling.latent_channels, *cells), seed))
-        negative = None if wordless is None else wordless.repeat(len(words), 0)
-        *_, (latents, _) = artist.denoise(x, plan.schedule, words, negative, seed)
+        negative = None if wordless is None else PromptEmbedding(wordless.repeat(len(words), 0))
+        *_, (latents, _) = artist.denoise(x, plan.schedule, PromptEmbedding(words), negative, seed)
         yield latents

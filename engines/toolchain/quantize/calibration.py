@@ -23,6 +23,7 @@ from engines.faces.retouch import Pixels
 from engines.messages import Generate
 from engines.roles import Denoiser, from_pixels
 from engines.roles.loaded import LoadedBundle
+from engines.roles.prompt_embedding import PromptEmbedding
 from engines.studio.generate import GenerationPlan
 
 Feeds = dict[str, Array]
@@ -86,10 +87,10 @@ def trajectory(
     """
     sampling, plan = loaded.sampling, GenerationPlan.of(Generate("p", seed=seed), loaded.bundle)
     cells = (plan.height // sampling.latent_stride, plan.width // sampling.latent_stride)
-    negative = loaded.text_encoder.encode("") if plan.schedule.guidance else None
+    negative = PromptEmbedding(loaded.text_encoder.encode("")) if plan.schedule.guidance else None
     denoiser = Denoiser(ObservedSession(loaded.denoiser.session, on_feed), loaded.denoiser.family)
     x = plan.schedule.begin(sampler.noise((1, sampling.latent_channels, *cells), seed))
-    *_, (_, denoised) = islice(denoiser.denoise(x, plan.schedule, words, negative, seed), most_steps)
+    *_, (_, denoised) = islice(denoiser.denoise(x, plan.schedule, PromptEmbedding(words), negative, seed), most_steps)
     return denoised
 
 

@@ -185,6 +185,46 @@ def test_words_are_read_as_the_pipeline_reads_them(
     compare(studio, pipelines["euler"], request, tmp_path)
 
 
+def as_a1111(pipeline: Any, words: list[tuple[str, float]]) -> Any:
+    """
+    The embedding of weighted words, written out after modules/sd_hijack_clip.py: the tokens of each text with its
+    weight, what the encoder makes of all, times the weights, with the mean that it had.
+    """
+    tokenizer, ids, weights = pipeline.tokenizer, [pipeline.tokenizer.bos_token_id], [1.0]
+    for text, weight in words:
+        some = tokenizer(text, add_special_tokens=False).input_ids
+        ids, weights = ids + some, weights + [weight] * len(some)
+    ids, weights = ids + [tokenizer.eos_token_id] * (77 - len(ids)), weights + [1.0] * (77 - len(weights))
+    with torch.inference_mode():
+        rows = pipeline.text_encoder(torch.tensor([ids])).last_hidden_state
+        weighed = rows * torch.tensor(weights).reshape(1, 77, 1)
+        return weighed * (rows.mean() / weighed.mean())
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("kind", ["euler", "lcm-w"])
+def test_weighted_words_are_weighted_as_in_a1111(
+    studio: Studio, pipelines: dict[str, Any], tmp_path: Path, kind: str, backend: str
+) -> None:
+    """Of the negative prompt too, where one is read. Toys that drop the brackets, or read them as text, are far off."""
+    pipeline, guidance = pipelines[kind], 3.0
+    prompt, negative = "the (portrait:1.8) and [it], 一 (红:0.3)", "(dark:1.6) it"
+    asked = Generate(prompt, negative, 64, 64, 3, guidance, SEED, bundle=kind, backend=backend)
+    words = [("the", 1.0), ("portrait", 1.8), ("and", 1.0), ("it", 1 / 1.1), (", 一", 1.0), ("红", 0.3)]
+    wanted, unwanted = as_a1111(pipeline, words), as_a1111(pipeline, [("dark", 1.6), ("it", 1.0)])
+    mine = ours(studio, asked, tmp_path)
+    noise = torch.from_numpy(sampler.noise((1, 4, 32, 32), SEED))
+    with torch.inference_mode():
+        picture = pipeline(
+            prompt_embeds=wanted, negative_prompt_embeds=unwanted, latents=noise, height=64, width=64,
+            num_inference_steps=3, guidance_scale=guidance + 1, output_type="np",
+        ).images[0]  # fmt: skip
+    bar = 60 if backend == "torch" else 50
+    assert psnr_db(mine, np.rint(picture * 255).astype(np.uint8)) >= bar
+    plain = ours(studio, replace(asked, prompt="the portrait and it, 一 红", negative="dark it"), tmp_path)
+    assert psnr_db(mine, plain) < bar - 10
+
+
 @pytest.fixture
 def img2img(pipelines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """diffusers' pipelines from image to image, with our noise and without the autoencoder's own."""

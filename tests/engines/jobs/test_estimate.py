@@ -41,7 +41,16 @@ def test_what_is_left_open_is_the_bundles() -> None:
     guided = work_of(Generate("p", bundle="guided"), BUNDLES)
     assert guided == Work(16, 1, 512 * 512 / 1e6), "each step is run with the words and without"
     assert work_of(Generate("p", bundle="guided", guidance=0.0), BUNDLES) == work_of(DRAW, BUNDLES)
+    assert work_of(Generate("(a:1.5), [b]"), BUNDLES) == work_of(DRAW, BUNDLES), "rows of an embedding are multiplied"
     assert work_of(Generate("p", start="a.jpg", strength=0.5), BUNDLES) == Work(4, 1, 512 * 512 / 1e6)
+
+
+def test_a_weight_takes_a_run_more_where_it_is_a_matter_of_guidance() -> None:
+    bundles = tuple(replace(bundle, weighs_by_guidance=True) for bundle in BUNDLES)
+    megapixels = 512 * 512 / 1e6
+    assert work_of(Generate("(a:1.5), b, [c], (d:1.5)", "(e)"), bundles) == Work(24, 1, megapixels), "none is negative"
+    assert work_of(Generate("(a:1.5), b", "(e)", bundle="guided"), bundles) == Work(32, 1, megapixels)
+    assert work_of(Generate("a (b", "(e:1)", bundle="guided"), bundles) == Work(16, 1, megapixels)
 
 
 def test_more_work_takes_longer() -> None:

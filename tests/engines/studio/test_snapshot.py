@@ -51,11 +51,14 @@ def pictures(folder: Path, events: list[Event]) -> list[bytes]:
     return [images.read(folder / name).tobytes() for name in final.images]
 
 
-def goes_on_anywhere(studio: Studio, engine: FakeEngine, folder: Path, asked: Generate) -> None:
-    """Broken off after each of its events, it does no step twice that was kept, and ends in the same pictures."""
+def goes_on_anywhere(studio: Studio, engine: FakeEngine, folder: Path, asked: Generate, runs: int = 1) -> None:
+    """
+    Broken off after each of its events, it does no step twice that was kept, and ends in the same pictures. `runs`: of
+    the network in a step.
+    """
     whole = attempt(studio, asked, folder, Kept())
     expected, steps = pictures(folder, whole), engine.calls.count("denoiser")
-    assert len(set(expected)) == asked.count and steps == STEPS * asked.count
+    assert len(set(expected)) == asked.count and steps == STEPS * asked.count * runs
     for k in range(1, len(whole)):
         kept = Kept()
         engine.calls.clear()
@@ -84,6 +87,10 @@ def test_it_goes_on_from_a_photo(studio: Studio, engine: FakeEngine, tmp_path: P
     images.write_png(tmp_path / "photo.png", waves(64, 64))
     asked = replace(ASKED, start=str(tmp_path / "photo.png"), steps=2 * STEPS, strength=0.5)
     goes_on_anywhere(studio, engine, tmp_path, asked)
+
+
+def test_it_goes_on_with_weighted_words(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
+    goes_on_anywhere(studio, engine, tmp_path, replace(ASKED, prompt="(红发:1.5), [帽子]"), runs=3)
 
 
 def test_a_seed_by_lot_stays_the_same(studio: Studio, tmp_path: Path) -> None:

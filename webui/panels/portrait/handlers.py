@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 import presets
 from engines.errors import NotFoundError, StudioError
-from engines.messages import MAX_SEED, Develop, Final, Generate, Preview, Request, parse
+from engines.messages import MAX_SEED, Develop, Final, Generate, Preview, Request, parse, prompts
 from engines.messages.status import BundleStatus, Group
 from presets.vocabulary import unknown_words, vocabulary
 from webui.follow import follow, resume
@@ -85,7 +85,7 @@ class Handlers:
 
     def _unknown_words(self, prompt: str, bundle: str) -> tuple[str, ...]:
         target = next((b for b in self.context.bundles("portrait") if b.name == bundle), None)
-        return unknown_words(prompt, target.dialect)[:NAMED] if target else ()
+        return unknown_words(prompts.read(prompt).text, target.dialect)[:NAMED] if target else ()
 
     def introduce(self, prompt: str, bundle: str, request: gr.Request) -> Markup:
         """Say of a model that knows few words what it is, and which of these it does not know."""
