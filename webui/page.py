@@ -22,7 +22,7 @@ from webui.panels.engines import build as build_panel
 from webui.widgets import languages, loras, photo_settings
 from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, words_of
 
-SCRIPTS = ("page.js", "result.js", "upload.js", "recipe.js", "handshake.js", "people.js", "lost.js")
+SCRIPTS = ("page.js", "weights.js", "result.js", "upload.js", "recipe.js", "handshake.js", "people.js", "lost.js")
 TITLE = words("zh")("title")
 FONTS = [
     "system-ui",
