@@ -51,6 +51,7 @@ class Infotext:
             scale = float(self._number("CFG scale", 0.0))
             fields |= {"bundle": self.values["Model"], "loras": self._loras()}
             fields |= {"steps": self._number("Steps", 1), "seed": self._number("Seed", -1)}
+            fields["variety"] = self._number("Seed variety", 0)
             fields |= {"guidance": round(scale - 1, 3) if family == "sd" else scale}  # as engines.families write it
         return parse(Generate, fields)
 

@@ -27,6 +27,7 @@ def describe(
         "Model": request.bundle,
         "Engine": engine,
         **({"LoRA": loras} if loras else {}),
+        **({"Seed variety": request.variety} if request.variety else {}),
         **({"Denoising strength": f"{request.strength:g}"} if request.start else {}),
         "Credit": CREDIT,
         **(others or {}),

@@ -87,6 +87,7 @@ class Generate:
     preview: PreviewMode = "live"
     start: str = ""
     strength: Share = 0.6  # how much of the photo is drawn anew; at 1 nothing is left of it
+    variety: Percent = 0  # how far seeds differ beyond their noise: of few steps they look alike
 
     def __post_init__(self) -> None:
         check(self)

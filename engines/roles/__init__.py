@@ -54,14 +54,17 @@ class Denoiser:
         negative: PromptEmbedding | None,
         seed: int,
         after: int = 0,
+        variety: int = 0,
     ) -> Iterator[tuple[Array, Array]]:
         """
         Yield after every step the latents and the prediction of the clean ones, each (1, C, h, w). `negative`: the
-        negative prompt, for a schedule with guidance. `after`: so many steps are behind `x`.
+        negative prompt, for a schedule with guidance. `after`: so many steps are behind `x`. `variety`, 0..100:
+        how much the seed varies the prompt in the first steps.
         """
+        varied, first = prompt.varied(seed, variety), sampler.varied_steps(len(schedule.steps))
         for i, step in enumerate(schedule.steps[after:], start=after + 1):
             model_input = step.model_input(x)
-            output = self._weighed(model_input, step.level, prompt, schedule.extras)
+            output = self._weighed(model_input, step.level, varied if i <= first else prompt, schedule.extras)
             if negative is not None:
                 unwanted = self._weighed(model_input, step.level, negative, schedule.extras)
                 output = sampler.guide(output, unwanted, schedule.guidance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engines import sampler
 from engines.bundle.signatures import Array
 
 
@@ -16,3 +17,13 @@ class PromptEmbedding:
 
     whole: Array
     without: tuple[tuple[float, Array], ...] = ()
+
+    def varied(self, seed: int, variety: int) -> PromptEmbedding:
+        """
+        Return it as a picture of this seed begins with it. The same noise lies on all of it, row by row, so that what a
+        phrase changes is still what differs between them.
+        """
+        if not variety:
+            return self
+        without = tuple((weight, sampler.vary(less, seed, variety)) for weight, less in self.without)
+        return PromptEmbedding(sampler.vary(self.whole, seed, variety), without)

@@ -229,7 +229,9 @@ class Generation:
         plan, count = self.plan, self.plan.request.count
         x = self._noise(k, conditioning.photo) if begun.latents is None else begun.latents
         prompt, negative = conditioning.prompt, conditioning.negative
-        steps = self.loaded.denoiser.denoise(x, plan.schedule, prompt, negative, plan.seed_of(k), begun.step)
+        steps = self.loaded.denoiser.denoise(
+            x, plan.schedule, prompt, negative, plan.seed_of(k), begun.step, plan.request.variety
+        )
         for i in range(begun.step + 1, plan.steps_to_run + 1):
             step_begun = time.perf_counter()
             x, denoised = next(steps)

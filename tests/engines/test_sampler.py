@@ -86,6 +86,36 @@ def test_the_clean_guess_of_a_perfect_network_is_the_picture(sigma: float) -> No
     assert np.abs(sampler.pred_x0(x, noise - clean, sigma) - clean).max() <= 1e-6
 
 
+def test_the_noise_of_prompts_is_a_stream_of_its_own() -> None:
+    shape = (1, 1, 2, 4)
+    streams = [
+        sampler.noise(shape, 7),
+        sampler.prompt_noise(shape, 7),
+        *(sampler.step_noise(shape, 7, k) for k in (1, 2)),
+    ]
+    assert len({stream.tobytes() for stream in streams}) == 4
+    assert (sampler.prompt_noise(shape, 7) == sampler.prompt_noise(shape, 7)).all()
+    expected = np.random.default_rng((7, 0, 1)).standard_normal(3, dtype=np.float32)
+    assert (sampler.prompt_noise((1, 1, 3), 7) == expected).all(), "pictures are shared: it may never change"
+
+
+def test_variety_is_relative_to_each_row() -> None:
+    """A network with larger numbers is varied as much as one with smaller ones; and a row of nothings stays one."""
+    rows = np.random.default_rng(0).standard_normal((1, 3, 4000), dtype=np.float32) * np.float32([[[1], [300], [0]]])
+    for variety, share in ((100, 1.5), (50, 0.75)):
+        varied = sampler.vary(rows, 5, variety)
+        change = np.sqrt(np.mean((varied - rows) ** 2, -1))[0]
+        assert varied.dtype == np.float32 and varied.shape == rows.shape
+        assert change[:2] / np.sqrt(np.mean(rows**2, -1))[0, :2] == pytest.approx([share, share], rel=0.05)
+        assert change[2] == 0
+    assert (sampler.vary(rows, 5, 0) == rows).all() and (sampler.vary(rows, 6, 50) != sampler.vary(rows, 5, 50)).any()
+
+
+@pytest.mark.parametrize(("steps", "varied"), [(1, 1), (2, 1), (4, 1), (5, 2), (8, 2), (9, 3), (50, 13)])
+def test_the_first_quarter_of_the_steps_varies(steps: int, varied: int) -> None:
+    assert sampler.varied_steps(steps) == varied
+
+
 def test_a_weight_is_of_what_words_change() -> None:
     whole, less, other = drawn(0), drawn(1), drawn(2)
     assert sampler.weigh(whole, []) is whole

@@ -26,8 +26,10 @@ A1111 = (
         Generate("一位老人,眼镜\n第二行, Steps: 3", "帽子, 模糊\n两行", 512, 512, 1, 0.0, 0),
         Generate("x", width=64, height=64, steps=50, guidance=20.0, seed=2**31 - 1, bundle="my-model"),
         Generate("y", width=512, height=512, steps=4, guidance=0.1, seed=1, loras=(Lora("film 2", 0.75), Lora("b", 1))),
+        Generate("z", width=512, height=512, steps=8, guidance=0.0, seed=3, variety=40),
+        Generate("a (b:1.3), （c：0.5）, \\(d\\)", "[e]", width=512, height=512, steps=8, guidance=0.0, seed=3),
     ],
-    ids=["plain", "lines", "extremes", "loras"],
+    ids=["plain", "lines", "extremes", "loras", "variety", "weights"],
 )
 @pytest.mark.parametrize("family", ["portrait", "sd"])
 def test_what_we_have_written_is_read_as_it_was(order: Generate, family: str) -> None:
@@ -77,6 +79,7 @@ HOSTILE = (
     "x\nSteps: 8, CFG scale: nan, Seed: 1e999, Engine: e, Model: m, Credit: c",
     "x\nSteps: 8, Size: 99999x99999, Engine: e, Model: m, Credit: c",
     "x\nSteps: 8, LoRA: ../../etc 9e99 + a 1 + a 1 + a 1, Engine: e, Model: ../../m, Credit: c",
+    "x\nSteps: 8, Seed variety: 1000, Engine: e, Model: m, Credit: c",
     "x" * 100_000 + "\nSteps: 8, Engine: e, Model: m",
     "x\nSteps: 8, " + 'a: "' * 4000,
     "x\nSteps: 8, " + "a " * 8000,

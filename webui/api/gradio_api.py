@@ -46,6 +46,7 @@ GENERATE: Mapping[str, str] = {  # the fields that programs have of it, and what
     "loras": 'up to 8, each {"name": "...", "strength": -2 to 2}',
     "start": "a photo to start from: handle_file(PATH); an address is not fetched",
     "strength": "how much of that photo is drawn anew, 0 to 1",
+    "variety": "how far seeds differ, 0 to 100: for models that draw them nearly alike",
 }
 ENHANCE: Mapping[str, str] = {
     "image": "the photo: handle_file(PATH); an address is not fetched",

@@ -52,7 +52,7 @@ PREVIEW_QUALITY = 85
 AT_ONCE = 1  # pictures that are made smaller: a restored photo of 50 megapixels takes 150 MB meanwhile
 LISTED = 20  # pictures
 # The only arguments there are. Generate.start is a path on this machine, which nobody names.
-DRAW = ("prompt", "negative", "width", "height", "steps", "guidance", "seed", "count", "bundle", "backend")
+DRAW = ("prompt", "negative", "width", "height", "steps", "guidance", "seed", "variety", "count", "bundle", "backend")
 RESTORE = (
     "image", "auto", "strength", "mode", "more_detail", "denoise", "sharpen", "contrast", "brightness", "fading",
     "scratches", "protect_skin", "only_center_face", "whole_picture", "min_face_px", "format", "quality", "keep_date",

@@ -93,6 +93,18 @@ def test_it_goes_on_with_weighted_words(studio: Studio, engine: FakeEngine, tmp_
     goes_on_anywhere(studio, engine, tmp_path, replace(ASKED, prompt="(红发:1.5), [帽子]"), runs=3)
 
 
+def test_it_goes_on_in_the_midst_of_the_steps_that_vary(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
+    """Some attempts are broken off before, and some after the last step that is drawn by the varied prompt."""
+    whole = attempt(studio, replace(ASKED, steps=8), tmp_path, Kept())
+    asked = replace(ASKED, steps=8, variety=60)
+    varied = pictures(tmp_path, attempt(studio, asked, tmp_path, Kept()))
+    assert varied != pictures(tmp_path, whole)
+    for k in range(1, len(whole), 2):
+        kept = Kept()
+        attempt(studio, asked, tmp_path, kept, events=k)
+        assert pictures(tmp_path, attempt(studio, asked, tmp_path, kept)) == varied
+
+
 def test_a_seed_by_lot_stays_the_same(studio: Studio, tmp_path: Path) -> None:
     kept, asked = Kept(), replace(ASKED, seed=-1)
     attempt(studio, asked, tmp_path, kept, events=5)
