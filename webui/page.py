@@ -96,10 +96,8 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
             **do.show_again(order, left, request),
         }
 
-    filled = [s.prompt, s.negative, s.guidance, s.seed, s.count, s.preview, s.steps, s.size, tabs, s.bundle, s.backend]
-    pictures.grid.reuse(
-        reuse, None, [*filled, s.lora_accordion, *s.loras.rows, s.start.photo, s.stage], **in_turn(portrait.ORDER)
-    )
+    filled = [*s.remembered, s.lora_accordion, *s.loras.rows, s.start.photo, s.stage, tabs]
+    pictures.grid.reuse(reuse, None, filled, **in_turn(portrait.ORDER))
     pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], **QUICK)
     portrait.develop_on(pictures.grid.develop, studio, context)
 

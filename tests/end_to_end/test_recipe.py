@@ -41,18 +41,21 @@ def test_a_picture_of_ours_is_drawn_again_to_the_pixel(window: Visit, home: Path
     window.more()
     window.enter("#steps input[type=number]", "3")
     window.enter("#seed input", "1234")
+    window.enter("#variety input[type=number]", "40")
     window.generate("a woman with green eyes")
     window.until("done")
     first = window.picture().name
     window.page.fill("#prompt textarea", "somebody else")
     window.enter("#steps input[type=number]", "7")
     window.enter("#seed input", "-1")
+    window.enter("#variety input[type=number]", "0")
     window.tab(2)
     assert drop(window, (home / "outputs" / first).read_bytes()) == [True, True], "the browser does not leave"
     window.page.wait_for_selector("#recipe .note")
     assert "同一张图" in window.page.inner_text("#recipe .note")
     assert window.page.input_value("#prompt textarea") == "a woman with green eyes"
     assert window.page.input_value("#steps input[type=number]") == "3"
+    assert window.page.input_value("#variety input[type=number]") == "40"
     window.page.click("#generate")
     window.page.wait_for_selector(f"#stage .stage.is-done .frame img:not([src*='{first}'])")
     assert window.page.locator("#recipe .note").count() == 0, "it is said of what is to be drawn"

@@ -207,6 +207,7 @@ class Session:
             "steps",
             "guidance",
             "seed",
+            "variety",
             "count",
             "bundle",
             "backend",

@@ -143,20 +143,20 @@ def reuse(page: Session, job_id: str) -> dict[str, Any]:
     endpoint = page.endpoint("reuse")
     (message,) = [m for m in page.call(endpoint, [], {"job": job_id}) if "output" in m]
     assert message["success"], message
-    names = ("prompt", "negative", "guidance", "seed", "count", "preview", "steps", "size")
-    data = message["output"]["data"]
-    return {n: v["value"] if isinstance(v, dict) and "value" in v else v for n, v in zip(names, data, strict=False)}
+    data = dict(zip(portrait.NAMES, message["output"]["data"], strict=False))
+    return {name: v["value"] if isinstance(v, dict) and "value" in v else v for name, v in data.items()}
 
 
 def test_a_picture_of_the_history_can_be_taken_up_again(rig: Rig) -> None:
     with rig.session() as page:
         generate(
-            page, "again", negative="not this", size="96×64", steps=3, guidance=2.5, seed=8, count=2, preview="off"
-        )
+            page, "again", negative="not this", size="96×64", steps=3, guidance=2.5, seed=8, variety=40, count=2,
+            preview="off",
+        )  # fmt: skip
         values = reuse(page, rig.queue.finished(1)[0].job.id)
-    assert values == {
-        "prompt": "again", "negative": "not this", "guidance": 2.5, "seed": 8, "count": 2, "preview": "off", "steps": 3,
-        "size": "96×64",
+    assert {name: value for name, value in values.items() if name not in ("bundle", "backend")} == {
+        "prompt": "again", "negative": "not this", "guidance": 2.5, "seed": 8, "variety": 40, "count": 2,
+        "preview": "off", "steps": 3, "size": "96×64",
     }  # fmt: skip
 
 
@@ -219,8 +219,8 @@ def test_the_engines_panel_and_the_chip(rig: Rig) -> None:
 
 
 LEFT: dict[str, Any] = {
-    "prompt": "an old man", "negative": "a hat", "size": "384×512", "steps": 12, "guidance": 2.5, "seed": 7, "count": 3,
-    "bundle": "portrait", "backend": "edge", "preview": "off",
+    "prompt": "an old man", "negative": "a hat", "size": "384×512", "steps": 12, "guidance": 2.5, "seed": 7,
+    "variety": 35, "count": 3, "bundle": "portrait", "backend": "edge", "preview": "off",
 }  # fmt: skip
 
 
@@ -236,6 +236,12 @@ def recalled(rig: Rig, memory: Any) -> dict[str, Any]:
 def test_a_page_that_is_loaded_anew_is_as_it_was_left(rig: Rig) -> None:
     assert set(LEFT) == set(portrait.NAMES)
     assert recalled(rig, LEFT) == LEFT
+
+
+def test_what_an_earlier_page_has_left_is_taken_too(rig: Rig) -> None:
+    """It had no variety."""
+    left = {name: value for name, value in LEFT.items() if name != "variety"}
+    assert recalled(rig, left) == {**LEFT, "variety": 0}
 
 
 def test_without_its_model_the_words_are_still_there(rig: Rig) -> None:

@@ -69,13 +69,13 @@ def taken(page: Session, text: str) -> list[dict[str, Any]]:
 
 def test_the_form_is_filled_in(idle: Rig) -> None:
     name = next(bundle.name for bundle in idle.queue.status().bundles if bundle.kind == "portrait")
-    order = Generate("a woman with a hat", "beard", bundle=name)
+    order = Generate("a woman with a (hat:1.3)", "beard", bundle=name, variety=40)
     with idle.session("en") as page:
         endpoint = page.endpoint("take_recipe")
         messages = taken(page, describe(order, 41, (64, 64), 3, 0.0, "nothing like it"))
         assert succeeded(messages)
         data = dict(zip(map(page.elem_id, endpoint["outputs"]), messages[-1]["output"]["data"], strict=True))
-    assert (data["prompt"], data["seed"]) == ("a woman with a hat", 41)
+    assert (data["prompt"], data["seed"], data["variety"]) == ("a woman with a (hat:1.3)", 41, 40)
     assert data["size"]["value"] == "64×64" and data["tabs"]["selected"] == "portrait"
     assert "not equal to the pixel" in data["recipe"]
 

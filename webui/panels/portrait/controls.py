@@ -23,7 +23,7 @@ LATEST = in_turn(ORDER, "always_last")
 AS_PHOTO = "photo"  # a choice of size: what is nearest to the start photo's shape, which the worker sees
 # What a browser remembers, so that a page that is loaded anew is as it was left.
 NAMES = (
-    "prompt", "negative", "size", "steps", "guidance", "seed", "count", "bundle", "backend", "preview",
+    "prompt", "negative", "size", "steps", "guidance", "seed", "variety", "count", "bundle", "backend", "preview",
 )  # fmt: skip
 FORM = (*NAMES, "preset", "photo", "strength")  # what is drawn by; after it come the values of LoRAs
 # What finished pictures offer; "restore" and "begin_with" go to other forms (page.py). What is pressed goes, and the
@@ -60,6 +60,7 @@ class View:
     steps: gr.Slider
     guidance: gr.Slider
     seed: gr.Number
+    variety: gr.Slider
     any_seed: gr.Button
     same_seed: gr.Button
     preview: gr.Radio
@@ -150,12 +151,14 @@ def _more(context: PanelContext) -> dict[str, Any]:
     with gr.Row():
         any_seed = gr.Button(t("portrait_seed_random"), size="sm")
         same_seed = gr.Button(t("portrait_seed_last"), size="sm", elem_id="same-seed")
+    label, hint = t("portrait_variety"), t("portrait_variety_hint")
+    variety = gr.Slider(*limits(Generate, "variety"), OPEN.variety, step=5, label=label, info=hint, elem_id="variety")
     modes = [(t(f"portrait_preview_{mode}"), mode) for mode in ("live", "off", "only")]
     preview = gr.Radio(modes, value="live", label=t("portrait_preview"), elem_id="preview-mode")
     recipe.build_picker()
     return {
         "negative": negative, "bundle": bundle, "size": size, "steps": steps, "guidance": guidance, "seed": seed,
-        "any_seed": any_seed, "same_seed": same_seed, "preview": preview,
+        "any_seed": any_seed, "same_seed": same_seed, "variety": variety, "preview": preview,
     }  # fmt: skip
 
 

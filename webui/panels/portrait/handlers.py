@@ -218,7 +218,8 @@ class Handlers:
         """On load, return the settings as this browser left them. What it remembers may be old, or somebody's joke."""
         with suppress(StudioError, AttributeError, KeyError, TypeError, ValueError):
             width, height = size_of(memory["size"])
-            fields = {name: memory[name] for name in NAMES if name not in ("size", "backend")}
+            here = [name for name in NAMES if name in memory]  # an earlier version of the page had fewer
+            fields = {name: memory[name] for name in here if name not in ("size", "backend")}
             r = parse(Generate, {**fields, "width": width, "height": height})
             backend = memory["backend"] if memory["backend"] in self.context.backends() else gr.skip()
             if r.bundle in [bundle.name for bundle in self.context.bundles("portrait")]:
@@ -230,7 +231,8 @@ class Handlers:
         """Return the settings of a request whose bundle is here."""
         v, target = self.view, self.bundle(r.bundle)
         return {
-            v.prompt: r.prompt, v.negative: r.negative, v.seed: r.seed, v.count: r.count, v.preview: r.preview,
+            v.prompt: r.prompt, v.negative: r.negative, v.seed: r.seed, v.variety: r.variety, v.count: r.count,
+            v.preview: r.preview,
             v.bundle: {**self.context.offer_bundles("portrait", target.name), "value": target.name},
             v.backend: self._backends(target, request),
             **dict(zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)),

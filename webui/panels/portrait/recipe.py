@@ -102,7 +102,4 @@ def _fitted(order: Generate, target: BundleStatus) -> Generate:
 
 def outputs(v: View) -> list[Any]:
     """The components that `take` updates."""
-    return [
-        v.prompt, v.negative, v.seed, v.count, v.preview, v.bundle, v.backend, v.size, v.steps, v.guidance,
-        v.start.photo, v.lora_accordion, *v.loras.rows,
-    ]  # fmt: skip
+    return [*v.remembered, v.start.photo, v.lora_accordion, *v.loras.rows]
