@@ -140,6 +140,7 @@ def _more(context: PanelContext) -> dict[str, Any]:
     first, names = bundles[0], [bundle.name for bundle in bundles]
     hint = t("portrait_negative_hint")
     negative = gr.Textbox("", label=t("portrait_negative"), info=hint, lines=2, elem_id="negative")
+    gr.Markdown(t("portrait_weights_hint"), elem_classes="note")
     bundle = gr.Dropdown(names, value=first.name, label=t("portrait_bundle"), visible=len(names) > 1, elem_id="bundle")
     size = gr.Dropdown(sizes(first), value=sizes(first)[0], label=t("portrait_size"), elem_id="size")
     steps = gr.Slider(*limits(Generate, "steps"), first.steps, step=1, label=t("portrait_steps"), elem_id="steps")
