@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+
+from presets.blanks import Slot, fault
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -47,11 +49,15 @@ class PresetError(ValueError):
 
 @dataclass(frozen=True, config=STRICT)
 class Wording:
-    """What to draw, in the words that one dialect of bundles understands. guidance None: the bundle's own."""
+    """
+    What to draw, in the words that one dialect of bundles understands. guidance None: the bundle's own. `blanks`: what
+    of the prompt can be exchanged at a press (presets/blanks.py).
+    """
 
     prompt: Words
     negative: Words
     guidance: Annotated[float | None, Field(ge=0.0, le=10.0)] = None
+    blanks: dict[str, Slot] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -135,6 +141,7 @@ def parse(text: str, name: str) -> Preset:
         said = "; ".join(f"{_path(fault)}: {fault['msg']}" for fault in faults[:9])
         raise PresetError(said[:600], _path(faults[0]), faults[0]) from exc
     _check_languages(preset)
+    _check_blanks(preset)
     return preset
 
 
@@ -154,6 +161,15 @@ def _check_languages(preset: Preset) -> None:
             raise PresetError(f"{field}: every text must be there in zh and in en", field)
 
 
+def _check_blanks(preset: Preset) -> None:
+    for dialect in DIALECTS:
+        wording = preset.wording(dialect)
+        for name, slot in wording.blanks.items():
+            if wrong := fault(name, slot, wording.prompt):
+                where = f"{dialect}.blanks.{name}"[:60]
+                raise PresetError(f"{where}: {wrong}", where)
+
+
 def write(preset: Preset) -> str:
     """Return the file of a preset, which `parse` reads as the same one."""
     lines = [
@@ -168,6 +184,8 @@ def write(preset: Preset) -> str:
         lines += ["", f"[{dialect}]"] + ([] if wording.guidance is None else [f"guidance = {wording.guidance!r}"])
         for field, words in (("prompt", wording.prompt), ("negative", wording.negative)):
             lines += ["", f"[{dialect}.{field}]", *(f"{key} = {_quoted(words[key])}" for key in LANGUAGES)]
+        if wording.blanks:
+            lines += ["", f"[{dialect}.blanks]", *(f"{name} = {_table(slot)}" for name, slot in wording.blanks.items())]
     for lora in preset.loras:
         lines += ["", "[[loras]]", f"name = {_quoted(lora.name)}", f"strength = {lora.strength!r}"]
     return "\n".join(lines) + "\n"
@@ -176,6 +194,15 @@ def write(preset: Preset) -> str:
 def titled(preset: Preset, title: str) -> Preset:
     """Return it under this title, in both languages."""
     return replace(preset, title=dict.fromkeys(LANGUAGES, title))
+
+
+def _table(slot: Slot) -> str:
+    """Of what it says; lists of names are written in JSON as in TOML."""
+    said = {part.name: getattr(slot, part.name) for part in fields(slot) if getattr(slot, part.name)}
+    pairs = [
+        f"{key} = {_quoted(value) if isinstance(value, str) else json.dumps(value)}" for key, value in said.items()
+    ]
+    return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
 
 
 def _quoted(text: str) -> str:
