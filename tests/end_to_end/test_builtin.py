@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import presets
 from engines import backends, images
 from engines.bundle import Shelf
 from engines.messages import Enhance, Final, Generate, Request
 from engines.studio import Studio, init_image
+from presets.blanks import choose
 from tests.conftest import REPOSITORY
 
 PROMPTS = (
@@ -237,3 +239,28 @@ def test_a_photo_is_restored_alike_on_every_engine(studio: Studio, shared: Path,
     assert 20 < psnr_db(reference, before) < 60  # something was done, and it is still the same photo
     for name, picture in pictures.items():
         assert psnr_db(picture, reference) >= 40, name
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_what_is_chosen_in_a_blank_of_a_preset_is_drawn(studio: Studio, tmp_path: Path, language: str) -> None:
+    """By the mean colours of a corner of the wall and of the crown of the head; both together, too."""
+    preset = next(preset for preset in presets.load() if preset.name == "realistic")
+    own = preset.attributes.prompt[language]
+
+    def drawn(**choices: str) -> tuple[Any, Any]:
+        prompt = own
+        for blank, option in choices.items():
+            prompt = choose(prompt, preset, blank, option)
+        request = Generate(prompt, width=512, height=512, seed=preset.thumbnail_seed, preview="off")
+        _, picture = result(studio, request, tmp_path)
+        wall, crown = picture[:64, :64], picture[96:140, 224:288]
+        return wall.mean(axis=(0, 1)), crown.mean(axis=(0, 1))  # RGB
+
+    grey_wall, brown_hair = drawn()
+    blue_wall, still_brown = drawn(background="blue")
+    still_grey, fair_hair = drawn(hair_colour="blonde")
+    both_wall, both_hair = drawn(background="blue", hair_colour="blonde")
+    assert np.ptp(grey_wall) < 15 and np.ptp(still_grey) < 15
+    assert blue_wall[2] - blue_wall[0] > 80 and both_wall[2] - both_wall[0] > 80
+    assert fair_hair[1] - brown_hair[1] > 60 and both_hair[1] - still_brown[1] > 60, "fairer"
+    assert fair_hair[0] - fair_hair[2] > 40 and both_hair[0] - both_hair[2] > 40, "and yellow, not white"

@@ -167,9 +167,10 @@ def test_a_blank_whose_words_are_gone_is_not_offered() -> None:
 
 
 def test_where_both_dialects_say_what_is_there_the_models_own_is_meant() -> None:
-    prompt = "肖像，中年男性，黑色偏分短发，在雨中"
-    assert choose(prompt, named("business"), "age_man", "middle", "attributes") == "肖像，男性，黑色偏分短发，在雨中"
-    assert choose(prompt, named("business"), "age_man", "middle", "natural") == "肖像，商务男士，黑色偏分短发，在雨中"
+    prompt = "戴方框眼镜，在雨中"
+    assert choose(prompt, named("business"), "glasses", "sunglasses", "attributes") == "戴墨镜，在雨中"
+    assert choose(prompt, named("business"), "glasses", "square", "natural") == "在雨中", "it says nothing of glasses"
+    assert choose(prompt, named("business"), "glasses", "square", "attributes") == prompt, "they are its own"
 
 
 def test_english_words_are_whole_words() -> None:
