@@ -103,6 +103,11 @@ def load(folder: Path = FOLDER) -> tuple[Preset, ...]:
     return tuple(sorted(presets, key=lambda preset: (preset.order, preset.name)))
 
 
+def named(name: str) -> Preset | None:
+    """Return the one that has this name. None: there is none."""
+    return next((preset for preset in load() if preset.name == name), None)
+
+
 def prompts(*dialects: str) -> tuple[str, ...]:
     """
     List all that the cards can ask for in these dialects, or in both, each once: a bundle that has read them needs no

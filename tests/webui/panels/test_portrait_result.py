@@ -187,7 +187,7 @@ def test_a_portrait_with_a_lora_is_not_drawn_again_where_none_can_be_worn(idle: 
 def test_words_that_the_model_does_not_know_are_named_before_and_after(rig: Rig) -> None:
     with rig.session() as page:
         introduce = page.endpoint("introduce")
-        before = str(page.call(introduce, ["一只猫, a hat", "portrait"])[-1])
-        evil = str(page.call(introduce, ["<img src=x>", "portrait"])[-1])
+        before = str(page.call(introduce, ["一只猫, a hat", "portrait", ""])[-1])
+        evil = str(page.call(introduce, ["<img src=x>", "portrait", "realistic"])[-1])
     assert ZH("portrait_unknown", words="猫") in before and ZH("portrait_sketcher") in before
     assert "<img" not in evil

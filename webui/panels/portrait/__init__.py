@@ -38,8 +38,10 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     picked = [v.prompt, v.negative, v.size, v.guidance, v.picked, v.loras.usual]
     v.cards.pick(do.pick, [v.bundle], picked, **in_turn(ORDER, "multiple")).then(**fit)
     v.bundle.input(do.change_bundle, [v.bundle], [v.size, v.steps, v.guidance, v.backend], **LATEST).then(**fit)
-    saying = {"fn": do.introduce, "inputs": [v.prompt, v.bundle], "outputs": [v.introduced], **QUICK}
-    gr.on([v.prompt.change, v.bundle.change, page.load], **saying, trigger_mode="always_last")
+    words = [v.prompt, v.bundle, v.picked]
+    saying = {"fn": do.introduce, "inputs": words, "outputs": [v.introduced, v.blanks], **QUICK}
+    gr.on([v.prompt.change, v.bundle.change, v.picked.change, page.load], **saying, trigger_mode="always_last")
+    v.blanks.choose(do.fill_blank, words, [v.prompt], **in_turn(ORDER, "multiple"))
     v.any_seed.click(lambda: -1, None, [v.seed], **QUICK)
     v.same_seed.click(lambda seed: seed, [v.last_seed], [v.seed], **QUICK)
     v.stage.vary(do.vary, [v.job], v.scene, **LONG)

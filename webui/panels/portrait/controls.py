@@ -11,7 +11,7 @@ import gradio as gr
 from engines.messages import Generate
 from engines.messages.status import BundleStatus
 from engines.messages.validation import limits
-from webui.widgets import init_image, loras, main_button, preset_cards, recipe
+from webui.widgets import blanks, init_image, loras, main_button, preset_cards, recipe
 from webui.widgets.panel_context import PanelContext, in_turn
 
 OPEN = Generate("")  # leaves everything to the bundle
@@ -47,6 +47,7 @@ STAGE = """element.addEventListener('click', (event) => {
 class View:
     cards: gr.HTML
     prompt: gr.Textbox
+    blanks: gr.HTML
     introduced: gr.HTML
     main: main_button.MainButton
     contact_sheet: gr.Button
@@ -71,7 +72,7 @@ class View:
     job: gr.BrowserState
     sheet: gr.BrowserState
     last_seed: gr.BrowserState
-    picked: gr.State
+    picked: gr.BrowserState
     memory: gr.BrowserState
 
     @property
@@ -104,7 +105,7 @@ def build(context: PanelContext) -> View:
         job=gr.BrowserState("", storage_key="awportrait-job", secret="awportrait"),
         sheet=gr.BrowserState("", storage_key="awportrait-sheet", secret="awportrait"),
         last_seed=gr.BrowserState(-1, storage_key="awportrait-seed", secret="awportrait"),
-        picked=gr.State(""),  # the preset whose words were taken
+        picked=gr.BrowserState("", storage_key="awportrait-preset", secret="awportrait"),  # whose words were taken
         memory=gr.BrowserState({}, storage_key="awportrait-portrait-settings", secret="awportrait"),
     )
 
@@ -115,6 +116,7 @@ def _first(context: PanelContext) -> dict[str, Any]:
     prompt = gr.Textbox(
         "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=2, max_lines=8, elem_id="prompt"
     )
+    offered = blanks.build()
     introduced = gr.HTML("", elem_id="introduced")
     main = main_button.build("generate", "portrait_go")
     contact_sheet = gr.Button(t("portrait_sheet"), elem_id="contact-sheet")
@@ -130,8 +132,9 @@ def _first(context: PanelContext) -> dict[str, Any]:
     start = init_image.build(context)
     backend = context.backend_radio("backend")
     return {
-        "cards": cards, "prompt": prompt, "introduced": introduced, "main": main, "contact_sheet": contact_sheet,
-        "recipe": note, "quality": quality, "count": count, "backend": backend, "start": start,
+        "cards": cards, "prompt": prompt, "blanks": offered, "introduced": introduced, "main": main,
+        "contact_sheet": contact_sheet, "recipe": note, "quality": quality, "count": count, "backend": backend,
+        "start": start,
     }  # fmt: skip
 
 

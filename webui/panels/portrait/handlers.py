@@ -15,6 +15,7 @@ import presets
 from engines.errors import NotFoundError, StudioError
 from engines.messages import MAX_SEED, Develop, Final, Generate, Preview, Request, parse, prompts
 from engines.messages.status import BundleStatus, Group
+from presets.blanks import choose
 from presets.vocabulary import unknown_words, vocabulary
 from webui.follow import follow, resume
 from webui.gradio_patches import event_data
@@ -24,7 +25,7 @@ from webui.panels.portrait.controls import AS_PHOTO, FORM, NAMES, OPEN, View, gu
 from webui.stage import job_html
 from webui.stream import JobView, Versus, advance
 from webui.uploads import Upload
-from webui.widgets import init_image, loras
+from webui.widgets import blanks, init_image, loras
 from webui.widgets.panel_context import PanelContext, Updates, cancel, complaining, parsed, refusal, submit, words_of
 
 VARIATIONS, LOOKS = 4, 6  # a contact sheet fills a phone, in two columns
@@ -87,12 +88,18 @@ class Handlers:
         target = next((b for b in self.context.bundles("portrait") if b.name == bundle), None)
         return unknown_words(prompts.read(prompt).text, target.dialect)[:NAMED] if target else ()
 
-    def introduce(self, prompt: str, bundle: str, request: gr.Request) -> Markup:
+    def introduce(self, prompt: str, bundle: str, picked: str, request: gr.Request) -> tuple[Markup, blanks.Value]:
+        """Say what the model is, and what is chosen in the blanks of the preset that was picked."""
+        say, target = words_of(request), self.context.find("portrait", bundle)
+        if target is None:
+            return Markup(), {"blanks": []}
+        return self._note(prompt, target, say), blanks.value(presets.named(picked), prompt, target.dialect, say)
+
+    def _note(self, prompt: str, target: BundleStatus, say: Words) -> Markup:
         """Say of a model that knows few words what it is, and which of these it does not know."""
-        target = self.context.find("portrait", bundle)
-        if target is None or not vocabulary(target.dialect):
+        if not vocabulary(target.dialect):
             return Markup()
-        say, unknown = words_of(request), self._unknown_words(prompt, target.name)
+        unknown = self._unknown_words(prompt, target.name)
         lines = [say("portrait_sketcher")] + [say("portrait_unknown", words=say("comma").join(unknown))] * bool(unknown)
         spans = Markup().join(Markup("<span>{}</span>").format(line) for line in lines)
         return Markup('<p class="note" role="status">{}</p>').format(spans)
@@ -180,6 +187,13 @@ class Handlers:
         guidance = target.guidance if wording.guidance is None else wording.guidance
         prompt, negative = say.choose(wording.prompt), say.choose(wording.negative)
         return [prompt, negative, f"{width}×{height}", guidance, preset.name, preset.lora_strength]
+
+    def fill_blank(self, prompt: str, bundle: str, picked: str, event: gr.EventData) -> str:
+        """Exchange the words of a blank in the prompt."""
+        preset, target, asked = presets.named(picked), self.context.find("portrait", bundle), event_data(event)
+        if preset is None or target is None:
+            return prompt
+        return choose(prompt, preset, str(asked["blank"]), str(asked["option"]), target.dialect)
 
     def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
         """Set size, steps and guidance to what the bundle does best."""
