@@ -96,7 +96,7 @@ def _connect_history(context: PanelContext, pictures: history.View, studio: port
             **do.show_again(order, left, request),
         }
 
-    filled = [*s.remembered, s.lora_accordion, *s.loras.rows, s.start.photo, s.stage, tabs]
+    filled = [*s.remembered, s.lora_accordion, *s.loras.rows, s.start.photo, s.stage, tabs, s.picked]
     pictures.grid.reuse(reuse, None, filled, **in_turn(portrait.ORDER))
     pictures.grid.develop(lambda: gr.Tabs(selected="portrait"), None, [tabs], **QUICK)
     portrait.develop_on(pictures.grid.develop, studio, context)

@@ -68,6 +68,15 @@ def test_another_preset_has_its_own_blanks_and_an_own_one_none(visit: Visit) -> 
     visit.page.click("[data-preset=business]")
     visit.page.wait_for_selector(CHIP.format("hair_man"))
     assert visit.page.locator(CHIP.format("hair_woman")).count() == 0
+    visit.page.click("#presets [data-save]")
+    visit.page.locator("dialog[open] [type=submit]").click()
+    visit.page.wait_for_function("document.activeElement.dataset.own !== undefined")
+    visit.page.keyboard.press("Enter")  # what was saved are words, and not the card that they came from
+    visit.page.wait_for_selector("#blanks button", state="detached")
+    assert visit.page.evaluate(PROMPT) != ""
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.keyboard.press("Enter")
+    visit.page.click("dialog[open] [data-delete]")
 
 
 def test_a_reload_keeps_the_choice_and_a_switch_of_languages_renames_it(visit: Visit) -> None:

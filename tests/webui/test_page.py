@@ -143,20 +143,21 @@ def reuse(page: Session, job_id: str) -> dict[str, Any]:
     endpoint = page.endpoint("reuse")
     (message,) = [m for m in page.call(endpoint, [], {"job": job_id}) if "output" in m]
     assert message["success"], message
-    data = dict(zip(portrait.NAMES, message["output"]["data"], strict=False))
-    return {name: v["value"] if isinstance(v, dict) and "value" in v else v for name, v in data.items()}
+    *data, preset = message["output"]["data"]
+    values = {**dict(zip(portrait.NAMES, data, strict=False)), "preset": preset}
+    return {name: v["value"] if isinstance(v, dict) and "value" in v else v for name, v in values.items()}
 
 
 def test_a_picture_of_the_history_can_be_taken_up_again(rig: Rig) -> None:
     with rig.session() as page:
         generate(
             page, "again", negative="not this", size="96×64", steps=3, guidance=2.5, seed=8, variety=40, count=2,
-            preview="off",
+            preview="off", preset="film",
         )  # fmt: skip
         values = reuse(page, rig.queue.finished(1)[0].job.id)
     assert {name: value for name, value in values.items() if name not in ("bundle", "backend")} == {
         "prompt": "again", "negative": "not this", "guidance": 2.5, "seed": 8, "variety": 40, "count": 2,
-        "preview": "off", "steps": 3, "size": "96×64",
+        "preview": "off", "steps": 3, "size": "96×64", "preset": "film",
     }  # fmt: skip
 
 

@@ -263,6 +263,7 @@ class Handlers:
         return {
             v.lora_accordion: gr.update(open=True) if active else gr.skip(),
             **self.settings_of(replace(r, bundle=target.name, seed=final.seed), request),
+            v.picked: r.preset,
             v.start.photo: None,
             **dict(zip(v.loras.rows, loras.choose([asdict(lora) for lora in active], self.context), strict=True)),
         }

@@ -102,4 +102,4 @@ def _fitted(order: Generate, target: BundleStatus) -> Generate:
 
 def outputs(v: View) -> list[Any]:
     """The components that `take` updates."""
-    return [*v.remembered, v.start.photo, v.lora_accordion, *v.loras.rows]
+    return [*v.remembered, v.start.photo, v.lora_accordion, *v.loras.rows, v.picked]
