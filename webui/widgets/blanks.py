@@ -5,22 +5,23 @@ The blanks of a preset (presets/blanks.py), under the prompt: a chip for each, w
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from presets import Preset
 from presets.blanks import offers, read, table
+from webui import asset_files
 from webui.i18n import Words
 
-SCRIPT = (Path(__file__).parents[1] / "assets" / "blanks.js").read_text(encoding="utf-8")
 Value = dict[str, Any]  # what the script is sent: the row's name, and its blanks, of each what is chosen and of what
 
 
 def build() -> gr.HTML:
     """Return the chips. Their event `choose` names a blank and an option."""
-    return gr.HTML({}, html_template="<div data-part></div>", js_on_load=SCRIPT, elem_id="blanks")
+    return gr.HTML(
+        {}, html_template="<div data-part></div>", js_on_load=asset_files.script("blanks.js"), elem_id="blanks"
+    )
 
 
 def value(preset: Preset | None, prompt: str, dialect: str, say: Words) -> Value:
