@@ -8,7 +8,8 @@ from typing import get_args
 
 from markupsafe import Markup
 
-from engines.messages import Advice, FaceReport, FaceState
+from engines.messages import Advice
+from engines.messages.faces import FaceReport, FaceState
 from webui.i18n import Words
 
 LIST_UP_TO = 4  # faces; the words of more wait behind a summary

@@ -13,7 +13,8 @@ from typing import Literal
 
 from engines.errors import Fact
 from engines.jobs import Place
-from engines.messages import Advice, DecoderKind, Event, FaceReport, Failed, Final, Note, Preview, Progress
+from engines.messages import Advice, DecoderKind, Event, Failed, Final, Note, Preview, Progress
+from engines.messages.faces import FaceReport
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
 LOG_LINES = 200  # of a build; older ones leave
@@ -169,7 +170,7 @@ def _final(scene: JobView, event: Final) -> JobView:
     key = key or ("stage_done_many" if several else "stage_done_one")
     if untouched(event.faces):
         key = "stage_left_alone"
-    if scene.task == "enhance" and not event.faces:
+    if scene.task == "enhance" and not any(face.is_face for face in event.faces):
         key = "stage_cleaned"
     facts: dict[str, Fact] = {"count": len(tiles), "seconds": brief_s(event.seconds)}
     if event.without:

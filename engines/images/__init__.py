@@ -82,6 +82,12 @@ def read_photo(path: Path) -> Photo:
     return Photo(pixels, alpha, profile, _is_grey(pixels), taken)
 
 
+def shown_by_browsers(path: Path) -> bool:
+    """Whether a file that can be read is of a format that browsers show too; HEIC is not. ImageError: it is gone."""
+    with _mapped_errors(), path.open("rb") as file:
+        return file.read(12)[4:8] != b"ftyp"
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open and decode a file. ImageError, ImageTooLarge: as read."""

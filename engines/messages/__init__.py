@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from engines import files
 from engines.errors import Fact, OptionError, RequestError
 from engines.messages import earlier
+from engines.messages.faces import Box, FaceReport, Points, Share
 from engines.messages.mirrors import check_mirror
 from engines.messages.status import BundleKind, Mirror, Status
 from engines.messages.validation import check, refusal
@@ -33,7 +34,6 @@ RESTORED_BEFORE = "restored before"  # the reason of a Final that was remembered
 PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
 RestoreMode = Literal["natural", "strong", "detail"]
 PhotoFormat = Literal["png", "jpeg", "webp"]
-FaceState = Literal["restored", "softened", "skipped"]
 # A file each in engines/toolchain/recipes.
 Recipe = Literal[
     "edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "lean-int8", "lean-int4", "trt-fp16", "trt-int8"
@@ -47,7 +47,6 @@ DecoderKind = Literal["rough", "tiny", "vae"]  # of latents, from the roughest
 PreviewKind = Literal["step", "before", "result"]
 BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 Percent = Annotated[int, Field(ge=0, le=100)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +120,7 @@ class Enhance:
     bundle: str = "restorer"
     backend: str = "auto"
     auto: bool = False  # strength, mode, denoise, sharpen and fading as Inspect would advise; no face: whole_picture
+    faces: Points = ()  # those that are meant, however sharp, small or far from the centre; empty: all, by the rules
 
     def __post_init__(self) -> None:
         check(self)
@@ -233,16 +233,7 @@ class Advice:
     blur: float
     noise: float
     settings: dict[str, Fact]
-
-
-@dataclass(frozen=True, slots=True)
-class FaceReport:
-    """What became of a face. `box` is left, top, width, height as shares of the picture; `strength` what was taken."""
-
-    box: tuple[float, float, float, float]
-    state: FaceState
-    strength: int
-    reason: str = ""
+    boxes: tuple[Box, ...] = ()  # of the faces, from left to right
 
 
 @dataclass(frozen=True, slots=True)

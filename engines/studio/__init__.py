@@ -89,7 +89,7 @@ class Studio:
                 case Enhance():
                     yield from self._enhance(request, folder)
                 case Inspect():
-                    yield from self._inspect(request)
+                    yield from self._inspect(request, folder)
                 case Develop():
                     yield from self._develop(request, folder)
                 case Build() | Fetch():  # for BackgroundJobs
@@ -165,10 +165,10 @@ class Studio:
         )
         yield from self.photos.events(r, (loaded, detector), folder, restoration)
 
-    def _inspect(self, r: Inspect) -> Iterator[Event]:
+    def _inspect(self, r: Inspect, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        yield advise(r, self._detector().face_detector, self.decoder)
+        yield from advise(r, self._detector().face_detector, folder, self.decoder)
         yield Final((), 0, round(time.perf_counter() - started, 3), "")
 
     def _detector(self) -> LoadedBundle:

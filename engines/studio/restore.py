@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,18 @@ from engines.faces import Floats, Matrix, Picture, Points, identity, quality, re
 from engines.faces.detection import Face
 from engines.images import Photo, infotext
 from engines.images.decoder import SHARED, Decoder
-from engines.messages import Advice, Enhance, Event, FaceReport, FaceState, Final, Inspect, Preview, Progress
+from engines.messages import Advice, Enhance, Event, Final, Inspect, Preview, Progress
+from engines.messages.faces import (
+    NO_FACE_THERE,
+    NOT_CENTRAL,
+    NOT_CHOSEN,
+    SHARP,
+    TOO_SMALL,
+    Box,
+    FaceReport,
+    FaceState,
+    face_at,
+)
 from engines.roles import Detector
 from engines.roles.loaded import LoadedBundle
 
@@ -59,14 +70,19 @@ class Restoration:
         if self.request.auto:
             self = replace(self, request=self._automatic(photo.pixels))
         photo = replace(photo, pixels=self._mended(photo.pixels))  # nobody holds what it was: 150 MB
-        detected = sorted(self.detector.find(photo.pixels), key=lambda face: face.box[0])
+        detected = from_the_left(self.detector.find(photo.pixels))
         if not detected and not self.request.whole_picture:
             raise NoFaceError("no face was found in this picture")
         shape, canvas, reports = photo.pixels.shape, photo.pixels.copy(), []
+        boxes = [share(face, shape) for face in detected]
+        chosen = {face_at(boxes, point) for point in self.request.faces}
         for k, face in enumerate(detected):
             yield Progress("restore", k, len(detected), self._eta_s(k, len(detected)))
-            state, strength, why = self._face(canvas, face, k == most_central(detected, shape), photo.grey)
-            reports.append(FaceReport(share(face, shape), state, strength, why))
+            why = self._passed_over(face, k in chosen, k == most_central(detected, shape))
+            report: Report = ("skipped", 0, why) if why else self._face(canvas, face, k in chosen, photo.grey)
+            reports.append(FaceReport(boxes[k], *report))
+        missed = [point for point in self.request.faces if face_at(boxes, point) is None]
+        reports += [FaceReport((point.x, point.y, 0.0, 0.0), "skipped", 0, NO_FACE_THERE) for point in missed]
         photo = replace(photo, pixels=self._controls(photo.pixels, canvas))
         del canvas  # 150 MB of a photo of 50 megapixels, which writing it would come on top of
         final = self._written(photo, tuple(reports))
@@ -96,18 +112,24 @@ class Restoration:
         pixels = retouch.mend_scratches(pixels, self.request.scratches / 100)
         return retouch.mend_fading(pixels, self.request.fading / 100)
 
-    def _face(self, canvas: Picture, face: Face, central: bool, grey: bool) -> Report:
-        if not self.request.strength:
-            return "skipped", 0, "strength is 0"
-        if self.request.only_center_face and not central:
-            return "skipped", 0, "not the face in the centre"
-        if face.size_px < self.request.min_face_px:
-            return "skipped", 0, f"smaller than {self.request.min_face_px} px"
+    def _passed_over(self, face: Face, chosen: bool, central: bool) -> str:
+        """Say why a face is not even looked at. A face that somebody names is, by whatever rule it would not be."""
+        r = self.request
+        if not r.strength:
+            return "strength is 0"
+        if r.faces:
+            return "" if chosen else NOT_CHOSEN
+        if r.only_center_face and not central:
+            return NOT_CENTRAL
+        return f"{TOO_SMALL} {r.min_face_px} px" if face.size_px < r.min_face_px else ""
+
+    def _face(self, canvas: Picture, face: Face, chosen: bool, grey: bool) -> Report:
+        """Restore a face. One that is `chosen` is, however sharp, but as the same person all the same."""
         size_px = self.loaded.bundle.need(self.loaded.bundle.face, "its face").size_px
         matrix = faces.similarity(face.landmarks, size_px)
         crop = faces.warp(canvas, matrix, size_px)
-        if quality.is_sharp(crop):
-            return "skipped", 0, "already sharp"
+        if not chosen and quality.is_sharp(crop):
+            return "skipped", 0, SHARP
         mask = faces.face_mask(faces.moved(face.landmarks, matrix), size_px)
         change = self._change(crop, mask)
         change = retouch.without_colour(change) if grey else change
@@ -165,7 +187,11 @@ def blended(crop: Picture, change: Floats, strength: float) -> Picture:
     return np.asarray(np.rint(crop + change * np.float32(strength)).clip(0, 255), dtype=np.uint8)
 
 
-def share(face: Face, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+def from_the_left(detected: list[Face]) -> list[Face]:
+    return sorted(detected, key=lambda face: face.box[0])
+
+
+def share(face: Face, shape: tuple[int, ...]) -> Box:
     """Left, top, width, height of a face as shares of the picture."""
     left, top, right, bottom = face.box
     height, width = shape[:2]
@@ -183,10 +209,16 @@ def most_central(detected: list[Face], shape: tuple[int, ...]) -> int:
     return min(range(len(detected)), key=lambda k: away(detected[k]))
 
 
-def advise(request: Inspect, detector: Detector, decoder: Decoder = SHARED) -> Advice:
-    """What a look at the photo says. ImageError, EngineError."""
+def advise(request: Inspect, detector: Detector, folder: Path, decoder: Decoder = SHARED) -> Iterator[Advice | Preview]:
+    """
+    Yield what a look at the photo says; before it, where there are faces to choose from and browsers cannot show the
+    file, the photo. ImageError, EngineError, StorageError.
+    """
     pixels = decoder.read(Path(request.image))
-    return advice_on(pixels, detector.find(pixels))
+    advice = advice_on(pixels, detector.find(pixels))
+    if advice.faces > 1 and not images.shown_by_browsers(Path(request.image)):
+        yield Preview(0, images.write_preview(folder, images.fit(pixels, BEFORE_PX)), kind="before")
+    yield advice
 
 
 def advice_on(pixels: Picture, detected: list[Face]) -> Advice:
@@ -196,4 +228,5 @@ def advice_on(pixels: Picture, detected: list[Face]) -> Advice:
     noisy, faded = quality.noise(images.fit(pixels, BEFORE_PX)), retouch.fading_of(pixels)
     height, width = pixels.shape[:2]
     settings = quality.suggestion(blurs, noisy, faded)
-    return Advice(len(detected), width, height, round(max(blurs, default=0.0), 2), round(noisy, 2), settings)
+    boxes = tuple(share(face, pixels.shape) for face in from_the_left(detected))
+    return Advice(len(detected), width, height, round(max(blurs, default=0.0), 2), round(noisy, 2), settings, boxes)

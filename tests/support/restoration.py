@@ -18,7 +18,8 @@ from PIL import Image
 from engines import faces
 from engines.bundle import Shelf
 from engines.bundle.signatures import Array
-from engines.messages import Enhance, Event, FaceReport, Failed, Final
+from engines.messages import Enhance, Event, Failed, Final
+from engines.messages.faces import FaceReport
 from engines.studio import Studio
 from tests.support.cancelling import cancelled_when
 from tests.support.fakes import FakeEngine, Sees, write_detector, write_restorer

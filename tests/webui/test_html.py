@@ -9,7 +9,8 @@ import pytest
 
 import presets
 from engines.jobs import Finished, Job, Place
-from engines.messages import Advice, Enhance, FaceReport, Failed, Final, Generate, Note, Preview
+from engines.messages import Advice, Enhance, Failed, Final, Generate, Note, Preview
+from engines.messages.faces import FaceReport
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
 from tests.support.events import ONE, PICTURE, play
 from tests.support.http import Tree, tree

@@ -23,7 +23,8 @@ from engines.catalogue import catalogue
 from engines.errors import StudioError
 from engines.faces.quality import suggestion
 from engines.jobs import State
-from engines.messages import FaceState, PreviewMode, Recipe, RestoreMode, Stage
+from engines.messages import PreviewMode, Recipe, RestoreMode, Stage
+from engines.messages.faces import FaceState
 from engines.messages.status import BundleKind, Choice
 from engines.messages.validation import EXPECTED
 from tests.support.http import CJK

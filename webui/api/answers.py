@@ -8,7 +8,8 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from engines.messages import Enhance, FaceReport, FaceState, Final, Generate
+from engines.messages import Enhance, Final, Generate
+from engines.messages.faces import FaceReport, FaceState
 from webui.own_jobs import HouseJobs
 from webui.pictures import address
 

@@ -24,7 +24,7 @@ from webui.api import answers, choices
 from webui.api.bodies import Values
 from webui.api.errors import JobFailed, sentence
 from webui.api.outcome import outcome_until
-from webui.api.schemas import schema
+from webui.api.schemas import POINTS, schema
 from webui.gradio_patches import FILE, REQUIRED, Slot
 from webui.i18n import preferred
 from webui.own_jobs import HouseJobs
@@ -62,6 +62,7 @@ ENHANCE: Mapping[str, str] = {
     "scratches": "against scratches, 0 to 100",
     "protect_skin": "keep the tone of the skin",
     "only_center_face": "leave the other faces",
+    "faces": 'the faces that are meant, each by a point in it, {"x": 0 to 1, "y": 0 to 1} of the picture; none: all',
     "whole_picture": "clean all of it, whether there are faces or not",
     "min_face_px": "leave faces that are smaller, 8 to 1024 pixels",
     "format": "of the file that is given back",
@@ -71,7 +72,7 @@ ENHANCE: Mapping[str, str] = {
     "backend": OWN_BACKEND,
 }
 LORA = {"type": "object", "properties": TypeAdapter(Lora).json_schema()["properties"]}
-UNSAID = {"backend", "loras", "start"}  # None says better than a message's default that nothing was said
+UNSAID = {"backend", "loras", "start", "faces"}  # None says better than a message's default that nothing was said
 SECONDS = Slot("seconds", {"type": "number"}, "how long it took")
 ENGINE = Slot("engine", {"type": "string"}, "which engine did it")
 DRAWN = (
@@ -98,7 +99,7 @@ def add(house: HouseJobs, settings: Settings) -> None:
 def _slots(kind: type[Generate | Enhance], about: Mapping[str, str], photo: str) -> list[Slot]:
     """Return the fields of a request as an endpoint takes them: with their limits, and what they are if not given."""
     described = schema(kind)
-    shapes = {**described["properties"], photo: FILE, "loras": {"type": "array", "items": LORA}}
+    shapes = {**described["properties"], photo: FILE, "loras": {"type": "array", "items": LORA}, "faces": POINTS}
     defaults = {field.name: field.default for field in fields(kind) if field.name not in described["required"]}
     defaults |= dict.fromkeys(UNSAID & set(defaults))
     return [Slot(name, shapes[name], text, defaults.get(name, REQUIRED)) for name, text in about.items()]

@@ -39,7 +39,7 @@ from webui.api import choices
 from webui.api.bodies import Values, keep_base64
 from webui.api.errors import JobFailed, sentence
 from webui.api.outcome import attended
-from webui.api.schemas import Schema, schema
+from webui.api.schemas import POINTS, Schema, schema
 from webui.i18n import preferred
 from webui.own_jobs import HouseJobs, OwnJobs
 from webui.people import person_of
@@ -55,8 +55,8 @@ LISTED = 20  # pictures
 DRAW = ("prompt", "negative", "width", "height", "steps", "guidance", "seed", "variety", "count", "bundle", "backend")
 RESTORE = (
     "image", "auto", "strength", "mode", "more_detail", "denoise", "sharpen", "contrast", "brightness", "fading",
-    "scratches", "protect_skin", "only_center_face", "whole_picture", "min_face_px", "format", "quality", "keep_date",
-    "bundle", "backend",
+    "scratches", "protect_skin", "only_center_face", "faces", "whole_picture", "min_face_px", "format", "quality",
+    "keep_date", "bundle", "backend",
 )  # fmt: skip
 BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "the photo's file, in base64"}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": LISTED, "default": 5}
@@ -90,9 +90,10 @@ class Door:
         self.turn = CapacityLimiter(AT_ONCE)
         nothing: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
         listed: Schema = {**nothing, "properties": {"limit": LIMIT}}
+        restored = _fields(Enhance, RESTORE, image=BASE64, faces=POINTS)
         self.tools = {
             "draw": _Tool("Draw portraits from words, in Chinese or English.", _fields(Generate, DRAW), self._draw),
-            "restore": _Tool("Restore the faces in a photo.", _fields(Enhance, RESTORE, image=BASE64), self._restore),
+            "restore": _Tool("Restore the faces in a photo.", restored, self._restore),
             "status": _Tool("How the studio is, and which models it has.", nothing, self._status),
             "pictures": _Tool("Your latest pictures, newest first.", listed, self._pictures),
         }

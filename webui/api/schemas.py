@@ -11,10 +11,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from engines.messages import Lora
+from engines.messages.faces import MOST_POINTS, Point
 
 Schema = dict[str, Any]  # JSON Schema, whose shape is its own subject
 REFERENCE = "#/components/schemas/{model}"
 FILE: Schema = {"type": "string", "format": "binary"}
+POINTS: Schema = {
+    "type": "array",
+    "items": {"type": "object", "properties": TypeAdapter(Point).json_schema()["properties"]},
+    "maxItems": MOST_POINTS,
+}  # for doors that have no such place for what their fields refer to
 IN_BASE64: Schema = {"type": "array", "items": {"type": "string", "contentEncoding": "base64"}, "maxItems": 1}
 
 
@@ -37,4 +43,4 @@ def schema(kind: type[Any], without: Iterable[str] = (), **more: Schema) -> Sche
 
 def shared() -> Mapping[str, Schema]:
     """Return what those fields refer to, by name."""
-    return {Lora.__name__: TypeAdapter(Lora).json_schema()}
+    return {kind.__name__: TypeAdapter(kind).json_schema() for kind in (Lora, Point)}

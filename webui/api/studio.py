@@ -25,6 +25,7 @@ PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|we
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}  # under its name a picture never changes
 MOST_OF_A_ZIP = 1000  # jobs
+LISTS = ("loras", "faces")
 AT_ONCE = 1  # pictures that are made smaller: one of 50 megapixels takes 150 MB meanwhile
 
 
@@ -56,7 +57,8 @@ def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
         """Restore a photo. `Prefer: respond-async` as in /generate."""
         form = await read_form(request, ("image",), settings.uploads)
         defaults = {"backend": settings.backend, "name": uploads.own_name(form.name)}
-        order = parse(Enhance, {**defaults, **form.fields, "image": form.path})
+        asked = _read_lists(form.fields)
+        order = parse(Enhance, {**defaults, **asked, "image": form.path})
         if "backend" in form.fields:
             choices.check_backend(jobs.status, order.backend)
         if goes_on_without(request.headers):
@@ -117,6 +119,10 @@ async def _asked(request: Request, folder: Path) -> tuple[Values, str]:
     asked = {**fields, **request.query_params}
     if asked.get("start"):
         raise OptionError("start", "", "a file")
-    if isinstance(asked.get("loras"), str):  # a form and an address have text only
-        asked["loras"] = parse_text("loras", asked["loras"], "JSON")
-    return asked, path
+    return _read_lists(asked), path
+
+
+def _read_lists(fields: Values) -> Values:
+    """Return the fields with those read that are lists: a form and an address have text only. OptionError."""
+    texts = {name: fields[name] for name in LISTS if isinstance(fields.get(name), str)}
+    return {**fields, **{name: parse_text(name, text, "JSON") for name, text in texts.items()}}

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from engines.errors import Fact, JobPostponed
 from engines.jobs import ENDED, Job, State
-from engines.messages import Enhance, Event, FaceReport, Failed, Final, Preview
+from engines.messages import Enhance, Event, Failed, Final, Preview
+from engines.messages.faces import FaceReport
 from webui import face_report
 from webui.follow import jobs_of
 from webui.i18n import Words

@@ -16,7 +16,6 @@ from engines.messages import (
     Develop,
     Enhance,
     Event,
-    FaceReport,
     Failed,
     Fetch,
     Final,
@@ -32,6 +31,7 @@ from engines.messages import (
     parse,
     unpack,
 )
+from engines.messages.faces import FaceReport, Point
 from engines.messages.status import BundleStatus, Choice, EngineStatus, Model, ModelStatus, Piece, Status, Verdict
 from engines.messages.validation import limits
 
@@ -86,6 +86,7 @@ SAMPLES = (
         "r",
         "ort",
     ),
+    Enhance("a.png", faces=(Point(0.25, 0.5), Point(1.0, 0.0))),
     Inspect("a/b.jpg"),
     Develop("outputs_1.png", "pytorch"),
     Build("portrait", "z-image", "edge-int8", "mine"),
@@ -103,6 +104,7 @@ SAMPLES = (
     Final((), 0, 0.0, "ort"),
     Final(("a.jpg",), 0, 1.5, "ort", faces=(FaceReport((0.1, 0.25, 0.5, 1.0), "softened", 35, "why"),) * 2),
     Advice(2, 4000, 3000, 0.75, 0.0, {"strength": 66, "mode": "natural"}),
+    Advice(1, 40, 30, 0.0, 0.0, {}, ((0.1, 0.25, 0.5, 0.5),)),
     Failed("bad_size", "detail", {"width": 100, "share": 0.5, "why": "窄"}),
     Status("loading"),
     STATUS,
@@ -287,6 +289,26 @@ def test_a_field_that_does_not_fit_is_named(values: dict[str, Any], field: str) 
     assert caught.value.facts["field"] == field
 
 
+@pytest.mark.parametrize(
+    ("faces", "field"),
+    [
+        ("left", "faces"),
+        ([[0.1, 0.2]], "faces.0"),
+        ([{"x": 0.5}], "faces.0.y"),
+        ([{"x": 0.5, "y": 0.5}, {"x": 1.01, "y": 0.5}], "faces.x"),
+        ([{"x": 0.5, "y": -0.01}], "faces.y"),
+        ([{"x": 0.5, "y": float("nan")}], "faces.y"),
+        ([{"x": 0.5, "y": 0.5, "z": 0.5}], "faces.0.z"),
+        ([{"x": 0.5, "y": 0.5}] * 201, "faces"),
+    ],
+    ids=str,
+)
+def test_faces_are_points_in_the_picture(faces: object, field: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Enhance, {"image": "a", "faces": faces})
+    assert caught.value.facts["field"] == field
+
+
 @pytest.mark.parametrize("mode", ["gentle", "", None, 3])
 def test_modes_of_enhance(mode: object) -> None:
     with pytest.raises(OptionError):
@@ -322,6 +344,8 @@ def test_half_a_surrogate_pair_is_refused(field: str) -> None:
         (Generate, "loras", (0, 8)),
         (Enhance, "min_face_px", (8, 1024)),
         (Lora, "strength", (-2.0, 2.0)),
+        (Enhance, "faces", (0, 200)),
+        (Point, "x", (0.0, 1.0)),
     ],
 )
 def test_limits_are_those_that_are_enforced(kind: type[Any], field: str, expected: tuple[float, float]) -> None:

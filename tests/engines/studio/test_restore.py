@@ -15,10 +15,11 @@ from engines import faces
 from engines.bundle.signatures import Array
 from engines.faces import quality
 from engines.faces.detection import Face
-from engines.messages import Advice, FaceReport, Final, Inspect, Progress
+from engines.messages import Advice, Final, Inspect, Preview, Progress
+from engines.messages.faces import FaceReport, Point, face_at
 from engines.studio import restore
 from tests.support.fakes import nobody
-from tests.support.photo_files import display_p3
+from tests.support.photo_files import display_p3, encoded
 from tests.support.restoration import (
     CROP_PX,
     Darkroom,
@@ -309,3 +310,90 @@ def test_a_look_at_nobody_suggests_no_restoration(room: Darkroom) -> None:
     room.engine.sees = nobody
     told = look(room, skin())
     assert (told.faces, told.blur, told.settings["strength"]) == (0, 0.0, 0)
+
+
+# ---- which faces
+
+
+def at(landmarks: NDArray[np.float64]) -> Point:
+    """Somewhere on that face, as a share of the group."""
+    x, y = landmarks.mean(0) / (400, 240)
+    return Point(float(x), float(y))
+
+
+def test_the_faces_that_are_named_are_restored_and_no_others(room: Darkroom) -> None:
+    room.engine.sees = seeing(RIGHT, LEFT, MIDDLE)
+    before, last = group(), room.final(group(), mode="strong", faces=(at(RIGHT), at(LEFT)))
+    after = room.opened(last.images[0])
+    assert [(face.state, face.reason) for face in last.faces] == [
+        ("restored", ""),
+        ("skipped", "not chosen"),
+        ("restored", ""),
+    ]
+    assert changed(before, after, LEFT) and changed(before, after, RIGHT)
+    outside = ~reach(before.shape, LEFT, RIGHT)
+    assert (after[outside] == before[outside]).all() and room.engine.calls.count("restorer") == 2
+    assert [event.total for event in room.events(group(), faces=(at(LEFT),)) if isinstance(event, Progress)][-1] == 3
+
+
+def test_of_faces_that_overlap_the_smaller_one_is_meant(room: Darkroom) -> None:
+    child = person(62, 95, 24)
+    room.engine.sees = seeing(LEFT, child)
+    adult_box, child_box = sorted((face.box for face in room.reports(group())), key=lambda box: -box[2])
+    assert face_at([adult_box], at(child)) == face_at([child_box], at(child)) == 0, "the point lies in both"
+    reasons = {face.box: face.reason for face in room.reports(group(), faces=(at(child),), mode="strong")}
+    assert reasons == {adult_box: "not chosen", child_box: ""}
+
+
+@pytest.mark.parametrize(
+    "rule", [{"only_center_face": True}, {"min_face_px": 500}, {"min_face_px": 500, "only_center_face": True}], ids=str
+)
+def test_who_is_named_is_restored_whatever_the_rules_say(room: Darkroom, rule: dict[str, Any]) -> None:
+    room.engine.sees = seeing(LEFT, MIDDLE, RIGHT)
+    states = [face.state for face in room.reports(group(), faces=(at(LEFT),), **rule)]
+    assert states == ["restored", "skipped", "skipped"]
+
+
+def test_who_is_named_is_restored_however_sharp(room: Darkroom) -> None:
+    room.engine.sees = seeing(LEFT)
+    (face,) = room.reports(sharp_skin(), faces=(at(LEFT),), mode="strong")
+    assert (face.state, face.reason) == ("restored", "")
+    assert room.reports(sharp_skin(), faces=(at(LEFT),), strength=0)[0].reason == "strength is 0"
+
+
+def test_who_is_named_stays_the_same_person(room: Darkroom) -> None:
+    room.engine.spoil = {"restorer": somebody_else}
+    (face,) = room.reports(noisy(), strength=100, mode="strong", faces=(Point(0.5, 0.5),))
+    assert (face.state, face.strength, face.reason) == ("skipped", 0, "the features would change")
+
+
+def test_a_place_without_a_face_is_said_and_costs_nobody_else_anything(room: Darkroom) -> None:
+    room.engine.sees = seeing(LEFT, RIGHT)
+    left, right, missed = room.reports(group(), faces=(Point(0.5, 0.98), at(LEFT)))
+    assert (left.state, right.reason) == ("restored", "not chosen")
+    assert (missed.box, missed.state, missed.reason) == ((0.5, 0.98, 0.0, 0.0), "skipped", "no face is there")
+    assert left.is_face and not missed.is_face
+
+
+def test_nobody_to_choose_from_is_no_face(room: Darkroom) -> None:
+    room.engine.sees = nobody
+    assert room.failed(scene(), faces=(Point(0.5, 0.5),)).code == "no_face"
+    (missed,) = room.reports(grainy(5), faces=(Point(0.5, 0.5),), whole_picture=True)
+    assert not missed.is_face
+
+
+def test_a_look_says_where_the_faces_are_as_the_report_does(room: Darkroom) -> None:
+    room.engine.sees = seeing(RIGHT, LEFT, MIDDLE)
+    assert look(room, group()).boxes == tuple(face.box for face in room.reports(group()))
+
+
+def test_a_look_shows_the_photo_only_where_a_browser_cannot(room: Darkroom) -> None:
+    room.engine.sees = seeing(LEFT, RIGHT)
+    path = room.folder / "IMG_0001.heic"
+    path.write_bytes(encoded(Image.fromarray(group()), "HEIF", quality=90))
+    _, shown, advice, _ = room.studio.run(Inspect(str(path)), room.out)
+    assert isinstance(shown, Preview) and shown.kind == "before" and isinstance(advice, Advice)
+    with Image.open(room.out / shown.image) as image:
+        assert image.size == (400, 240)
+    room.engine.sees = seeing(LEFT)
+    assert [type(event) for event in room.studio.run(Inspect(str(path)), room.out)][1:] == [Advice, Final]

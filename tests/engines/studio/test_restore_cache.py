@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from engines.bundle import digest
-from engines.messages import RESTORED_BEFORE, Enhance, Event, FaceReport, Final, Preview
+from engines.messages import RESTORED_BEFORE, Enhance, Event, Final, Preview
+from engines.messages.faces import FaceReport, Point
 from engines.studio import Studio
 from engines.studio.restore_cache import RestoreCache
 from tests.support.fakes import FakeEngine, write_detector, write_restorer
@@ -66,6 +67,7 @@ OTHER: dict[str, Any] = {
     "strength": 71, "mode": "strong", "more_detail": True, "denoise": 1, "sharpen": 1, "contrast": 51, "brightness": 49,
     "fading": 1, "scratches": 1, "protect_skin": False, "only_center_face": True, "whole_picture": True,
     "min_face_px": 25, "format": "webp", "quality": 91, "keep_date": True, "name": "x.jpg",
+    "faces": (Point(0.5, 0.5),),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ FIELDS: dict[str, str] = {
     "brightness": "40", "fading": "3", "scratches": "4", "protect_skin": "false", "only_center_face": "true",
     "whole_picture": "true", "min_face_px": "30", "format": "jpeg", "quality": "77", "keep_date": "true",
     "name": "mine.png", "bundle": "restorer", "backend": "ort", "auto": "true",
+    "faces": '[{"x": 0.5, "y": 0.25}]',
 }  # fmt: skip
 
 
@@ -71,6 +73,19 @@ def test_the_answer_tells_what_became_of_each_face(rig: Rig) -> None:
     assert skipped["reason"] == "not the face in the centre" and skipped["strength"] == 0
     lefts = sorted(face["box"][0] for face in body["faces"])
     assert 0 < lefts[0] < 0.5 < lefts[1] < 1, "as shares of the picture"
+
+
+def test_faces_are_chosen_by_points_in_them(rig: Rig) -> None:
+    photo = encoded(people(2), "PNG")
+    first, second = restore(rig, photo, whole_picture="false").json()["faces"]
+    x, y, width, height = second["box"]
+    chosen = [{"x": x + width / 2, "y": y + height / 2}, {"x": 0.5, "y": 0.01}]
+    answer = restore(rig, photo, whole_picture="false", min_face_px="1024", faces=json.dumps(chosen)).json()
+    assert [face["reason"] for face in answer["faces"]] == ["not chosen", "", "no face is there"]
+    assert answer["faces"][1]["state"] == "restored" and answer["faces"][2]["box"] == [0.5, 0.01, 0, 0]
+    before, after = np.array(people(2)), pixels(rig.client.get(answer["output_path"]).content)
+    middle = round((first["box"][0] + first["box"][2] + x) / 2 * before.shape[1])
+    assert (after[:, :middle] == before[:, :middle]).all() and (after[:, middle:] != before[:, middle:]).any()
 
 
 def test_a_photo_without_a_face_is_refused_with_what_to_do(rig: Rig) -> None:
@@ -136,6 +151,7 @@ def test_every_form_field_arrives(rig: Rig) -> None:
     stored = asdict(rig.queue.job(list(rig.jobs())[-1]).request)
     booleans = {"true": True, "false": False}
     wanted = {name: booleans.get(text, int(text) if text.isdecimal() else text) for name, text in FIELDS.items()}
+    wanted["faces"] = ({"x": 0.5, "y": 0.25},)
     assert {name: stored[name] for name in wanted} == wanted
 
 
@@ -148,6 +164,8 @@ NO_PHOTO: tuple[tuple[bytes, dict[str, str], int, str], ...] = (
     (PHOTO[:150], {}, 415, "bad_image"),
     (encoded(Image.new("1", (8000, 7000)), "PNG"), {}, 413, "image_too_large"),
     (PHOTO, {"strength": "x"}, 400, "bad_option"),
+    (PHOTO, {"faces": "left"}, 400, "bad_option"),
+    (PHOTO, {"faces": '[{"x": 2, "y": 0.5}]'}, 400, "bad_option"),
     (PHOTO, {"strength": "101"}, 400, "bad_option"),
     (PHOTO, {"mode": "beautiful"}, 400, "bad_option"),
     (PHOTO, {"protect_skin": "perhaps"}, 400, "bad_option"),

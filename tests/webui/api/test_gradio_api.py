@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import InvalidAPIEndpointError
 
 from engines.messages import Enhance, Generate, unpack
+from engines.messages.faces import Point
 from tests.support.http import FILE_DATA, LEAKS, SKETCH, encoded, people, pixels
 from tests.support.owners import KEY
 from webui.gradio_patches import LEFT_S
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ZH, EN = words("zh"), words("en")
 DRAW = {**{name: SKETCH[name] for name in ("width", "height", "steps", "bundle")}, "api_name": "/generate"}
 PHOTO = encoded(people(), "PNG")
+MIDDLE = {"x": 0.5, "y": 0.5}
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def test_it_says_what_each_value_is(client: Client) -> None:
     ("endpoint", "kind", "without", "absent"),
     [
         ("/generate", Generate, {"preset", "preview"}, {"backend", "loras", "start"}),
-        ("/restore", Enhance, {"name"}, {"backend"}),
+        ("/restore", Enhance, {"name"}, {"backend", "faces"}),
     ],
 )
 def test_fields_and_defaults_are_those_of_the_messages(
@@ -184,13 +186,14 @@ def test_a_portrait_starts_from_a_photo(rig: Rig, client: Client, photo: Path) -
 
 def test_a_photo_is_restored(rig: Rig, client: Client, photo: Path) -> None:
     image, faces, seconds, engine = client.predict(
-        handle_file(photo), strength=50, mode="strong", format="webp", quality=80, api_name="/restore"
+        handle_file(photo), strength=50, mode="strong", format="webp", quality=80, faces=[MIDDLE], api_name="/restore"
     )
     assert Path(image).suffix == ".webp" and pixels(Path(image).read_bytes()).shape == (360, 360, 3)
-    assert len(faces) == 1 and set(faces[0]) == {"box", "state", "strength", "reason"}
+    assert [face["state"] for face in faces] == ["restored"] and set(faces[0]) == {"box", "state", "strength", "reason"}
     assert seconds > 0 and engine
     order = last(rig)
-    assert order == Enhance(order.image, 50, "strong", format="webp", quality=80, name="my photo.png", backend="edge")
+    asked = Enhance(order.image, 50, "strong", format="webp", quality=80, name="my photo.png", backend="edge")
+    assert order == replace(asked, faces=(Point(**MIDDLE),))
     assert Path(order.image).parent == rig.settings.uploads
 
 

@@ -22,6 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 from engines.messages import Enhance, Generate, unpack
+from engines.messages.faces import Point
 from tests.support.http import LEAKS, SKETCH, encoded, people, pixels, refused
 from webui.api import mcp as door
 from webui.i18n import words
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 ZH, EN = words("zh"), words("en")
 DRAW = {name: SKETCH[name] for name in ("width", "height", "steps", "bundle")}
 PHOTO = encoded(people(), "PNG")
+MIDDLE = {"x": 0.5, "y": 0.5}
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 ACCEPT = {"accept": "application/json, text/event-stream"}
 
@@ -162,10 +164,10 @@ def test_a_portrait_is_drawn(assisted: Rig, token: str) -> None:
 
 def test_a_photo_is_restored(assisted: Rig, token: str) -> None:
     photo = base64.b64encode(PHOTO).decode()
-    answer = asked(assisted, token, "restore", image=photo, strength=50, mode="strong", format="jpeg")
+    answer = asked(assisted, token, "restore", image=photo, strength=50, mode="strong", format="jpeg", faces=[MIDDLE])
     (about,) = told(answer)
     order = last(assisted)
-    assert order == Enhance(order.image, 50, "strong", format="jpeg", backend="edge")
+    assert order == Enhance(order.image, 50, "strong", format="jpeg", backend="edge", faces=(Point(**MIDDLE),))
     assert (assisted.settings.uploads / order.image.rpartition("/")[2]).read_bytes() == PHOTO
     (address,) = about["images"]
     assert address.endswith(".jpg") and pixels(httpx.get(address).content).shape == (360, 360, 3)

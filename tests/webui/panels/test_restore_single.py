@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engines.errors import Fact
-from engines.messages import Advice, Enhance, FaceReport, Generate, Inspect, unpack
+from engines.messages import Advice, Enhance, Generate, Inspect, unpack
+from engines.messages.faces import FaceReport
 from tests.support.http import SKETCH, Session, encoded, people, scene, succeeded, tree
 from webui import face_report
 from webui.i18n import words
