@@ -17,7 +17,8 @@ from webui.asset_files import FOLDER as ASSETS
 from webui.i18n import LANGUAGES, words
 from webui.plain_page import page
 
-PATHS = ("/favicon.ico", "/manifest.json", "/icons/", "/service-worker.js", "/away")  # which say nothing of anybody
+# Which say nothing of anybody.
+PATHS = ("/favicon.ico", "/manifest.json", "/icons/", "/service-worker.js", "/faces.js", "/away")
 ICONS = {
     "icon.svg": "image/svg+xml",
     "icon-180.png": "image/png",
@@ -38,10 +39,10 @@ def add(routes: APIRouter) -> None:
     _add_file(routes, "/favicon.ico", ASSETS / "favicon.ico", "image/x-icon", DAY)
     for name, media in ICONS.items():
         _add_file(routes, f"/icons/{name}", ASSETS / name, media, DAY)
-    # Of a worker the browser looks for a new one at each visit: it must not be told to keep this one.
-    _add_file(
-        routes, "/service-worker.js", ASSETS / "service-worker.js", "text/javascript", {"Cache-Control": "no-cache"}
-    )
+    # Of a worker the browser looks for a new one at each visit: it must not be told to keep this one. Of a script that
+    # the page asks for when it comes to it, neither: it belongs to what the page is now.
+    for name in ("service-worker.js", "faces.js"):
+        _add_file(routes, f"/{name}", ASSETS / name, "text/javascript", {"Cache-Control": "no-cache"})
 
     @routes.get("/away", include_in_schema=False)
     def away() -> Response:

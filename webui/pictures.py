@@ -32,16 +32,18 @@ def compare_html(left: tuple[str, str], right: tuple[str, str], hint: str, marks
     (assets/page.js). `marks`, which are Markup, lie on them; their places fit if the box is as large as its pictures
     ("fits").
     """
-    return Markup(
-        '<div class="compare {kind}" style="--at:50%">{first}{second}{marks}'
-        '<span class="tag">{was}</span><span class="tag after">{now}</span>'
-        '<input type="range" min="0" max="100" value="50" aria-label="{hint}"></div>'
-    ).format(
+    return Markup('<div class="compare {kind}" style="--at:50%">{first}{second}{marks}{slider}</div>').format(
         kind=kind,
         first=image_html(*left),
         second=image_html(*right, "after"),
         marks=marks,
-        was=left[1],
-        now=right[1],
-        hint=hint,
+        slider=slider_html(left[1], right[1], hint),
     )
+
+
+def slider_html(was: str, now: str, hint: str) -> Markup:
+    """Return the control that lies on two pictures, and their labels."""
+    return Markup(
+        '<span class="tag">{}</span><span class="tag after">{}</span>'
+        '<input type="range" min="0" max="100" value="50" aria-label="{}">'
+    ).format(was, now, hint)

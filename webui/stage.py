@@ -28,7 +28,7 @@ def job_html(scene: JobView, say: Words) -> Markup:
         state=scene.state,
         ratio=scene.ratio,
         frame=_frame(scene, say),
-        strip=_strip(scene),
+        strip=_strip(scene, say),
         status=status_html(scene, say),
         faces=face_report.list_html(scene.faces, say),
         next_steps=_next_steps(scene, say),
@@ -47,7 +47,8 @@ def _frame(scene: JobView, say: Words) -> Markup:
         return Markup('<div class="frame is-empty"><p>{}</p></div>').format(hint)
     if scene.before:
         was, now = (scene.before, say("restore_before")), (tile.image, say("restore_after"))
-        return compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
+        whole = compare_html(was, now, say("restore_compare"), face_report.marks_html(scene.faces), "fits")
+        return whole + face_report.zoom_html(scene.faces, scene.before, tile.image, say)
     if scene.versus and tile.finished:
         was, now = (scene.versus.image, say(scene.versus.was)), (tile.image, say(scene.versus.now))
         return compare_html(was, now, say("stage_versus"), kind="fits")
@@ -71,7 +72,9 @@ def _contact_sheet(scene: JobView, say: Words) -> Markup:
     return Markup('<div class="contact-sheet">{}{}</div>').format(Markup().join(looks), room)
 
 
-def _strip(scene: JobView) -> Markup:
+def _strip(scene: JobView, say: Words) -> Markup:
+    if scene.before and scene.current:
+        return face_report.strip_html(scene.faces, scene.current.image, say)
     if len(scene.tiles) < 2 or scene.is_contact_sheet:
         return Markup()
     button = Markup('<button type="button" data-show="{name}" aria-label="{number}">{image}</button>')

@@ -38,7 +38,8 @@ from engines.messages.faces import (
 from engines.roles import Detector
 from engines.roles.loaded import LoadedBundle
 
-BEFORE_PX = 1600  # enough to compare on any screen
+BEFORE_PX = 2560  # to what pages make photos smaller: a face that is looked at closely is as fine as it came
+LOOK_PX = 1600  # of a look at a photo
 LOOKED_AT = 4  # faces, for advice
 ADVICE_PX = 256  # the side of a face that is looked at
 DETAIL = 0.5  # what more_detail adds, of retouch.local_contrast
@@ -217,7 +218,7 @@ def advise(request: Inspect, detector: Detector, folder: Path, decoder: Decoder 
     pixels = decoder.read(Path(request.image))
     advice = advice_on(pixels, detector.find(pixels))
     if advice.faces > 1 and not images.shown_by_browsers(Path(request.image)):
-        yield Preview(0, images.write_preview(folder, images.fit(pixels, BEFORE_PX)), kind="before")
+        yield Preview(0, images.write_preview(folder, images.fit(pixels, LOOK_PX)), kind="before")
     yield advice
 
 
@@ -225,7 +226,7 @@ def advice_on(pixels: Picture, detected: list[Face]) -> Advice:
     """What a look at these pixels says, in which these faces are."""
     largest = sorted(detected, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
     blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]
-    noisy, faded = quality.noise(images.fit(pixels, BEFORE_PX)), retouch.fading_of(pixels)
+    noisy, faded = quality.noise(images.fit(pixels, LOOK_PX)), retouch.fading_of(pixels)
     height, width = pixels.shape[:2]
     settings = quality.suggestion(blurs, noisy, faded)
     boxes = tuple(share(face, pixels.shape) for face in from_the_left(detected))

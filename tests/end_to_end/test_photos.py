@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.messages import unpack
 from tests.support import photo_files
 from tests.support.browser_window import BROWSER, Visit, pixels, psnr
 from tests.support.http import encoded, people, scene
 from tests.support.photo_files import SECRETS, TAKEN, private
+from tests.support.stored import last_event, last_order
 
 pytestmark = BROWSER
 WIDTHS = (1280, 390)
@@ -52,15 +52,6 @@ def restore(visit: Visit, state: str = "done") -> None:
     visit.until(state, "#restore-stage")
 
 
-def order(home: Path) -> Any:
-    """What the last job was asked to do."""
-    import sqlite3
-
-    with sqlite3.connect(home / "state" / "jobs.db") as db:
-        (text,) = db.execute("SELECT request FROM job ORDER BY number DESC LIMIT 1").fetchone()
-    return unpack(text)
-
-
 def strength(visit: Visit) -> str:
     return visit.page.locator("#restore-strength input[type=number]").input_value()
 
@@ -80,9 +71,9 @@ def test_a_photo_is_restored_and_compared(visit: Visit, home: Path, put: Any, ba
     made, source = pixels(home / "outputs" / result), pixels(photo)
     assert made.shape == source.shape
     assert 15 < psnr(made, source) < 60  # changed, and still the same photo
-    visit.page.locator("#restore-stage input[type=range]").focus()
+    visit.page.locator("#restore-stage .fits input[type=range]").focus()
     visit.page.keyboard.press("Home")
-    style = visit.page.get_attribute("#restore-stage .compare", "style") or ""
+    style = visit.page.get_attribute("#restore-stage .fits", "style") or ""
     assert style.replace(" ", "").startswith("--at:0%")
     with visit.page.expect_download() as download:
         visit.page.click("#restore-stage a[download]")
@@ -122,7 +113,7 @@ def test_the_mark_of_each_face_lies_on_it(browser, base: str, home: Path, put: A
     visit.page.wait_for_function("document.querySelector('#restore-stage .compare img.after').naturalWidth > 0")
     picture, *marks = visit.page.evaluate(BOXES)  # at one moment: a phone's page may be scrolling
     assert abs(picture["width"] / picture["height"] - canvas.width / canvas.height) < 0.02
-    boxes = [face.box for face in _final(home).faces]
+    boxes = [face.box for face in last_event(home).faces]
     assert len(marks) == len(boxes) == (2 if shape == "wide" else 1)
     for k, (left, top, *_) in enumerate(boxes):
         mark = marks[k]
@@ -132,15 +123,6 @@ def test_the_mark_of_each_face_lies_on_it(browser, base: str, home: Path, put: A
     assert len(re.findall("已修复|已减弱|跳过", visit.page.inner_text("#restore-stage .faces"))) == len(boxes)
     assert not visit.scrolls_sideways()
     visit.close()
-
-
-def _final(home: Path) -> Any:
-    import sqlite3
-
-    with sqlite3.connect(home / "state" / "jobs.db") as db:
-        sql = "SELECT body FROM event JOIN job ON job.id = event.job ORDER BY number DESC, seq DESC LIMIT 1"
-        (text,) = db.execute(sql).fetchone()
-    return unpack(text)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -162,7 +144,7 @@ def test_a_photo_without_a_face_is_cleaned_or_left_alone_until_one_says_so(
     assert size and size["height"] >= 40 and button.inner_text() == "增强整张照片"
     button.click()
     visit.until("done", "#restore-stage")
-    assert order(home).whole_picture and order(home).name == "山.png"
+    assert last_order(home).whole_picture and last_order(home).name == "山.png"
     top_of = "(it) => document.querySelector(it).getBoundingClientRect().y"
     above = f"((top) => top('#restore-stage') < top('#restore-strength'))({top_of})"
     assert width > 640 or visit.page.evaluate(above), "on a phone the settings come after it"
@@ -200,7 +182,11 @@ def test_advice_is_taken_and_settings_are_remembered(visit: Visit, home: Path, p
     visit.page.wait_for_selector("#restore-quality")  # the server shows it, when it hears of the format
     choose(visit, put("soft.jpg", encoded(blurred, "JPEG")))
     restore(visit)
-    assert (order(home).strength, order(home).mode, order(home).format) == (int(wanted[1]), "detail", "webp")
+    assert (last_order(home).strength, last_order(home).mode, last_order(home).format) == (
+        int(wanted[1]),
+        "detail",
+        "webp",
+    )
     assert (visit.page.locator("#restore-stage a[download]").get_attribute("download") or "").endswith("-soft.webp")
 
 
@@ -251,7 +237,7 @@ def test_a_large_photo_is_made_smaller_before_it_leaves(visit: Visit, home: Path
     assert len(got) < len(photo) / 2
     assert not [secret for secret in SECRETS if secret in got]
     restore_whole(visit)
-    assert order(home).name == "large.jpg"
+    assert last_order(home).name == "large.jpg"
 
 
 def restore_whole(visit: Visit) -> None:
@@ -305,7 +291,7 @@ def test_a_photo_that_the_browser_cannot_draw_is_restored_all_the_same(
     frame = visit.page.wait_for_selector("#photo .cannot-be-shown")
     assert frame and frame.get_attribute("data-name") == "IMG_0001.heic"
     restore(visit)
-    assert order(home).name == "IMG_0001.heic"
+    assert last_order(home).name == "IMG_0001.heic"
 
 
 # As a browser on a system that has no type for it hands it over: "chosen" or "dropped".
@@ -329,7 +315,7 @@ def test_a_photo_without_a_type_is_taken_for_what_it_is(visit: Visit, home: Path
     visit.page.evaluate(HANDED, [way, "IMG_0002.HEIC", list(photo)])
     assert "找到 1 张脸" in advised(visit)
     restore(visit)
-    assert order(home).name == "IMG_0002.HEIC"
+    assert last_order(home).name == "IMG_0002.HEIC"
     assert visit.page.locator("[data-testid=toast-body]").count() == 0
 
 

@@ -85,6 +85,9 @@ def photographs(text: str, say: Callable[..., str]) -> list[str]:
     return [
         photos.board_html(items, say),
         face_report.list_html(faces(text, 9), say),
+        face_report.pick_html([face.box for face in faces(text, 2)], say, text),
+        face_report.strip_html(faces(text, 2), text, say),
+        face_report.zoom_html(faces(text, 2), text, text, say),
         face_report.advice_html(advice, say),
         single.note_html(text),
     ]

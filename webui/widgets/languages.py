@@ -12,7 +12,10 @@ from markupsafe import Markup
 
 from webui.i18n import LANGUAGES, tags, words
 
-SCRIPTS_SAY = ("script_lost", "script_leaving", "script_close", "script_uploading", "script_corrected")
+SCRIPTS_SAY = (
+    "script_lost", "script_leaving", "script_close", "script_uploading", "script_corrected", "script_restore_faces",
+    "script_restore_face", "script_choose_face",
+)  # fmt: skip
 SHOW_CHOSEN = "element.querySelector('#language').value = document.documentElement.lang"
 
 

@@ -33,7 +33,7 @@ new MutationObserver(() => {
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-step]');
   if (!button || button.ariaDisabled === 'true') return;
-  if (button.dataset.step === 'begin') trigger('begin', {});
+  if (button.dataset.step === 'begin') trigger('begin', DATA);
   if (button.dataset.step === 'cancel') trigger('cancel', {});
 });"""
 
@@ -57,10 +57,12 @@ class MainButton:
         return {self.html: self.at("cancel" if busy else "begin")} if first or not busy else {}
 
 
-def build(elem_id: str, begin: str, cancel: str = "portrait_cancel") -> MainButton:
-    """`begin`, `cancel`: keys of the locales."""
+def build(elem_id: str, begin: str, cancel: str = "portrait_cancel", data: str = "{}") -> MainButton:
+    """`begin`, `cancel`: keys of the locales. `data`: what goes with the event `begin`, as the browser is to say it."""
     said: dict[Step, str] = {"begin": begin, "cancel": cancel, "cancelling": "stage_cancelling"}
-    html = gr.HTML(button_html(elem_id, "begin", begin), js_on_load=PRESS, elem_classes="main-step")
+    html = gr.HTML(
+        button_html(elem_id, "begin", begin), js_on_load=PRESS.replace("DATA", data), elem_classes="main-step"
+    )
     return MainButton(html, elem_id, said)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engines.errors import Fact
 from engines.messages import Advice, Enhance, Generate, Inspect, unpack
-from engines.messages.faces import FaceReport
+from engines.messages.faces import FaceReport, Point
 from tests.support.http import SKETCH, Session, encoded, people, scene, succeeded, tree
 from webui import face_report
 from webui.i18n import words
@@ -30,10 +32,11 @@ CHANGED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def restored(page: Session, photo: Any, **changes: Any) -> list[dict[str, Any]]:
+def restored(page: Session, photo: Any, event: Any = None, **changes: Any) -> list[dict[str, Any]]:
+    """`event`: what the browser says of the press: which faces were chosen."""
     endpoint = page.endpoint("restore")
     values = dict(zip(NAMES, page.values(endpoint)[1:], strict=True))
-    return page.call(endpoint, [photo, *{**values, **changes}.values()])
+    return page.call(endpoint, [photo, *{**values, **changes}.values()], event)
 
 
 def requests(rig: Rig) -> list[Any]:
@@ -115,7 +118,7 @@ def test_the_fields_of_values() -> None:
 
 
 def looked(page: Session, photo: Any, job: str = "") -> list[dict[str, Any]]:
-    return page.call(page.endpoint("advise"), [photo, None, job])
+    return page.call(page.endpoint("advise"), [photo, None, job, "all"])
 
 
 def test_a_photo_is_looked_at_and_the_advice_can_be_taken(rig: Rig) -> None:
@@ -164,7 +167,7 @@ def test_a_new_photo_does_not_stand_beside_what_became_of_the_last(rig: Rig) -> 
         assert EN("restore_empty") in str(looked(page, page.upload(photo, "b.png"), "f" * 32))
         with rig.stuck():
             waits = rig.client.post("/generate", json=SKETCH | {"prompt": "x"}, headers={"Prefer": "respond-async"})
-            asked = [page.upload(photo, "c.png"), None, waits.json()["id"]]
+            asked = [page.upload(photo, "c.png"), None, waits.json()["id"], "all"]
             begun = page.begin(page.endpoint("advise"), asked)
     assert EN("advice_looking") in str(begun) and EN("restore_empty") not in str(begun)
 
@@ -174,7 +177,7 @@ def test_who_looks_at_the_photo_before_may_stop(rig: Rig) -> None:
     with rig.stuck(), rig.session() as page:
         look = page.endpoint("advise")
         for name in ("a.png", "b.png"):
-            page.begin(look, [page.upload(encoded(scene(), "PNG"), name), None, ""])
+            page.begin(look, [page.upload(encoded(scene(), "PNG"), name), None, "", "all"])
         states = list(rig.jobs().values())[-2:]
     assert states == ["cancelled", "queued"]
 
@@ -204,6 +207,8 @@ REASONS: Sequence[tuple[FaceReport, str]] = (
     (report("skipped", 0, "smaller than 24 px"), "跳过:小于 24 px"),
     (report("skipped", 0, "already sharp"), "跳过:已经清晰"),
     (report("skipped", 0, "not the face in the centre"), "跳过:不是中间的那张脸"),
+    (report("skipped", 0, "not chosen"), "跳过:没有被选中"),
+    (report("skipped", 0, "no face is there", (0.5, 0.5, 0, 0)), "跳过:此处没有人脸"),
     (report("skipped", 0, ""), "跳过:强度为 0"),
 )
 
@@ -229,6 +234,115 @@ def test_many_faces_are_summed_up() -> None:
     many = face_report.list_html(few * 4, ZH)
     assert "<summary>8 张脸 · 已修复 4 · 跳过 4</summary>" in many
     assert len(tree(many).all("li")) == 8
+
+
+# ---- which faces
+
+
+TWO = encoded(people(2), "PNG")
+LEFT, RIGHT = {"x": 0.25, "y": 0.5}, {"x": 0.75, "y": 0.5}
+
+
+def test_the_faces_that_were_chosen_are_restored(rig: Rig) -> None:
+    with rig.session() as page:
+        messages = restored(page, page.upload(TWO, "a.png"), {"faces": [RIGHT]})
+    assert succeeded(messages) and requests(rig)[-1].faces == (Point(**RIGHT),)
+    assert [face.reason for face in rig.queue.finished(1)[0].final.faces] == ["not chosen", ""]
+    assert "跳过:没有被选中" in str(messages[-1])
+
+
+@pytest.mark.parametrize("event", [None, {}, {"faces": None}, [1], "x"], ids=str)
+def test_where_nobody_chose_all_are_restored(rig: Rig, event: Any) -> None:
+    with rig.session() as page:
+        assert succeeded(restored(page, page.upload(TWO, "a.png"), event))
+    assert requests(rig)[-1].faces == ()
+
+
+@pytest.mark.parametrize(
+    ("faces", "said"),
+    [
+        ([], EN("faces_none")),
+        ([{"x": 2, "y": 0}], "faces.x"),
+        (["x"], "faces.0"),
+        (5, "faces"),
+        ([RIGHT] * 201, "faces"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_choice_that_is_none_is_said_and_makes_no_job(rig: Rig, faces: Any, said: str) -> None:
+    before = rig.jobs()
+    with rig.session("en") as page:
+        messages = restored(page, page.upload(TWO, "a.png"), {"faces": faces})
+    assert not succeeded(messages) and said in str(messages)
+    assert rig.jobs().keys() == before.keys()
+
+
+def test_faces_are_offered_after_a_look_only_where_there_is_a_choice(rig: Rig) -> None:
+    with rig.session("en") as page:
+        many, single = page.upload(TWO, "a.png"), page.upload(encoded(people(), "PNG"), "b.png")
+        shown = str(looked(page, many))
+        assert set(re.findall(r"Face \d, \w+", shown)) == {"Face 1, left", "Face 2, right"}
+        assert "data-x=" not in str(looked(page, single))
+        center = page.call(page.endpoint("advise"), [many, None, "", "center"])
+    assert EN("advice_adopt") in str(center) and "data-x=" not in str(center), "the setting has chosen already"
+
+
+def also(page: Session, job: str, face: Any) -> list[dict[str, Any]]:
+    return page.call(page.endpoint("also"), [job], {"face": face})
+
+
+def test_a_face_that_was_skipped_by_a_rule_is_restored_all_the_same(rig: Rig) -> None:
+    """With those that were not, and as everything else was asked for."""
+    with rig.session() as page:
+        first = restored(page, page.upload(TWO, "a.png"), {"faces": [LEFT]}, auto=False, strength=44)
+        job = list(rig.jobs())[-1]
+        assert str(first[-1]).count("data-also") == 2, "in the list, and where it is looked at"
+        again = also(page, job, 1)
+    assert succeeded(again)
+    before, order = rig.queue.job(job).request, requests(rig)[-1]
+    assert isinstance(before, Enhance) and order == replace(before, faces=order.faces) and len(order.faces) == 2
+    assert {face.state for face in rig.queue.finished(1)[0].final.faces} <= {"restored", "softened"}
+
+
+@pytest.mark.parametrize("face", [2, -1, None, "0", 0.5, [0]], ids=str)
+def test_what_is_no_face_of_that_photo_makes_no_job(rig: Rig, face: Any) -> None:
+    with rig.session("en") as page:
+        restored(page, page.upload(TWO, "a.png"), {"faces": [LEFT]})
+        before = rig.jobs()
+        assert not succeeded(also(page, list(before)[-1], face))
+        assert not succeeded(also(page, "f" * 32, 0))
+    assert rig.jobs().keys() == before.keys()
+
+
+def test_of_a_photo_that_is_gone_one_is_told(rig: Rig) -> None:
+    with rig.session("en") as page:
+        restored(page, page.upload(TWO, "gone.png"), {"faces": [LEFT]})
+        order = requests(rig)[-1]
+        Path(order.image).unlink()
+        messages = also(page, list(rig.jobs())[-1], 1)
+    assert EN.error("not_found", {"name": "gone.png", "what": "picture"}) in str(messages)
+
+
+BOXES = ((0.1, 0.1, 0.2, 0.3), (0.4, 0.4, 0.2, 0.2), (0.8, 0.9, 0.1, 0.1))
+
+
+def test_a_face_is_called_by_its_number_and_its_place() -> None:
+    names = [button["aria-label"] for button in tree(face_report.pick_html(BOXES, ZH)).all("button")]
+    assert names == ["第 1 张脸,左上", "第 2 张脸,中间", "第 3 张脸,右下"]
+    assert [button["aria-pressed"] for button in tree(face_report.pick_html(BOXES, EN)).all("button")] == ["true"] * 3
+    assert face_report.pick_html(BOXES[:1], ZH) == ""
+
+
+def test_faces_can_be_looked_at_closely_and_where_that_shows_nothing_they_are_not_offered() -> None:
+    reports = [report("restored", 70, box=BOXES[0]), report("skipped", 0, "already sharp", BOXES[1])]
+    whole, first, second = tree(face_report.strip_html(reports, "a.png", ZH)).all("button")
+    assert (whole["data-face"], whole["aria-pressed"]) == ("", "true")
+    assert first["aria-label"] == "第 1 张脸,左上 · 已修复 70%" and "data-offer" not in first
+    assert second["aria-label"] == "第 2 张脸,中间 · 跳过:已经清晰" and "data-offer" in second
+    large = [report("restored", 70, box=(0.2, 0.1, 0.5, 0.7))]
+    missed = report("skipped", 0, "no face is there", (0.5, 0.5, 0.0, 0.0))
+    assert face_report.strip_html(large, "a.png", ZH) == face_report.strip_html([missed], "a.png", ZH) == ""
+    assert len(tree(face_report.strip_html([*reports, missed], "a.png", ZH)).all("button")) == 3
 
 
 # ---- no face

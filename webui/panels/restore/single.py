@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,10 +18,11 @@ from markupsafe import Markup
 
 from engines.errors import JobPostponed, NotFoundError
 from engines.jobs import ENDED
-from engines.messages import Advice, Enhance, Failed, Inspect
+from engines.messages import Advice, Enhance, Failed, Final, Inspect, Preview
+from engines.messages.faces import point_in
 from webui import face_report
 from webui.follow import events, follow, resume
-from webui.gradio_patches import take_uploads_only
+from webui.gradio_patches import event_data, take_uploads_only
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.stage import job_html
@@ -43,12 +45,18 @@ from webui.widgets.panel_context import (
 )
 
 START = JobView(task="enhance", status="restore_empty")
-ADVICE = """element.addEventListener('click', (event) => {
+CHOSEN = "{ faces: window.chosenFaces?.() ?? null }"
+# The script for faces comes with this tab: nobody else needs it.
+ADVICE = """document.head.append(Object.assign(document.createElement('script'), { src: '/faces.js' }));
+new MutationObserver(() => window.showFaces?.()).observe(element, { childList: true, subtree: true });
+element.addEventListener('click', (event) => {
   if (event.target.closest('[data-adopt]')) trigger('adopt', {});
   if (event.target.closest('[data-whole]')) trigger('whole', {});
 });"""
 STAGE = """element.addEventListener('click', (event) => {
   if (event.target.closest('[data-anyway]')) trigger('anyway', {});
+  const face = event.target.closest('[data-also]');
+  if (face) trigger('also', { face: Number(face.dataset.also) });
 });"""
 
 
@@ -77,7 +85,7 @@ def entrance(context: PanelContext) -> Entrance:
     )  # fmt: skip
     take_uploads_only(photo)
     advice = gr.HTML(js_on_load=ADVICE, elem_id="restore-advice")
-    return Entrance(photo, advice, main_button.build("restore-start", "restore_go"))
+    return Entrance(photo, advice, main_button.build("restore-start", "restore_go", data=CHOSEN))
 
 
 def build(context: PanelContext, page: gr.Blocks, entered: Entrance, controls: settings.Controls) -> View:
@@ -99,9 +107,13 @@ class Handlers:
         """`first`: of a job."""
         return {self.view.stage: job_html(scene, say), **self.view.main.update(scene.state == "running", first)}
 
-    async def restore(self, photo: Upload | None, request: gr.Request, *values: Any) -> AsyncIterator[Updates]:
+    async def restore(
+        self, photo: Upload | None, event: gr.EventData, request: gr.Request, *values: Any
+    ) -> AsyncIterator[Updates]:
+        """Restore the photo; of its faces those that were chosen, if not all of them were."""
         say = words_of(request)
-        order = await to_thread.run_sync(self._order, photo, settings.fields(values), say)
+        fields = {**settings.fields(values), **_chosen(event_data(event), say)}
+        order = await to_thread.run_sync(self._order, photo, fields, say)
         async for updates in self._watch(order, request):
             yield updates
 
@@ -122,6 +134,14 @@ class Handlers:
             async for updates in self._watch(replace(order, whole_picture=True), request):
                 yield updates
 
+    async def also(self, job_id: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
+        """Restore the same photo once more, with one of the faces that were skipped by a rule."""
+        say = words_of(request)
+        with complaining(say):
+            order = await to_thread.run_sync(_with_face, self.context.jobs.of(request), job_id, event_data(event))
+        async for updates in self._watch(order, request):
+            yield updates
+
     def _order(self, photo: Upload | None, fields: dict[str, Any], say: Words) -> Enhance:
         if photo is None:
             raise refusal(say("restore_empty"))
@@ -136,7 +156,7 @@ class Handlers:
             yield self.show(now, say)
 
     async def advise(
-        self, photo: Upload | None, looked: str, job_id: str, request: gr.Request
+        self, photo: Upload | None, looked: str, job_id: str, faces: str, request: gr.Request
     ) -> AsyncIterator[Updates]:
         """
         Say what would do a photo good that came in. Whoever looks at an earlier one may stop, and what became of that
@@ -152,11 +172,15 @@ class Handlers:
         stage = gr.skip() if await to_thread.run_sync(_goes_on, own, job_id) else job_html(START, say)
         (look_id,) = await to_thread.run_sync(submit, own, say, parsed(Inspect, {"image": image}, say))
         yield {v.advice: note_html(say("advice_looking")), v.looked: look_id, v.stage: stage}
+        shown = ""
         with suppress(JobPostponed):
             async for event in events(own, look_id):
                 match event:
+                    case Preview():
+                        shown = event.image
                     case Advice():
-                        yield {v.advice: face_report.advice_html(event, say)}
+                        pick = face_report.pick_html(event.boxes, say, shown) if faces != "center" else ""
+                        yield {v.advice: face_report.advice_html(event, say) + pick}
                     case Failed(code="cancelled"):
                         pass
                     case Failed():
@@ -172,10 +196,10 @@ class Handlers:
 
     async def come_back(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """On load, show what this browser's last job has come to."""
-        say, first = words_of(request), True
+        say, own, first = words_of(request), self.context.jobs.of(request), True
         yield {self.view.stage: job_html(START, say)}
-        async for scene in resume(self.context.jobs.of(request), job_id, START):
-            yield self.show(scene, say, first)
+        async for scene in resume(own, job_id, START):
+            yield self.show(_left(own, scene), say, first)
             first = False
 
     def stop(self, job_id: str, request: gr.Request) -> Markup:
@@ -189,6 +213,37 @@ def _goes_on(own: OwnJobs, job_id: str) -> bool:
     return False
 
 
+def _left(own: OwnJobs, scene: JobView) -> JobView:
+    """Return the scene without a photo that was tidied away since: previews live for a day."""
+    gone = scene.before and not own.file(scene.before).is_file()
+    return replace(scene, before="") if gone else scene
+
+
+def _chosen(data: Any, say: Words) -> dict[str, Any]:
+    """Return the field of Enhance for the faces that a page says were chosen; none of them were not: all."""
+    faces = data.get("faces") if isinstance(data, dict) else None
+    if faces == []:
+        raise refusal(say("faces_none"))
+    return {} if faces is None else {"faces": faces}
+
+
+def _with_face(own: OwnJobs, job_id: str, data: Any) -> Enhance:
+    """
+    Return what a finished restoration was asked for, with one more of its faces. NotFoundError: there is no such job or
+    face, or its photo has been deleted since.
+    """
+    order, final = own.job(job_id).request, own.latest(job_id)
+    faces = [face for face in final.faces if face.is_face] if isinstance(final, Final) else []
+    wanted = data.get("face") if isinstance(data, dict) else None
+    if not isinstance(order, Enhance) or wanted not in range(len(faces)):
+        raise NotFoundError("job", job_id)
+    if not Path(order.image).is_file():
+        raise NotFoundError("picture", order.name)
+    boxes = [face.box for face in faces]
+    points = [point_in(boxes, k) for k, face in enumerate(faces) if k == wanted or not face.by_rule]
+    return replace(order, faces=tuple(points))
+
+
 def note_html(text: str) -> Markup:
     return Markup('<p class="note" role="status">{}</p>').format(text)
 
@@ -199,6 +254,7 @@ def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
     v.main.html.begin(do.restore, order, shown, **LONG)
     v.advice.whole(do.whole, order, shown, **LONG)
     v.stage.anyway(do.anyway, [v.job], shown, **LONG)
+    v.stage.also(do.also, [v.job], shown, **LONG)
     advise_on(partial(gr.on, [v.photo.upload, v.photo.clear]), v, do.context)
     v.advice.adopt(do.adopt, [v.looked], v.controls.values, **QUICK)
     page.load(do.come_back, [v.job], shown, **LONG)
@@ -207,4 +263,5 @@ def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
 
 def advise_on(event: Any, v: View, context: PanelContext) -> None:
     looks: dict[str, Any] = {**LONG, "trigger_mode": "multiple"}  # the second photo does not wait for the first one's
-    event(Handlers(v, context).advise, [v.photo, v.looked, v.job], [v.advice, v.looked, v.stage], **looks)
+    asked = [v.photo, v.looked, v.job, v.controls.faces]
+    event(Handlers(v, context).advise, asked, [v.advice, v.looked, v.stage], **looks)
