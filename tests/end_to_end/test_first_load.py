@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.browser_window import BROWSER, PATIENCE_MS, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = BROWSER
-MOST_BYTES = 365_000
+MOST_BYTES = 370_000
+MOST_SHIFT = 0.05  # 0.02 is aimed at, and measured: how many pieces come apart depends on how busy a machine is
+SHIFTS = """window.shift = 0; new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({ type: 'layout-shift', buffered: true });"""
 
 
 def loaded_bytes(browser: Browser, url: str) -> dict[str, int]:
@@ -37,3 +43,17 @@ def test_a_first_visit_is_small(browser: Browser, tmp_path: Path) -> None:
     assert sum(by_address.values()) < MOST_BYTES, f"{sum(by_address.values())} bytes; the largest: {largest}"
     pictures = [address for address in by_address if "/thumbnails/" in address]
     assert 3 <= len(pictures) <= 9  # those of the cards that are in sight, of 14
+
+
+@pytest.mark.parametrize("locale", ["zh-CN", "en-US"])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1024, 600), (1280, 800)])
+def test_what_comes_later_finds_its_room(browser: Browser, base: str, width: int, height: int, locale: str) -> None:
+    """The form must not move under a finger: it moved by 0.30 on phones, as the words of the stage and model came."""
+    context = browser.new_context(locale=locale, viewport={"width": width, "height": height}, has_touch=width < 768)
+    page = context.new_page()
+    page.add_init_script(SHIFTS)
+    page.goto(base)
+    page.wait_for_selector("#stage .frame", timeout=PATIENCE_MS)
+    page.wait_for_timeout(2000)
+    assert page.evaluate("window.shift") < MOST_SHIFT
+    context.close()

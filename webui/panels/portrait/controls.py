@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from engines.messages import Generate
 from engines.messages.status import BundleStatus
 from engines.messages.validation import limits
+from presets.vocabulary import vocabulary
 from webui.widgets import blanks, init_image, loras, main_button, preset_cards, recipe
+from webui.widgets.languages import spans_of
 from webui.widgets.panel_context import PanelContext, in_turn
 
 OPEN = Generate("")  # leaves everything to the bundle
@@ -117,7 +120,7 @@ def _first(context: PanelContext) -> dict[str, Any]:
         "", label=t("portrait_prompt"), placeholder=t("portrait_prompt_hint"), lines=2, max_lines=8, elem_id="prompt"
     )
     offered = blanks.build()
-    introduced = gr.HTML("", elem_id="introduced")
+    introduced = gr.HTML(introduced_html(context.bundles("portrait")[0]), elem_id="introduced")
     main = main_button.build("generate", "portrait_go")
     contact_sheet = gr.Button(t("portrait_sheet"), elem_id="contact-sheet")
     note = recipe.build_note()
@@ -136,6 +139,13 @@ def _first(context: PanelContext) -> dict[str, Any]:
         "contact_sheet": contact_sheet, "recipe": note, "quality": quality, "count": count, "backend": backend,
         "start": start,
     }  # fmt: skip
+
+
+def introduced_html(bundle: BundleStatus) -> Markup:
+    """Return what a page says of the model when it opens, in all languages: else the form would move as it comes."""
+    if not vocabulary(bundle.dialect):
+        return Markup()
+    return Markup('<p class="note" role="status"><span>{}</span></p>').format(spans_of("portrait_sketcher"))
 
 
 def _more(context: PanelContext) -> dict[str, Any]:
