@@ -115,7 +115,9 @@ class Visit:
 
     def open(self) -> None:
         self.opened = time.monotonic()
-        self.page.goto(self.base + self.start)
+        said = list(self.complaints)
+        self.page.goto(self.base + self.start, wait_until="commit")
+        self.complaints[:] = said  # a page that is left says of what it was still waiting for that it was broken off
         self.page.wait_for_selector(self.first)
 
     def tab(self, number: int) -> None:

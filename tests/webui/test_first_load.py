@@ -127,10 +127,9 @@ def test_what_the_browser_remembers_is_not_encrypted() -> None:
     assert leaner.startswith(imports) and leaner.endswith(component)
 
 
-@pytest.mark.parametrize("path", [path for path in SCRIPTS if path not in CIPHERED], ids=lambda path: path.name)
-def test_no_other_script_is_changed(path: Path) -> None:
-    script = path.read_text(encoding="utf-8")
-    assert without_ciphers(script) == script
+def test_no_other_script_is_changed() -> None:
+    scripts = [path.read_text(encoding="utf-8") for path in SCRIPTS if path not in CIPHERED]
+    assert len(scripts) > 100 and all(without_ciphers(script) == script for script in scripts)
 
 
 # ---- its own

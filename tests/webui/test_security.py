@@ -16,7 +16,7 @@ from PIL import PngImagePlugin
 
 from tests.support.http import FILE_DATA, Session, encoded, scene, succeeded, wire
 from webui.panels import history
-from webui.widgets import preset_cards
+from webui.widgets import blanks, preset_cards
 
 if TYPE_CHECKING:
     from tests.support.server import Listener, Rig
@@ -162,7 +162,7 @@ def test_no_words_are_used_as_a_template(rig: Rig) -> None:
     with rig.session() as page:
         html = [c["props"] for c in page.components.values() if c["type"] == "html"]
     assert len(html) >= 7
-    assert {props["html_template"] for props in html} == {"${value}", history.PARTS, preset_cards.PARTS}
+    assert {props["html_template"] for props in html} == {"${value}", blanks.PARTS, history.PARTS, preset_cards.PARTS}
     fixed = re.sub(r"</?div[^<>`${}]*>", "", history.PARTS + preset_cards.PARTS)
     assert not fixed.strip(), "empty boxes, and nothing to evaluate"
 

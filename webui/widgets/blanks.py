@@ -14,14 +14,13 @@ from presets.blanks import offers, read, table
 from webui import asset_files
 from webui.i18n import Words
 
+PARTS = "<div data-part></div>"
 Value = dict[str, Any]  # what the script is sent: the row's name, and its blanks, of each what is chosen and of what
 
 
 def build() -> gr.HTML:
     """Return the chips. Their event `choose` names a blank and an option."""
-    return gr.HTML(
-        {}, html_template="<div data-part></div>", js_on_load=asset_files.script("blanks.js"), elem_id="blanks"
-    )
+    return gr.HTML({}, html_template=PARTS, js_on_load=asset_files.script("blanks.js"), elem_id="blanks")
 
 
 def value(preset: Preset | None, prompt: str, dialect: str, say: Words) -> Value:
