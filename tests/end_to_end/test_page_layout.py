@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser_window import BROWSER, Visit, begin, serve, until_ready
+from tests.support.http import people
 
 pytestmark = [*BROWSER, pytest.mark.xdist_group("served")]
 
@@ -26,6 +27,21 @@ def seen(window: Visit, selector: str) -> float:
       return points.filter((point) => point && element.contains(point)).length / points.length;
     }"""
     return float(window.page.evaluate(share, selector))
+
+
+def test_a_restoration_that_is_over_at_once_is_in_sight(browser: Any, base: str, tmp_path: Path) -> None:
+    """The second of the same photo is remembered: nothing runs that a phone could go to."""
+    people(2).save(tmp_path / "people.png")
+    for _ in range(4):
+        window = Visit(browser, base, width=390, height=844, touch=True, start="/?tab=restore", first="#restore-start")
+        window.page.set_input_files("#photo input[type=file]", tmp_path / "people.png")
+        window.page.wait_for_selector("#restore-advice .advice")
+        window.page.click("#restore-start")
+        window.until("done", "#restore-stage")
+        window.page.wait_for_timeout(1000)
+        window.rest()
+        assert seen(window, "#restore-stage [download]") == 1
+        window.close()
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

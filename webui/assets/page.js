@@ -9,10 +9,10 @@ document.addEventListener("click", (event) => {
   const stages = { generate: "stage", "contact-sheet": "stage", "restore-start": "restore-stage", batch: "batch-board", build: "build-stage", compare: "compare-stage" };
   const stage = document.getElementById(stages[event.target.closest("button")?.id]);
   if (!stage || innerWidth >= 768) return;
-  const until = performance.now() + 5000;
+  const until = performance.now() + 5000, before = stage.innerHTML; // of a job that is over at once nothing runs
   requestAnimationFrame(function look() {
-    const running = stage.querySelector(".is-running");
-    if (running) running.scrollIntoView({ behavior: "smooth" });
+    const news = stage.querySelector(".is-running") ?? (stage.innerHTML !== before && stage.querySelector(".is-done"));
+    if (news) news.scrollIntoView({ behavior: "smooth" });
     else if (performance.now() < until) requestAnimationFrame(look);
   });
 });
