@@ -125,6 +125,9 @@ def test_what_the_browser_remembers_is_not_encrypted() -> None:
     assert len(leaner) < len(script) / 50 and "CryptoJS" not in leaner
     imports, component = script.partition(";")[0], script[script.index("var q=new Set") :]
     assert leaner.startswith(imports) and leaner.endswith(component)
+    answer = Frontend(GRADIOS).answer(path.name, "")
+    assert answer.body == leaner.encode()
+    assert answer.headers["cache-control"] == "no-cache", "it may change under its name"
 
 
 def test_no_other_script_is_changed() -> None:
