@@ -16,7 +16,7 @@ from engines.errors import OptionError
 
 FOLDER = Path(__file__).parent / "recipes"
 Method = Literal["", "static", "dynamic", "weights"]
-Ranges = Literal["minmax", "percentile", "entropy"]
+Ranges = Literal["minmax", "percentile"]
 Stored = Literal["fp32", "fp16"]
 
 

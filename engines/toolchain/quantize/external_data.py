@@ -21,6 +21,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 from torch import Tensor
 
+from engines.toolchain.quantize import rounding
 from engines.toolchain.quantize.activation_ranges import Range
 from engines.toolchain.quantize.weight_only import LEVELS, OPSET, quantized_weight
 from engines.toolchain.recipe import Treatment
@@ -71,7 +72,7 @@ def write(
     with target.with_name(f"{target.name}.data").open("wb") as file:
         writer = Writer(model.graph, weights, Store(file, f"{target.name}.data"))
         for layer in chosen:
-            writer.quantize(layer, how.bits, how.block)
+            writer.quantize(layer, how.bits, how.block, rounding.LEVELS if layer.weight in ranges else 0)
         for node in [node for node in model.graph.node if node.op_type == "Gather" and node.input[0] in weights]:
             if "Gather" in how.ops:
                 writer.quantize_table(node)
@@ -109,20 +110,21 @@ class Writer:
     store: Store
     unpacked: dict[tuple[str, bool], str] = field(default_factory=dict)  # by weight, as it lies or turned
 
-    def quantize(self, layer: Layer, bits: int, block: int) -> None:
+    def quantize(self, layer: Layer, bits: int, block: int, levels: int) -> None:
         """
-        Give the layer its weight in integers. Layers that share a weight share what unpacks it; one that is turned here
-        need not be turned by engines. Convolutions have 8 bits: blocks are for matrices.
+        Give the layer its weight in integers, of at most `levels` if that is not 0. Layers that share a weight share
+        what unpacks it; one that is turned here need not be turned by engines. Convolutions have 8 bits: blocks are for
+        matrices.
         """
         key = (layer.weight, layer.turn is not None)
         if key not in self.unpacked:
             array = self.weights[layer.weight].float().numpy()
             array = np.ascontiguousarray(array.T) if layer.turn else array.copy()
-            self.unpacked[key] = self._unpack(layer, array, 8 if array.ndim > 2 else bits, block)
+            self.unpacked[key] = self._unpack(layer, array, 8 if array.ndim > 2 else bits, block, levels)
         layer.node.input[1] = self.unpacked[key]
 
-    def _unpack(self, layer: Layer, array: NDArray[np.float32], bits: int, block: int) -> str:
-        name, weight = f"{layer.weight}.narrow", quantized_weight(array, layer.node, bits, block)
+    def _unpack(self, layer: Layer, array: NDArray[np.float32], bits: int, block: int, levels: int) -> str:
+        name, weight = f"{layer.weight}.narrow", quantized_weight(array, layer.node, bits, block, levels)
         kind = TensorProto.INT8 if bits == 8 else TensorProto.INT4
         integers = self.store.add(f"{name}.integers", kind, weight.integers.shape, iter((weight.integers,)))
         scale = numpy_helper.from_array(weight.scale, f"{name}.scale")

@@ -79,26 +79,27 @@ class QuantizedWeight:
         return helper.make_node("DequantizeLinear", [integers, scale], [name], name=f"{name}.unpack", **settings)
 
 
-def quantized_weight(array: Floats, node: onnx.NodeProto, bits: int, block: int) -> QuantizedWeight:
+def quantized_weight(array: Floats, node: onnx.NodeProto, bits: int, block: int, levels: int = 0) -> QuantizedWeight:
     """
-    Return the weight of `node` in integers; `array` is overwritten. Blocks are for matrices in 4 bits whose inputs the
-    block divides; all others have one scale for each output channel.
+    Return the weight of `node` in integers of at most `levels`, 0: as the bits allow; `array` is overwritten. Blocks
+    are for matrices in 4 bits whose inputs the block divides; all others have one scale for each output channel.
     """
-    output_axis, input_axis = _axes(node, array.ndim)
+    levels = levels or LEVELS[bits]
+    output_axis, input_axis = axes(node, array.ndim)
     blocked = bits == 4 and array.ndim == 2 and array.shape[input_axis] % block == 0
     axis = input_axis if blocked else output_axis
-    scale = _scale(array, axis, block if blocked else 0, LEVELS[bits])
+    scale = _scale(array, axis, block if blocked else 0, levels)
     spread = (
         np.repeat(scale, block, axis) if blocked else scale.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
     )
     np.rint(np.divide(array, spread, out=array), out=array)
-    integers = array.clip(-LEVELS[bits], LEVELS[bits], out=array).astype(KINDS[bits])
+    integers = array.clip(-levels, levels, out=array).astype(KINDS[bits])
     return QuantizedWeight(integers, scale, axis, block if blocked else 0)
 
 
-def _axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:
+def axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:
     """Return which axes of a weight hold its output channels and its input channels."""
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvInteger"):
         return 0, 1
     if node.op_type == "ConvTranspose":
         return 1, 0

@@ -153,7 +153,7 @@ def test_a_bar_that_cannot_be_met_leaves_no_more_than_half_in_float(tmp_path: Pa
     assert kinds(path).count("QuantizeLinear") > 0
 
 
-ALL = ("minmax", "percentile", "entropy")
+ALL = ("minmax", "percentile")
 
 
 def test_every_way_to_take_ranges_is_tried_and_the_best_is_kept(tmp_path: Path) -> None:
