@@ -48,7 +48,7 @@ def main() -> None:
     bundle, budget = Path(path), int(float(budget_gb) * memory.GB) or memory.UNLIMITED
     with tempfile.TemporaryDirectory() as folder:
         shelf = Shelf((bundle.parent,), bundle.parent / "compiled")
-        studio = Studio(shelf, Path(folder), budget=budget)
+        studio = Studio(shelf, Path(folder), budget=lambda: budget)
         for k, job in enumerate(jobs):
             width, height, steps = map(int, job.split("x"))
             request = Generate(

@@ -90,7 +90,9 @@ class Settings:
     keep_days: int = _setting(7, "上传的照片保留天数", "days until uploaded photos are deleted")
     log: str = _setting("info", "日志级别:" + "、".join(LOG_LEVELS), "log level: " + ", ".join(LOG_LEVELS))
     memory_gb: float = _setting(
-        0.0, "模型最多可用的内存(GB);0 表示启动时空闲的八成", "memory that models may take, GB; 0: 80 % of what is free"
+        0.0,
+        "模型最多可用的内存(GB);0 表示任务开始时空闲的八成",
+        "memory that models may take, GB; 0: 80 % of what is free as a job begins",
     )
     password: str = _setting(
         "",

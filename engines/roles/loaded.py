@@ -24,6 +24,7 @@ from engines.families import FAMILIES
 from engines.messages.prompts import Prompt
 from engines.roles import Decoder, Denoiser, Detector, Encoder, PreviewDecoder, Restorer, TextEncoder, memory
 from engines.roles.embedding_cache import ArrayCache
+from engines.roles.memory import Budget
 from engines.roles.prompt_embedding import PromptEmbedding
 from engines.tokens import Tokens
 
@@ -57,8 +58,8 @@ class PerCallSession:
 @dataclass(eq=False)  # two of the same bundle hold different sessions
 class LoadedBundle:
     """
-    One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used;
-    `cores`: how many processors there were when it was opened, each of which has a thread in its sessions.
+    One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used by
+    this job; `cores`: how many processors there were when it was opened, each of which has a thread in its sessions.
     Each property loads its role when it is first read. BundleError: the bundle has no part for it, or says too little
     about it. EngineError: the engine refuses the part.
     """
@@ -213,9 +214,12 @@ def stored_name(prompt: str) -> str:
 
 
 class LoadedBundles:
-    """The bundles in use, by name and engine. One engine a bundle: another one takes its place, and its memory."""
+    """
+    The bundles in use, by name and engine. One engine a bundle: another one takes its place, and its memory. `budget`
+    is asked whenever a bundle is: other programs take memory and give it back, and a container's limit is moved.
+    """
 
-    def __init__(self, shelf: Shelf, select: Select = backends.select, budget: int = memory.UNLIMITED) -> None:
+    def __init__(self, shelf: Shelf, select: Select = backends.select, budget: Budget = memory.unlimited) -> None:
         self.shelf, self.select, self.budget = shelf, select, budget
         self.loaded: dict[tuple[str, str], LoadedBundle] = {}
 
@@ -232,7 +236,8 @@ class LoadedBundles:
         if loaded is None or loaded.bundle.parts != bundle.parts or loaded.cores != machine.cores():
             bundle.verify()
             self.unload(name)
-            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, self.budget)
+            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine)
+        loaded.budget = self.budget()
         return loaded, reason
 
     def keep_only(self, loaded: LoadedBundle) -> None:

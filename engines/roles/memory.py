@@ -11,7 +11,7 @@ given back (backends/page_cache.py), or taken back by the system when it needs t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from engines.roles import tiled_decode
 
 GB = 1_000_000_000
 UNLIMITED = machine.UNLIMITED
-SHARE = 0.8  # of what is free at the start may be used
+SHARE = 0.8  # of what is free, but for this process, may be used
 BASE = 350_000_000  # Python, numpy, the engine's library
 BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
@@ -34,6 +34,7 @@ UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graph
 WAYS = (False, 0), (True, 0), *((True, side) for side in tiled_decode.SIDES)
 THRIFTIEST = len(WAYS) - 1
 Sizes = tuple[int, int]
+Budget = Callable[[], int]  # bytes that models may take, as it is when it is asked
 
 
 @dataclass(frozen=True)
@@ -110,5 +111,13 @@ def _numbers_in(file: Path) -> int:
 
 
 def usable_bytes() -> int:
-    """Return the bytes that models may take where nobody has set them."""
-    return int(machine.free_bytes() * SHARE)
+    """
+    Return the bytes that models may take now where nobody has set them: of what is free, and of what this process holds
+    already, or the models of one job would be taken off what the next one may have.
+    """
+    return int((machine.free_bytes() + machine.held_bytes()) * SHARE)
+
+
+def unlimited() -> int:
+    """Return more bytes than there are."""
+    return UNLIMITED

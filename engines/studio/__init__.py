@@ -55,8 +55,8 @@ SHIPPED = Loras((BUILT_IN / "loras",))
 
 class Studio:
     """
-    `shelf` holds the bundles, `loras` what may be applied to them; `state` is a folder for caches, `budget` the bytes
-    of memory that models may take. `decoder` reads the photos.
+    `shelf` holds the bundles, `loras` what may be applied to them; `state` is a folder for caches, `budget` says
+    how many bytes of memory models may take. `decoder` reads the photos.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Studio:
         state: Path,
         select: Select = backends.select,
         loras: Loras = SHIPPED,
-        budget: int = memory.UNLIMITED,
+        budget: memory.Budget = memory.unlimited,
         decoder: Decoder = SHARED,
     ) -> None:
         self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget), loras

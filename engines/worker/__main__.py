@@ -88,7 +88,8 @@ def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     verdicts = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
-    budget = int(settings.memory_gb * memory.GB) or memory.usable_bytes()
+    set_bytes = int(settings.memory_gb * memory.GB)
+    budget = (lambda: set_bytes) if set_bytes else memory.usable_bytes
     studio = Studio(
         shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, budget, Decoder(settings.decode_s)
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import machine
 from engines.bundle import Bundle, Part, Precision, Role, Sampling, Shelf
 from engines.errors import MemoryShort
 from engines.messages import Failed, Final, Generate, Preview, Progress
@@ -150,7 +151,32 @@ def test_together_nothing_is_let_go(tmp_path: Path) -> None:
 def test_without_memory_nothing_is_loaded(tmp_path: Path) -> None:
     engine = FakeEngine()
     write_portrait(tmp_path / "portrait")
-    studio = Studio(Shelf((tmp_path,)), tmp_path / "state", engine.select, budget=10 * MB)
+    studio = Studio(Shelf((tmp_path,)), tmp_path / "state", engine.select, budget=lambda: 10 * MB)
     (end,) = (event for event in studio.run(Generate("p", bundle="portrait"), tmp_path) if isinstance(event, Failed))
     assert end.code == "memory_short" and end.facts["budget_gb"] == 0.0
     assert engine.opened == []
+
+
+def test_what_one_job_has_loaded_is_not_taken_off_what_the_next_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free shrinks by as much as this process holds, and what others take is gone for it."""
+    monkeypatch.setattr(machine, "free_bytes", lambda: 4000 * MB)
+    monkeypatch.setattr(machine, "held_bytes", lambda: 1000 * MB)
+    assert memory.usable_bytes() == 4000 * MB
+    monkeypatch.setattr(machine, "free_bytes", lambda: 2000 * MB)
+    monkeypatch.setattr(machine, "held_bytes", lambda: 3000 * MB)
+    assert memory.usable_bytes() == 4000 * MB
+    monkeypatch.setattr(machine, "free_bytes", lambda: 500 * MB)
+    assert memory.usable_bytes() == 2800 * MB
+
+
+def test_memory_is_looked_at_again_as_each_job_begins(tmp_path: Path) -> None:
+    """Another program ends while the worker waits, and the picture that was refused is drawn."""
+    engine, usable = FakeEngine(), [10 * MB, memory.UNLIMITED, 10 * MB]
+    write_portrait(tmp_path / "portrait")
+    studio = Studio(Shelf((tmp_path,)), tmp_path / "state", engine.select, budget=lambda: usable.pop(0))
+    ends = []
+    for _ in range(2):
+        *_, end = studio.run(Generate("p", seed=1, steps=1, bundle="portrait", width=64, height=64), tmp_path)
+        ends.append(end)
+    assert isinstance(ends[0], Failed) and ends[0].code == "memory_short"
+    assert isinstance(ends[1], Final) and usable == [10 * MB], "once a job"
