@@ -26,7 +26,14 @@ pytest_plugins = ("tests.support.server", "tests.support.fake_workers")
 
 SERVED = {"rig", "idle", "closed", "process"}  # fixtures of tests/support/server.py that last for the whole run
 # Bundles are built, networks trained, whole programs started: minutes, which ./run.sh test quick leaves out.
-SLOW = ("end_to_end", "training", "engines/toolchain", "engines/families/test_sd.py", "engines/studio/test_loras.py")
+SLOW = (
+    "end_to_end",
+    "machines",
+    "training",
+    "engines/toolchain",
+    "engines/families/test_sd.py",
+    "engines/studio/test_loras.py",
+)
 T = TypeVar("T")
 Within = Callable[[float, Callable[[], T]], T]
 REPOSITORY = Path(engines.__file__).parent.parent

@@ -36,6 +36,7 @@ def test_it_starts_what_run_sh_starts(unit: dict[str, list[str]]) -> None:
     (command,) = unit["ExecStart"]
     folder = unit["WorkingDirectory"][0]
     assert command == f"{folder}/.venv/bin/python -m webui"
+    assert unit["ExecCondition"] == [f"{folder}/.venv/bin/python -m engines.machine.preflight"]
     assert "exec .venv/bin/python -m webui" in (REPOSITORY / "run.sh").read_text(encoding="utf-8")
 
 

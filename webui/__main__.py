@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from engines import logs
 from engines.errors import StorageError
-from engines.jobs.sqlite_queue import SqliteQueue
+from engines.machine import preflight
 from engines.settings import Settings, SettingsError
-from engines.worker.supervisor import Supervisor
-from webui import home_lock, notify, sweep
-from webui.people import secret
+from webui import home_lock, notify
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
+    from engines.jobs.sqlite_queue import SqliteQueue
+    from engines.worker.supervisor import Supervisor
     from webui.certificates import Certificates
 
 Opened = Callable[[asyncio.AbstractEventLoop], None]
@@ -43,15 +43,19 @@ def main() -> int:
     os.umask(0o077)  # photos, prompts and faces: nobody else's on this machine
     _tame_malloc()
     systemd = notify.take(os.environ, os.getpid())
+    stopping, served = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn has its own, which raises them again after its stop
+        signal.signal(number, lambda *_: stopping.set())
     try:
         settings = Settings.load(os.environ)
         _check_packages(settings)
         lock = home_lock.take(settings)
         _prepare(settings)
-        secret.load(settings.state / "secret")  # what the disk refuses is said here, and not by the page
+        door = _open(settings)
+        _check_processor(settings)
+        _secret(settings)
         queue = _queue(settings)
         tls = _certificates(settings) if settings.https else None
-        door = _open(settings)
         home_lock.sign(lock, f"port {door.getsockname()[1]}{', https' if tls else ''}")
     except (SettingsError, StorageError) as exc:
         print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
@@ -64,11 +68,11 @@ def main() -> int:
         _say_repaired(*queue.repaired)
     if queue.lost_commits:
         _say_lost()
+    from engines.worker.supervisor import Supervisor
+    from webui import sweep
+
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
     worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
-    stopping, served = threading.Event(), threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn has its own, which raises them again after its stop
-        signal.signal(number, lambda *_: stopping.set())
     stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
     stopper.start()
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
@@ -83,7 +87,15 @@ def main() -> int:
     return 0
 
 
+def _secret(settings: Settings) -> None:
+    from webui.people import secret
+
+    secret.load(settings.state / "secret")  # what the disk refuses is said here, and not by the page
+
+
 def _queue(settings: Settings) -> SqliteQueue:
+    from engines.jobs.sqlite_queue import SqliteQueue
+
     database, limit, pause_s = settings.state / "jobs.db", settings.queue_limit, settings.pause_s
     return SqliteQueue(database, settings.outputs, limit, quiet=settings.quiet, pause_s=pause_s)
 
@@ -118,6 +130,12 @@ def _check_packages(settings: Settings) -> None:
     if settings.mcp and find_spec("mcp") is None:
         install = f"{sys.executable} -m pip install -c constraints.txt 'mcp>=2.3'"
         raise SettingsError(f"STUDIO_MCP: 缺少 mcp 包,请运行 The package mcp is missing. Run: {install}")
+
+
+def _check_processor(settings: Settings) -> None:
+    """SettingsError: what the program imports next would end it on this processor."""
+    if why := preflight.refusal(settings.state / preflight.FOLDER):
+        raise SettingsError(" ".join(why))
 
 
 def _prepare(settings: Settings) -> None:

@@ -14,9 +14,12 @@ import socket
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engines.errors import DatabaseDamaged, StorageError
-from engines.messages.status import Status, WorkerState
+
+if TYPE_CHECKING:  # it imports what is compiled, which webui/__main__.py tries first
+    from engines.messages.status import Status, WorkerState
 
 log = logging.getLogger(__name__)
 SEND_S = 1.0  # systemd reads what it is sent in no time, or is being restarted itself

@@ -26,6 +26,7 @@ from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
 from engines.errors import EngineUnavailable, LoraError, OptionError
 from engines.machine import processor_flags
+from engines.machine.preflight import Trial
 from engines.messages.status import Group
 
 FOR_LORAS = "auto, pytorch; this engine takes a LoRA in a bundle built with --lora"
@@ -68,7 +69,8 @@ class RefusesParts(Protocol):
 class Engine(Protocol):
     """
     `rank` orders engines on equal devices, the lowest first. One that is `trusted` serves fp32 parts before its proof:
-    the toolchain has held their graphs against the source to 1e-4.
+    the toolchain has held their graphs against the source to 1e-4. `trial`, of its name, imports its runtime, in a
+    child, as that may end a process.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Engine(Protocol):
     group: Group
     rank: int
     trusted: bool
+    trial: Trial
 
     def probe(self) -> Probe: ...
 

@@ -20,10 +20,12 @@ import numpy as np
 
 from engines.backends import Probe, Session, version
 from engines.backends.page_cache import given_back
+from engines.backends.refusals import refusal
 from engines.bundle import Bundle, Format, Part, Role, size_bytes
 from engines.bundle.signatures import Array, check_output, check_words
 from engines.errors import EngineError, engine_failed
 from engines.machine import cores, processor_flags
+from engines.machine.preflight import Trial
 from engines.messages.status import Group
 
 if TYPE_CHECKING:
@@ -92,10 +94,13 @@ class OpenVinoEngine:
     group: Group = "edge"
     rank = 2
     trusted = False
+    trial = Trial("openvino", ("openvino",), "sys.modules['openvino'].Core().get_property('CPU', 'FULL_DEVICE_NAME')")
 
     def probe(self) -> Probe:
         if find_spec("openvino") is None:
             return Probe(False, "", "openvino is not installed")
+        if why := refusal(self.name):
+            return Probe(False, "", why)
         return Probe(True, "CPU", f"{cores()} threads, {reduced_precision()}", version("openvino"))
 
     def load(self, bundle: Bundle, part: Part) -> Session:

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from engines import files
 from engines.backends import Probe, Session, device_buffers, processor, version, vocabulary
+from engines.backends.refusals import refusal
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError, engine_failed
 from engines.machine import cores
+from engines.machine.preflight import Trial
 from engines.messages.status import Group
 
 if TYPE_CHECKING:
@@ -57,10 +59,13 @@ class OrtEngine:
     group: Group = "edge"
     rank = 3
     trusted = True
+    trial = Trial("ort", ("onnxruntime",))
 
     def probe(self) -> Probe:
         if find_spec("onnxruntime") is None:
             return Probe(False, "", "onnxruntime is not installed")
+        if why := refusal(self.name):
+            return Probe(False, "", why)
         runtime = version(GPU_PACKAGE) or version("onnxruntime")
         try:
             gpu = device_buffers.gpu()

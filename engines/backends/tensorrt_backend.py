@@ -22,11 +22,13 @@ import numpy as np
 
 from engines.backends import Probe, Session, device_buffers, vocabulary
 from engines.backends.device_buffers import DeviceBuffers, Driver
+from engines.backends.refusals import refusal
 from engines.backends.tensorrt_plans import PlanCompiler, SerializedPlan, TensorRtLog
 from engines.backends.tensorrt_types import Library
 from engines.bundle import Bundle, Format, Part
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
+from engines.machine.preflight import Trial
 from engines.messages.status import Group
 
 TYPES: dict[str, np.dtype[Any]] = {
@@ -35,6 +37,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 }  # of everything that crosses the border
 OLDEST = 10
 MISSING = "TensorRT is not installed: pip install tensorrt-cu12, or on a Jetson the package python3-libnvinfer"
+TRIAL = Trial("tensorrt", ("tensorrt",))
 QUANTISED = "is quantised for CPUs: build the model with the recipe trt-int8"
 
 
@@ -139,10 +142,13 @@ class TensorRtEngine:
     group: Group = "edge"
     rank: int = 1
     trusted: bool = False
+    trial: Trial = TRIAL
     library: Callable[[], Library] = installed
     driver: Callable[[], Driver] = device_buffers.driver
 
     def probe(self) -> Probe:
+        if why := refusal(self.name):  # before it is imported here
+            return Probe(False, "", why)
         try:
             library, gpu = self.library(), self.driver().gpu()
         except EngineError as exc:

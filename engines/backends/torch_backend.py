@@ -13,9 +13,11 @@ from pathlib import Path
 
 from engines.backends import Probe, Session, device_buffers, version, vocabulary
 from engines.backends.device_buffers import Gpu
+from engines.backends.refusals import refusal
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
 from engines.machine import cores
+from engines.machine.preflight import Trial
 from engines.messages.status import Group
 
 NEEDS = ("torch", "diffusers", "transformers")
@@ -28,11 +30,14 @@ class TorchEngine:
     group: Group = "pytorch"
     rank = 4
     trusted = True
+    trial = Trial("torch", ("torch",))
 
     def probe(self) -> Probe:
         missing = [name for name in NEEDS if find_spec(name) is None]
         if missing:
             return Probe(False, "", f"not installed ({', '.join(missing)})")
+        if why := refusal(self.name):
+            return Probe(False, "", why)
         try:
             gpu = device_buffers.gpu()
         except EngineError:  # most machines have none, which needs no words

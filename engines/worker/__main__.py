@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import IO
 
 from engines import backends, logs
+from engines.backends import refusals
 from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
 from engines.images.decoder import Decoder
 from engines.jobs.sqlite_queue import SqliteQueue
+from engines.machine import preflight
 from engines.messages import pack
 from engines.messages.status import Status
 from engines.roles import memory
@@ -37,6 +39,7 @@ from engines.worker.loop import Worker
 
 STOP_S = 6.0  # for the present job
 ALIVE_S = 1.0  # how often to say so
+LATER_NICE = 10
 
 
 class ReportingQueue(SqliteQueue):
@@ -61,7 +64,7 @@ def serve(make: Callable[[SqliteQueue, Settings], Worker]) -> None:
     stopping = threading.Event()
     threading.Thread(target=_hear, args=(queue, stopping.set), name="server", daemon=True).start()
     worker = make(queue, settings)
-    worker.start(*sys.argv[2:])
+    worker.start(*(sys.argv[2:] or nobody_works()))
     while not stopping.wait(ALIVE_S):
         queue.report("")
     worker.stop(STOP_S)
@@ -84,7 +87,32 @@ def _hear(queue: SqliteQueue, stop: Callable[[], None]) -> None:
     os.killpg(0, signal.SIGKILL)  # 0: this session, which is ours alone
 
 
+def nobody_works() -> tuple[str, ...]:
+    """Return the reason, if there is no engine that can work here: loading models would only say it less well."""
+    probes = [(engine.name, engine.probe()) for engine in backends.engines()]
+    if any(probe.ok for _, probe in probes):
+        return ()
+    return (f"no engine can work here ({'; '.join(f'{name}: {probe.reason}' for name, probe in probes)})",)
+
+
+def _try_engines(queue: SqliteQueue, settings: Settings) -> None:
+    """
+    Import the runtime of each engine in a child, before it is probed. PyTorch's takes seconds: where another engine can
+    work and nobody has set PyTorch, it is tried while the models are loaded.
+    """
+    folder, asked = settings.state / preflight.FOLDER, ("edge", settings.backend)
+    first = [engine for engine in backends.engines() if engine.group in asked or engine.name in asked]
+    others = [engine.trial for engine in backends.engines() if engine not in first]
+    refusals.examine([engine.trial for engine in first], folder, partial(queue.report, ""))
+    if any(engine.probe().ok for engine in first):
+        later = partial(refusals.examine, others, folder, nice=LATER_NICE)
+        threading.Thread(target=later, name="other engines", daemon=True).start()
+    else:
+        refusals.examine(others, folder, partial(queue.report, ""))
+
+
 def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
+    _try_engines(queue, settings)
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     verdicts = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))

@@ -10,13 +10,23 @@ from pathlib import Path
 from engines import backends
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import BUILT_IN, Shelf
+from engines.machine import preflight
 from engines.settings import Settings
 
 FINISH_S = {"openvino": 0.5, "ort": 1.0, "torch": 2.0}  # in the order in which they are the fastest nearly everywhere
 
 
+def believe_imports(home: Path) -> None:
+    """Store that everything can be imported on this machine, which takes children of five seconds to find out."""
+    folder = Settings(home=home).state / preflight.FOLDER
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for trial in (preflight.BASE, *(engine.trial for engine in backends.engines())):
+        preflight.keep(trial, preflight.FINE, folder)
+
+
 def believe_engines(home: Path) -> None:
-    """Store for every engine that can run a built-in bundle that it passed its proof on this machine."""
+    """Store for every engine that can run a built-in bundle that it passed its proof on this machine, and its trial."""
+    believe_imports(home)
     verdicts, shelf = Verdicts(Settings(home=home).state / "verdicts"), Shelf((BUILT_IN,))
     for bundle in map(shelf.open, shelf.names()):
         for engine in backends.engines():

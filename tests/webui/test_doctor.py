@@ -21,6 +21,7 @@ import pytest
 
 from engines import backends
 from engines.jobs.sqlite_queue import SqliteQueue
+from engines.machine import preflight
 from engines.messages import Generate
 from tests.conftest import REPOSITORY
 from tests.support.http import CJK
@@ -308,7 +309,8 @@ def test_every_engine_is_asked() -> None:
         ),
         ('echo \'{"ok": false, "device": "", "reason": "not here", "runtime": ""}\'', "warning", "fake: not here"),
         ("echo Traceback >&2; echo 'ImportError: no numpy' >&2; exit 1", "error", "ImportError: no numpy"),
-        ("kill -SEGV $$", "error", "it crashed (SIGSEGV)"),
+        ("kill -SEGV $$", "error", "it crashed (SIGSEGV); install it anew"),
+        ("kill -ILL $$", "error", "needs instructions that this processor lacks (SIGILL)"),
         ("sleep 60", "error", "no answer"),
     ],
 )
@@ -320,6 +322,12 @@ def test_an_engine_that_ends_its_process_does_not_take_the_doctor_along(
     lines = list(engines.engines(("bash", "-c", script), ("fake",)))
     says(lines[0], level, part)
     assert len(lines) == (1 if level == "ok" else 2), "one more, where no engine can work"
+
+
+def test_what_cannot_be_imported_here_is_an_error() -> None:
+    says(machine.wheels(None), "ok", "can be imported on this processor")
+    why = preflight.sentence(preflight.Outcome("numpy", f"{preflight.LACKS} (SIGILL)"))
+    says(machine.wheels(why), "error", "numpy needs instructions that this processor lacks (SIGILL): use a newer")
 
 
 # ---- all of it

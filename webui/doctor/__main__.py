@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 from engines import logs
 from engines import machine as kernel
+from engines.machine import preflight
 from engines.settings import Settings, SettingsError
 from webui.doctor import Line, engines, home, machine, server
 
@@ -23,6 +24,7 @@ def examine(env: Mapping[str, str]) -> Iterator[Line]:
     """Yield a line for all that can be looked at, as it is looked at."""
     yield machine.python(sys.version_info[:3])
     yield machine.processor(platform.machine(), kernel.processor_flags(), kernel.cores())
+    yield machine.wheels(preflight.refusal(folder=None))
     yield machine.memory(kernel.free_bytes(), kernel.memory_bytes("MemTotal"), kernel.memory_bytes("SwapFree"))
     yield machine.clock(time.time(), machine.newest_source_s())
     try:

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from signal import Signals
 
-from webui.doctor import PROJECT, Line
+from engines.machine import preflight
+from webui.doctor import PROJECT, Level, Line
 
-ANSWER_S = 60.0
+ANSWER_S = preflight.LONGEST_S + 60.0  # its runtime is imported
 ENDING = "_backend.py"  # the file name is the registration
 COMMAND = (sys.executable, "-B", "-m", "engines.backends")
 
@@ -41,13 +42,17 @@ def engine(name: str, command: Sequence[str] = COMMAND) -> Line:
         return _broken(name, f"{ANSWER_S:.0f} 秒没有回答", f"no answer in {ANSWER_S:.0f} s")
     if done.returncode < 0:
         crash = Signals(-done.returncode).name
+        if crash == "SIGILL":  # it is as it should be, and for other processors
+            zh, en = f"{preflight.in_chinese(preflight.LACKS)}({crash})", f"{preflight.LACKS} ({crash})"
+            return Line("error", f"引擎 {name}:{zh}", f"engine {name}: {en}")
         return _broken(name, f"崩溃({crash})", f"it crashed ({crash})")
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["?"])[-1]
         return _broken(name, why, why)
     probe = json.loads(done.stdout.splitlines()[-1])
     words = ", ".join(filter(None, (probe["device"], probe["reason"], probe["runtime"])))
-    return Line("ok" if probe["ok"] else "warning", f"引擎 {name}:{words}", f"engine {name}: {words}")
+    level: Level = "ok" if probe["ok"] else "warning"
+    return Line(level, f"引擎 {name}:{preflight.in_chinese(words)}", f"engine {name}: {words}")
 
 
 def _broken(name: str, zh: str, en: str) -> Line:

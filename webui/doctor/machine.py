@@ -40,6 +40,13 @@ def processor(kind: str, flags: Set[str], cores: int) -> Line:
     return Line("ok", f"处理器 {kind},{cores} 核,指令集 {here}", f"processor {kind}, {cores} cores, it has {here}")
 
 
+def wheels(why: tuple[str, str] | None) -> Line:
+    """`why` what is installed cannot be imported on this processor, in Chinese and in English; None: it can."""
+    if why:
+        return Line("error", *why)
+    return Line("ok", "安装的程序库能在这个处理器上导入", "what is installed can be imported on this processor")
+
+
 def memory(free: int, total: int, swap: int) -> Line:
     """Bytes; `free`: what a process may still take, of the container if that is less."""
     gb = [f"{size / GB:.1f}" for size in (free, total, swap)]
