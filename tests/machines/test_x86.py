@@ -5,32 +5,17 @@ cannot. What is slow to emulate is left out: PyTorch (25 s), and a whole server.
 
 from __future__ import annotations
 
-import json
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
 from engines import backends
-from engines.machine.preflight import BASE, BASELINE, LACKS, Trial
-from tests.support.emulated import Emulated, x86
+from engines.machine.preflight import BASE, BASELINE, LACKS
+from tests.support.emulated import outcomes, x86
 from tests.support.http import CJK
 
 CORE_2 = "fpu sse sse2 pni cx16 ssse3 lahf_lm"  # of 2006: core2duo, in the words of its kernel
 V2 = " ".join(("sse2", *BASELINE["x86_64"]))
-TRY = """
-import dataclasses, json, sys
-from engines.machine.preflight import Trial, examine
-trials = [Trial(name, tuple(modules), last) for name, modules, last in json.loads(sys.argv[1])]
-print(json.dumps({name: outcome.why for name, outcome in examine(trials, None).items()}))
-"""
-
-
-def outcomes(machine: Emulated, *trials: Trial) -> dict[str, str]:
-    """Try this there, and return why what failed did."""
-    done = machine.run("-c", TRY, json.dumps([astuple(trial) for trial in trials]))
-    assert done.returncode == 0, done.stderr
-    return {name: why for name, why in json.loads(done.stdout).items() if why}
 
 
 def test_its_children_are_emulated_too(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ python starts by `sys.executable` runs under it too; everything else a child mig
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -12,14 +13,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
 
+from engines.machine.preflight import Trial
 from tests.conftest import REPOSITORY
 
-PATIENCE_S = 120.0  # a processor that is emulated is thirty times slower
+TRY = """
+import dataclasses, json, sys
+from engines.machine import preflight
+from engines.machine.preflight import Trial, examine
+preflight.LONGEST_S = 3600.0  # who hangs is no good news here
+trials = [Trial(name, tuple(modules), last) for name, modules, last in json.loads(sys.argv[1])]
+print(json.dumps({name: outcome.why for name, outcome in examine(trials, None).items()}))
+"""
+PATIENCE_S = 300.0  # a processor that is emulated is thirty times slower
 
 
 @dataclass(frozen=True)
@@ -77,3 +87,29 @@ def x86(folder: Path, model: str, flags: str) -> Emulated:
     site = next(Path(path) for path in sys.path if path.endswith("site-packages") and Path(path, "numpy").is_dir())
     home = Path(sys.executable).resolve().parent
     return environment(folder / "venv", f"{command} -cpu {model}", folder / "sysroot", site, home)
+
+
+def aarch64(folder: Path, model: str, features: str) -> Emulated:
+    """
+    A machine like a Raspberry Pi with this model of processor (qemu-aarch64 -cpu help), whose kernel lists these
+    features, none: it says nothing; with the wheels of that platform. Skips the test where they have not been fetched.
+    """
+    fetched = Path(os.environ.get("STUDIO_TEST_AARCH64", ""))
+    if not (fetched / "root" / "usr" / "bin").is_dir():
+        pytest.skip("no aarch64 Python and wheels: python -m tests.machines FOLDER, then STUDIO_TEST_AARCH64=FOLDER")
+    command, prefix = qemu("aarch64"), folder / "sysroot"
+    prefix.mkdir()
+    for path in (fetched / "root").iterdir():
+        (prefix / path.name).symlink_to(path.resolve())
+    # A Cortex-A72, for ONNX Runtime, which reads who has made it
+    maker = {"CPU implementer": "0x41", "CPU architecture": "8", "CPU variant": "0x0", "CPU part": "0xd08"}
+    cpuinfo(prefix, {"Features": features, **maker, "CPU revision": "3"} if features else {})
+    home = (fetched / "root" / "usr" / "bin").resolve()
+    return environment(folder / "venv", f"{command} -cpu {model}", prefix, (fetched / "site").resolve(), home)
+
+
+def outcomes(machine: Emulated, *trials: Trial) -> dict[str, str]:
+    """Try this there, and return why what failed did."""
+    done = machine.run("-c", TRY, json.dumps([astuple(trial) for trial in trials]))
+    assert done.returncode == 0, done.stderr
+    return {name: why for name, why in json.loads(done.stdout).items() if why}
