@@ -45,9 +45,12 @@ EXCEPTION = re.compile(r"^[\w.]+(Error|Exception): ", re.MULTILINE)
 LONGEST = 200  # characters of it
 LONGEST_S = 120.0  # of a child: the first import of a large library from a memory card takes a minute
 LOOK_S = 1.0
-# It leaves no core, which would have the size of the library, and does not die of how a library is taken down.
+# It ends with who waits for it (PR_SET_PDEATHSIG), leaves no core, which would have the size of the library, and does
+# not die of how a library is taken down.
 CHILD = """
-import os, resource, sys
+import ctypes, os, resource, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 os.nice(int(sys.argv[1]))
 for name in sys.argv[2:]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,27 @@ def test_one_that_hangs_is_ended_and_nobody_knows(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(preflight, "LONGEST_S", 0.2)
     assert examine((WHEEL,), tmp_path / "kept") == {"wheel": FINE}
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_child_that_hangs_ends_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(
+        tmp_path,
+        monkeypatch,
+        "import os, time\nprint(os.getpid(), file=open(os.environ['PID'], 'w'))\ntime.sleep(600)\n",
+    )
+    monkeypatch.setenv("PID", str(tmp_path / "pid"))
+    text = "from engines.machine.preflight import *\nexamine((Trial('wheel', ('strange_wheel',)),), None)"
+    with subprocess.Popen([sys.executable, "-c", text], cwd=REPOSITORY) as waiting:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        waiting.kill()
+    child = Path("/proc", (tmp_path / "pid").read_text().strip())
+    with suppress(OSError):  # it is gone while it is looked at
+        while "zombie" not in (child / "status").read_text():
+            assert time.monotonic() < deadline, "it is still there"
+            time.sleep(0.01)
 
 
 def test_what_the_program_needs_can_be_imported_here() -> None:

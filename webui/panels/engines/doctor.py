@@ -23,7 +23,7 @@ from webui.i18n import Words
 from webui.widgets.panel_context import QUICK, PanelContext, complaint, words_of
 
 COMMAND = (sys.executable, "-B", "-m", "webui.doctor", "--json")
-LONGEST_S = 300.0  # an engine that hangs is given a minute
+LONGEST_S = 300.0  # an engine that hangs is given 100 s
 
 
 class Report(TypedDict):
