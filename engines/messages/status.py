@@ -6,7 +6,7 @@ and Model are those of backends and of the catalogue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -33,7 +33,8 @@ class Verdict:
     """
     What became of an engine's proof. `failing` names the bar that was missed, with the number reached; empty: accepted.
     `psnr_db` and `ssim` are the lowest over `pictures`. Seconds to the first picture to look at and to the finished one
-    are medians on this machine, 0 where nothing was measured; `peak_mb` is the proving process's.
+    are medians on this machine, 0 where nothing was measured; `peak_mb` is the proving process's. `run_s`: seconds of
+    one run of each role's session, at the proof's size; `megapixels` are those of one picture of the proof.
     """
 
     engine: str
@@ -47,6 +48,8 @@ class Verdict:
     look_s: float = 0.0
     finish_s: float = 0.0
     peak_mb: float = 0.0
+    run_s: dict[str, float] = field(default_factory=dict)
+    megapixels: float = 0.0
 
     @property
     def accepted(self) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from engines import backends, machine, sampler
 from engines.backends import AcceptsLoras, Engine, Session
+from engines.backends.timed import Note, TimedSession
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import SIGNATURES, Array
@@ -60,6 +61,7 @@ class LoadedBundle:
     """
     One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used by
     this job; `cores`: how many processors there were when it was opened, each of which has a thread in its sessions.
+    `note` is told of each run of a session.
     Each property loads its role when it is first read. BundleError: the bundle has no part for it, or says too little
     about it. EngineError: the engine refuses the part.
     """
@@ -68,6 +70,7 @@ class LoadedBundle:
     engine: Engine
     budget: int = memory.UNLIMITED
     cores: int = field(default_factory=lambda: machine.cores())
+    note: Note | None = None
     roles: dict[Role, AnyRole] = field(default_factory=dict, init=False)
 
     @property
@@ -143,7 +146,8 @@ class LoadedBundle:
                 return Detector(self._session(role), self.bundle.family, longest_px)
 
     def _session(self, role: Role) -> Session:
-        return self.engine.load(self.bundle, self._part(role))
+        session = self.engine.load(self.bundle, self._part(role))
+        return TimedSession(session, role, self.note) if self.note else session
 
     def _part(self, role: Role) -> Part:
         """Return the part for a role; one in float32 for PyTorch allows bf16 where memory is short."""
@@ -185,6 +189,7 @@ class LoadedBundle:
         engine takes none.
         """
         session = self.denoiser.session
+        session = session.session if isinstance(session, TimedSession) else session
         if isinstance(session, AcceptsLoras):
             return session.apply_loras(loras)
         if loras:

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from types import MappingProxyType
+from typing import IO, Any, Literal
 
 from engines import backends, files, images
 from engines.backends import Candidate
+from engines.backends.timed import RoleRun, medians
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import PROOF, Bundle, Precision
 from engines.errors import BundleError, StudioError
@@ -112,20 +115,27 @@ def _restore(loaded: LoadedBundle, face: Picture) -> TimedPicture:
 def prove(bundle: Bundle, candidate: Candidate) -> Verdict:
     """Every case, after one to warm up. What the engine raises is a verdict too. BundleError: there is no proof."""
     cases = Proof.read(bundle).cases
-    loaded = LoadedBundle(bundle, candidate.engine)
+    runs: list[RoleRun] = []
+    loaded = LoadedBundle(bundle, candidate.engine, note=runs.append)
     with tempfile.TemporaryDirectory() as folder:
         try:
             make(loaded, cases[0], Path(folder))
+            runs.clear()
             results = [make(loaded, case, Path(folder)) for case in cases]
         except StudioError as exc:
             return verdict(candidate, failing=f"{exc.code}: {exc}")
         finally:
             loaded.close()
     wanted = [images.read(bundle.root / PROOF / case.want) for case in cases]
-    return judge(candidate, results, wanted)
+    return judge(candidate, results, wanted, medians(runs))
 
 
-def judge(candidate: Candidate, results: list[TimedPicture], wanted: list[Picture]) -> Verdict:
+def judge(
+    candidate: Candidate,
+    results: list[TimedPicture],
+    wanted: list[Picture],
+    run_s: Mapping[str, float] = MappingProxyType({}),
+) -> Verdict:
     pairs = [(result.picture, want) for result, want in zip(results, wanted, strict=True)]
     if any(picture.shape != want.shape for picture, want in pairs):
         return verdict(candidate, failing="a picture of another size")
@@ -139,6 +149,8 @@ def judge(candidate: Candidate, results: list[TimedPicture], wanted: list[Pictur
         pictures=len(results),
         look_s=round(statistics.median(result.look_s for result in results), 3),
         finish_s=round(statistics.median(result.finish_s for result in results), 3),
+        run_s=dict(run_s),
+        megapixels=round(math.prod(results[0].picture.shape[:2]) / 1e6, 4),
     )
 
 
@@ -149,10 +161,9 @@ def _failing(precision: str, lowest_db: float, lowest_ssim: float) -> str:
     return f"SSIM {lowest_ssim:.3f} < {bar_ssim:.2f}" if lowest_ssim < bar_ssim else ""
 
 
-def verdict(candidate: Candidate, failing: str, **numbers: float) -> Verdict:
+def verdict(candidate: Candidate, failing: str, **figures: Any) -> Verdict:
     probe, name, precision = candidate.probe, candidate.engine.name, candidate.precision
-    figures = {"peak_mb": round(peak_mb()), **numbers}
-    return Verdict(name, probe.device, probe.runtime, precision, failing, **figures)  # type: ignore[arg-type]
+    return Verdict(name, probe.device, probe.runtime, precision, failing, peak_mb=round(peak_mb()), **figures)
 
 
 def peak_mb() -> float:

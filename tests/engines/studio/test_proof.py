@@ -51,6 +51,9 @@ def test_an_engine_that_draws_the_same_is_accepted_with_figures(portrait: Bundle
     assert verdict.accepted and (verdict.psnr_db, verdict.pictures) == (99.0, 2) and verdict.ssim == 1.0
     assert (verdict.engine, verdict.device, verdict.runtime, verdict.precision) == ("fake", "CPU", "fake 1.0", "fp32")
     assert 0.01 <= verdict.look_s < verdict.finish_s < 5 and verdict.finish_s >= 0.09, "four steps and a decoder"
+    assert verdict.megapixels == round(64 * 64 / 1e6, 4)
+    assert set(verdict.run_s) == {"text_encoder", "denoiser", "decoder", "preview_decoder"}
+    assert 0.01 <= verdict.run_s["denoiser"] < 0.05 <= verdict.run_s["decoder"] < verdict.finish_s
     assert 10 < verdict.peak_mb < 10_000
     assert sorted(engine.opened) == sorted(engine.closed), "what was loaded for the trial is let go of"
 
