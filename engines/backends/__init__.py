@@ -13,76 +13,30 @@ import importlib
 import json
 import pkgutil
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
-from typing import Protocol, get_args, runtime_checkable
+from typing import get_args
 
+from engines.backends.arrangement import Arrangement, arrangements
+from engines.backends.arrangement import coarsest as coarsest
+from engines.backends.protocols import AcceptsLoras as AcceptsLoras
+from engines.backends.protocols import ChoosesParts as ChoosesParts
+from engines.backends.protocols import Engine as Engine
+from engines.backends.protocols import Probe as Probe
+from engines.backends.protocols import RefusesParts as RefusesParts
+from engines.backends.protocols import RegisteredEngine as RegisteredEngine
+from engines.backends.protocols import Session as Session
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.backends.verdicts import key as verdict_key
-from engines.bundle import PRECISIONS, Bundle, Format, Part
-from engines.bundle.loras import LoraFile
-from engines.bundle.signatures import Array
-from engines.errors import EngineUnavailable, LoraError, OptionError
+from engines.bundle import PRECISIONS, Bundle, Part
+from engines.errors import EngineUnavailable, OptionError
 from engines.machine import processor_flags
-from engines.machine.preflight import Trial
 from engines.messages.status import Group
 
 FOR_LORAS = "auto, pytorch; this engine takes a LoRA in a bundle built with --lora"
-
-
-@dataclass(frozen=True)
-class Probe:
-    """`device` is "CPU" or an accelerator's name; `reason` says why not, or with what; `runtime` is the version."""
-
-    ok: bool
-    device: str
-    reason: str
-    runtime: str = ""
-
-
-class Session(Protocol):
-    """One graph on one device. Names and shapes are those of engines/bundle/signatures.py, on every engine."""
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class AcceptsLoras(Protocol):
-    """A session of a denoiser that takes LoRAs."""
-
-    def apply_loras(self, loras: Sequence[LoraFile]) -> tuple[LoraError, ...]:
-        """Apply these LoRAs from now on, and no others. Return why some cannot be."""
-
-
-@runtime_checkable
-class RefusesParts(Protocol):
-    """An engine that cannot compute every part it can read."""
-
-    def refuses(self, part: Part) -> str:
-        """Return why the engine cannot compute this part; empty: it can."""
-
-
-class Engine(Protocol):
-    """
-    `rank` orders engines on equal devices, the lowest first. One that is `trusted` serves fp32 parts before its proof:
-    the toolchain has held their graphs against the source to 1e-4. `trial`, of its name, imports its runtime, in a
-    child, as that may end a process.
-    """
-
-    name: str
-    formats: frozenset[Format]
-    group: Group
-    rank: int
-    trusted: bool
-    trial: Trial
-
-    def probe(self) -> Probe: ...
-
-    def load(self, bundle: Bundle, part: Part) -> Session: ...
+UNSURE = 2.0  # a time from a busy machine may be this many times too long
 
 
 def names() -> list[str]:
@@ -90,7 +44,7 @@ def names() -> list[str]:
     return [engine.name for engine in engines()]
 
 
-def engine(name: str) -> Engine:
+def engine(name: str) -> RegisteredEngine:
     """Look an engine up by its name. EngineUnavailable: there is no such engine."""
     for registered in engines():
         if registered.name == name:
@@ -100,27 +54,28 @@ def engine(name: str) -> Engine:
     )
 
 
-def engines() -> Iterator[Engine]:
+def engines() -> Iterator[RegisteredEngine]:
     """Import every engine whose file is here, and yield them in order of preference."""
     files = [module.name for module in pkgutil.iter_modules(__path__) if module.name.endswith("_backend")]
-    registered: list[Engine] = [importlib.import_module(f"{__name__}.{file}").ENGINE for file in files]
+    registered: list[RegisteredEngine] = [importlib.import_module(f"{__name__}.{file}").ENGINE for file in files]
     return iter(sorted(registered, key=lambda engine: (engine.rank, engine.name)))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One engine for one bundle: can it run it, with which parts, and what did its proof on this machine say."""
+    """One way to run a bundle: can it be had, with which parts, and what did its proof on this machine say."""
 
     engine: Engine
     probe: Probe
     parts: tuple[Part, ...]
     refused: str = ""  # why it cannot, or may not
     verdict: Verdict | None = None
+    too_large: str = ""  # why this machine has not the memory for it
 
     @property
     def precision(self) -> str:
         """The coarsest arithmetic of any part; empty where nothing is readable."""
-        return max((part.precision for part in self.parts), key=PRECISIONS.index, default="")
+        return coarsest(self.parts) or ""
 
     @property
     def trusted(self) -> bool:
@@ -133,36 +88,82 @@ class Candidate:
         return verdict_key(self.engine.name, device, self.probe.runtime, parts)
 
 
-def candidate(bundle: Bundle, engine: Engine, verdicts: Verdicts | None = None) -> Candidate:
-    """Probe an engine, hold a bundle's parts against what it reads, and look up what became of its proof."""
+# Says why a machine has not the memory to run these parts of a bundle on the engine of that name; empty: it has.
+TooLarge = Callable[[Bundle, Sequence[Part], str], str]
+
+
+def fits(bundle: Bundle, parts: Sequence[Part], engine: str) -> str:
+    """Say that everything fits, as where memory is not limited."""
+    return ""
+
+
+def candidates(
+    bundle: Bundle, engine: Engine, verdicts: Verdicts | None = None, too_large: TooLarge = fits
+) -> list[Candidate]:
+    """
+    Probe an engine, hold a bundle's parts against what it reads, and look up what became of its proofs: one candidate
+    for each precision, the finest first; or a single one, which says why it cannot run the bundle.
+    """
     probe = engine.probe()
-    readable = {part.role for part in bundle.parts if part.format in engine.formats}
-    missing = sorted(bundle.roles - readable)
+    refuses = engine.refuses if isinstance(engine, RefusesParts) else lambda part: ""
     if not probe.ok:
-        return Candidate(engine, probe, (), probe.reason)
-    if missing:
-        return Candidate(engine, probe, (), f"cannot read this bundle's {', '.join(missing)}")
-    able = Candidate(engine, probe, tuple(bundle.part(role, engine.formats) for role in sorted(readable)))
-    if why := "; ".join(filter(None, map(engine.refuses, able.parts))) if isinstance(engine, RefusesParts) else "":
-        return replace(able, parts=(), refused=why)
-    verdict = verdicts.get(able.key) if verdicts else None
+        return [Candidate(engine, probe, (), probe.reason)]
+    if able := arrangements(bundle, engine, refuses):
+        return [_looked_up(Candidate(way, probe, way.parts), bundle, verdicts, too_large) for way in able]
+    readable = [part for part in bundle.parts if part.format in engine.formats]
+    missing = sorted(bundle.roles - {part.role for part in readable})
+    allowed = {part.role for part in readable if not refuses(part)}
+    whys = dict.fromkeys(refuses(part) for part in readable if part.role not in allowed)
+    return [
+        Candidate(engine, probe, (), f"cannot read this bundle's {', '.join(missing)}" if missing else "; ".join(whys))
+    ]
+
+
+def ways(bundle: Bundle, verdicts: Verdicts | None = None, too_large: TooLarge = fits) -> list[Candidate]:
+    """List all candidates of all engines for a bundle."""
+    return [c for engine in engines() for c in candidates(bundle, engine, verdicts, too_large)]
+
+
+def candidate(bundle: Bundle, engine: Engine, verdicts: Verdicts | None = None) -> Candidate:
+    """
+    Return the candidate that runs those parts that the engine chooses: an arrangement its own, any other engine those
+    that its bundle prefers for it.
+    """
+    if isinstance(engine, Arrangement):
+        return _looked_up(Candidate(engine, engine.probe(), engine.parts), bundle, verdicts, fits)
+    listed = candidates(bundle, engine, verdicts)
+    return next((c for c in listed if c.parts == _preferred(bundle, engine)), listed[-1])
+
+
+def _preferred(bundle: Bundle, engine: Engine) -> tuple[Part, ...]:
+    able = {part.role for part in bundle.parts if part.format in engine.formats}
+    return tuple(bundle.part(role, engine.formats) for role in sorted(able))
+
+
+def _looked_up(c: Candidate, bundle: Bundle, verdicts: Verdicts | None, too_large: TooLarge) -> Candidate:
+    verdict = verdicts.get(c.key) if verdicts else None
     refused = f"failed its proof, {verdict.failing}" if verdict and verdict.failing else ""
-    return replace(able, refused=refused, verdict=verdict)
+    return replace(c, refused=refused, verdict=verdict, too_large=too_large(bundle, c.parts, c.engine.name))
 
 
 def select(
-    bundle: Bundle, wanted: str = "auto", verdicts: Verdicts | None = None, passed_over: int = 0
+    bundle: Bundle,
+    wanted: str = "auto",
+    verdicts: Verdicts | None = None,
+    passed_over: int = 0,
+    too_large: TooLarge = fits,
 ) -> tuple[Engine, str]:
     """
-    Select the engine to run every part of a bundle, and say in one line why it and what became of the others.
+    Select what is to run every part of a bundle, and say in one line why it and what became of the others.
 
     wanted: auto | pytorch | edge | an engine's name. The fastest of those whose proof was accepted; before there is
     one, an engine that is trusted, and any other last. Without a store of verdicts an accelerator comes first instead.
-    `passed_over`: how many of the best not to take; the next one must have been proved or be trusted.
+    `passed_over`: how many of the best engines not to take; the next one must have been proved or be trusted.
     EngineUnavailable: none can, or those that were asked for failed their proofs.
     """
-    candidates = [candidate(bundle, engine, verdicts) for engine in engines() if _is_wanted(engine, wanted)]
-    return choose(bundle, candidates, wanted, verdicts is not None, passed_over)
+    asked = [engine for engine in engines() if _is_wanted(engine, wanted)]
+    found = [c for engine in asked for c in candidates(bundle, engine, verdicts, too_large)]
+    return choose(bundle, found, wanted, verdicts is not None, passed_over)
 
 
 def choose(
@@ -172,20 +173,38 @@ def choose(
     asked = [c for c in candidates if _is_wanted(c.engine, wanted)]
     if not asked and wanted not in get_args(Group):
         engine(wanted)  # says which there are
-    able = sorted((c for c in asked if not c.refused), key=lambda c: _rank(c, proving))
+    able = ranked([c for c in asked if not c.refused], proving)
     if proving and passed_over:
         able = [c for c in able if c.verdict or c.trusted]
-    if len(able) <= passed_over:
-        why = "; ".join(f"{c.engine.name}: {c.refused}" for c in asked)
+    left_out = list(dict.fromkeys(c.engine.name for c in able))[:passed_over]
+    allowed = [c for c in able if c.engine.name not in left_out]
+    if not allowed:
+        why = "; ".join(f"{_label(c, asked)}: {c.refused}" for c in asked)
         raise EngineUnavailable(f"{bundle.name}: {why}", wanted=wanted, why=why)
-    chosen = able.pop(passed_over)
-    others = able + [c for c in asked if c.refused]
-    aside = "; ".join(f"{c.engine.name}: {_standing(c)}" for c in others)
+    chosen = allowed[0]
+    others = [c for c in able if c is not chosen] + [c for c in asked if c.refused]
+    aside = "; ".join(f"{_label(c, asked)}: {_standing(c)}" for c in others)
     reason = f"{chosen.engine.name} on {chosen.probe.device}, {chosen.probe.reason}"
     if proving:
         verified = f", {_standing(chosen)}" if chosen.verdict or not chosen.trusted else ""
         reason += verified if chosen.probe.reason.endswith(chosen.precision) else f", {chosen.precision}{verified}"
     return chosen.engine, reason + (f" ({aside})" if aside else "")
+
+
+def ranked(able: Sequence[Candidate], proving: bool) -> list[Candidate]:
+    """
+    Sort candidates that can serve, the first to do so first. A time that was measured beside a busy neighbour is only
+    an upper bound: where the least is such a one, the usual order of engines decides among those that may be as fast.
+    On a CPU PyTorch waits, though it is proved, until what may go before it is proved too.
+    """
+    unproved = any(c.trusted and not c.verdict and c.engine.group == "edge" for c in able)
+    order = sorted(able, key=lambda c: _rank(c, proving, unproved))
+    first = order[0].verdict if order and proving else None
+    if first is None or not first.disturbed:
+        return order
+    as_fast = [c for c in order if c.verdict and c.verdict.disturbed and c.verdict.finish_s <= UNSURE * first.finish_s]
+    chosen = min(as_fast, key=lambda c: (bool(c.too_large), c.probe.device == "CPU", c.engine.rank))
+    return [chosen, *(c for c in order if c is not chosen)]
 
 
 def for_loras(wanted: str) -> str:
@@ -196,16 +215,28 @@ def for_loras(wanted: str) -> str:
     return wanted if wanted in able else "pytorch"
 
 
-def _rank(c: Candidate, proving: bool) -> tuple[int, float, bool, bool, int]:
-    stand = (0 if c.verdict else 1 if c.trusted else 2) if proving else 0
-    finish_s = c.verdict.finish_s if c.verdict else 0.0
-    return stand, finish_s, c.probe.device == "CPU", not c.engine.trusted, c.engine.rank
+def _rank(c: Candidate, proving: bool, unproved: bool) -> tuple[bool, int, float, bool, bool, int, int]:
+    on_cpu, verdict = c.probe.device == "CPU", c.verdict
+    if unproved and on_cpu and c.engine.group == "pytorch":
+        verdict = None
+    stand = (0 if verdict else 1 if c.trusted else 2) if proving else 0
+    finish_s = verdict.finish_s if verdict else 0.0
+    fineness = PRECISIONS.index(precision) if (precision := coarsest(c.parts)) else 0
+    return bool(c.too_large), stand, finish_s, on_cpu, not c.trusted, c.engine.rank, fineness
+
+
+def _label(c: Candidate, asked: Sequence[Candidate]) -> str:
+    """Name a candidate; with its precision, where its engine has several."""
+    several = sum(other.engine.name == c.engine.name for other in asked) > 1
+    return f"{c.engine.name} {c.precision}" if several else c.engine.name
 
 
 def _standing(c: Candidate) -> str:
-    if c.refused:
-        return c.refused
-    return f"verified, {c.verdict.finish_s:.2f} s" if c.verdict else "also ready" if c.trusted else "not verified yet"
+    if c.refused or (c.too_large and not c.verdict):
+        return c.refused or c.too_large
+    if c.verdict is None:
+        return "also ready" if c.trusted else "not verified yet"
+    return f"verified, {c.verdict.finish_s:.2f} s" + (", on a busy machine" if c.verdict.disturbed else "")
 
 
 def _is_wanted(engine: Engine, wanted: str) -> bool:

@@ -35,6 +35,8 @@ class Verdict:
     `psnr_db` and `ssim` are the lowest over `pictures`. Seconds to the first picture to look at and to the finished one
     are medians on this machine, 0 where nothing was measured; `peak_mb` is the proving process's. `run_s`: seconds of
     one run of each role's session, at the proof's size; `megapixels` are those of one picture of the proof.
+    `disturbed`: others used the processors whenever it was timed, so that it may be faster; `rounds`: how often it was
+    timed.
     """
 
     engine: str
@@ -50,6 +52,8 @@ class Verdict:
     peak_mb: float = 0.0
     run_s: dict[str, float] = field(default_factory=dict)
     megapixels: float = 0.0
+    disturbed: bool = False
+    rounds: int = 1
 
     @property
     def accepted(self) -> bool:
@@ -87,6 +91,11 @@ class BundleStatus:
     family: str = ""
     takes_loras: bool = False
     weighs_by_guidance: bool = False  # a weight in a prompt takes a run of the denoiser more in each step
+    precision: str = ""  # in which the engine would serve it
+
+    def is_served_by(self, choice: Choice) -> bool:
+        """Tell whether it is this choice that would serve; a worker of before says no precision."""
+        return choice.engine == self.engine and self.precision in ("", choice.precision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from engines import backends, machine, sampler
-from engines.backends import AcceptsLoras, Engine, Session
+from engines.backends import AcceptsLoras, ChoosesParts, Engine, Session
 from engines.backends.timed import Note, TimedSession
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
@@ -149,9 +149,15 @@ class LoadedBundle:
         session = self.engine.load(self.bundle, self._part(role))
         return TimedSession(session, role, self.note) if self.note else session
 
+    def part(self, role: Role) -> Part:
+        """Return the part that runs for a role. BundleError: there is none that the engine reads."""
+        if isinstance(self.engine, ChoosesParts):
+            return self.engine.part(self.bundle, role)
+        return self.bundle.part(role, self.engine.formats)
+
     def _part(self, role: Role) -> Part:
         """Return the part for a role; one in float32 for PyTorch allows bf16 where memory is short."""
-        part = self.bundle.part(role, self.engine.formats)
+        part = self.part(role)
         wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
         if not wide:
             return part
@@ -168,7 +174,7 @@ class LoadedBundle:
         stored = self._stored(prompt)
         if stored is not None:
             return stored
-        part = self.bundle.part("text_encoder", self.engine.formats)
+        part = self.part("text_encoder")
         text = self.bundle.need(self.bundle.text, "its words")
         key = (part.sha256, part.precision, repr(text), prompt)
         return cache.get_or(key, lambda: self.text_encoder.encode(prompt))
@@ -238,7 +244,8 @@ class LoadedBundles:
         bundle = self.shelf.open(name)
         engine, reason = self.select(bundle, backend, passed_over=passed_over)
         loaded = self.loaded.get((name, engine.name))
-        if loaded is None or loaded.bundle.parts != bundle.parts or loaded.cores != machine.cores():
+        stays = loaded is not None and loaded.engine == engine and loaded.cores == machine.cores()
+        if loaded is None or not stays or loaded.bundle.parts != bundle.parts:
             bundle.verify()
             self.unload(name)
             loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines import machine
@@ -64,6 +64,24 @@ def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget
         if fitted.peak <= budget:
             return fitted
     raise MemoryShort(bundle.name, fitted.peak / GB, budget / GB)
+
+
+def too_large(bundle: Bundle, parts: Sequence[Part], engine: str, *, budget: Budget) -> str:
+    """
+    Say why no picture of the size that the bundle draws best would fit with these parts; empty: it would. PyTorch may
+    compute in bf16 what it is given in float32.
+    """
+    if bundle.sampling is None or not bundle.sizes:
+        return ""
+    for_torch = ("diffusers", "safetensors")
+    narrow = [replace(part, precision="bf16") if part.format in for_torch else part for part in parts]
+    try:
+        plan(bundle, narrow, engine, bundle.sizes[0], budget())
+    except MemoryShort as exc:
+        return f"{exc.facts['needed_gb']} GB of memory needed, {exc.facts['budget_gb']} GB available"
+    except BundleError as exc:
+        return str(exc)
+    return ""
 
 
 def _peak(needs: Mapping[Role, int], turns: bool) -> int:

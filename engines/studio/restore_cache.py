@@ -68,11 +68,7 @@ class RestoreCache:
 
 def key(r: Enhance, loaded_bundles: Sequence[LoadedBundle]) -> str:
     """Name a restoration by the photo's bytes, every setting, and the weights and arithmetic that would be used."""
-    used = [
-        (loaded.engine.name, loaded.bundle.part(role, loaded.engine.formats))
-        for loaded in loaded_bundles
-        for role in loaded.bundle.roles
-    ]
+    used = [(loaded.engine.name, loaded.part(role)) for loaded in loaded_bundles for role in loaded.bundle.roles]
     parts = sorted((name, part.role, part.sha256, part.precision) for name, part in used)
     facts = [METHOD, _digest(Path(r.image)), asdict(replace(r, image="", backend="")), parts]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from engines import backends, images, machine
 from engines.bundle import Bundle
 from engines.faces.retouch import Pixels
 from engines.messages import CREDIT
+from engines.roles import memory
 from engines.roles.loaded import LoadedBundle
-from engines.studio import proof
+from engines.studio import proof, trials
 from engines.studio.proof import Case, Proof
 from engines.toolchain.steps import Say
 
@@ -51,16 +53,22 @@ def faces(folder: Path, pictures: Sequence[Pixels]) -> list[Case]:
 
 
 def prove(bundle: Bundle, name: str, say: Say) -> dict[str, Any]:
-    """Prove one engine in a process of its own: how near it comes to the reference's pictures, and how fast."""
-    candidate = backends.candidate(bundle, backends.engine(name))
-    if candidate.refused:
-        say(candidate.refused)
-        return {"engine": name, "refused": candidate.refused}
-    verdict = proof.prove_apart(bundle, candidate)
-    assert verdict is not None  # nobody stops it
-    stand = verdict.failing or "accepted"
-    say(f"{verdict.precision}: {verdict.psnr_db} dB, SSIM {verdict.ssim}, {verdict.finish_s} s: {stand}")
-    return {"verdict": asdict(verdict)}
+    """
+    Prove one engine, in each precision that it reads, in processes of their own: how near it comes to the reference's
+    pictures, and how fast.
+    """
+    verdicts = []
+    too_large = partial(memory.too_large, budget=memory.usable_bytes())
+    for candidate in backends.candidates(bundle, backends.engine(name), too_large=too_large):
+        if why := candidate.refused or candidate.too_large:
+            say(" ".join(filter(None, (candidate.precision, why))))
+            continue
+        verdict = trials.prove_apart(bundle, candidate)
+        assert verdict is not None  # nobody stops it
+        stand = verdict.failing or "accepted"
+        say(f"{verdict.precision}: {verdict.psnr_db} dB, SSIM {verdict.ssim}, {verdict.finish_s} s: {stand}")
+        verdicts.append(asdict(verdict))
+    return {"engine": name, "verdicts": verdicts}
 
 
 def write_report(bundle: Bundle, records: list[dict[str, Any]]) -> None:
@@ -70,8 +78,8 @@ def write_report(bundle: Bundle, records: list[dict[str, Any]]) -> None:
         "made": time.strftime("%Y-%m-%d"),
         "machine": {"processor": backends.processor(), "cores": machine.cores()},
         "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
-        "verdicts": [record["verdict"] for record in records if "verdict" in record],
-        "steps": [{key: value for key, value in record.items() if key != "verdict"} for record in records],
+        "verdicts": [verdict for record in records for verdict in record.get("verdicts", ())],
+        "steps": [{key: value for key, value in record.items() if key != "verdicts"} for record in records],
         "credit": CREDIT,
     }
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"

@@ -118,11 +118,11 @@ def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     loras = Loras((settings.loras, BUILT_IN / "loras"))
     set_bytes = int(settings.memory_gb * memory.GB)
     budget = (lambda: set_bytes) if set_bytes else memory.usable_bytes
-    studio = Studio(
-        shelf, settings.state, partial(backends.select, verdicts=verdicts), loras, budget, Decoder(settings.decode_s)
-    )
+    too_large = partial(memory.too_large, budget=budget)
+    select = partial(backends.select, verdicts=verdicts, too_large=too_large)
+    studio = Studio(shelf, settings.state, select, loras, budget, Decoder(settings.decode_s))
     folders = settings.models, settings.checkpoints
-    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror)
+    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror, too_large)
     rest = Rest(Limits(settings.hot_c, settings.cool_c), settings.pause_s, hottest_c)
     return Worker(queue, studio, shelf, settings.backend, background, rest)
 

@@ -7,6 +7,7 @@ gigabytes, a download goes online, and an engine that is on trial may crash. To 
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import shutil
@@ -14,21 +15,28 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO
 
-from engines import backends, catalogue, files
+from engines import backends, catalogue, files, machine
+from engines.backends import Candidate, TooLarge, fits
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.build_job import BuildJob
 from engines.bundle.loras import Loras
 from engines.errors import EngineError, JobCancelled, NotDownloaded, NotFoundError, OptionError, StudioError
+from engines.machine import usage
 from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
 from engines.messages.status import ModelStatus
-from engines.studio import proof
+from engines.studio import trials
+from engines.studio.proof import Drawing
 from engines.worker.inventory import readable, sources
 
+DISTURBED_AGAIN_S = 600.0  # until what others disturbed twice is timed once more
+GLANCE_S = 1.0
 PULSE_S = 3.0  # a silent child says this often that it lives; a cancelled job is noticed then
 PROJECT = Path(__file__).parents[2]
 
@@ -37,7 +45,8 @@ class BackgroundJobs:
     """
     Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what may be applied to them; `verdicts`
     are this machine's, `endpoint` is the address of a hub in the place of huggingface.co. `refresh` is called before a
-    job ends well, so that what it brought is on every page before anybody hears of the end.
+    job ends well, so that what it brought is on every page before anybody hears of the end. `too_large` says what this
+    machine has not the memory for.
     """
 
     def __init__(
@@ -48,11 +57,14 @@ class BackgroundJobs:
         verdicts: Verdicts,
         loras: Path | None = None,
         endpoint: str = "",
+        too_large: TooLarge = fits,
     ) -> None:
         self.shelf, self.models, self.checkpoints, self.verdicts = shelf, models, checkpoints, verdicts
         self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
         self.loras = Loras((self.places.loras, BUILT_IN / "loras"))
-        self.endpoint = endpoint
+        self.endpoint, self.too_large = endpoint, too_large
+        self._drawn: defaultdict[str, list[Drawing]] = defaultdict(list)  # of proofs that were stopped, by their key
+        self._timed_at: dict[str, float] = {}  # when what others disturbed was timed last, by its key
         self.refresh: Callable[[], None] = lambda: None
         self._stopped = threading.Event()
 
@@ -165,18 +177,52 @@ class BackgroundJobs:
         bundle = self.shelf.open(name)
         report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
         for verdict in files.validate(tuple[Verdict, ...], report["verdicts"]):
-            self.verdicts.put(backends.candidate(bundle, backends.engine(verdict.engine)).key, verdict)
+            for candidate in backends.candidates(bundle, backends.engine(verdict.engine)):
+                if candidate.precision == verdict.precision:
+                    self.verdicts.put(candidate.key, verdict)
 
     def prove_next(self, wait: Callable[[], bool]) -> bool:
-        """Prove one engine that was not proved yet, unless `wait` says that others need the machine. False: none is
-        left.
         """
-        for bundle, candidate in proof.due(readable(self.shelf), self.verdicts):
-            verdict = proof.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
+        Prove one candidate that was not proved yet, until `wait` says that others need the machine: the next time goes
+        on with what was drawn by then. False: none is left.
+        """
+        for bundle, candidate in trials.due(readable(self.shelf), self.verdicts, self.too_large)[:1]:
+            drawn = self._drawn[candidate.key]
+            verdict = trials.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait(), drawn)
             if verdict is not None:
                 self.verdicts.put(candidate.key, verdict)
+                del self._drawn[candidate.key]
             return True
         return False
+
+    def time_next(self, wait: Callable[[], bool]) -> bool:
+        """
+        Time one candidate again of which the seconds decide and are not sure, until `wait` says that others need the
+        machine. False: there is none, or the machine is busy with something else.
+        """
+        for bundle in readable(self.shelf):
+            ways = backends.ways(bundle, self.verdicts, self.too_large)
+            candidate = trials.doubtful(ways, self._is_fresh)
+            if candidate is None or candidate.verdict is None:
+                continue
+            if wait() or self._others_compute():
+                return False
+            self._timed_at[candidate.key] = time.monotonic()
+            drawings = trials.time_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
+            if any(drawing.finish_s for drawing in drawings) or not wait():
+                self.verdicts.put(candidate.key, trials.retimed(candidate.verdict, candidate, drawings))
+            return True
+        return False
+
+    def _is_fresh(self, candidate: Candidate) -> bool:
+        """Tell whether what others disturbed was not tried again just now."""
+        return time.monotonic() - self._timed_at.get(candidate.key, -math.inf) > DISTURBED_AGAIN_S
+
+    def _others_compute(self) -> bool:
+        """Look for a moment whether other processes use the processors."""
+        before = usage.read()
+        self._stopped.wait(GLANCE_S)
+        return usage.disturbed(before, usage.read(), machine.cores())
 
 
 def _child(command: list[str], stdin: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engines import backends
-from engines.backends import Candidate
+from engines.backends import Candidate, TooLarge, fits
 from engines.backends.verdicts import Verdicts
 from engines.bundle import Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
@@ -25,11 +25,11 @@ CARD_BYTES = 20_000
 KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detector"}
 
 
-def survey(shelf: Shelf, backend: str, verdicts: Verdicts | None = None) -> Inventory:
+def survey(shelf: Shelf, backend: str, verdicts: Verdicts | None = None, too_large: TooLarge = fits) -> Inventory:
     """Look at every engine and at every bundle that can be read. `backend` is what the server prefers."""
     probes = [(engine, engine.probe()) for engine in backends.engines()]
     engines = tuple(EngineStatus(e.name, probe.ok, probe.device, probe.reason, e.group) for e, probe in probes)
-    return engines, tuple(_bundle_status(bundle, backend, verdicts) for bundle in readable(shelf))
+    return engines, tuple(_bundle_status(bundle, backend, verdicts, too_large) for bundle in readable(shelf))
 
 
 def readable(shelf: Shelf) -> Iterator[Bundle]:
@@ -60,14 +60,14 @@ def kind_of(bundle: Bundle) -> BundleKind:
     return next((kind for role, kind in KINDS.items() if bundle.has(role)), "portrait")
 
 
-def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None) -> BundleStatus:
-    candidates = [backends.candidate(bundle, engine, verdicts) for engine in backends.engines()]
+def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None, too_large: TooLarge) -> BundleStatus:
+    candidates = backends.ways(bundle, verdicts, too_large)
     wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
     try:
         engine, reason = backends.choose(bundle, candidates, wanted, verdicts is not None)
-        chosen = engine.name
+        chosen, precision = engine.name, next(c.precision for c in candidates if c.engine is engine)
     except StudioError as exc:
-        chosen, reason = "", str(exc)
+        chosen, precision, reason = "", "", str(exc)
     sampling = bundle.sampling
     return BundleStatus(
         name=bundle.name,
@@ -85,6 +85,7 @@ def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None) -> B
         family=bundle.family,
         weighs_by_guidance=bundle.family in FAMILIES and FAMILIES[bundle.family].weighs == "guidance",
         takes_loras=bundle.takes_loras,
+        precision=precision,
     )
 
 
@@ -99,7 +100,7 @@ def _choice(c: Candidate) -> Choice:
     state: State = "unavailable" if c.refused else "unproven"
     if c.verdict is not None:
         state = "accepted" if c.verdict.accepted else "failed"
-    return Choice(c.engine.name, c.engine.group, state, c.precision, c.refused, c.verdict)
+    return Choice(c.engine.name, c.engine.group, state, c.precision, c.refused or c.too_large, c.verdict)
 
 
 def sources(shelf: Shelf, checkpoints: Path) -> dict[tuple[BundleKind, str], Path]:

@@ -29,6 +29,8 @@ DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it
 WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
 FINISH_SHARE = 0.6  # of the time for a stop, in which the present job may still end by itself
 QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
+DUE_S = 60.0  # after which a proof waits for the next moment without a picture, however short
+TIME_AGAIN_S = 60.0  # until it is looked again whether what is not sure can be timed
 
 
 class Worker:
@@ -105,19 +107,32 @@ class Worker:
                     to_load = list(DEFAULTS)
 
     def _run_background(self) -> None:
-        """The second thread: builds first; proofs when it has been quiet for a while."""
+        """
+        The second thread: builds first; proofs when it has been quiet for a while, or, where it never is, between two
+        pictures; and when all is proved, what is not sure is timed again.
+        """
         assert self.background is not None  # or the thread would not be
-        quiet_since, proving = time.monotonic(), True
+        quiet_since = due_since = time.monotonic()
+        proving, time_again = True, 0.0
         while not self._stopping.is_set():
             with surviving("the background jobs", lambda: self._stopping.wait(QUIET_S)):
                 if (job := self._claim("builds", WAIT_S)) is not None:
                     execute(job, self.queue, self.background, self._breaking_off, self._hear)
-                    proving = True
+                    proving, due_since = True, time.monotonic()
                 if self._occupied():
                     quiet_since = time.monotonic()
-                elif proving and time.monotonic() - quiet_since > QUIET_S and not self._rests():
+                    continue
+                now = time.monotonic()
+                if self._rests() or (now - quiet_since <= QUIET_S and not (proving and now - due_since > DUE_S)):
+                    continue
+                if proving:
                     proving = self.background.prove_next(self._occupied)
                     self._refresh()
+                elif now > time_again:
+                    if self.background.time_next(self._occupied):
+                        self._refresh()
+                    else:
+                        time_again = time.monotonic() + TIME_AGAIN_S
 
     def _rests(self) -> bool:
         """Whether nothing is to be done that nobody waits for."""
@@ -189,9 +204,10 @@ class Worker:
     def _inventory(self) -> Status:
         """What is here, as a Status of which only the state is not meant. Reads the disk, so nobody waits for it."""
         jobs, loras = self.background, self.studio.loras.names()
-        engines, bundles = survey(self.shelf, self.backend, jobs.verdicts if jobs else None)
         if jobs is None:
+            engines, bundles = survey(self.shelf, self.backend)
             return Status("loading", engines=engines, bundles=bundles, loras=loras)
+        engines, bundles = survey(self.shelf, self.backend, jobs.verdicts, jobs.too_large)
         origins, machine = sources(self.shelf, jobs.checkpoints), Machine.of(jobs.checkpoints)
         return Status(
             "loading",

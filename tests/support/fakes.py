@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from engines import images
+from engines import backends, images
 from engines.backends import Engine, Probe, Session, engine
 from engines.bundle import PROOF, Bundle, FaceInput, Format, Part, Role, Sampling, Text, digest
 from engines.bundle.signatures import SIGNATURES, Array
@@ -232,7 +232,8 @@ def builtin_with_proof(builtin: Path, root: Path) -> Bundle:
     y, x = np.mgrid[0:side, 0:side]
     face = np.stack((x % 256, y % 256, (x + y) // 2 % 256), -1).astype(np.uint8)
     images.write_png(root / PROOF / "face.png", face)
-    return add_proof(bundle, [Case("1.png", face="face.png")], engine("ort"))
+    exact = backends.candidates(bundle, engine("ort"))[0].engine
+    return add_proof(bundle, [Case("1.png", face="face.png")], exact)
 
 
 def _write_parts(root: Path, roles: tuple[Role, ...]) -> list[dict[str, str]]:

@@ -121,8 +121,10 @@ def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:
 
 def measured(bundle: BundleStatus, backend: str) -> Verdict | None:
     """Return how a backend does: of a group, the fastest that passed its proof here. None: nothing was measured yet."""
-    wanted = bundle.engine if backend == "auto" else backend
-    accepted = [c.verdict for c in bundle.choices if c.state == "accepted" and wanted in (c.engine, c.group)]
+    meant = [
+        c for c in bundle.choices if backend in (c.engine, c.group) or (backend == "auto" and bundle.is_served_by(c))
+    ]
+    accepted = [choice.verdict for choice in meant if choice.state == "accepted"]
     timed = [verdict for verdict in accepted if verdict and verdict.finish_s]
     return min(timed, key=lambda verdict: verdict.finish_s, default=None)
 

@@ -21,7 +21,7 @@ from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import SIGNATURES, check_words
 from engines.errors import EngineError
 from engines.machine import cores
-from engines.studio import proof
+from engines.studio import trials
 from tests.support.fakes import write_portrait
 from tests.support.role_feeds import feeds_of, load
 
@@ -237,7 +237,7 @@ def test_tensorrt_proves_itself_on_the_built_in_bundles(
     make = build.build_portrait if kind == "portrait" else build.build_restorer
     make(builtin / kind, None, tmp_path / "models" / kind, recipe, options=build.BuildOptions(prove=True))
     bundle = Shelf((tmp_path / "models",), tmp_path / "compiled").open(kind)
-    verdict = proof.prove_apart(bundle, backends.candidate(bundle, engine))
+    verdict = trials.prove_apart(bundle, backends.candidate(bundle, engine))
     assert verdict is not None and verdict.accepted, verdict
     assert verdict.device == real_gpu.name and verdict.precision == recipe.removeprefix("trt-")
     assert list((tmp_path / "compiled").rglob("*.plan")) and list((tmp_path / "compiled").rglob("*.sig"))

@@ -452,7 +452,11 @@ def test_a_driver_without_a_gpu_says_so(library: Path) -> None:
 
 
 def test_what_was_quantised_for_cpus_is_refused_before_it_is_tried(machine: Machine, builtin: Path) -> None:
-    candidate = backends.candidate(Shelf((builtin,)).open("restorer"), machine.engine)
+    restorer = Shelf((builtin,)).open("restorer")
+    (exact,) = backends.candidates(restorer, machine.engine)
+    assert (exact.precision, exact.refused) == ("fp32", ""), "it has the exact part too"
+    lean = replace(restorer, parts=tuple(part for part in restorer.parts if part.precision == "int8"))
+    (candidate,) = backends.candidates(lean, machine.engine)
     assert candidate.refused == "its restorer is quantised for CPUs: build the model with the recipe trt-int8"
     assert not machine.package.built
     assert not backends.candidate(Shelf((builtin,)).open("portrait"), machine.engine).refused

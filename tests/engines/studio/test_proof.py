@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,40 @@ import pytest
 
 from engines import backends, images
 from engines.backends import Candidate
-from engines.backends.verdicts import Verdict, Verdicts
+from engines.backends.verdicts import Verdict
 from engines.bundle import PROOF, Bundle, Part, Precision
 from engines.bundle.signatures import Array
 from engines.errors import BundleError, EngineError
+from engines.machine import usage
+from engines.machine.usage import Usage
 from engines.studio import proof
-from engines.studio.proof import BARS, Case, Proof, TimedPicture, due, judge, prove, prove_apart
-from tests.support.fakes import FakeEngine, add_proof, builtin_with_proof, write_portrait, write_restorer
+from engines.studio.proof import BARS, Case, Drawing, Proof, Trial, held_against, is_whole, judge
+from tests.support.fakes import FakeEngine, add_proof, write_portrait, write_restorer
+from tests.support.proved import prove
 
 PROMPTS = (Case("1.png", "一位女士", 7), Case("2.png", "a man", 8))
 FACES = (Case("1.png", face="face.png"),)
-Project = Callable[[str], None]
+
+
+class Neighbours:
+    """What the kernel would say: by default nobody else computes. `busy` answers for one timing after the other."""
+
+    def __init__(self) -> None:
+        self.busy, self.asked = list[bool](), 0
+
+    def disturbed(self, before: Usage, after: Usage, threads: int) -> bool:
+        assert after.clock_s > before.clock_s and threads >= 1
+        self.asked += 1
+        return self.busy.pop(0) if self.busy else False
+
+
+@pytest.fixture(autouse=True)
+def neighbours(monkeypatch: pytest.MonkeyPatch) -> Neighbours:
+    """Nobody is measured here, whatever else this machine does; and each case is drawn once when it is timed."""
+    answers = Neighbours()
+    monkeypatch.setattr(usage, "disturbed", answers.disturbed)
+    monkeypatch.setattr(proof, "WINDOW_S", 0.0)
+    return answers
 
 
 @pytest.fixture
@@ -41,8 +64,8 @@ def restorer(tmp_path: Path) -> Bundle:
 
 
 def candidate(bundle: Bundle, engine: FakeEngine | None = None) -> Candidate:
-    engine = engine or FakeEngine()
-    return Candidate(engine, engine.probe(), bundle.parts)
+    (only,) = backends.candidates(bundle, engine or FakeEngine())
+    return only
 
 
 def test_an_engine_that_draws_the_same_is_accepted_with_figures(portrait: Bundle) -> None:
@@ -104,17 +127,16 @@ def test_an_engine_that_raises_is_refused_with_its_words(portrait: Bundle) -> No
     assert sorted(engine.opened) == sorted(engine.closed)
 
 
-def made(picture: Any) -> list[TimedPicture]:
-    return [TimedPicture(picture, 0.5, 1.0)]
-
-
 def judged(precision: Precision, amount: float) -> Verdict:
     """Of a picture that is off by so many levels, up and down in turn."""
     want = np.full((64, 64, 3), 128, np.uint8)
     want[::2] = 60  # strong structure, so that PSNR is what is missed
     signs = np.where(np.indices((64, 64)).sum(0) % 2, 1, -1)[..., None]
-    bundle = Candidate(FakeEngine(), FakeEngine().probe(), (part_of(precision),))
-    return judge(bundle, made(np.clip(want + signs * amount, 0, 255).astype(np.uint8)), [want])
+    picture = np.clip(want + signs * amount, 0, 255).astype(np.uint8)
+    return judge(candidate_of(precision), [held_against(want, [picture], TIMED)])
+
+
+TIMED = Drawing(0, look_s=0.5, finish_s=1.0)
 
 
 def part_of(precision: Precision) -> Any:
@@ -134,7 +156,7 @@ def test_structure_has_a_bar_of_its_own() -> None:
     """Fine texture that is smoothed away costs few decibels; faces look like wax."""
     want = np.full((64, 64, 3), 128, np.uint8)
     want[::2, ::2] += 4
-    verdict = judge(candidate_of("fp32"), made(np.full_like(want, 129)), [want])
+    verdict = judge(candidate_of("fp32"), [held_against(want, [np.full_like(want, 129)], TIMED)])
     assert verdict.psnr_db > 40 and verdict.failing == f"SSIM {verdict.ssim:.3f} < 0.98"
 
 
@@ -152,113 +174,113 @@ def test_a_bundle_without_a_readable_proof_cannot_be_proved(portrait: Bundle, to
         prove(portrait, candidate(portrait))
 
 
-def test_only_what_has_no_verdict_yet_is_due(portrait: Bundle, tmp_path: Path) -> None:
-    known, unproved = Verdicts(tmp_path / "known"), write_restorer(tmp_path / "no proof")
-    found = list(due([portrait, unproved], known))
-    assert {bundle.name for bundle, _ in found} == {"portrait"}
-    able = [e.name for e in backends.engines() if e.probe().ok and "onnx" in e.formats]
-    assert [c.engine.name for _, c in found] == able, "those that can read it"
-    for failing, (_, one) in zip(("", "PSNR 1 dB < 40 dB"), found, strict=False):
-        known.put(one.key, proof.verdict(one, failing))
-    assert [c.engine.name for _, c in due([portrait], known)] == able[2:], "a failed one is not tried again either"
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """project(code): what a child runs instead of the true engines.studio.proof."""
-
-    def write(code: str) -> None:
-        folder = tmp_path / "engines" / "studio"
-        folder.mkdir(parents=True)
-        for package in (folder.parent, folder):
-            (package / "__init__.py").touch()
-        (folder / "proof.py").write_text("import os, sys, time\n" + code)
-        monkeypatch.setattr(proof, "PROJECT", tmp_path)
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        ("os.abort()", "it stopped with -6"),
-        ("os.kill(os.getpid(), 9)", "it stopped with -9"),
-        ("os.kill(os.getpid(), 11)", "it stopped with -11"),
-        ("raise MemoryError('so many bytes')", "it stopped with 1: MemoryError: so many bytes"),
-        ("os._exit(0)", "without a verdict"),
-        ("print('a library greets')", "without a verdict"),
-    ],
-)
-def test_an_engine_that_crashes_is_refused_and_takes_nobody_along(
-    portrait: Bundle, project: Project, code: str, why: str
-) -> None:
-    project(code)
-    verdict = prove_apart(portrait, candidate(portrait))
-    assert verdict is not None and not verdict.accepted and why in verdict.failing
-    assert (verdict.engine, verdict.pictures) == ("fake", 0)
-
-
-def test_a_trial_that_hangs_is_ended(portrait: Bundle, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "PATIENCE_S", 0.3)
-    project("time.sleep(600)")
-    verdict = prove_apart(portrait, candidate(portrait))
-    assert verdict is not None and verdict.failing.startswith("not done after")
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-def test_a_trial_that_is_stopped_is_no_verdict_and_leaves_nobody_behind(
-    portrait: Bundle, project: Project, tmp_path: Path
-) -> None:
-    project(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")
-    assert prove_apart(portrait, candidate(portrait), stopped=lambda: told(tmp_path / "pid") != 0) is None
-    assert not alive(told(tmp_path / "pid"))
-
-
-def test_a_moment_in_which_others_wait_is_no_verdict_either(portrait: Bundle, project: Project) -> None:
-    """Their job is done before anybody looks again: the engine has not failed, it has been interrupted."""
-    project("time.sleep(600)")
-    said = iter([True])
-    assert prove_apart(portrait, candidate(portrait), stopped=lambda: next(said, False)) is None
-
-
-def test_who_dies_while_a_trial_runs_ends_it_too(portrait: Bundle, project: Project, tmp_path: Path) -> None:
-    """SIGTERM reaches a build as SystemExit: the trial that it waits for must not go on alone."""
-    project(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")
-
-    def told_to_go() -> bool:
-        if told(tmp_path / "pid"):
-            raise SystemExit(143)
-        return False
-
-    with pytest.raises(SystemExit):
-        prove_apart(portrait, candidate(portrait), stopped=told_to_go)
-    assert not alive(told(tmp_path / "pid"))
-
-
-def told(path: Path) -> int:
-    text = path.read_text() if path.exists() else ""
-    return int(text or 0)
-
-
-def test_a_real_engine_is_proved_in_a_process_of_its_own(builtin: Path, tmp_path: Path) -> None:
-    """The built-in restorer on ONNX Runtime, against a picture that it drew; then against another picture."""
-    bundle = builtin_with_proof(builtin, tmp_path / "restorer")
-    found = backends.candidate(bundle, backends.engine("ort"))
-    started = time.monotonic()
-    verdict = prove_apart(bundle, found)
-    assert verdict is not None and verdict.accepted, verdict
-    assert verdict.psnr_db > 60 and 0 < verdict.finish_s < time.monotonic() - started and verdict.peak_mb > 40
-    assert verdict.runtime == found.probe.runtime
-    (bundle.root / PROOF / "1.png").write_bytes((bundle.root / PROOF / "face.png").read_bytes())
-    verdict = prove_apart(bundle, found)
-    assert verdict is not None and "checksum" in verdict.failing, "its files are checked before they are believed"
-
-
 def test_a_proof_is_part_of_what_is_checked(portrait: Bundle) -> None:
     portrait.verify()
     (portrait.root / PROOF / "1.png").write_bytes(os.urandom(100))
     with pytest.raises(BundleError, match=PROOF):
         portrait.verify()
+
+
+# ---- how long it takes
+
+
+def drawn(bundle: Bundle, engine: FakeEngine | None = None, before: Sequence[Drawing] = ()) -> list[Drawing]:
+    with Trial.begun(bundle, candidate(bundle, engine)) as trial:
+        return list(trial.prove(before))
+
+
+def test_the_first_picture_of_a_process_is_judged_but_not_timed(portrait: Bundle) -> None:
+    first, *others = drawn(portrait)
+    assert (first.case, first.finish_s, first.psnr_db, first.run_s) == (0, 0.0, 99.0, {})
+    assert [d.case for d in others[:2]] == [0, 1] and all(d.finish_s > 0 and d.run_s for d in others)
+
+
+def test_what_others_disturbed_does_not_count(portrait: Bundle, neighbours: Neighbours) -> None:
+    """The first is the warm-up; the second was timed beside a neighbour, and took ten times as long."""
+    neighbours.busy = [False, True, False]
+    engine = FakeEngine()
+
+    def slow(image: Array) -> Array:
+        time.sleep(0.2 if engine.calls.count("decoder") == 2 else 0.02)
+        return image
+
+    engine.spoil = {"decoder": slow}
+    verdict = prove(portrait, candidate(portrait, engine))
+    assert not verdict.disturbed and verdict.finish_s < 0.15 and verdict.run_s["decoder"] < 0.15
+
+
+def test_as_many_are_drawn_again_as_it_takes_to_have_some_undisturbed(portrait: Bundle, neighbours: Neighbours) -> None:
+    assert len(drawn(portrait)) == 1 + 3, "two cases, one of them twice"
+    neighbours.busy = [False, True, True, True]
+    found = drawn(portrait)
+    assert [d.disturbed for d in found[1:]] == [True, True, True, False, False, False]
+
+
+def test_a_machine_that_is_never_quiet_is_not_waited_for_and_the_verdict_says_so(
+    portrait: Bundle, neighbours: Neighbours
+) -> None:
+    neighbours.busy = [True] * 99
+    found = drawn(portrait)
+    assert len(found) == 1 + 2 + 2 * proof.MORE_ROUNDS
+    verdict = judge(candidate(portrait), found)
+    assert verdict.accepted and verdict.disturbed and verdict.psnr_db == 99.0, "what it draws is right all the same"
+    assert verdict.finish_s == min(d.finish_s for d in found[1:]), "which was disturbed least"
+
+
+def test_a_long_proof_is_not_made_longer_for_its_seconds(
+    portrait: Bundle, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "MORE_S", 0.0)
+    neighbours.busy = [True] * 99
+    assert [d.case for d in drawn(portrait)] == [0, 0, 1]
+
+
+def test_what_takes_a_moment_is_drawn_until_the_kernel_can_tell(
+    restorer: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "WINDOW_S", 0.1)
+    engine = FakeEngine(slow_s={"restorer": 0.01})
+    found = drawn(restorer, engine)
+    assert len(engine.calls) >= 1 + 3 * 4 and all(d.finish_s < 0.1 for d in found)
+    assert all(0.01 <= d.run_s["restorer"] <= d.finish_s for d in found[1:])
+
+
+def test_every_picture_is_judged_however_often_it_is_drawn(restorer: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "WINDOW_S", 0.1)
+    engine = FakeEngine()
+    engine.spoil = {"restorer": lambda face: -face if len(engine.calls) == 5 else face}
+    assert judge(candidate(restorer), drawn(restorer, engine)).failing.startswith("PSNR")
+
+
+# ---- a proof that was stopped goes on
+
+
+def test_what_was_drawn_before_is_not_drawn_again(portrait: Bundle) -> None:
+    whole = drawn(portrait)
+    for k in range(1, 4):
+        rest = drawn(portrait, before=whole[:k])
+        assert is_whole(portrait, [*whole[:k], *rest])
+        missing = [case for case in (0, 1) if case not in {d.case for d in whole[:k] if d.finish_s}]
+        assert [d.case for d in rest[1:]][: len(missing)] == missing, "after one that warms the engine up"
+        assert len(whole[1:k]) + len(rest[1:]) == 3, "and no more than it takes"
+    assert not is_whole(portrait, whole[:2]) and not is_whole(portrait, [])
+
+
+def test_the_picture_that_warms_up_a_later_process_is_one_that_was_not_judged_yet(portrait: Bundle) -> None:
+    (first, *_) = drawn(portrait, before=[Drawing(0, psnr_db=99.0, ssim=1.0)])
+    assert first.case == 1 and first.psnr_db == 99.0
+
+
+def test_a_bad_picture_of_an_earlier_attempt_counts(portrait: Bundle) -> None:
+    before = [Drawing(0, psnr_db=12.0, ssim=0.5)]
+    verdict = judge(candidate(portrait), [*before, *drawn(portrait, before=before)])
+    assert verdict.failing == "PSNR 12.0 dB < 40 dB"
+
+
+def test_timing_alone_judges_nothing(portrait: Bundle, neighbours: Neighbours) -> None:
+    neighbours.busy = [False, True]
+    engine = FakeEngine(spoil={"decoder": lambda image: image[..., ::-1]})
+    with Trial.begun(portrait, candidate(portrait, engine)) as trial:
+        found = list(trial.timed())
+    assert [d.case for d in found] == [0, 0, 1, 0] and [d.psnr_db for d in found] == [0.0] * 4
+    assert [d.disturbed for d in found[1:]] == [True, False, False] and not found[0].finish_s

@@ -22,13 +22,14 @@ from engines.networks.graphs import open_graph
 from engines.roles import memory
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
-from engines.studio import proof
+from engines.studio import trials
 from engines.toolchain import build, export
 from engines.toolchain.build import BuildOptions
 from engines.toolchain.manifest import SCRATCH
 from engines.toolchain.quantize import out_of_core
 from engines.toolchain.recipe import Recipe
 from tests.support import builds, tiny, tiny_sd
+from tests.support.proved import prove
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 FAMILIES = {"sd": ("lean-int8", tiny_sd.save), "zimage": ("lean-int4", tiny.save_portrait)}
@@ -52,7 +53,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory, traced: list[An
         patch.setattr(build, "LARGE", 0)
         patch.setattr(export, "LARGE", 1100)  # numbers in a weight: the optimiser merges smaller ones
         builds.lighten(patch)
-        patch.setattr(proof, "prove_apart", proof.prove)
+        patch.setattr(trials, "prove_apart", prove)
         patch.setattr(out_of_core, "open_graph", lambda *how: traced.append(opened := open_graph(*how)) or opened)
         out = tmp_path_factory.mktemp("models") / recipe
         options = BuildOptions(prompts=PROMPTS, prove=True)

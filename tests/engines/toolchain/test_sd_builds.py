@@ -25,7 +25,7 @@ from engines.bundle import EMBEDDINGS, PROOF, Bundle, Shelf
 from engines.errors import BundleError
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle
-from engines.studio import proof
+from engines.studio import trials
 from engines.toolchain import build, sources
 from engines.toolchain.build import BuildOptions
 from engines.toolchain.quantize import calibration
@@ -33,6 +33,7 @@ from engines.toolchain.recipe import Recipe
 from engines.toolchain.sources import stable_diffusion
 from engines.worker import inventory
 from tests.support import builds, tiny_sd
+from tests.support.proved import prove
 
 # torch's exporter uses a class that torch itself has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
@@ -55,7 +56,7 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in done:
             with pytest.MonkeyPatch.context() as patch:
                 builds.lighten(patch)
-                patch.setattr(proof, "prove_apart", proof.prove)
+                patch.setattr(trials, "prove_apart", prove)
                 options = BuildOptions(prompts=PROMPTS, prove=True)
                 done[name] = build.build_portrait(base, base / "about.toml", folder / name, name, options=options)
         return done[name]
@@ -87,8 +88,9 @@ def test_a_build_is_whole_and_what_the_recipe_says(made: Any, name: str) -> None
 def test_every_engine_draws_it_and_the_report_says_how_well(made: Any, name: str) -> None:
     bundle = made(name)
     report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
-    able = [e.name for e in backends.engines() if not backends.candidate(bundle, e).refused]
-    assert [verdict["engine"] for verdict in report["verdicts"]] == able and "ort" in able
+    able = [(c.engine.name, c.precision) for c in backends.ways(bundle) if not c.refused]
+    assert [(verdict["engine"], verdict["precision"]) for verdict in report["verdicts"]] == able, "each precision"
+    assert ("ort", "fp32") in able
     for verdict in report["verdicts"]:
         assert verdict["pictures"] >= 2 and verdict["psnr_db"] > 10, verdict
         assert verdict["failing"] == "" or verdict["precision"] != "fp32", "random numbers may bear no rounding"

@@ -6,18 +6,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines import backends
-from engines.backends.verdicts import Verdicts
-from engines.bundle import BUILT_IN, Shelf
+from engines.backends import Candidate
+from engines.backends.verdicts import Verdict, Verdicts
+from engines.bundle import BUILT_IN, Bundle, Shelf
 from engines.bundle.build_job import BuildJob
 from engines.bundle.loras import LoraFile
 from engines.jobs.sqlite_queue import SqliteQueue
+from engines.machine import usage
 from engines.messages import Build, Event, Failed, Final, Generate, Lora, Note, Progress
-from engines.studio import Studio, proof
+from engines.studio import Studio, trials
+from engines.studio.proof import Drawing
 from engines.worker import builds, execute
 from engines.worker.builds import BackgroundJobs
 from engines.worker.inventory import cannot_build
@@ -304,8 +308,8 @@ def test_a_true_build_becomes_a_bundle_that_serves(home: Path) -> None:
     assert os.listdir(home / "models") == ["mine"] and (bundle.root / "report.json").is_file()
     for name in ("ort", "openvino"):
         if backends.engine(name).probe().ok:
-            found = backends.candidate(bundle, backends.engine(name), shop.verdicts)
-            assert found.verdict is not None and found.verdict.accepted, "proved while it was built"
+            for found in backends.candidates(bundle, backends.engine(name), shop.verdicts):
+                assert found.verdict is not None and found.verdict.accepted, "proved while it was built"
     assert shop.prove_next(lambda: False) is False, "nothing is proved twice"
 
 
@@ -326,13 +330,13 @@ def proving(home: Path, builtin: Path) -> BackgroundJobs:
 
 def test_engines_are_proved_one_by_one_until_none_is_left(proving: BackgroundJobs, within: Within[bool]) -> None:
     bundle = proving.shelf.open("restorer")
-    due = [c.engine.name for _, c in proof.due([bundle], proving.verdicts)]
+    due = [(c.engine.name, c.precision) for _, c in trials.due([bundle], proving.verdicts)]
     for _ in due:
         assert proving.prove_next(lambda: False) is True
     assert proving.prove_next(lambda: False) is False
-    verdicts = {e.name: backends.candidate(bundle, e, proving.verdicts).verdict for e in backends.engines()}
+    verdicts = {(c.engine.name, c.precision): c.verdict for c in backends.ways(bundle, proving.verdicts)}
     assert {name for name, verdict in verdicts.items() if verdict} == set(due)
-    ort = verdicts["ort"]
+    ort = verdicts["ort", "fp32"]
     assert ort is not None and ort.accepted and ort.finish_s > 0
 
 
@@ -349,15 +353,81 @@ def test_an_engine_that_crashed_is_not_tried_again(
     """Also when it is the trusted one: until something changes, it will crash again."""
     (home / "p" / "engines" / "studio").mkdir(parents=True)
     (home / "p" / "engines" / "studio" / "proof.py").write_text("import os\nos.abort()")
-    monkeypatch.setattr(proof, "PROJECT", home / "p")
+    monkeypatch.setattr(trials, "PROJECT", home / "p")
     count = 0
     while proving.prove_next(lambda: False):
         count += 1
-        assert count < 9
+        assert count < 19
     bundle = proving.shelf.open("restorer")
-    for engine in backends.engines():
-        found = backends.candidate(bundle, engine, proving.verdicts)
+    for found in backends.ways(bundle, proving.verdicts):
         assert found.refused, "crashed, or never could"
+
+
+def test_a_proof_that_gave_way_goes_on_with_what_it_has_drawn(
+    proving: BackgroundJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    def stopped_after_one(bundle: Bundle, candidate: Candidate, stopped: object, drawn: list[Drawing]) -> None:
+        given.append(len(drawn))
+        drawn.append(Drawing(0, psnr_db=50.0))
+
+    monkeypatch.setattr(trials, "prove_apart", stopped_after_one)
+    for _ in range(3):
+        assert proving.prove_next(lambda: True) is True
+    assert given == [0, 1, 2]
+
+
+@pytest.fixture
+def close(proving: BackgroundJobs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All is proved, and all took the same time. Lists what is timed again."""
+    for c in backends.ways(proving.shelf.open("restorer")):
+        if not c.refused:
+            accepted = Verdict(c.engine.name, "CPU", "v", c.precision, psnr_db=50.0, finish_s=1.0)
+            proving.verdicts.put(c.key, accepted)
+    timed: list[str] = []
+
+    def time_apart(bundle: Bundle, candidate: Candidate, stopped: Callable[[], bool]) -> tuple[Drawing, ...]:
+        timed.append(f"{candidate.engine.name} {candidate.precision}")
+        return (Drawing(0, finish_s=0.9),)
+
+    monkeypatch.setattr(trials, "time_apart", time_apart)
+    monkeypatch.setattr(builds, "GLANCE_S", 0.0)
+    monkeypatch.setattr(usage, "disturbed", lambda before, after, threads: False)
+    return timed
+
+
+def test_those_that_are_close_are_timed_in_turn_until_it_is_enough(proving: BackgroundJobs, close: list[str]) -> None:
+    while proving.time_next(lambda: False):
+        assert len(close) < 40
+    half = len(close) // 2
+    assert len(close) == 2 * len(set(close)) > 0 and close[:half] == close[half:]
+    served = [c.verdict for c in backends.ways(proving.shelf.open("restorer"), proving.verdicts) if c.verdict]
+    assert {(verdict.finish_s, verdict.rounds) for verdict in served} == {(0.9, 3)}
+
+
+def test_nothing_is_timed_while_others_compute_or_wait(
+    proving: BackgroundJobs, close: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert proving.time_next(lambda: True) is False
+    monkeypatch.setattr(usage, "disturbed", lambda before, after, threads: True)
+    assert proving.time_next(lambda: False) is False and close == []
+
+
+def test_what_was_disturbed_is_not_tried_over_and_over(
+    proving: BackgroundJobs, close: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beside_a_neighbour(bundle: Bundle, candidate: Candidate, stopped: object) -> tuple[Drawing, ...]:
+        close.append(candidate.key)
+        return (Drawing(0, finish_s=0.9, disturbed=True),)
+
+    monkeypatch.setattr(trials, "time_apart", beside_a_neighbour)
+    for c in backends.ways(proving.shelf.open("restorer"), proving.verdicts):
+        if c.verdict:
+            proving.verdicts.put(c.key, replace(c.verdict, disturbed=True))
+    while proving.time_next(lambda: False):
+        assert len(close) < 40
+    assert len(close) == len(set(close)) >= 1
 
 
 def test_a_build_is_not_the_studios(home: Path) -> None:

@@ -321,6 +321,36 @@ def test_a_proof_is_told_when_a_picture_comes(begin: Open, queue: SqliteQueue, e
     assert asked[:2] == [False, True]
 
 
+def test_where_it_is_never_quiet_a_proof_runs_between_two_pictures(
+    begin: Open, queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch, within: Within[list[Event]]
+) -> None:
+    """Once it has been due for a while, it does not wait for a moment of quiet; but pictures go before."""
+    monkeypatch.setattr(loop, "QUIET_S", 1000.0)
+    monkeypatch.setattr(loop, "DUE_S", 0.3)
+    shop = begin(1)
+    time.sleep(0.1)
+    assert shop.proving_s == [], "it may still become quiet"
+    for _ in range(3):
+        assert isinstance(within(LIMIT_S, partial(events_of, queue, queue.submit(Generate("p"))))[-1], Final)
+    assert shop.proved.wait(LIMIT_S) and shop.waited == [False, False]
+
+
+def test_when_all_is_proved_what_is_not_sure_is_timed_again(
+    begin: Open, queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "TIME_AGAIN_S", 0.2)
+    shop, timed = begin(1), list[float]()
+
+    def time_next(wait: Callable[[], bool]) -> bool:
+        timed.append(time.monotonic())
+        return len(timed) < 3
+
+    shop.time_next = time_next  # type: ignore[method-assign]
+    until(lambda: len(timed) >= 5)
+    assert timed[0] > shop.proving_s[-1], "proofs first"
+    assert timed[3] - timed[2] > 0.2 < timed[4] - timed[3], "one after the other; when there is none, now and then"
+
+
 def test_after_a_build_it_is_looked_again_for_what_to_prove(begin: Open, queue: SqliteQueue) -> None:
     shop = begin(0)
     assert shop.proved.wait(LIMIT_S)

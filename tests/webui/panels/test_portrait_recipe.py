@@ -29,7 +29,9 @@ def context(idle: Rig) -> Any:
     """A house with one model, which two engines draw; auto is the faster."""
     before = idle.queue.status()
     portrait = next(bundle for bundle in before.bundles if bundle.kind == "portrait")
-    portrait = replace(portrait, name="portrait", engine="ort", choices=(ORT, TORCH), family="", takes_loras=True)
+    portrait = replace(
+        portrait, name="portrait", engine="ort", precision="", choices=(ORT, TORCH), family="", takes_loras=True
+    )
     torch = EngineStatus("torch", True, "CPU", "", "pytorch")
     idle.queue.announce(replace(before, bundles=(portrait,), loras=("film",), engines=(torch,)))
     yield PanelContext(idle.house, idle.settings, None)  # type: ignore[arg-type]

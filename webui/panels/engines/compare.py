@@ -157,7 +157,8 @@ class Handlers:
 def choosable(bundle: BundleStatus | None) -> list[str]:
     """Return the engines that can draw: those that failed their proof cannot."""
     choices = bundle.choices if bundle else ()
-    return [AUTO, *(choice.engine for choice in choices if choice.state in ("accepted", "unproven"))]
+    able = dict.fromkeys(choice.engine for choice in choices if choice.state in ("accepted", "unproven"))
+    return [AUTO, *able]
 
 
 def _orders(own: OwnJobs, jobs: str) -> dict[str, Generate]:

@@ -153,7 +153,7 @@ def _choices(bundle: BundleStatus, say: Words) -> Markup:
     keys = ("engine", "precision", "verdict", *FIGURES)
     return Markup('<table class="choices"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>').format(
         heads=_each(Markup('<th scope="col">{}</th>'), (say(f"engines_{key}") for key in keys)),
-        rows=Markup().join(_choice_row(choice, choice.engine == bundle.engine, say) for choice in bundle.choices),
+        rows=Markup().join(_choice_row(choice, bundle.is_served_by(choice), say) for choice in bundle.choices),
     )
 
 
