@@ -230,8 +230,14 @@ class LoadedBundles:
     is asked whenever a bundle is: other programs take memory and give it back, and a container's limit is moved.
     """
 
-    def __init__(self, shelf: Shelf, select: Select = backends.select, budget: Budget = memory.unlimited) -> None:
-        self.shelf, self.select, self.budget = shelf, select, budget
+    def __init__(
+        self,
+        shelf: Shelf,
+        select: Select = backends.select,
+        budget: Budget = memory.unlimited,
+        note: Note | None = None,
+    ) -> None:
+        self.shelf, self.select, self.budget, self.note = shelf, select, budget, note
         self.loaded: dict[tuple[str, str], LoadedBundle] = {}
 
     def get(self, name: str, backend: str, passed_over: int = 0) -> tuple[LoadedBundle, str]:
@@ -248,7 +254,7 @@ class LoadedBundles:
         if loaded is None or not stays or loaded.bundle.parts != bundle.parts:
             bundle.verify()
             self.unload(name)
-            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine)
+            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, note=self.note)
         loaded.budget = self.budget()
         return loaded, reason
 

@@ -10,17 +10,20 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from engines import backends, images
+from engines.backends.timed import RoleRun
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
 from engines.errors import OptionError, StudioError
 from engines.images import kept_latents
 from engines.images.decoder import SHARED, Decoder
 from engines.jobs.leftovers import delete_picture
+from engines.machine import usage
 from engines.messages import (
     Build,
     Develop,
@@ -38,6 +41,7 @@ from engines.roles import memory, not_blank
 from engines.roles.embedding_cache import ArrayCache
 from engines.roles.loaded import LoadedBundle, LoadedBundles, Select
 from engines.studio import snapshot
+from engines.studio.experience import Experience
 from engines.studio.generate import Generation, GenerationPlan, seed_or_lot
 from engines.studio.memory_ladder import MemoryLadder
 from engines.studio.restore import Restoration, advise
@@ -56,7 +60,8 @@ SHIPPED = Loras((BUILT_IN / "loras",))
 class Studio:
     """
     `shelf` holds the bundles, `loras` what may be applied to them; `state` is a folder for caches, `budget` says
-    how many bytes of memory models may take. `decoder` reads the photos.
+    how many bytes of memory models may take. `decoder` reads the photos. `experience` learns from each job how fast
+    engines are.
     """
 
     def __init__(
@@ -67,8 +72,11 @@ class Studio:
         loras: Loras = SHIPPED,
         budget: memory.Budget = memory.unlimited,
         decoder: Decoder = SHARED,
+        experience: Experience | None = None,
     ) -> None:
-        self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget), loras
+        self.experience, self._runs = experience, list[RoleRun]()  # of the job that runs
+        note = self._runs.append if experience else None
+        self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget, note), loras
         self.decoder = decoder
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
@@ -138,7 +146,8 @@ class Studio:
             saver=snapshot.Saver(self.snapshots),
             drawing=drawing,
         )
-        yield from generation.events(self.embeddings)
+        with self._learning(loaded, counts=not loras):
+            yield from generation.events(self.embeddings)
 
     def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
         kind, restore = (r.bundle, r.backend), partial(self._restore, r, folder)
@@ -163,7 +172,17 @@ class Studio:
             started=started,
             decoder=self.decoder,
         )
-        yield from self.photos.events(r, (loaded, detector), folder, restoration)
+        with self._learning(loaded):
+            yield from self.photos.events(r, (loaded, detector), folder, restoration)
+
+    @contextmanager
+    def _learning(self, loaded: LoadedBundle, counts: bool = True) -> Iterator[None]:
+        """Learn from what is run meanwhile, if it ends well, nobody disturbs it, and it `counts`."""
+        self._runs.clear()
+        before, threads = usage.read(), loaded.cores
+        yield
+        if self.experience and counts and not usage.disturbed(before, usage.read(), threads):
+            self.experience.learn(loaded, tuple(self._runs))
 
     def _inspect(self, r: Inspect, folder: Path) -> Iterator[Event]:
         started = time.perf_counter()

@@ -32,6 +32,7 @@ from engines.messages.status import Status
 from engines.roles import memory
 from engines.settings import Settings
 from engines.studio import Studio
+from engines.studio.experience import Experience
 from engines.worker import STOP
 from engines.worker.builds import BackgroundJobs
 from engines.worker.heat import Limits, Rest, hottest_c
@@ -120,7 +121,8 @@ def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     budget = (lambda: set_bytes) if set_bytes else memory.usable_bytes
     too_large = partial(memory.too_large, budget=budget)
     select = partial(backends.select, verdicts=verdicts, too_large=too_large)
-    studio = Studio(shelf, settings.state, select, loras, budget, Decoder(settings.decode_s))
+    experience = Experience(verdicts, too_large)
+    studio = Studio(shelf, settings.state, select, loras, budget, Decoder(settings.decode_s), experience)
     folders = settings.models, settings.checkpoints
     background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror, too_large)
     rest = Rest(Limits(settings.hot_c, settings.cool_c), settings.pause_s, hottest_c)

@@ -56,6 +56,8 @@ class Worker:
         self._before: tuple[WorkerState, str] | None = None  # while the disk refuses: how it was before
         self._stopping, self._breaking_off, self._changed = threading.Event(), threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
+        if studio.experience is not None:
+            studio.experience.refresh = self._refresh
         if background is not None:
             background.refresh = self._refresh
             self._threads.append(threading.Thread(target=self._run_background, name="background jobs", daemon=True))
