@@ -21,6 +21,7 @@ from typing import get_args
 
 from engines.backends.arrangement import Arrangement, arrangements
 from engines.backends.arrangement import coarsest as coarsest
+from engines.backends.mixture import mixture
 from engines.backends.protocols import AcceptsLoras as AcceptsLoras
 from engines.backends.protocols import ChoosesParts as ChoosesParts
 from engines.backends.protocols import Engine as Engine
@@ -85,7 +86,8 @@ class Candidate:
     def key(self) -> str:
         parts = ((part.sha256, part.precision) for part in self.parts)
         device = f"{self.probe.device} {processor()}"
-        return verdict_key(self.engine.name, device, self.probe.runtime, parts)
+        name = self.engine.placement if isinstance(self.engine, Arrangement) else self.engine.name
+        return verdict_key(name, device, self.probe.runtime, parts)
 
 
 # Says why a machine has not the memory to run these parts of a bundle on the engine of that name; empty: it has.
@@ -120,8 +122,22 @@ def candidates(
 
 
 def ways(bundle: Bundle, verdicts: Verdicts | None = None, too_large: TooLarge = fits) -> list[Candidate]:
-    """List all candidates of all engines for a bundle."""
-    return [c for engine in engines() for c in candidates(bundle, engine, verdicts, too_large)]
+    """
+    List all candidates of all engines for a bundle, and the mixture of those that are compiled, if it is worth it. Once
+    that is proved it is always listed.
+    """
+    alone = [c for engine in engines() for c in candidates(bundle, engine, verdicts, too_large)]
+    proved = [
+        (c.engine, c.verdict)
+        for c in alone
+        if isinstance(c.engine, Arrangement) and c.engine.group == "edge" and c.verdict and c.verdict.accepted
+    ]
+    found = mixture(bundle, proved)
+    if found is None:
+        return alone
+    way, is_worth_it = found
+    mixed = _looked_up(Candidate(way, way.probe(), way.parts), bundle, verdicts, too_large)
+    return [*alone, mixed] if mixed.verdict or is_worth_it else alone
 
 
 def candidate(bundle: Bundle, engine: Engine, verdicts: Verdicts | None = None) -> Candidate:
@@ -161,9 +177,7 @@ def select(
     `passed_over`: how many of the best engines not to take; the next one must have been proved or be trusted.
     EngineUnavailable: none can, or those that were asked for failed their proofs.
     """
-    asked = [engine for engine in engines() if _is_wanted(engine, wanted)]
-    found = [c for engine in asked for c in candidates(bundle, engine, verdicts, too_large)]
-    return choose(bundle, found, wanted, verdicts is not None, passed_over)
+    return choose(bundle, ways(bundle, verdicts, too_large), wanted, verdicts is not None, passed_over)
 
 
 def choose(

@@ -35,6 +35,13 @@ class Arrangement:
         return "+".join(engine.name for engine in self.engines)
 
     @property
+    def placement(self) -> str:
+        """Name it by where each role runs, where that is not the same for all: `decoder=ort,denoiser=openvino`."""
+        if len(self.engines) == 1:
+            return self.name
+        return ",".join(f"{part.role}={engine.name}" for part, engine in self.placed)
+
+    @property
     def formats(self) -> frozenset[Format]:
         return frozenset[Format]().union(*(engine.formats for engine in self.engines))
 

@@ -103,7 +103,7 @@ def fitting(path: Path, budget: int) -> Precision:
 def _weights(bundle: Bundle, part: Part, engine: str) -> int:
     path = bundle.root / part.file
     if part.precision in ("int8", "int4"):
-        return int(UNPACKED.get((engine, part.precision), PACKED) * size_bytes(path))
+        return int(max(UNPACKED.get((name, part.precision), PACKED) for name in engine.split("+")) * size_bytes(path))
     try:
         return numbers(path) * (2 if part.precision == "bf16" else 4)
     except (OSError, ValueError) as exc:

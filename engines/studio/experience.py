@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from engines import backends
 from engines.backends import Candidate, TooLarge, fits
+from engines.backends.mixture import work_s
 from engines.backends.timed import RoleRun, medians
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle
@@ -102,10 +103,3 @@ def refined(bundle: Bundle, verdict: Verdict, samples: Sequence[Sample]) -> Verd
     share = work_s(bundle, run_s) / before_s if before_s else 1.0
     look_s, finish_s = round(verdict.look_s * share, 4), round(verdict.finish_s * share, 4)
     return replace(verdict, run_s=run_s, look_s=look_s, finish_s=finish_s, disturbed=False)
-
-
-def work_s(bundle: Bundle, run_s: Mapping[str, float]) -> float:
-    """Return what the runs of a usual picture take: its steps, its preview and its decode; of a restorer, one run."""
-    steps = bundle.sampling.steps if bundle.sampling else 0
-    times = {"denoiser": steps, "decoder": 1, "preview_decoder": 1, "restorer": 1}
-    return sum(run_s[role] * count for role, count in times.items() if role in run_s)

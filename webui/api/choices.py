@@ -19,7 +19,8 @@ MOST_PICTURES = int(limits(Generate, "count")[1])  # of an order
 
 def check_backend(status: Status, name: str) -> None:
     """OptionError: no engine, and no group of engines, is called so."""
-    names = (AUTO, *get_args(Group), *(engine.name for engine in status.engines))
+    mixed = (choice.engine for bundle in status.bundles for choice in bundle.choices)  # also of several engines
+    names = tuple(dict.fromkeys((AUTO, *get_args(Group), *(engine.name for engine in status.engines), *mixed)))
     if status.engines and name not in names:
         raise OptionError("backend", name, ", ".join(names))
 

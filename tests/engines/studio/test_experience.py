@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines import backends
+from engines.backends.mixture import work_s
 from engines.backends.timed import RoleRun
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle, Role, Shelf
@@ -15,7 +16,7 @@ from engines.machine import usage
 from engines.messages import Enhance, Final, Generate
 from engines.roles.loaded import LoadedBundle
 from engines.studio import Studio
-from engines.studio.experience import JOBS, Experience, refined, scaled, work_s
+from engines.studio.experience import JOBS, Experience, refined, scaled
 from tests.support.fakes import FakeEngine, write_detector, write_portrait, write_restorer
 
 FACE = 32 * 32  # pixels
