@@ -46,7 +46,7 @@ BARS: dict[Precision, tuple[float, float]] = {
     "int4": (26.0, 0.90),
 }
 CLEAR = 3  # times that nobody disturbed: as many are wanted
-MORE_ROUNDS, MORE_S = 2, 20.0  # over the cases, to get them: more on a busy machine would be disturbed too
+MORE_ROUNDS, MORE_S = 2, 10.0  # over the cases, to get them: more on a busy machine would be disturbed too
 WINDOW_S = 0.3  # what is timed takes so long: the kernel counts in hundredths
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle, Shelf
 from engines.messages.status import BundleStatus, Choice
 from engines.worker import inventory
-from tests.support.fakes import write_portrait, write_restorer
+from tests.support.fakes import write_manifest, write_portrait, write_restorer
 
 MEASURED = Verdict("ort", "CPU", "v", "fp32", "", 41.5, 0.991, 4, 0.4, 2.0, 321.0)
 
@@ -96,6 +97,24 @@ def test_what_serves_is_what_select_takes(shelf: Shelf, known: Verdicts) -> None
     status = told(shelf, known)
     engine, reason = backends.select(shelf.open("portrait"), "auto", known)
     assert (status.engine, status.reason) == (engine.name, reason)
+
+
+def test_each_precision_is_a_choice_and_the_one_that_serves_is_named(shelf: Shelf, known: Verdicts) -> None:
+    root = shelf.open("restorer").root
+    manifest = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
+    (part,) = manifest["parts"]
+    write_manifest(root, {**manifest, "parts": [{**part, "precision": "int8"}, part]})
+    status = told(shelf, known, "restorer")
+    ways = [(c.engine, c.precision) for c in status.choices if c.state == "unproven"]
+    assert ("ort", "fp32") in ways and ("ort", "int8") in ways
+    assert (status.engine, status.precision) == ("ort", "fp32")
+    assert [c.precision for c in status.choices if status.is_served_by(c)] == ["fp32"]
+
+
+def test_what_is_too_large_for_the_memory_says_so(shelf: Shelf, known: Verdicts) -> None:
+    _, bundles = inventory.survey(shelf, "auto", known, lambda bundle, parts, engine: f"{engine} is too large")
+    ort = choices(bundles[0])["ort"]
+    assert (ort.state, ort.reason) == ("unproven", "ort is too large")
 
 
 def test_a_bundle_that_nothing_can_run_is_listed_with_the_reason(tmp_path: Path, known: Verdicts) -> None:

@@ -195,6 +195,8 @@ MODEL = BundleStatus(
 def test_engines_that_would_draw_can_be_chosen() -> None:
     assert choosable(MODEL) == ["auto", "openvino", "ort"]
     assert choosable(None) == ["auto"]
+    several = replace(MODEL, choices=(*MODEL.choices, replace(MODEL.choices[0], precision="fp32")))
+    assert choosable(several) == ["auto", "openvino", "ort"], "an engine that knows several precisions once"
 
 
 def test_the_engines_of_a_new_model_are_offered_with_their_times(idle: Rig) -> None:

@@ -78,6 +78,16 @@ def test_only_the_engine_that_serves_is_marked(shown: tuple[Any, str]) -> None:
     assert say("engines_serves") not in lost and say("engines_none", reason="no driver") in lost
 
 
+def test_of_several_precisions_the_one_that_serves_is_marked() -> None:
+    exact = replace(CHOICES[0], precision="fp32")
+    both = replace(MODEL, choices=(exact, CHOICES[0]), precision="fp32")
+    html = overview.status_html(replace(HERE, bundles=(both,)), EN)
+    table = html.split('<table class="choices">')[1].split("<tbody>")[1].split("</table>")[0]
+    first, second = (tree(row).text for row in table.split("<tr ")[1:])
+    assert EN("engines_serves") in first and "fp32" in first
+    assert EN("engines_serves") not in second and "int8" in second
+
+
 def test_the_card_says_name_title_size_and_what_runs_it(shown: tuple[Any, str]) -> None:
     say, html = shown
     text = tree(html).text
