@@ -236,6 +236,8 @@ def failing(candidate: Candidate, drawings: Sequence[Drawing]) -> str:
 
 def is_whole(bundle: Bundle, drawings: Sequence[Drawing]) -> bool:
     """Tell whether these drawings are all of a proof. BundleError: there is no proof."""
+    if not drawings:  # whether it can be read is seen by who begins it
+        return False
     timed = {drawing.case for drawing in drawings if drawing.finish_s}
     return any(drawing.failing for drawing in drawings) or len(timed) == len(Proof.read(bundle).cases)
 

@@ -210,7 +210,8 @@ class BackgroundJobs:
             self._timed_at[candidate.key] = time.monotonic()
             drawings = trials.time_apart(bundle, candidate, lambda: self._stopped.is_set() or wait())
             if any(drawing.finish_s for drawing in drawings) or not wait():
-                self.verdicts.put(candidate.key, trials.retimed(candidate.verdict, candidate, drawings))
+                latest = self.verdicts.get(candidate.key) or candidate.verdict  # a job may have refined it meanwhile
+                self.verdicts.put(candidate.key, trials.retimed(latest, candidate, drawings))
             return True
         return False
 

@@ -76,7 +76,7 @@ def test_an_engine_that_draws_the_same_is_accepted_with_figures(portrait: Bundle
     assert 0.01 <= verdict.look_s < verdict.finish_s < 5 and verdict.finish_s >= 0.09, "four steps and a decoder"
     assert verdict.megapixels == round(64 * 64 / 1e6, 4)
     assert set(verdict.run_s) == {"text_encoder", "denoiser", "decoder", "preview_decoder"}
-    assert 0.01 <= verdict.run_s["denoiser"] < 0.05 <= verdict.run_s["decoder"] < verdict.finish_s
+    assert 0.01 <= verdict.run_s["denoiser"] < verdict.finish_s > verdict.run_s["decoder"] >= 0.05
     assert 10 < verdict.peak_mb < 10_000
     assert sorted(engine.opened) == sorted(engine.closed), "what was loaded for the trial is let go of"
 
@@ -201,12 +201,12 @@ def test_what_others_disturbed_does_not_count(portrait: Bundle, neighbours: Neig
     engine = FakeEngine()
 
     def slow(image: Array) -> Array:
-        time.sleep(0.2 if engine.calls.count("decoder") == 2 else 0.02)
+        time.sleep(3.0 if engine.calls.count("decoder") == 2 else 0.0)
         return image
 
     engine.spoil = {"decoder": slow}
     verdict = prove(portrait, candidate(portrait, engine))
-    assert not verdict.disturbed and verdict.finish_s < 0.15 and verdict.run_s["decoder"] < 0.15
+    assert not verdict.disturbed and verdict.finish_s < 3.0 and verdict.run_s["decoder"] < 3.0
 
 
 def test_as_many_are_drawn_again_as_it_takes_to_have_some_undisturbed(portrait: Bundle, neighbours: Neighbours) -> None:
@@ -238,10 +238,10 @@ def test_a_long_proof_is_not_made_longer_for_its_seconds(
 def test_what_takes_a_moment_is_drawn_until_the_kernel_can_tell(
     restorer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "WINDOW_S", 0.1)
+    monkeypatch.setattr(proof, "WINDOW_S", 0.5)
     engine = FakeEngine(slow_s={"restorer": 0.01})
     found = drawn(restorer, engine)
-    assert len(engine.calls) >= 1 + 3 * 4 and all(d.finish_s < 0.1 for d in found)
+    assert len(engine.calls) >= 1 + 3 * 3 and all(d.finish_s < 0.5 for d in found)
     assert all(0.01 <= d.run_s["restorer"] <= d.finish_s for d in found[1:])
 
 

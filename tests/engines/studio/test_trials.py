@@ -306,3 +306,9 @@ def test_a_timing_that_came_to_nothing_changes_no_seconds() -> None:
 def test_timing_alone_is_asked_for_and_its_drawings_come_back(portrait: Bundle, project: Project) -> None:
     project("assert '--timing' in sys.argv\n" + printed(FIRST))
     assert time_apart(portrait, candidate(portrait)) == (FIRST,)
+
+
+def test_a_proof_that_cannot_be_read_is_a_verdict_and_not_tried_for_ever(portrait: Bundle) -> None:
+    (portrait.root / PROOF / "proof.json").write_text("{")
+    verdict = prove_apart(portrait, candidate(portrait))
+    assert verdict is not None and not verdict.accepted and "it stopped with 1" in verdict.failing
