@@ -92,7 +92,8 @@ def test_it_was_held_against_pytorch_and_the_report_says_how_near_it_comes(made:
     for role, step in told.items():
         least = 4 if role == "denoiser" else 0  # in the other tiny ones hardly a matrix is large
         assert step["quantized"] == step["layers"] >= least and step["reached_db"] > 15, (role, step)
-    assert [verdict["engine"] for verdict in report["verdicts"]] == ["openvino", "ort"][-len(report["verdicts"]) :]
+    proved = list(dict.fromkeys(verdict["engine"] for verdict in report["verdicts"]))
+    assert proved == ["openvino", "ort"][-len(proved) :]
     for verdict in report["verdicts"]:
         assert verdict["pictures"] == 2 and verdict["psnr_db"] > 10, verdict
 
