@@ -25,7 +25,7 @@ from engines.bundle import Bundle, Format, Part, Role, size_bytes
 from engines.bundle.signatures import Array, check_output, check_words
 from engines.errors import EngineError, engine_failed
 from engines.machine import cores, processor_flags
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class OpenVinoEngine:
     group: Group = "edge"
     rank = 2
     trusted = False
-    trial = Trial("openvino", ("openvino",), "sys.modules['openvino'].Core().get_property('CPU', 'FULL_DEVICE_NAME')")
+    trial = ImportTrial(
+        "openvino", ("openvino",), "sys.modules['openvino'].Core().get_property('CPU', 'FULL_DEVICE_NAME')"
+    )
 
     def probe(self) -> Probe:
         if find_spec("openvino") is None:

@@ -25,7 +25,7 @@ from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError, engine_failed
 from engines.machine import cores
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class OrtEngine:
     group: Group = "edge"
     rank = 3
     trusted = True
-    trial = Trial("ort", ("onnxruntime",))
+    trial = ImportTrial("ort", ("onnxruntime",))
 
     def probe(self) -> Probe:
         if find_spec("onnxruntime") is None:

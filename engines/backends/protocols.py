@@ -10,7 +10,7 @@ from engines.bundle import Bundle, Format, Part, Role
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import Array
 from engines.errors import LoraError
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
 
@@ -86,4 +86,4 @@ class RegisteredEngine(Engine, Protocol):
     """An engine with a runtime of its own. `trial`, of its name, imports it, in a child, as that may end a process."""
 
     @property
-    def trial(self) -> Trial: ...
+    def trial(self) -> ImportTrial: ...

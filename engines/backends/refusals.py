@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engines.machine import preflight
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 
 VARIABLE = "AWPORTRAIT_REFUSED_ENGINES"  # not STUDIO_..., which builds are not given
 
@@ -23,7 +23,7 @@ def refusal(engine: str) -> str:
 
 
 def examine(
-    trials: Iterable[Trial], folder: Path | None, waiting: Callable[[], object] = lambda: None, nice: int = 0
+    trials: Iterable[ImportTrial], folder: Path | None, waiting: Callable[[], object] = lambda: None, nice: int = 0
 ) -> None:
     """Try what is installed, each named as its engine, and refuse from now on what fails; as preflight.examine does."""
     installed = [trial for trial in trials if find_spec(trial.modules[0]) is not None]

@@ -28,7 +28,7 @@ from engines.backends.tensorrt_types import Library
 from engines.bundle import Bundle, Format, Part
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
 TYPES: dict[str, np.dtype[Any]] = {
@@ -37,7 +37,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 }  # of everything that crosses the border
 OLDEST = 10
 MISSING = "TensorRT is not installed: pip install tensorrt-cu12, or on a Jetson the package python3-libnvinfer"
-TRIAL = Trial("tensorrt", ("tensorrt",))
+TRIAL = ImportTrial("tensorrt", ("tensorrt",))
 QUANTISED = "is quantised for CPUs: build the model with the recipe trt-int8"
 
 
@@ -142,7 +142,7 @@ class TensorRtEngine:
     group: Group = "edge"
     rank: int = 1
     trusted: bool = False
-    trial: Trial = TRIAL
+    trial: ImportTrial = TRIAL
     library: Callable[[], Library] = installed
     driver: Callable[[], Driver] = device_buffers.driver
 

@@ -17,7 +17,7 @@ from engines.backends.refusals import refusal
 from engines.bundle import Bundle, Format, Part
 from engines.errors import EngineError
 from engines.machine import cores
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
 NEEDS = ("torch", "diffusers", "transformers")
@@ -30,7 +30,7 @@ class TorchEngine:
     group: Group = "pytorch"
     rank = 4
     trusted = True
-    trial = Trial("torch", ("torch",))
+    trial = ImportTrial("torch", ("torch",))
 
     def probe(self) -> Probe:
         missing = [name for name in NEEDS if find_spec(name) is None]

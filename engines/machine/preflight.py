@@ -62,7 +62,7 @@ os._exit(0)
 
 
 @dataclass(frozen=True)
-class Trial:
+class ImportTrial:
     """What a child does: it imports `modules`, in this order, and then executes `last`, a line of Python after them."""
 
     name: str
@@ -85,7 +85,7 @@ class Outcome:
 
 FINE = Outcome()
 # What the server and the worker import before anything else that is compiled
-BASE = Trial("base", ("numpy", "pydantic_core", "PIL._imaging", "cv2", "tokenizers", "brotli", "pillow_heif"))
+BASE = ImportTrial("base", ("numpy", "pydantic_core", "PIL._imaging", "cv2", "tokenizers", "brotli", "pillow_heif"))
 
 
 def lacking(kind: str, flags: Set[str]) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def in_chinese(why: str) -> str:
 
 
 def examine(
-    trials: Iterable[Trial],
+    trials: Iterable[ImportTrial],
     folder: Path | None,
     waiting: Callable[[], object] = lambda: None,
     nice: int = 0,
@@ -143,7 +143,7 @@ def examine(
     return {trial.name: outcome or FINE for trial, outcome in outcomes.items()}
 
 
-def keep(trial: Trial, outcome: Outcome | None, folder: Path | None) -> Outcome | None:
+def keep(trial: ImportTrial, outcome: Outcome | None, folder: Path | None) -> Outcome | None:
     """Keep what came of a trial, if it lasts. A disk that refuses it costs another trial, nothing else."""
     if outcome is None or not outcome.lasts or folder is None:
         return outcome
@@ -156,7 +156,7 @@ def keep(trial: Trial, outcome: Outcome | None, folder: Path | None) -> Outcome 
     return outcome
 
 
-def _kept(trial: Trial, key: str, folder: Path | None) -> Outcome | None:
+def _kept(trial: ImportTrial, key: str, folder: Path | None) -> Outcome | None:
     if folder is None:
         return None
     try:
@@ -166,7 +166,7 @@ def _kept(trial: Trial, key: str, folder: Path | None) -> Outcome | None:
         return None
 
 
-def _key(trial: Trial) -> str:
+def _key(trial: ImportTrial) -> str:
     """Of the processor, of every package that is installed with its version, and of where these modules lie."""
     names = {name.partition(".")[0] for name in trial.modules}
     facts = (
@@ -195,7 +195,7 @@ def _origin(name: str) -> tuple[str, int]:
     return path, os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
 
 
-def _begin(trial: Trial, nice: int, python: Sequence[str]) -> subprocess.Popen[str]:
+def _begin(trial: ImportTrial, nice: int, python: Sequence[str]) -> subprocess.Popen[str]:
     quiet = ["-B"] if sys.dont_write_bytecode else []  # the doctor changes nothing
     return subprocess.Popen(
         [*python, *quiet, "-W", "ignore", "-c", CHILD.format(last=trial.last), str(nice), *trial.modules],
@@ -207,7 +207,7 @@ def _begin(trial: Trial, nice: int, python: Sequence[str]) -> subprocess.Popen[s
     )
 
 
-def _outcome_of(trial: Trial, child: subprocess.Popen[str], waiting: Callable[[], object]) -> Outcome | None:
+def _outcome_of(trial: ImportTrial, child: subprocess.Popen[str], waiting: Callable[[], object]) -> Outcome | None:
     """Return how a child has ended; None: it says nothing of what is installed, as somebody ended it."""
     with child:
         deadline = time.monotonic() + LONGEST_S
@@ -220,7 +220,7 @@ def _outcome_of(trial: Trial, child: subprocess.Popen[str], waiting: Callable[[]
     return None
 
 
-def _outcome(trial: Trial, status: int, out: str, err: str) -> Outcome | None:
+def _outcome(trial: ImportTrial, status: int, out: str, err: str) -> Outcome | None:
     if status == 0:
         return FINE
     module = next((name for name in reversed(out.splitlines()) if name in trial.modules), trial.modules[0])

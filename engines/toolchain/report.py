@@ -58,7 +58,7 @@ def prove(bundle: Bundle, name: str, say: Say) -> dict[str, Any]:
     pictures, and how fast.
     """
     verdicts = []
-    too_large = partial(memory.too_large, budget=memory.usable_bytes())
+    too_large = partial(memory.too_large, budget=memory.usable_bytes)
     for candidate in backends.candidates(bundle, backends.engine(name), too_large=too_large):
         if why := candidate.refused or candidate.too_large:
             say(" ".join(filter(None, (candidate.precision, why))))

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from tests.conftest import REPOSITORY
 
 TRY = """
 import dataclasses, json, sys
 from engines.machine import preflight
-from engines.machine.preflight import Trial, examine
+from engines.machine.preflight import ImportTrial, examine
 preflight.LONGEST_S = 3600.0  # who hangs is no good news here
-trials = [Trial(name, tuple(modules), last) for name, modules, last in json.loads(sys.argv[1])]
+trials = [ImportTrial(name, tuple(modules), last) for name, modules, last in json.loads(sys.argv[1])]
 print(json.dumps({name: outcome.why for name, outcome in examine(trials, None).items()}))
 """
 PATIENCE_S = 300.0  # a processor that is emulated is thirty times slower
@@ -108,7 +108,7 @@ def aarch64(folder: Path, model: str, features: str) -> Emulated:
     return environment(folder / "venv", f"{command} -cpu {model}", prefix, (fetched / "site").resolve(), home)
 
 
-def outcomes(machine: Emulated, *trials: Trial) -> dict[str, str]:
+def outcomes(machine: Emulated, *trials: ImportTrial) -> dict[str, str]:
     """Try this there, and return why what failed did."""
     done = machine.run("-c", TRY, json.dumps([astuple(trial) for trial in trials]))
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 from engines import backends
 from engines.backends import refusals
 from engines.bundle import Shelf
-from engines.machine.preflight import Trial
+from engines.machine.preflight import ImportTrial
 from engines.worker.__main__ import nobody_works
 from tests.support.wheels import DIES, broken, use
 from webui.i18n import LANGUAGES, words
@@ -61,7 +61,7 @@ def test_what_dies_in_its_child_is_refused_and_what_is_not_installed_is_not_trie
     broken(tmp_path / "site", "strange_wheel")
     broken(tmp_path / "site", "good_wheel", "")
     use(tmp_path / "site", monkeypatch)
-    trials = [Trial(name, (name,)) for name in ("strange_wheel", "good_wheel", "absent_wheel")]
+    trials = [ImportTrial(name, (name,)) for name in ("strange_wheel", "good_wheel", "absent_wheel")]
     refusals.examine(trials, tmp_path)
     assert {name: refusals.refusal(name) for name in ("strange_wheel", "good_wheel", "absent_wheel", "earlier")} == {
         "strange_wheel": LACKS, "good_wheel": "", "absent_wheel": "", "earlier": "why",
