@@ -158,8 +158,7 @@ class Generation:
         plan, r, words = self.plan, self.plan.request, self.plan.words
         self._unload("denoiser", "decoder")  # of a job that was stopped
         self.pace.expect(words.runs)
-        eta_s = self.pace.eta_s(plan.steps_to_run * r.count, r.count)
-        yield Progress("encode", 0, plan.steps_to_run, eta_s, 1, r.count)
+        yield Progress("encode", 0, plan.steps_to_run, self._eta_s(r.count - 1, 0, r.count), 1, r.count)
         prompt, negative = self.loaded.prompt_embedding(words.prompt, embeddings), None
         if words.negative is not None:
             negative = self.loaded.prompt_embedding(words.negative, embeddings)
@@ -237,16 +236,22 @@ class Generation:
             x, denoised = next(steps)
             self.pace.step_s = time.perf_counter() - step_begun
             self._save(pictures, x, i)  # before anybody hears of it: a stop breaks off at an event
-            steps_left = plan.steps_to_run - i + plan.steps_to_run * (count - k - 1)
-            yield Progress("denoise", i, plan.steps_to_run, self.pace.eta_s(steps_left, count - k), k + 1, count)
-            last = i == plan.steps_to_run
+            eta_s = self._eta_s(count - k - 1, i, count - len(pictures.names))
+            yield Progress("denoise", i, plan.steps_to_run, eta_s, k + 1, count)
             if plan.request.preview == "live":
-                yield from self._look(k, i, x if last else denoised, last)
+                yield from self._look(k, i, x if i == plan.steps_to_run else denoised)
         return x
 
-    def _look(self, k: int, step: int, latents: Array, last: bool) -> Iterator[Event]:
-        """A preview from the tiny decoder as often as it may be, and what is rough between two of them."""
-        if last or (step - 1) % self.pace.preview_every() == 0:
+    def _eta_s(self, to_begin: int, step: int, decodes: int) -> float | None:
+        """The time left: so many pictures are to be begun, one has come to `step`, and `decodes` are to be made."""
+        steps = self.plan.steps_to_run
+        shown = self.pace.preview_steps(steps) if self.plan.request.preview == "live" else ()
+        looks = len(shown) * to_begin + sum(at > step for at in shown)
+        return self.pace.eta_s(steps * (to_begin + 1) - step, decodes, looks)
+
+    def _look(self, k: int, step: int, latents: Array) -> Iterator[Event]:
+        """A preview from the tiny decoder when it is time for one, and what is rough between two of them."""
+        if step in self.pace.preview_steps(self.plan.steps_to_run):
             yield from self._preview(k, step, latents)
         elif self.pace.rough and (step - 1) % self.pace.rough_every() == 0:
             begun = time.perf_counter()
@@ -274,7 +279,7 @@ class Generation:
         k, latents = len(pictures.names), pictures.denoised[0]
         plan, only = self.plan, self.plan.request.preview == "only"
         steps, count = plan.steps_to_run, plan.request.count
-        eta_s = self.pace.eta_s(steps * (count - k - 1), 1)
+        eta_s = self._eta_s(count - k - len(pictures.denoised), steps, count - k)
         yield Progress("decode", steps, steps, eta_s, k + 1, count)
         begun = time.perf_counter()
         name = images.write_output(self.folder, not_blank(self._pixels(latents, only)), self._text(k))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from engines.jobs import previews
 from engines.studio.rough_preview import RoughDecoder
-
-PREVIEW_SHARE = 0.1  # of a step's time may go into looking at it
 
 
 @dataclass
@@ -29,14 +27,18 @@ class Timings:
         self.step_s *= runs / self.runs
         self.runs = runs
 
-    def eta_s(self, steps: int, decodes: int) -> float | None:
-        return round(steps * self.step_s + decodes * self.decode_s, 2) if self.step_s else None
+    def eta_s(self, steps: int, decodes: int, looks: int = 0) -> float | None:
+        """Return how long so many steps, decodes and previews will take. None: no step was measured yet."""
+        if not self.step_s:
+            return None
+        return round(steps * self.step_s + decodes * self.decode_s + looks * self.preview_s, 2)
 
     def preview_every(self) -> int:
-        return self._every(self.preview_s)
+        return previews.every(self.step_s, self.preview_s)
+
+    def preview_steps(self, steps: int) -> frozenset[int]:
+        """Return after which steps of a picture the tiny decoder shows it."""
+        return previews.preview_steps(steps, self.preview_every())
 
     def rough_every(self) -> int:
-        return self._every(self.rough_s)
-
-    def _every(self, cost_s: float) -> int:
-        return max(1, math.ceil(cost_s / (PREVIEW_SHARE * self.step_s))) if self.step_s else 1
+        return previews.every(self.step_s, self.rough_s)

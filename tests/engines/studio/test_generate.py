@@ -14,7 +14,7 @@ from engines import sampler
 from engines.bundle import Bundle, Shelf
 from engines.errors import BundleError, OptionError, PromptError, RequestError, SizeError
 from engines.images import kept_latents
-from engines.messages import MAX_SEED, Event, Final, Generate, Lora, Preview, Progress
+from engines.messages import MAX_SEED, Event, Final, Generate, Lora, Preview, PreviewMode, Progress
 from engines.roles import to_pixels
 from engines.studio import Studio
 from engines.studio.generate import GenerationPlan
@@ -135,11 +135,42 @@ def test_the_time_left_is_that_of_steps_and_decodes() -> None:
     assert Timings().eta_s(8, 1) is None
     assert Timings(step_s=0.5, decode_s=2.0).eta_s(8, 1) == 6.0
     assert Timings(step_s=0.5, decode_s=2.0).eta_s(0, 0) == 0.0
+    assert Timings(step_s=0.5, decode_s=2.0, preview_s=0.25).eta_s(8, 1, 4) == 7.0
+
+
+class Measured(Timings):
+    """Whatever this machine takes: a step 1 s, a decode 10 s, a preview 100 s."""
+
+    def eta_s(self, steps: int, decodes: int, looks: int = 0) -> float:
+        return steps + 10.0 * decodes + 100.0 * looks
+
+
+@pytest.mark.parametrize(
+    ("preview", "expected"),
+    [
+        ("off", [28, 27, 26, 25, 24, 24, 13, 12, 11, 10, 10]),
+        ("live", [828, 727, 626, 525, 424, 424, 313, 212, 111, 10, 10]),
+    ],
+)
+def test_all_that_is_still_to_be_made_is_in_the_time_left(
+    studio: Studio, tmp_path: Path, preview: PreviewMode, expected: list[float]
+) -> None:
+    """Of two pictures of 4 steps, each shown after each: before anything, at each step, and before each decode."""
+    studio.paces = defaultdict(Measured)
+    events = draw(studio, tmp_path / "out", Generate("p", steps=4, seed=1, count=2, preview=preview))
+    assert [event.eta_s for event in events if isinstance(event, Progress) and event.stage != "load"] == expected
 
 
 class EveryThird(Timings):
     def preview_every(self) -> int:
         return 3
+
+
+class Never(Timings):
+    """A tiny decoder that takes longer than all the steps."""
+
+    def preview_every(self) -> int:
+        return 1000
 
 
 class EveryOne(Timings):
@@ -153,12 +184,20 @@ def preview_steps(events: list[Event]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("pace", "steps", "expected"),
-    [(EveryOne, 5, [1, 2, 3, 4, 5]), (EveryThird, 8, [1, 4, 7, 8]), (EveryThird, 7, [1, 4, 7]), (EveryThird, 1, [1])],
+    [
+        (EveryOne, 5, [1, 2, 3, 4, 5]),
+        (EveryThird, 1, [1]),
+        (EveryThird, 2, [1, 2]),
+        (EveryThird, 7, [1, 2, 4, 6, 7]),
+        (EveryThird, 8, [1, 2, 4, 6, 7, 8]),
+        (Never, 8, [1, 2, 4, 6, 8]),
+        (Never, 16, [1, 4, 8, 12, 16]),
+    ],  # fmt: skip
 )
 def test_previews_keep_their_pace(
     studio: Studio, tmp_path: Path, pace: type[Timings], steps: int, expected: list[int]
 ) -> None:
-    """The first step and the last are always shown."""
+    """The first step and the end of each quarter are always shown, however dear that is."""
     studio.paces = defaultdict(pace)
     assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=steps, seed=1))) == expected
 
@@ -167,7 +206,7 @@ def test_dear_previews_are_made_less_often(studio: Studio, engine: FakeEngine, t
     engine.slow_s = {"preview_decoder": 0.02, "denoiser": 0.004}
     studio.loaded_bundles.get("portrait", "auto")[0].load_all()
     for _ in range(2):
-        assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=9, seed=1))) == [1, 9]
+        assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=9, seed=1))) == [1, 3, 5, 7, 9]
 
 
 def test_previews_show_what_the_picture_will_be_not_the_noise(studio: Studio, tmp_path: Path) -> None:
