@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import NotFoundError, OptionError, OwnerOnly
-from engines.jobs import Finished, Job, JobQueue, Page, Place, Position, Priority, Search, lane_of
+from engines.jobs import Estimate, Finished, Job, JobQueue, Page, Place, Position, Priority, Search, lane_of
 from engines.messages import Event, Final, Preview, Request, photo_of
 from engines.messages.status import Status
 from engines.settings import Settings
@@ -103,8 +103,8 @@ class OwnJobs(HouseJobs):
         self.job(job_id)
         return self.queue.place(job_id)
 
-    def expected_s(self, request: Request) -> float | None:
-        return self.queue.expected_s(request)
+    def expected(self, request: Request) -> Estimate | None:
+        return self.queue.expected(request)
 
     def move_first(self, job_id: str) -> None:
         self.job(job_id)

@@ -120,6 +120,14 @@ class Place:
         return self.ahead > 0 or self.paused or self.quiet_s > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long a job takes until it is done, and until there is something to look at. None: that is not known."""
+
+    finish_s: float
+    look_s: float | None = None
+
+
 class JobQueue(Protocol):
     folder: Path  # where pictures go; events name files in it
 
@@ -179,8 +187,11 @@ class JobQueue(Protocol):
         """
         ...
 
-    def expected_s(self, request: Request) -> float | None:
-        """How long such a request would take, by what earlier ones took here. None: nothing is there to say it by."""
+    def expected(self, request: Request) -> Estimate | None:
+        """
+        How long such a request would take, by its engine's proof and by what earlier ones took here. None: nothing is
+        there to say it by.
+        """
         ...
 
     def move_first(self, job_id: str) -> None:

@@ -1,11 +1,14 @@
 """
-How long a job will take, by what earlier ones took: arithmetic over finished jobs. Knows requests, and what a worker
-says of its bundles; no queue and no clock. What nothing like it was ever done of has no estimate.
+How long a job will take, by the proof of its engine and by what earlier jobs took: arithmetic over measurements. Knows
+requests, and what a worker says of its bundles; no queue and no clock. What nothing like it was ever measured of has no
+estimate.
 
-A portrait takes a * (steps * pixels * pictures) + b * (pixels * pictures) + c seconds: its steps, its decodes, and what
-is done once. `b` and `c` are looked for as multiples of `a` (Shape), those with which the ratios of seconds to work
-differ least from each other; `a` is the median of these ratios. A median, and of two the smaller: a job that had to
-load a model first took longer than it says of the others, and none takes less than its work.
+A job takes `pace` times what its parts cost (engines.jobs.costs). Where a proof has measured the parts, these are
+seconds, and the pace is what real jobs of this bundle and engine took beside them. Elsewhere costs are looked for as
+multiples of a run of the denoiser: those with which the ratios of seconds to work differ least from each other. The
+pace is the median of these ratios. A median, and of two the smaller: a job that had to load a model first took longer
+than it says of the others, and none takes less than its work. The proof counts as a job, so one such job spoils
+nothing.
 """
 
 from __future__ import annotations
@@ -13,18 +16,25 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
-from engines.messages import Build, Develop, Enhance, Fetch, Generate, Inspect, Request, prompts
+from engines.jobs import Estimate
+from engines.jobs.costs import Costs, Proved, proved
+from engines.jobs.work import Work, likeness, work_of
+from engines.messages import Generate, Request
 from engines.messages.status import BundleStatus
 
 REMEMBERED = 60  # runs of a kind: an afternoon's, and as many as are looked through in a few milliseconds
-SAME_SIZE = 3  # runs at the very size say more than others at other sizes: attention grows faster than pixels do
-TO_FIT = 6  # runs from which a shape can be told; with fewer, the usual one
-DECODES = (2.0, 0.0, 0.5, 1.0, 4.0, 8.0)  # what a decode costs in steps. The usual first: of Stable Diffusion on CPUs
+REMEMBERED_ESTIMATES = 1000  # of settings that somebody looked at
+SAME_SIZE = 3  # runs at the very size say more than others at other sizes
+TO_FIT = 6  # runs from which costs can be told; with fewer, the usual ones
+TO_FIT_POWER = 3  # where parts were measured, the proof counted
+DECODES = (Costs().decode, 0.0, 0.5, 1.0, 4.0, 8.0)  # what a decode costs in runs; the usual first
 ONCE = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # what is done once, in what all steps of a typical job cost
+POWERS = (1.0, 0.8, 0.9, 1.1, 1.2)  # of pixels
 WORST = math.log(2)  # a run further off than this was disturbed, by however much
+Measured = tuple[Work, float]  # and the seconds that it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +46,13 @@ class Run:
     engine: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is to be done for a request; `megapixels` are of one picture, `steps` runs of the denoiser for it."""
-
-    steps: int = 1
-    pictures: int = 1
-    megapixels: float = 1.0
-
-    @property
-    def denoising(self) -> float:
-        return self.steps * self.megapixels * self.pictures
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a decode costs in steps of its size, and what is done once in megapixels times steps."""
-
-    decode: float = DECODES[0]
-    once: float = ONCE[0]
-
-    def load(self, work: Work) -> float:
-        return work.denoising + self.decode * work.megapixels * work.pictures + self.once
-
-
 class History:
     """The latest runs of each kind. One is looked for among those that are most like a request."""
 
     def __init__(self) -> None:
         self._runs: dict[Hashable, list[Run]] = {}  # newest first
         self._bundles: Sequence[BundleStatus] = ()
-        self._estimates: dict[Hashable, float | None] = {}  # of these runs, with these bundles
+        self._estimates: dict[Hashable, Estimate | None] = {}  # of these runs, with these bundles
 
     def add(self, newest_first: Iterable[Run]) -> None:
         """Take in runs that ended after all that are here."""
@@ -76,9 +62,9 @@ class History:
             del runs[REMEMBERED:]
             self._estimates.clear()
 
-    def seconds(self, request: Request, bundles: Sequence[BundleStatus]) -> float | None:
+    def estimate(self, request: Request, bundles: Sequence[BundleStatus]) -> Estimate | None:
         """Return how long it will take. None: nothing is there to say it by."""
-        if bundles is not self._bundles:
+        if bundles is not self._bundles or len(self._estimates) > REMEMBERED_ESTIMATES:
             self._bundles = bundles
             self._estimates.clear()
         like, work = likeness(request), work_of(request, bundles)
@@ -87,57 +73,33 @@ class History:
         return self._estimates[like, work]
 
 
-def estimate(request: Request, newest_first: Sequence[Run], bundles: Sequence[BundleStatus]) -> float | None:
-    """Return how many seconds it will take by these runs. None: there is none like it, or its bundle has gone."""
+def estimate(request: Request, newest_first: Sequence[Run], bundles: Sequence[BundleStatus]) -> Estimate | None:
+    """Return how long it will take by these runs. None: nothing like it was measured, or its bundle has gone."""
     work = work_of(request, bundles)
-    runs = [(work_of(run.request, bundles), run.seconds) for run in _most_alike(request, newest_first)]
-    measured = [(done, seconds) for done, seconds in runs if done is not None and seconds > 0]
-    if work is None or not measured:
+    if work is None:
         return None
-    shape = _shape(measured)
+    alike, proof = _most_alike(request, newest_first), None
+    if isinstance(request, Generate) and (proof := proved(request, bundles)):
+        alike = _served(request, newest_first, proof)
+    done = [(work_of(run.request, bundles), run.seconds) for run in alike]
+    measured = [(its, seconds) for its, seconds in done if its is not None and seconds > 0]
+    measured += [(proof.work, proof.seconds)] if proof else []
+    if not measured:
+        return None
+    parts = proof.costs if proof else None
+    costs = _scaled(parts, measured) if parts else _fitted(measured)
     same_size = [run for run in measured if run[0].megapixels == work.megapixels]
-    return _pace(shape, same_size if len(same_size) >= SAME_SIZE else measured) * shape.load(work)
+    pace = _pace(costs, same_size if len(same_size) >= SAME_SIZE else measured)
+    return Estimate(pace * costs.load(work), pace * costs.first_look(work) if parts else None)
 
 
-def likeness(request: Request) -> tuple[Hashable, ...]:
-    """
-    Return what makes jobs alike, the most important first. Of a build or a download nothing but the very same says
-    anything.
-    """
-    match request:
-        case Generate():
-            only = request.preview == "only"  # decoded by another network
-            return "generate", request.bundle, request.backend, bool(request.loras), only
-        case Enhance():
-            return "enhance", request.bundle, request.backend
-        case Develop():
-            return "develop", request.backend
-        case Inspect():
-            return ("inspect",)
-        case Build():
-            return (("build", request.makes, request.source, request.recipe),)
-        case Fetch():
-            return (("fetch", request.model),)
+def _served(request: Generate, newest_first: Sequence[Run], proof: Proved) -> list[Run]:
+    """Those of the same bundle, with LoRAs or without, that the proved engine served, whoever asked for it."""
+    return [run for run in newest_first if run.engine == proof.engine and _same_network(run.request, request)]
 
 
-def work_of(request: Request, bundles: Sequence[BundleStatus]) -> Work | None:
-    """
-    Return what is to be done. What a portrait leaves open is its bundle's; None: that is not here. Of photos nothing is
-    known before they are opened, so one is like another.
-    """
-    if not isinstance(request, Generate):
-        return Work()
-    bundle = next((bundle for bundle in bundles if bundle.name == request.bundle and bundle.sizes), None)
-    if bundle is None:
-        return None
-    width, height = request.width or bundle.sizes[0][0], request.height or bundle.sizes[0][1]
-    steps = request.steps or bundle.steps
-    if request.start:
-        steps = max(1, math.ceil(steps * request.strength))
-    guidance = bundle.guidance if request.guidance is None else request.guidance
-    texts = [request.prompt, request.negative] if guidance else [request.prompt]  # guided: once more without words
-    weights = sum(len(prompts.read(text).weights) for text in texts) if bundle.weighs_by_guidance else 0
-    return Work(steps * (len(texts) + weights), request.count, width * height / 1e6)
+def _same_network(a: Request, b: Generate) -> bool:
+    return isinstance(a, Generate) and (a.bundle, bool(a.loras)) == (b.bundle, bool(b.loras))
 
 
 def _most_alike(request: Request, newest_first: Sequence[Run]) -> list[Run]:
@@ -149,20 +111,35 @@ def _most_alike(request: Request, newest_first: Sequence[Run]) -> list[Run]:
     return []
 
 
-def _pace(shape: Shape, measured: Sequence[tuple[Work, float]]) -> float:
-    return statistics.median_low(seconds / shape.load(work) for work, seconds in measured)
+def _pace(costs: Costs, measured: Sequence[Measured]) -> float:
+    return statistics.median_low(seconds / costs.load(work) for work, seconds in measured)
 
 
-def _shape(measured: Sequence[tuple[Work, float]]) -> Shape:
-    """The first of those that fit best: where all jobs are the same, any would."""
+def _scaled(costs: Costs, measured: Sequence[Measured]) -> Costs:
+    """Costs that a proof has measured at one size, with the powers that fit best below that and above it."""
+    smaller = [run for run in measured if run[0].megapixels <= costs.megapixels]
+    larger = [run for run in measured if run[0].megapixels >= costs.megapixels]
+    if len(smaller) >= TO_FIT_POWER:
+        costs = _best([replace(costs, below=power) for power in POWERS], smaller)
+    if len(larger) >= TO_FIT_POWER:
+        costs = _best([replace(costs, above=power) for power in POWERS], larger)
+    return costs
+
+
+def _fitted(measured: Sequence[Measured]) -> Costs:
+    """Where nobody has measured the parts: what would explain all of it."""
     if len(measured) < TO_FIT:
-        return Shape()
+        return Costs()
     typical = statistics.median(work.denoising for work, _ in measured)
-    shapes = [Shape(decode, once * typical) for once, decode in product(ONCE, DECODES)]
-    return min(shapes, key=lambda shape: round(_spread(shape, measured), 2))
+    return _best([Costs(decode=decode, once=once * typical) for once, decode in product(ONCE, DECODES)], measured)
 
 
-def _spread(shape: Shape, measured: Sequence[tuple[Work, float]]) -> float:
-    """How far the runs are from their median with this shape: the mean factor, as a logarithm."""
-    pace = _pace(shape, measured)
-    return statistics.fmean(min(WORST, abs(math.log(s / (pace * shape.load(work))))) for work, s in measured)
+def _best(candidates: Sequence[Costs], measured: Sequence[Measured]) -> Costs:
+    """The first of those that fit best: where all jobs are the same, any would."""
+    return min(candidates, key=lambda costs: round(_spread(costs, measured), 2))
+
+
+def _spread(costs: Costs, measured: Sequence[Measured]) -> float:
+    """How far the runs are from their median with these costs: the mean factor, as a logarithm."""
+    pace = _pace(costs, measured)
+    return statistics.fmean(min(WORST, abs(math.log(s / (pace * costs.load(work))))) for work, s in measured)

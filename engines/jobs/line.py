@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from engines.errors import RequestError
-from engines.jobs import Lane, Place
+from engines.jobs import Estimate, Lane, Place
 from engines.jobs.database import Row
 from engines.jobs.estimate import History, Run
 from engines.jobs.statements import HISTORY, LANE, LINE, NEWEST, REQUEST
@@ -106,10 +106,10 @@ class Line:
             self._board, self._made_of = self._look(bundles), (version, bundles, quiet)
         return self._board
 
-    def expected_s(self, request: Request, bundles: Sequence[BundleStatus]) -> float | None:
+    def expected(self, request: Request, bundles: Sequence[BundleStatus]) -> Estimate | None:
         """Return how long a request takes that nobody has submitted yet. None: nothing is there to say it by."""
         self.board(bundles)  # by what has ended since
-        return self._history.seconds(request, bundles)
+        return self._history.estimate(request, bundles)
 
     def _look(self, bundles: Sequence[BundleStatus]) -> Board:
         now = time.time()
@@ -171,7 +171,10 @@ class Line:
             with suppress(RequestError):
                 self._requests[job_id] = unpack(self._rows(REQUEST, job_id)[0][0])
         request = self._requests[job_id]
-        return 0.0 if request is None else self._history.seconds(request, bundles)  # what cannot be read ends at once
+        if request is None:  # what cannot be read ends at once
+            return 0.0
+        estimate = self._history.estimate(request, bundles)
+        return None if estimate is None else estimate.finish_s
 
 
 def _total(seconds: Iterable[float | None]) -> float | None:

@@ -21,7 +21,7 @@ from engines.errors import (
     QueueFull,
     RequestError,
 )
-from engines.jobs import ENDED, Job, Lane, Place, Priority, lane_of, leftovers, state_after
+from engines.jobs import ENDED, Estimate, Job, Lane, Place, Priority, lane_of, leftovers, state_after
 from engines.jobs.deletion import Deletions
 from engines.jobs.line import Board, Line
 from engines.jobs.statements import (
@@ -145,9 +145,9 @@ class SqliteQueue(Deletions):
                 raise NotFoundError("job", job_id)
             return self._board(rows[0][0]).place(job_id, time.time())
 
-    def expected_s(self, request: Request) -> float | None:
+    def expected(self, request: Request) -> Estimate | None:
         with self._changed:
-            return self._lines[lane_of(request)].expected_s(request, self._status.bundles)
+            return self._lines[lane_of(request)].expected(request, self._status.bundles)
 
     def busy(self, lane: Lane = "pictures") -> bool:
         return self._count(lane) > 0

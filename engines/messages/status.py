@@ -97,6 +97,13 @@ class BundleStatus:
         """Tell whether it is this choice that would serve; a worker of before says no precision."""
         return choice.engine == self.engine and self.precision in ("", choice.precision)
 
+    def verdict_for(self, backend: str) -> Verdict | None:
+        """Return how a backend does: of a group, the fastest that passed its proof here. None: nothing was measured."""
+        wanted = self.engine if backend == "auto" else backend
+        accepted = [c.verdict for c in self.choices if c.state == "accepted" and wanted in (c.engine, c.group)]
+        timed = [verdict for verdict in accepted if verdict and verdict.finish_s]
+        return min(timed, key=lambda verdict: verdict.finish_s, default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

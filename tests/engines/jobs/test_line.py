@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from engines.errors import NotFoundError, QueueFull
-from engines.jobs import Place
+from engines.jobs import Estimate, Place
 from engines.jobs.sqlite_queue import UNKNOWN_S, SqliteQueue
 from engines.messages import RESTORED_BEFORE, Build, Enhance, Failed, Fetch, Generate, Preview, Progress, Request
-from engines.messages.status import BundleStatus, Status
+from engines.messages.status import BundleStatus, Choice, Status, Verdict
 from tests.support.queues import FINAL, Queue, claimed, progress
 
 READY = Status("ready", bundles=(BundleStatus("portrait", "portrait", {}, "", ((512, 512),), 8, 0.0, "ort", ""),))
@@ -52,13 +52,20 @@ def test_a_job_is_done_after_those_ahead_of_it(queue: Queue) -> None:
 
 def test_what_nobody_has_submitted_yet_is_foretold(queue: Queue) -> None:
     queue.announce(READY)
-    assert queue.expected_s(Build("restorer", "a.pth", "edge-int8", "x")) is None
+    assert queue.expected(Build("restorer", "a.pth", "edge-int8", "x")) is None
     job_id = queue.submit(Build("restorer", "a.pth", "edge-int8", "one"))
     job = queue.claim(lane="builds")
     assert job is not None and job.id == job_id
     queue.publish(job, replace(FINAL, seconds=90.0))
-    assert queue.expected_s(Build("restorer", "a.pth", "edge-int8", "another")) == pytest.approx(90)
-    assert queue.expected_s(Build("restorer", "a.pth", "edge-fp32", "another")) is None
+    assert queue.expected(Build("restorer", "a.pth", "edge-int8", "another")) == Estimate(pytest.approx(90))
+    assert queue.expected(Build("restorer", "a.pth", "edge-fp32", "another")) is None
+
+
+def test_what_was_proved_is_foretold_before_anything_is_done(queue: Queue) -> None:
+    passed = Verdict("ort", "CPU", "1.0", "fp32", finish_s=9.0, megapixels=512 * 512 / 1e6, run_s={"denoiser": 1.0})
+    bundle = replace(READY.bundles[0], choices=(Choice("ort", "edge", "accepted", verdict=passed),))
+    queue.announce(replace(READY, bundles=(bundle,)))
+    assert etas(queue, queue.submit(Generate("p")), queue.submit(Generate("p", steps=16))) == pytest.approx([9, 26])
 
 
 def test_a_photo_that_was_restored_before_says_nothing_of_others(queue: Queue) -> None:

@@ -208,8 +208,8 @@ def advice_html(status: Status, kind: str, name: str, recipe: Recipe, own: OwnJo
     gb = recipes.disk_gb(status, kind, name, recipe)
     disk = say("build_disk", size=_between(*gb)) if gb else say("build_disk_unknown")
     like = {"makes": kind, "source": name, "recipe": recipe, "name": "x"}  # whatever it will be called
-    seconds = own.expected_s(parse(Build, like))
-    time = say("build_time", about=about_text(seconds, say)) if seconds else say("build_time_unknown")
+    expected = own.expected(parse(Build, like))
+    time = say("build_time", about=about_text(expected.finish_s, say)) if expected else say("build_time_unknown")
     lines = Markup().join(Markup("<li>{}</li>").format(text) for text in (f"{lead}{why}", disk, time))
     return Markup('<ul class="advice">{}</ul>').format(lines)
 
