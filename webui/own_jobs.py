@@ -38,6 +38,10 @@ class HouseJobs:
     def status(self) -> Status:
         return self.queue.status()
 
+    def expected(self, request: Request) -> Estimate | None:
+        """Return how long such a request would take here, whoever made it. None: that is not known."""
+        return self.queue.expected(request)
+
     def file(self, picture: str) -> Path:
         """Return where a picture lies, which need not be there any more. NotFoundError: that is not its key."""
         return self.queue.folder / self.name(picture)
@@ -102,9 +106,6 @@ class OwnJobs(HouseJobs):
     def place(self, job_id: str) -> Place:
         self.job(job_id)
         return self.queue.place(job_id)
-
-    def expected(self, request: Request) -> Estimate | None:
-        return self.queue.expected(request)
 
     def move_first(self, job_id: str) -> None:
         self.job(job_id)

@@ -11,7 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from engines.errors import NotFoundError
-from engines.messages import CREDIT, Final, Generate
+from engines.messages import CREDIT, Enhance, Final, Generate
 from engines.settings import Settings
 from webui import asset_files, uploads
 from webui.gradio_patches import event_data
@@ -141,7 +141,8 @@ def _connect_build(
             do = portrait.Handlers(studio, context)
             bundle, backend, tab = s.bundle, s.backend, "portrait"
             rest = dict(zip((s.size, s.steps, s.guidance), do.change_bundle(order.name, request), strict=False))
-        offered = context.offer_backends(context.find(order.makes, order.name), words_of(request))
+        wanted = (Enhance if order.makes == "restorer" else Generate)("", bundle=order.name)
+        offered = context.offer_backends(wanted, words_of(request))
         return {
             tabs: gr.Tabs(selected=tab),
             bundle: {**context.offer_bundles(order.makes, order.name), "value": order.name},

@@ -99,9 +99,10 @@ class BundleStatus:
 
     def verdict_for(self, backend: str) -> Verdict | None:
         """Return how a backend does: of a group, the fastest that passed its proof here. None: nothing was measured."""
-        wanted = self.engine if backend == "auto" else backend
-        accepted = [c.verdict for c in self.choices if c.state == "accepted" and wanted in (c.engine, c.group)]
-        timed = [verdict for verdict in accepted if verdict and verdict.finish_s]
+        meant = [
+            c for c in self.choices if backend in (c.engine, c.group) or (backend == "auto" and self.is_served_by(c))
+        ]
+        timed = [c.verdict for c in meant if c.state == "accepted" and c.verdict and c.verdict.finish_s]
         return min(timed, key=lambda verdict: verdict.finish_s, default=None)
 
 

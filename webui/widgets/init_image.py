@@ -24,6 +24,7 @@ class StartPhoto:
     frame: gr.Accordion
     photo: gr.Image
     strength: gr.Slider
+    given: gr.State  # whether there is a photo: for those who need no more of it
 
     @property
     def inputs(self) -> list[Any]:
@@ -44,13 +45,14 @@ def build(context: PanelContext) -> StartPhoto:
         strength = gr.Slider(
             0.05, high, usual, step=0.05, label=label, info=hint, visible=False, elem_id="start-strength"
         )
-    photo.change(shown, [photo], [strength], **QUICK)
-    return StartPhoto(frame, photo, strength)
+    given = gr.State(False)
+    photo.change(shown, [photo], [strength, given], **QUICK)
+    return StartPhoto(frame, photo, strength, given)
 
 
-def shown(photo: Upload | None) -> Any:
+def shown(photo: Upload | None) -> list[Any]:
     """Show the slider where it has something to say."""
-    return gr.update(visible=photo is not None)
+    return [gr.update(visible=photo is not None), photo is not None]
 
 
 def fields(photo: Upload | None, strength: float, context: PanelContext, say: Words) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,13 +16,14 @@ import gradio as gr
 from markupsafe import Markup
 
 from engines.errors import StudioError
-from engines.jobs import Priority
-from engines.messages import Request, parse
-from engines.messages.status import BundleKind, BundleStatus, Model, Status, Verdict
+from engines.jobs import Estimate, Priority
+from engines.messages import Enhance, Generate, Request, parse
+from engines.messages.status import BundleKind, BundleStatus, Model, Status
 from engines.settings import Settings
 from webui import uploads
 from webui.i18n import Words, preferred, spoken
 from webui.own_jobs import HouseJobs, OwnJobs
+from webui.stage import MINUTES_FROM_S
 from webui.uploads import Upload
 
 if TYPE_CHECKING:
@@ -86,15 +87,32 @@ class PanelContext:
         return groups if self.settings.backend in groups else [*groups, self.settings.backend]
 
     def backend_radio(self, elem_id: str) -> gr.Radio:
-        """Build the radio. Without PyTorch it says so, and offers less. `offer_backends` adds what was measured."""
+        """Build the radio. Without PyTorch it says so, and offers less. `offer_backends` adds how long each takes."""
         t = self.i18n
         choices = [(t(f"backend_{name}") if name in GROUPS else name, name) for name in self.backends()]
         hint = t("backend_hint") if self.torch_is_here() else t("engines_no_torch")
         return gr.Radio(choices, value=self.settings.backend, label=t("backend"), info=hint, elem_id=elem_id)
 
-    def offer_backends(self, bundle: BundleStatus | None, say: Words) -> Any:
-        """Return the radio's choices again, each with how long the bundle takes on this machine."""
-        return gr.update(choices=[(backend_label(name, bundle, say), name) for name in self.backends()])
+    def offer_backends(self, wanted: Generate | Enhance, say: Words) -> Any:
+        """Return the radio's choices again, each with how long what is wanted takes with it on this machine."""
+        return gr.update(choices=[(self.backend_label(name, wanted, say), name) for name in self.backends()])
+
+    def backend_label(self, name: str, wanted: Generate | Enhance, say: Words) -> str:
+        """Return what stands beside a backend. Without such a bundle nothing is said of time."""
+        label = say(f"backend_{name}") if name in GROUPS else name
+        bundle = next((bundle for bundle in self.status.bundles if bundle.name == wanted.bundle), None)
+        if bundle is None:
+            return label
+        return f"{label} · {self._time(replace(wanted, backend=name), bundle, say)}"
+
+    def _time(self, wanted: Generate | Enhance, bundle: BundleStatus, say: Words) -> str:
+        """Of photos nothing is known before they are opened: what others took, and before there are any, a face."""
+        expected, verdict = self.jobs.expected(wanted), bundle.verdict_for(wanted.backend)
+        if isinstance(wanted, Enhance) and expected is not None:
+            return say("backend_photo", time=span(expected.finish_s, say))
+        if isinstance(wanted, Enhance) and verdict is not None:
+            return say("backend_face", time=span(verdict.finish_s, say))
+        return say("backend_unmeasured") if expected is None else times(expected, say)
 
     def offer_bundles(self, kind: BundleKind, shown: str) -> Any:
         """
@@ -113,28 +131,18 @@ def words_of(request: gr.Request) -> Words:
     return spoken(preferred(request.headers))
 
 
-def backend_label(name: str, bundle: BundleStatus | None, say: Words) -> str:
-    label = say(f"backend_{name}") if name in GROUPS else name
-    verdict = measured(bundle, name) if bundle else None
-    return f"{label} · {times(verdict, say)}" if verdict else label
-
-
-def measured(bundle: BundleStatus, backend: str) -> Verdict | None:
-    """Return how a backend does: of a group, the fastest that passed its proof here. None: nothing was measured yet."""
-    meant = [
-        c for c in bundle.choices if backend in (c.engine, c.group) or (backend == "auto" and bundle.is_served_by(c))
-    ]
-    accepted = [choice.verdict for choice in meant if choice.state == "accepted"]
-    timed = [verdict for verdict in accepted if verdict and verdict.finish_s]
-    return min(timed, key=lambda verdict: verdict.finish_s, default=None)
-
-
-def times(verdict: Verdict, say: Words) -> str:
+def times(expected: Estimate, say: Words) -> str:
     """Say how long it takes until there is something to look at, and until the end; once, where both are the same."""
-    finish = fine_s(verdict.finish_s)
-    if verdict.look_s in (0.0, verdict.finish_s):
-        return say("stage_after", seconds=finish)
-    return say("backend_times", look=fine_s(verdict.look_s), finish=finish)
+    finish = span(expected.finish_s, say)
+    look = finish if expected.look_s is None else span(expected.look_s, say)
+    return finish if look == finish else say("backend_times", look=look, finish=finish)
+
+
+def span(seconds: float, say: Words) -> str:
+    """Say how long something takes as precisely as one cares, in minutes where seconds would feign to be known."""
+    if seconds >= MINUTES_FROM_S:
+        return say("stage_after_minutes", minutes=round(seconds / 60))
+    return say("stage_after", seconds=fine_s(seconds))
 
 
 def fine_s(seconds: float) -> str:
@@ -212,3 +220,16 @@ def cancel(context: PanelContext, job_id: str, request: gr.Request) -> None:
 def remember(names: Sequence[str]) -> str:
     """Return a script for the browser: what components of these names have, as the one value of a BrowserState."""
     return f"(...values) => [Object.fromEntries({json.dumps(names)}.map((name, k) => [name, values[k]]))]"
+
+
+def within_limits(components: Sequence[Any]) -> str:
+    """
+    Return a script for the browser: what sliders among the components have, within their limits. A number that is half
+    typed is beyond them, and Gradio would complain of it to somebody who has not pressed anything.
+    """
+    limits = [[part.minimum, part.maximum] if isinstance(part, gr.Slider) else None for part in components]
+    return f"""(...values) => {{
+  const limits = {json.dumps(limits)};
+  const held = (value, [low, high]) => Math.min(Math.max(value ?? low, low), high);
+  return values.map((value, k) => limits[k] ? held(value, limits[k]) : value);
+}}"""

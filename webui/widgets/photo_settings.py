@@ -173,13 +173,13 @@ class Handlers:
         return [settings.get(name, gr.skip()) for name in NAMES]
 
     def change_bundle(self, name: str, request: gr.Request) -> Any:
-        say = words_of(request)
-        return self.context.offer_backends(self.context.find("restorer", name), say)
+        return self.context.offer_backends(Enhance("", bundle=name), words_of(request))
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
         """Offer bundles that were built and times that were measured since the page was loaded."""
-        say, target = words_of(request), self.context.find("restorer", name)
-        return [self.context.offer_bundles("restorer", name), self.context.offer_backends(target, say)]
+        target = self.context.find("restorer", name)
+        wanted = Enhance("", bundle=target.name if target else name)
+        return [self.context.offer_bundles("restorer", name), self.context.offer_backends(wanted, words_of(request))]
 
 
 def listen(c: Controls, context: PanelContext, page: gr.Blocks, tab: gr.Tab) -> None:

@@ -26,7 +26,6 @@ from webui.widgets.panel_context import (
     LONG,
     PanelContext,
     Updates,
-    backend_label,
     cancel_button,
     cancel_pressed,
     complaint,
@@ -149,7 +148,8 @@ class Handlers:
     def _engines(self, bundle: BundleStatus | None, a: str, b: str, say: Words) -> list[Any]:
         """Return the choices of both sides again. An engine that is chosen is left alone, unless it cannot draw."""
         names = choosable(bundle)
-        choices = [(backend_label(name, bundle, say), name) for name in names]
+        wanted = Generate("", bundle=bundle.name if bundle else "")
+        choices = [(self.context.backend_label(name, wanted, say), name) for name in names]
         instead = [{} if side in names else {"value": names[k]} for side, k in ((a, 0), (b, -1))]
         return [gr.update(choices=choices, **value) for value in instead]
 

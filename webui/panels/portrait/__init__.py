@@ -10,7 +10,7 @@ from webui.panels.portrait import controls, own_presets, recipe
 from webui.panels.portrait.controls import LATEST, NAMES, ORDER, QUALITY_OF, STEPS_OF, View
 from webui.panels.portrait.handlers import Handlers
 from webui.widgets import loras
-from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, in_turn, remember
+from webui.widgets.panel_context import LONG, QUICK, PanelContext, Updates, in_turn, remember, within_limits
 
 __all__ = ["ORDER", "Handlers", "View", "build", "develop_on", "offer_on", "take_recipes"]
 
@@ -48,8 +48,21 @@ def _listen(v: View, do: Handlers, page: gr.Blocks, tab: gr.Tab) -> None:
     v.stage.again(do.draw_again, [v.job], v.scene, **LONG)
     v.stage.sheet(do.back_to_sheet, [v.sheet], v.scene, **LONG)
     develop_on(v.stage.develop, v, do.context)
+    gr.on([*_changes(v), v.prompt.blur, v.negative.blur], **_foretelling(v, do))
     offer_on([recalled.then, tab.select, drawn.then], v, do.context)
     loras.offer_on([v.bundle.change], v.loras, v.bundle, do.no_loras_reason, do.context)
+
+
+def _foretelling(v: View, do: Handlers) -> dict[str, Any]:
+    """Of the photo it is only told whether there is one: a file would be looked at again for each move of a slider."""
+    form = [*v.remembered, v.picked, v.start.given, v.start.strength, *v.loras.values]
+    return {"fn": do.foretell, "inputs": form, "outputs": [v.backend], "js": within_limits(form), **LATEST}
+
+
+def _changes(v: View) -> list[Any]:
+    """What a portrait's time depends on. Of words only weights do: they are looked at when one has left them."""
+    start, parts = v.start, (v.size, v.steps, v.guidance, v.count, v.bundle, v.preview, v.loras.files)
+    return [*(part.change for part in parts), start.strength.change, start.given.change]
 
 
 def take_recipes(v: View, context: PanelContext, tabs: gr.Tabs) -> None:
@@ -72,5 +85,6 @@ def offer_on(events: list[Any], v: View, context: PanelContext) -> None:
     """Bring the choices up to date."""
     do = Handlers(v, context)
     for event in events:
-        event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **LATEST)
+        offered = event(do.offer, [v.bundle], [v.bundle, v.size, v.steps, v.guidance, v.backend], **LATEST)
+        offered.then(**_foretelling(v, do))
     loras.offer_on(events, v.loras, v.bundle, do.no_loras_reason, context)

@@ -64,15 +64,9 @@ class Handlers:
 
     async def _draw(self, values: Sequence[Any], request: gr.Request, **instead: Any) -> AsyncIterator[Updates]:
         """`values`: of FORM, then of the LoRAs. `instead`: of what the form says."""
-        say, form = words_of(request), dict(zip(FORM, values, strict=False))
-        width, height = size_of(form.pop("size"))
-        seed, photo, strength = form.pop("seed"), form.pop("photo"), form.pop("strength")
-        fields = {
-            **form, "width": width, "height": height, "seed": -1 if seed is None else seed,
-            "loras": loras.fields(values[len(FORM):]),
-            **await to_thread.run_sync(init_image.fields, photo, strength, self.context, say), **instead,
-        }  # fmt: skip
-        order = parsed(Generate, fields, say)
+        say, (fields, photo, strength) = words_of(request), form_fields(values)
+        start = await to_thread.run_sync(init_image.fields, photo, strength, self.context, say)
+        order = parsed(Generate, {**fields, **start, **instead}, say)
         async for updates in self.watch(order, self._scene(order), request):
             yield updates
 
@@ -197,8 +191,8 @@ class Handlers:
 
     def change_bundle(self, name: str, request: gr.Request) -> list[Any]:
         """Set size, steps and guidance to what the bundle does best."""
-        target = self.bundle(name)
-        return [*self._suited(target), self._backends(target, request)]
+        offered = self.context.offer_backends(Generate("", bundle=name), words_of(request))
+        return [*self._suited(self.bundle(name)), offered]
 
     def _suited(self, target: BundleStatus, r: Generate = OPEN) -> list[Any]:
         """Return size, steps and guidance as a request has them; what it leaves to the bundle, as that wants it."""
@@ -219,14 +213,23 @@ class Handlers:
             return gr.update(choices=[(say("portrait_size_photo"), AS_PHOTO), *names], value=AS_PHOTO)
         return gr.update(choices=names, value=names[0]) if size == AS_PHOTO else gr.skip()
 
-    def _backends(self, target: BundleStatus | None, request: gr.Request) -> Any:
-        return self.context.offer_backends(target, words_of(request))
+    def foretell(self, request: gr.Request, *values: Any) -> Any:
+        """
+        Say beside each backend how long it takes with what is chosen now. `values`: as of `generate`, but of the photo
+        only whether there is one.
+        """
+        with suppress(StudioError, AttributeError, KeyError, TypeError, ValueError):
+            fields, given, strength = form_fields(values)
+            start = {"start": "photo", "strength": strength} if given else {}
+            return self.context.offer_backends(parse(Generate, {**fields, **start}), words_of(request))
+        return gr.skip()
 
     def offer(self, name: str, request: gr.Request) -> list[Any]:
-        """Offer bundles that were built and times that were measured since the page was loaded."""
-        target = self.context.find("portrait", name)
-        suited = self._suited(target) if target and target.name != name else [gr.skip()] * 3
-        return [self.context.offer_bundles("portrait", name), *suited, self._backends(target, request)]
+        """Offer bundles that were built since the page was loaded. What time each takes is for `foretell` to say."""
+        target, offered = self.context.find("portrait", name), self.context.offer_bundles("portrait", name)
+        if target and target.name != name:
+            return [offered, *self.change_bundle(target.name, request)]
+        return [offered, *[gr.skip()] * 4]
 
     def recall_settings(self, memory: Any, request: gr.Request) -> Updates:
         """On load, return the settings as this browser left them. What it remembers may be old, or somebody's joke."""
@@ -248,7 +251,7 @@ class Handlers:
             v.prompt: r.prompt, v.negative: r.negative, v.seed: r.seed, v.variety: r.variety, v.count: r.count,
             v.preview: r.preview,
             v.bundle: {**self.context.offer_bundles("portrait", target.name), "value": target.name},
-            v.backend: self._backends(target, request),
+            v.backend: self.context.offer_backends(r, words_of(request)),
             **dict(zip((v.size, v.steps, v.guidance), self._suited(target, r), strict=True)),
         }  # fmt: skip
 
@@ -282,6 +285,18 @@ class Handlers:
 
     def bundle(self, name: str) -> BundleStatus:
         return next(bundle for bundle in self.context.bundles("portrait") if bundle.name == name)
+
+
+def form_fields(values: Sequence[Any]) -> tuple[dict[str, Any], Any, Any]:
+    """
+    Return the fields of Generate that values of FORM and of the LoRAs have, and the photo and how much of it is drawn
+    anew. Unchecked: whoever sends them may send anything.
+    """
+    form = dict(zip(FORM, values, strict=False))
+    width, height = size_of(form.pop("size"))
+    seed, photo, strength = form.pop("seed"), form.pop("photo"), form.pop("strength")
+    own = {"seed": -1 if seed is None else seed, "loras": loras.fields(values[len(FORM) :])}
+    return {**form, "width": width, "height": height, **own}, photo, strength
 
 
 def looks_of(own: OwnJobs, job_id: str) -> set[str]:

@@ -21,7 +21,7 @@ from webui.i18n import Words
 from webui.infotext import Infotext
 from webui.panels.portrait.controls import View
 from webui.panels.portrait.handlers import Handlers
-from webui.widgets.panel_context import GROUPS, PanelContext, Updates, measured, refusal, words_of
+from webui.widgets.panel_context import GROUPS, PanelContext, Updates, refusal, words_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def foresee(info: Infotext, bundle: BundleStatus | None, order: Generate, contex
     backend = next((name for name in GROUPS if _engine(bundle, name) == engine), None)
     if backend is not None:
         return Outlook("recipe_exact", {}, backend)
-    verdict = measured(bundle, "auto")
+    verdict = bundle.verdict_for("auto")
     psnr_db = verdict.psnr_db if verdict else 0.0
     return Outlook("recipe_close", {"db": f"{psnr_db:.0f}"}) if psnr_db else Outlook("recipe_near", {})
 
@@ -88,7 +88,7 @@ def _engine(bundle: BundleStatus, backend: str) -> str:
     """Return the engine that serves a backend; "": nothing is known of it yet."""
     if backend == "auto":
         return bundle.engine
-    verdict = measured(bundle, backend)
+    verdict = bundle.verdict_for(backend)
     return verdict.engine if verdict else ""
 
 
