@@ -66,6 +66,27 @@ def test_of_two_presets_pressed_in_haste_the_second_holds(visit: Visit) -> None:
     assert visit.page.get_attribute("[data-preset=anime]", "aria-pressed") == "true"
 
 
+def test_the_time_beside_a_backend_follows_the_settings(visit: Visit) -> None:
+    label = "#backend label:has(input[value=edge])"
+
+    def finish_s(but: str = "") -> tuple[str, float]:
+        """The label, as soon as it is another one, and the last number in it."""
+        changed = "([at, but]) => (text => text.includes('秒') && text !== but)(document.querySelector(at).innerText)"
+        visit.page.wait_for_function(changed, arg=[label, but])
+        text = visit.page.inner_text(label)
+        return text, float(re.findall(r"[\d.]+", text)[-1])
+
+    text, standard_s = finish_s()
+    visit.page.locator("#quality input[value=high]").check()
+    text, high_s = finish_s(text)
+    visit.page.locator("#quality input[value=fast]").check()
+    text, fast_s = finish_s(text)
+    assert fast_s < standard_s < high_s < 5 * fast_s
+    visit.enter("#count input[type=number]", "4")
+    _, four_s = finish_s(text)
+    assert 3 * fast_s < four_s < 5 * fast_s
+
+
 def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, home: Path) -> None:
     pytest.importorskip("torch", reason="the PyTorch backend is not installed")
     visit.more()
