@@ -31,7 +31,7 @@ from engines.faces import Picture
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Final, Generate
 from engines.studio import Studio
-from engines.studio.proof import prove_apart
+from engines.studio.trials import prove_apart
 from engines.worker.inventory import survey
 from engines.worker.loop import Worker
 
