@@ -259,6 +259,8 @@ def test_what_errors_tell_is_translated(language: str) -> None:
         ("ort on CPU, fp32, verified, 0.13 s (x: not verified yet)", "ort 在 CPU, fp32, 已验证, 0.13 s (x: 尚未验证)"),
         ("failed its proof, PSNR 28.1 dB < 30 dB", "未通过验证, PSNR 28.1 dB < 30 dB"),
         ("failed its proof, a picture of another size", "未通过验证, 图像尺寸不同"),
+        ("verified, 2.05 s, on a busy machine", "已验证, 2.05 s, 测量时电脑正忙"),
+        ("ort fp32: 24.2 GB of memory needed, 12.8 GB available", "ort fp32: 24.2 GB 内存才够, 12.8 GB 可用"),
         ("restored before", "此前修复过,直接取用"),
         ("smaller than 24 px", "小于 24 px"),
     ],
