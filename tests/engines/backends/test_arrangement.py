@@ -141,8 +141,8 @@ def test_it_is_spelled_for_another_process(tmp_path: Path) -> None:
 
 def test_what_no_memory_is_there_for_is_said_before_it_is_tried(tmp_path: Path) -> None:
     bundle = write_portrait(tmp_path / "p")
-    assert too_large(bundle, bundle.parts, "ort", budget=10**12) == ""
-    why = too_large(bundle, bundle.parts, "ort", budget=1000)
+    assert too_large(bundle, bundle.parts, "ort", budget=lambda: 10**12) == ""
+    why = too_large(bundle, bundle.parts, "ort", budget=lambda: 1000)
     assert why.endswith("GB of memory needed, 0.0 GB available")
     restorer = write_restorer(tmp_path / "r")
-    assert too_large(restorer, restorer.parts, "ort", budget=1000) == "", "it draws nothing large"
+    assert too_large(restorer, restorer.parts, "ort", budget=lambda: 1000) == "", "it draws nothing large"

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from engines.machine import preflight
-from engines.machine.preflight import BASE, BASELINE, FINE, Outcome, Trial, examine
+from engines.machine.preflight import BASE, BASELINE, FINE, ImportTrial, Outcome, examine
 from tests.conftest import REPOSITORY
 from tests.support.http import CJK
 from tests.support.wheels import DIES, broken, use
 
 V2 = frozenset(BASELINE["x86_64"])
-WHEEL = Trial("wheel", ("strange_wheel",))
+WHEEL = ImportTrial("wheel", ("strange_wheel",))
 COUNTS = "import os\nwith open(os.environ['COUNTED'], 'a') as file:\n    file.write('.')\n"
 
 
@@ -84,12 +84,14 @@ def test_a_child_says_what_becomes_of_who_imports_it(
 def test_what_it_loads_later_is_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As OpenVINO loads its plugin for processors."""
     spoil(tmp_path, monkeypatch, "def load():\n    import os\n    os.kill(os.getpid(), 4)\n")
-    assert examine((Trial("wheel", ("strange_wheel",), "sys.modules['strange_wheel'].load()"),), None)["wheel"].why
+    assert examine((ImportTrial("wheel", ("strange_wheel",), "sys.modules['strange_wheel'].load()"),), None)[
+        "wheel"
+    ].why
 
 
 def test_of_several_the_one_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(tmp_path, monkeypatch, DIES.format(name="SIGILL"))
-    outcome = examine((Trial("several", ("json", "strange_wheel", "csv")),), None)["several"]
+    outcome = examine((ImportTrial("several", ("json", "strange_wheel", "csv")),), None)["several"]
     zh, en = preflight.sentence(outcome)
     assert en == "strange_wheel needs instructions that this processor lacks (SIGILL): use a newer machine."
     assert zh.startswith("strange_wheel 需要这个处理器没有的指令 (SIGILL)")
@@ -141,7 +143,9 @@ def test_they_run_side_by_side_and_who_waits_is_heard(tmp_path: Path, monkeypatc
     monkeypatch.setattr(preflight, "LOOK_S", 0.05)
     use(tmp_path / "site", monkeypatch)
     heard: list[float] = []
-    outcomes = examine((Trial("l", ("left",)), Trial("r", ("right",))), None, lambda: heard.append(time.monotonic()))
+    outcomes = examine(
+        (ImportTrial("l", ("left",)), ImportTrial("r", ("right",))), None, lambda: heard.append(time.monotonic())
+    )
     assert outcomes == {"l": FINE, "r": FINE} and heard
 
 
@@ -160,7 +164,7 @@ def test_a_child_that_hangs_ends_with_who_waits_for_it(tmp_path: Path, monkeypat
         "import os, time\nprint(os.getpid(), file=open(os.environ['PID'], 'w'))\ntime.sleep(600)\n",
     )
     monkeypatch.setenv("PID", str(tmp_path / "pid"))
-    text = "from engines.machine.preflight import *\nexamine((Trial('wheel', ('strange_wheel',)),), None)"
+    text = "from engines.machine.preflight import *\nexamine((ImportTrial('wheel', ('strange_wheel',)),), None)"
     with subprocess.Popen([sys.executable, "-c", text], cwd=REPOSITORY) as waiting:
         deadline = time.monotonic() + 60
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
