@@ -2,9 +2,9 @@
 What the parts of a portrait cost, and a portrait therefore. Knows how much is to be done and what a proof has measured;
 no history.
 
-A portrait takes pictures * pixels * (steps * runs * run + previews * look + decode + file) + runs * text + once. At
-another size than was measured, pixels count by a power of their ratio, one below that size and another above it: what a
-run takes whatever its size makes small pictures dearer than their pixels, and attention large ones.
+A portrait takes pictures * pixels * (steps * runs * run + previews * (look + show) + decode + file) + runs * text +
+once. At another size than was measured, pixels count by a power of their ratio, one below that size and another above
+it: what a run takes whatever its size makes small pictures dearer than their pixels, and attention large ones.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from engines.messages.status import BundleStatus, Verdict
 @dataclass(frozen=True, slots=True)
 class Costs:
     """
-    Of a megapixel, of pictures of `megapixels`: a run of the denoiser, a decode, a preview, the encoding of a photo,
-    and writing a picture with whatever else it takes. Of each text, and of a job, whatever their size. All in seconds;
-    where nobody has measured them, in runs of the denoiser, a decode as with Stable Diffusion on a CPU.
+    Of a megapixel, of pictures of `megapixels`: a run of the denoiser, a decode, a preview, what it takes besides to
+    show one, the encoding of a photo, and writing a picture with whatever else it takes. Of each text, and of a job,
+    whatever their size. All in seconds; where nobody has measured them, in runs of the denoiser, a decode as with
+    Stable Diffusion on a CPU.
     """
 
     run: float = 1.0
     decode: float = 2.0
     look: float = 0.0
+    show: float = 0.0
     encode: float = 0.0
     file: float = 0.0
     text: float = 0.0
@@ -43,7 +45,7 @@ class Costs:
 
     def first_look(self, work: Work) -> float:
         """Return what it costs until there is something to look at."""
-        step = work.runs * self.run + self.look
+        step = work.runs * self.run + self.look + self.show
         shown = work.preview == "live" and self.look
         return self._before(work) + self._pixels(work) * (step if shown else self._picture(work))
 
@@ -59,7 +61,7 @@ class Costs:
         shown = work.preview == "live" and self.look
         looks = len(preview_steps(work.steps, every(step, self.look))) if shown else 0
         decode = self.look if work.preview == "only" else self.decode
-        return work.steps * step + looks * self.look + decode + self.file
+        return work.steps * step + looks * (self.look + self.show) + decode + self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +96,10 @@ def _measured(verdict: Verdict, work: Work) -> Costs | None:
         return None
     parts = ("denoiser", "decoder", "preview_decoder", "encoder")
     run, decode, look, encode = (run_s.get(role, 0.0) / megapixels for role in parts)
-    costs = Costs(run, decode, look, encode, text=run_s.get("text_encoder", 0.0), megapixels=megapixels)
-    return replace(costs, file=max(0.0, verdict.finish_s - costs.load(work)) / megapixels)
+    costs = Costs(run, decode, look, encode=encode, text=run_s.get("text_encoder", 0.0), megapixels=megapixels)
+    unexplained = max(0.0, verdict.finish_s - costs.load(work)) / megapixels
+    if not look:
+        return replace(costs, file=unexplained)
+    # Nearly all is of previews: writing them, and other networks being cold again. Writing a picture takes 0.03 s.
+    looks = len(preview_steps(work.steps, every(work.runs * run, look)))
+    return replace(costs, show=unexplained / looks)

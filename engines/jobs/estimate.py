@@ -33,6 +33,7 @@ TO_FIT_POWER = 3  # where parts were measured, the proof counted
 DECODES = (Costs().decode, 0.0, 0.5, 1.0, 4.0, 8.0)  # what a decode costs in runs; the usual first
 ONCE = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # what is done once, in what all steps of a typical job cost
 POWERS = (1.0, 0.8, 0.9, 1.1, 1.2)  # of pixels
+JOB_S = (0.0, 0.1, 0.2, 0.4)  # what a job takes whatever is drawn: to be taken, to be stored
 WORST = math.log(2)  # a run further off than this was disturbed, by however much
 Measured = tuple[Work, float]  # and the seconds that it took
 
@@ -116,11 +117,13 @@ def _pace(costs: Costs, measured: Sequence[Measured]) -> float:
 
 
 def _scaled(costs: Costs, measured: Sequence[Measured]) -> Costs:
-    """Costs that a proof has measured at one size, with the powers that fit best below that and above it."""
+    """
+    Costs that a proof has measured at one size, with what fits best below that, powers and seconds of a job, and above.
+    """
     smaller = [run for run in measured if run[0].megapixels <= costs.megapixels]
     larger = [run for run in measured if run[0].megapixels >= costs.megapixels]
     if len(smaller) >= TO_FIT_POWER:
-        costs = _best([replace(costs, below=power) for power in POWERS], smaller)
+        costs = _best([replace(costs, once=once, below=power) for once, power in product(JOB_S, POWERS)], smaller)
     if len(larger) >= TO_FIT_POWER:
         costs = _best([replace(costs, above=power) for power in POWERS], larger)
     return costs

@@ -15,7 +15,7 @@ from dataclasses import replace
 from engines import backends
 from engines.backends import Candidate, TooLarge, fits
 from engines.backends.mixture import work_s
-from engines.backends.timed import RoleRun, medians
+from engines.backends.timed import RoleRun, lower_quartiles
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle
 from engines.roles.loaded import LoadedBundle
@@ -84,7 +84,7 @@ def scaled(bundle: Bundle, verdict: Verdict, runs: Sequence[RoleRun]) -> dict[st
         share = run.cells * _pixels_per_cell(bundle, run) / 1e6 / (verdict.megapixels or float("inf"))
         if run.role in verdict.run_s and 1 / NEAR <= share <= NEAR:
             alike.append(replace(run, seconds=run.seconds / share))
-    return medians(alike)
+    return lower_quartiles(alike)
 
 
 def _pixels_per_cell(bundle: Bundle, run: RoleRun) -> int:

@@ -25,7 +25,7 @@ from pathlib import Path
 from engines import backends, files, images
 from engines.backends import Candidate
 from engines.backends.arrangement import read
-from engines.backends.timed import RoleRun, medians
+from engines.backends.timed import RoleRun, lower_quartiles
 from engines.backends.verdicts import Verdict
 from engines.bundle import PROOF, Bundle, Precision
 from engines.errors import BundleError, StudioError
@@ -196,7 +196,7 @@ class Trial:
         if timed:
             look_s = round(statistics.median_low([result.look_s for result in results]), 4)
             finish_s = round(statistics.median_low([result.finish_s for result in results]), 4)
-            drawing = replace(drawing, look_s=look_s, finish_s=finish_s, run_s=medians(self.runs))
+            drawing = replace(drawing, look_s=look_s, finish_s=finish_s, run_s=lower_quartiles(self.runs))
         if not judged:
             return drawing
         wanted = images.read(self.bundle.root / PROOF / self.cases[k].want)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.backends.timed import RoleRun, TimedSession, medians
+from engines.backends.timed import RoleRun, TimedSession, lower_quartiles
 from engines.bundle import Role
 from engines.errors import EngineError
 from engines.roles.loaded import LoadedBundle
@@ -58,7 +58,7 @@ def test_a_loaded_bundle_tells_of_its_runs_if_somebody_asks(tmp_path: Path) -> N
     assert [(run.role, run.cells) for run in runs] == [("restorer", 32 * 32)]
 
 
-def test_the_lower_median_counts_for_each_role() -> None:
+def test_the_lower_quartile_counts_for_each_role() -> None:
     roles: list[Role] = ["denoiser", "denoiser", "denoiser", "denoiser", "decoder"]
     runs = [RoleRun(role, 1, seconds) for role, seconds in zip(roles, (9.0, 1.0, 2.0, 3.0, 4.0), strict=True)]
-    assert medians(runs) == {"denoiser": 2.0, "decoder": 4.0}
+    assert lower_quartiles(runs) == {"denoiser": 2.0, "decoder": 4.0}

@@ -153,14 +153,14 @@ def test_runs_are_scaled_to_the_size_of_the_proof(tmp_path: Path) -> None:
     verdict = Verdict("a", "CPU", "v", "fp32", run_s=run_s, megapixels=64 * 64 / 1e6)
     runs = [
         run("denoiser", 64, 0.5),
-        run("denoiser", 128, 1.2),  # twice as large
+        run("denoiser", 128, 0.8),  # twice as large
         run("denoiser", 64, 0.7),
         run("decoder", 256, 9.0),  # four times as large: attention would not be told from pixels
         run("decoder", 16, 0.01),  # a piece
         run("text_encoder", 9, 0.1),
         run("face_detector", 4096, 0.1),  # of another bundle
     ]
-    assert scaled(bundle, verdict, runs) == {"denoiser": 0.6}
+    assert scaled(bundle, verdict, runs) == {"denoiser": 0.4}
     assert scaled(bundle, Verdict("a", "CPU", "v", "fp32", run_s=run_s), runs) == {}, "of no size"
 
 
