@@ -14,9 +14,13 @@ def describe(
     steps: int,
     guidance: float,
     engine: str,
+    precision: str,
     others: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the prompt, the negative prompt, then one line `Name: value, ...`. `others`: worded by a family."""
+    """
+    Return the prompt, the negative prompt, then one line `Name: value, ...`. `precision`: the coarsest arithmetic that
+    the engine used; `others`: worded by a family.
+    """
     loras = " + ".join(f"{lora.name} {lora.strength:g}" for lora in request.loras)
     values = {
         "Steps": steps,
@@ -26,6 +30,7 @@ def describe(
         "Size": f"{size[0]}x{size[1]}",
         "Model": request.bundle,
         "Engine": engine,
+        "Precision": precision,
         **({"LoRA": loras} if loras else {}),
         **({"Seed variety": request.variety} if request.variety else {}),
         **({"Denoising strength": f"{request.strength:g}"} if request.start else {}),
@@ -37,7 +42,7 @@ def describe(
     return "\n".join([request.prompt, *negative, line])
 
 
-def describe_restoration(r: Enhance, engine: str) -> str:
+def describe_restoration(r: Enhance, engine: str, precision: str) -> str:
     values = {
         "Automatic": r.auto,
         "Strength": r.strength,
@@ -53,6 +58,7 @@ def describe_restoration(r: Enhance, engine: str) -> str:
         "Protect skin": r.protect_skin,
         "Model": r.bundle,
         "Engine": engine,
+        "Precision": precision,
         "Credit": CREDIT,
     }
     return "Restored photo\n" + ", ".join(f"{name}: {value}" for name, value in values.items())

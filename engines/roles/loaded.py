@@ -78,6 +78,11 @@ class LoadedBundle:
         return self.bundle.need(self.bundle.sampling, "sampling")
 
     @property
+    def precision(self) -> str:
+        """The coarsest arithmetic of any of its parts."""
+        return backends.coarsest(map(self._part, sorted(self.bundle.roles))) or ""
+
+    @property
     def text_encoder(self) -> TextEncoder:
         return cast(TextEncoder, self.load("text_encoder"))
 

@@ -309,5 +309,5 @@ class Generation:
     def _text(self, k: int) -> str:
         plan = self.plan
         size = (plan.width, plan.height)
-        engine, others = self.loaded.engine.name, plan.schedule.words
-        return infotext.describe(plan.request, plan.seed_of(k), size, plan.steps, plan.guidance, engine, others)
+        served, others = (self.loaded.engine.name, self.loaded.precision), plan.schedule.words
+        return infotext.describe(plan.request, plan.seed_of(k), size, plan.steps, plan.guidance, *served, others)

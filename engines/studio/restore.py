@@ -178,7 +178,7 @@ class Restoration:
     def _written(self, photo: Photo, reports: tuple[FaceReport, ...]) -> Final:
         r, engine = self.request, self.loaded.engine.name
         dated = photo if r.keep_date else replace(photo, taken="")
-        text = infotext.describe_restoration(r, engine)
+        text = infotext.describe_restoration(r, engine, self.loaded.precision)
         name = images.write_photo(self.folder, dated, text, r.format, r.quality, r.name)
         seconds = round(time.perf_counter() - self.started, 3)
         return Final((name,), 0, seconds, engine, self.reason, faces=reports)

@@ -35,18 +35,18 @@ A1111 = (
 def test_what_we_have_written_is_read_as_it_was(order: Generate, family: str) -> None:
     size, steps, guidance = (order.width or 0, order.height or 0), order.steps or 0, order.guidance or 0.0
     others = {"Sampler": "LCM", "CFG scale": f"{guidance + 1:g}"} if family == "sd" else {}
-    info = read(describe(order, order.seed, size, steps, guidance, "ort", others))
+    info = read(describe(order, order.seed, size, steps, guidance, "ort", "fp32", others))
     assert info.is_ours and not info.is_restoration and not info.began_with_a_photo
     assert info.request(family) == order
 
 
 def test_a_photo_to_begin_with_is_said_to_be_missing() -> None:
-    text = describe(Generate("a", start="/somewhere/photo.jpg"), 5, (512, 512), 8, 0.0, "ort")
+    text = describe(Generate("a", start="/somewhere/photo.jpg"), 5, (512, 512), 8, 0.0, "ort", "fp32")
     assert read(text).began_with_a_photo and read(text).request().start == ""
 
 
 def test_a_restored_photo_is_no_drawing() -> None:
-    info = read(describe_restoration(Enhance("a.jpg"), "ort"))
+    info = read(describe_restoration(Enhance("a.jpg"), "ort", "int8"))
     assert info.is_restoration and info.is_ours
 
 

@@ -153,7 +153,7 @@ def test_the_text_of_a_picture_comes_back(tmp_path: Path, text: str) -> None:
 
 def test_parameters_are_in_a1111s_form() -> None:
     request = Generate("一位女士, 油画\n第二行", "模糊, 文字", bundle="portrait")
-    text = infotext.describe(request, 42, (96, 64), 8, 1.5, "ort")
+    text = infotext.describe(request, 42, (96, 64), 8, 1.5, "ort", "fp32")
     *prompt, negative, last = text.split("\n")
     assert "\n".join(prompt) == request.prompt
     assert negative == "Negative prompt: 模糊, 文字"
@@ -164,11 +164,11 @@ def test_parameters_are_in_a1111s_form() -> None:
 
 
 def test_without_a_negative_prompt_there_is_no_line_for_it() -> None:
-    assert "Negative" not in infotext.describe(Generate("p"), 1, (64, 64), 8, 0, "ort")
+    assert "Negative" not in infotext.describe(Generate("p"), 1, (64, 64), 8, 0, "ort", "fp32")
 
 
 def test_a_restored_photo_says_how_and_names_no_path() -> None:
-    text = infotext.describe_restoration(Enhance("/srv/uploads/secret.jpg", 70, "detail"), "ort")
+    text = infotext.describe_restoration(Enhance("/srv/uploads/secret.jpg", 70, "detail"), "ort", "int8")
     assert "secret" not in text
     for part in ("Strength: 70", "Mode: detail", "Engine: ort", "Model: restorer", f"Credit: {CREDIT}"):
         assert part in text

@@ -129,6 +129,7 @@ def test_where_memory_is_short_the_reference_computes_in_bf16(
     bare = (memory.BASE + memory.numbers(draft.path("denoiser")) * 4 + 1) / memory.SHARE  # the file has no room beside
     for free, wanted in ((memory.UNLIMITED, "fp32"), (bare, "bf16"), (1000, "bf16")):
         monkeypatch.setattr(machine, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(machine, "held_bytes", lambda: 0)
         part = draft.origin("denoiser")
         assert part is not None and part.precision == wanted
         loaded_bundles[wanted] = backends.engine("torch").load(bundle, part)

@@ -246,12 +246,9 @@ def test_a_card_is_written_where_the_maker_wrote_none(make: Make) -> None:
     assert card.startswith("# 小 · Tiny\n") and "- recipe edge-int8" in card and "- licence: Apache-2.0" in card
     assert CREDIT in card and "- random numbers" in card
     for verdict in report_of(bundle)["verdicts"]:
-        row = next(line for line in card.splitlines() if line.startswith(f"| {verdict['engine']} "))
-        assert (
-            f"{verdict['psnr_db']} dB" in row
-            and verdict["precision"] in row
-            and row.endswith(f"| {verdict['failing'] or 'accepted'} |")
-        )
+        rows = [line for line in card.splitlines() if line.startswith(f"| {verdict['engine']} ")]
+        (row,) = [line for line in rows if f" {verdict['precision']} " in line]
+        assert f"{verdict['psnr_db']} dB" in row and row.endswith(f"| {verdict['failing'] or 'accepted'} |")
 
 
 @slow

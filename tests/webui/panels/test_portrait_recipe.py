@@ -38,9 +38,11 @@ def context(idle: Rig) -> Any:
     idle.queue.announce(before)
 
 
-def outlook(context: PanelContext, engine: str = "ort", text: str = "", **changes: Any) -> Outlook:
+def outlook(
+    context: PanelContext, engine: str = "ort", text: str = "", precision: str = "fp32", **changes: Any
+) -> Outlook:
     order = replace(Generate("a woman", seed=5), **changes)
-    info = read(text or describe(order, 5, (512, 512), 8, 0.0, engine))
+    info = read(text or describe(order, 5, (512, 512), 8, 0.0, engine, precision))
     bundle = next((b for b in context.bundles("portrait") if b.name == order.bundle), None)
     return foresee(info, bundle, info.request(), context)
 
@@ -55,6 +57,15 @@ def test_what_comes_of_a_recipe(context: PanelContext) -> None:
     assert outlook(context, start="/a.jpg") == Outlook("recipe_photo", {})
     foreign = "a cat\nSteps: 20, Sampler: Euler, Seed: 7, Size: 512x768, Model: dream"
     assert outlook(context, text=foreign) == Outlook("recipe_foreign", {"model": "dream"})
+
+
+def test_the_same_engine_in_another_arithmetic_makes_a_picture_that_is_close(context: PanelContext) -> None:
+    (portrait,) = context.status.bundles
+    context.jobs.queue.announce(replace(context.status, bundles=(replace(portrait, precision="fp32"),)))
+    assert outlook(context, precision="fp32").key == "recipe_exact"
+    assert outlook(context, precision="int8") == Outlook("recipe_close", {"db": "61"})
+    earlier = describe(Generate("a woman", seed=5), 5, (512, 512), 8, 0.0, "ort", "").replace("Precision: , ", "")
+    assert "Precision" not in earlier and outlook(context, text=earlier).key == "recipe_exact", "nothing says otherwise"
 
 
 def test_a_lora_that_cannot_be_worn_here_makes_another_picture(context: PanelContext) -> None:
@@ -74,7 +85,7 @@ def test_the_form_is_filled_in(idle: Rig) -> None:
     order = Generate("a woman with a (hat:1.3)", "beard", bundle=name, variety=40)
     with idle.session("en") as page:
         endpoint = page.endpoint("take_recipe")
-        messages = taken(page, describe(order, 41, (64, 64), 3, 0.0, "nothing like it"))
+        messages = taken(page, describe(order, 41, (64, 64), 3, 0.0, "nothing like it", "fp32"))
         assert succeeded(messages)
         data = dict(zip(map(page.elem_id, endpoint["outputs"]), messages[-1]["output"]["data"], strict=True))
     assert (data["prompt"], data["seed"], data["variety"]) == ("a woman with a (hat:1.3)", 41, 40)
@@ -88,7 +99,7 @@ def test_the_form_is_filled_in(idle: Rig) -> None:
         ("", "recipe_none"),
         ("a cat", "recipe_none"),
         ("x\nSteps: 999, Engine: e, Model: m, Credit: c", "recipe_none"),
-        (describe_restoration(Enhance("a.jpg"), "ort"), "recipe_restored"),
+        (describe_restoration(Enhance("a.jpg"), "ort", "int8"), "recipe_restored"),
     ],
     ids=["nothing", "words", "impossible", "restored"],
 )

@@ -49,14 +49,14 @@ def edge(page: Session, **changes: Any) -> str:
 
 
 def test_the_label_follows_the_settings(page: Session) -> None:
-    assert edge(page) == "look 0.31 s · finish 1.25 s"
-    assert edge(page, steps=4) == "look 0.31 s · finish 0.92 s"
-    assert edge(page, steps=16) == "look 0.31 s · finish 1.91 s"
-    assert edge(page, count=8) == "look 0.31 s · finish 8.40 s"
-    assert edge(page, preview_mode="off") == "1.23 s"
-    assert edge(page, guidance=0) == "look 0.16 s · finish 0.82 s"
+    assert edge(page) == "look 0.33 s · finish 1.25 s"
+    assert edge(page, steps=4) == "look 0.33 s · finish 0.84 s"
+    assert edge(page, steps=16) == "look 0.33 s · finish 2.07 s"
+    assert edge(page, count=8) == "look 0.33 s · finish 8.40 s"
+    assert edge(page, preview_mode="off") == "1.07 s"
+    assert edge(page, guidance=0) == "look 0.18 s · finish 0.82 s"
     assert edge(page, size="256×256") == "look 0.25 s · finish 0.48 s"
-    assert edge(page, prompt="a (hat:1.3)") == "look 0.46 s · finish 1.68 s", "a weight is a run more"
+    assert edge(page, prompt="a (hat:1.3)") == "look 0.48 s · finish 1.68 s", "a weight is a run more"
 
 
 def test_every_setting_that_time_depends_on_is_listened_to(page: Session) -> None:

@@ -66,8 +66,8 @@ def foresee(info: Infotext, bundle: BundleStatus | None, order: Generate, contex
         return Outlook("recipe_no_loras", {"loras": ", ".join(gone)})
     if order.loras:  # which PyTorch wears
         return Outlook("recipe_exact", {}, "pytorch")
-    engine = info.values["Engine"]
-    backend = next((name for name in GROUPS if _engine(bundle, name) == engine), None)
+    drawn_by = info.values["Engine"], info.values.get("Precision", "")  # which earlier versions did not write
+    backend = next((name for name in GROUPS if _is_same(_server(bundle, name), drawn_by)), None)
     if backend is not None:
         return Outlook("recipe_exact", {}, backend)
     verdict = bundle.verdict_for("auto")
@@ -84,12 +84,17 @@ def _bundle(info: Infotext, context: PanelContext) -> BundleStatus | None:
     return next((bundle for bundle in context.bundles("portrait") if bundle.name == wanted), None)
 
 
-def _engine(bundle: BundleStatus, backend: str) -> str:
-    """Return the engine that serves a backend; "": nothing is known of it yet."""
+def _server(bundle: BundleStatus, backend: str) -> tuple[str, str]:
+    """Return the engine that serves a backend and its arithmetic; empty: nothing is known of them yet."""
     if backend == "auto":
-        return bundle.engine
+        return bundle.engine, bundle.precision
     verdict = bundle.verdict_for(backend)
-    return verdict.engine if verdict else ""
+    return (verdict.engine, verdict.precision) if verdict else ("", "")
+
+
+def _is_same(server: tuple[str, str], drawn_by: tuple[str, str]) -> bool:
+    """Tell whether both are the same engine in the same arithmetic, as far as it is known."""
+    return server[0] == drawn_by[0] and (server[1] == drawn_by[1] or not all((server[1], drawn_by[1])))
 
 
 def _fitted(order: Generate, target: BundleStatus) -> Generate:

@@ -259,3 +259,40 @@ def test_dynamic_quantises_products_at_run_time(tmp_path: Path) -> None:
 def test_a_graph_without_such_layers_says_so(tmp_path: Path) -> None:
     _, outcome = made(tmp_path, products(tmp_path / "in.onnx"), STATIC, feeds(2, 6, 64))
     assert (outcome.quantized, outcome.layers) == (0, 0)
+
+
+def test_layers_that_only_read_and_write_stay_in_float(tmp_path: Path) -> None:
+    """A blur of each channel by itself has 9 products a number, the way to a picture 3 channels."""
+    weights = {
+        "blur": rng(1).normal(0, 1, (CHANNELS, 1, 3, 3)),
+        "mix": rng(2).normal(0, 1, (CHANNELS, CHANNELS, 3, 3)),
+        "picture": rng(3).normal(0, 1, (3, CHANNELS, 3, 3)),
+    }
+    nodes, name = [], "x"
+    for layer in weights:
+        groups = {"group": CHANNELS} if layer == "blur" else {}
+        out = "y" if layer == "picture" else f"{layer}.out"
+        nodes.append(onnx.helper.make_node("Conv", [name, f"{layer}.w"], [out], layer, pads=[1, 1, 1, 1], **groups))
+        name = out
+    tensors = [numpy_helper.from_array(array.astype(np.float32), f"{layer}.w") for layer, array in weights.items()]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 12, 12])
+        for name, channels in (("x", CHANNELS), ("y", 3))
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "in.onnx")
+    path, outcome = made(tmp_path, tmp_path / "in.onnx", STATIC, feeds())
+    assert (outcome.quantized, outcome.layers) == (1, 1)
+    dtypes = {array.shape: array.dtype.name for array in initializers(path).values() if array.ndim == 4}
+    assert dtypes[CHANNELS, CHANNELS, 3, 3] == "int8"
+    assert dtypes[CHANNELS, 1, 3, 3] == dtypes[3, CHANNELS, 3, 3] == "float32"
+
+
+def test_where_no_layer_is_worth_it_none_is_quantised(tmp_path: Path) -> None:
+    """No names would mean all to the quantizer, without ranges to do it by."""
+    source = products(tmp_path / "in.onnx", 16)
+    path, outcome = made(tmp_path, source, Treatment("static", ("MatMul",)), feeds(4, 6, 16))
+    assert (outcome.quantized, outcome.layers, outcome.worst_pair) == (0, 0, 0)
+    (feed,) = feeds(1, 6, 16)
+    assert "QuantizeLinear" not in kinds(path) and (run(path, feed) == run(source, feed)).all()
