@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, estimates, gpen, history, large, photos, precisions, pruned, quota, studio
+from benchmarks import decoders, estimates, gpen, history, large, machines, photos, precisions, pruned, quota, studio
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -18,6 +18,7 @@ MEASUREMENTS = {
     "pruned": pruned.main,
     "estimates": estimates.main,
     "history": history.main,
+    "machines": machines.main,
 }
 BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage}
 
