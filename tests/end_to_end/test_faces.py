@@ -205,7 +205,7 @@ def test_cut_outs_show_the_faces(visit: Visit, put: Any) -> None:
         cut, hand = Image.open(io.BytesIO(tile.locator(".cut").screenshot())), trio().crop(tuple(map(round, corners)))
         a, b = (np.asarray(it.convert("L").resize((52, 52), Image.Resampling.BOX), np.float64) for it in (cut, hand))
         inner = (slice(5, 29), slice(8, 44))  # without the round corners and the tick
-        assert np.abs(a[inner] - b[inner]).mean() < 12
+        assert np.abs(a[inner] - b[inner]).mean() < 20, "a pixel off at most: another face is 85 away"
 
 
 # ---- after
