@@ -10,6 +10,7 @@ Compiled models are kept in the bundle's cache folder; with it, loading takes a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ LARGE = 50_000_000  # bytes of weights: less is not worth reading from the disk 
 COMPILED = "openvino"  # folder of the bundle's cache
 Shapes = tuple[tuple[int, ...], ...]
 # By the flag of the processor that says so; the first that is there counts
+WITHOUT_REDUCED = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")  # oneDNN's names
 REDUCED_PRECISION = {"avx512_bf16": "bf16", "amx_bf16": "bf16", "avx512_fp16": "f16", "asimdhp": "f16"}
 
 
@@ -122,7 +124,12 @@ class OpenVinoEngine:
 
 
 def reduced_precision() -> str:
-    """Return the narrowest float that this processor multiplies natively: "bf16", "f16" or "f32"."""
+    """
+    Return the narrowest float that this processor multiplies natively: "bf16", "f16" or "f32". Where somebody holds
+    oneDNN to fewer instructions (ONEDNN_MAX_CPU_ISA), quantised graphs in another float would not compile.
+    """
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "") in WITHOUT_REDUCED:
+        return "f32"
     return next((kind for flag, kind in REDUCED_PRECISION.items() if flag in processor_flags()), "f32")
 
 

@@ -179,3 +179,14 @@ def test_openvino_rounds_only_where_the_bundle_allows_it(builtin: Path) -> None:
     differs = float(np.abs(restored("openvino", coarse) - reference).max())
     narrow = backends.engine("openvino").probe().reason.rpartition(" ")[2]
     assert (differs > 1e-4) == (narrow != "f32") and differs < 0.1
+
+
+@pytest.mark.parametrize(
+    ("held_to", "kind"), [("", "bf16"), ("ALL", "bf16"), ("AVX2", "f32"), ("AVX512_CORE_VNNI", "f32")]
+)
+def test_no_float_is_asked_for_that_onednn_is_kept_from(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, held_to: str, kind: str
+) -> None:
+    flags.append("avx512_bf16")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", held_to)
+    assert openvino_backend.reduced_precision() == kind
