@@ -83,7 +83,7 @@ def _proofs(bundle: Bundle, candidates: Sequence[Candidate], name: str, of: str)
 
 def _numbers(verdict: Verdict) -> str:
     if not verdict.finish_s:
-        return f"{verdict.failing} | | "
+        return f"{' '.join(verdict.failing.split())[:80]} | | "
     busy = " (busy)" if verdict.disturbed else ""
     failed = f" **{verdict.failing}**" if verdict.failing else ""
     return f"{verdict.finish_s:.3f}{busy} | {verdict.peak_mb:.0f} MB | {verdict.psnr_db:.1f}{failed}"

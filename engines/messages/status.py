@@ -34,9 +34,9 @@ class Verdict:
     What became of an engine's proof. `failing` names the bar that was missed, with the number reached; empty: accepted.
     `psnr_db` and `ssim` are the lowest over `pictures`. Seconds to the first picture to look at and to the finished one
     are medians on this machine, 0 where nothing was measured; `peak_mb` is the proving process's. `run_s`: seconds of
-    one run of each role's session, at the proof's size; `megapixels` are those of one picture of the proof.
-    `disturbed`: others used the processors whenever it was timed, so that it may be faster; `rounds`: how often it was
-    timed.
+    one run of each role's session at the proof's size, its lower quartile; `megapixels` are those of one picture of the
+    proof. `disturbed`: others used the processors whenever it was timed, so that it may be faster; `rounds`: how often
+    it was timed.
     """
 
     engine: str

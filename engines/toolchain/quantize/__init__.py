@@ -78,7 +78,9 @@ def quantize(
     calibration, checks = feeds[:-held_out] or feeds, feeds[-held_out:]
     with tempfile.TemporaryDirectory() as folder:
         model = _prepared(source, Path(folder))
-        layers = [node.name for node in model.graph.node if node.op_type in how.ops and _is_worth_it(model, node, how)]
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        weighted = [node for node in model.graph.node if node.op_type in how.ops and node.input[1] in shapes]
+        layers = [node.name for node in weighted if _is_worth_it(node, shapes[node.input[1]], how)]
         wanted = [output_of(opened(source), fed) for fed in checks]
         work = Work(model, how, layers, list(calibration), list(checks), wanted, Path(folder), say)
         outcome, result = work.best()
@@ -233,16 +235,10 @@ def _prepared(source: Path, folder: Path) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def _is_worth_it(model: onnx.ModelProto, node: onnx.NodeProto, how: Treatment) -> bool:
-    """
-    Tell whether a layer has weights and, where activations are quantised too, does more than to read and write them.
-    """
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    if len(node.input) < 2 or node.input[1] not in constants:
-        return False
-    dims = constants[node.input[1]].dims
-    outputs = dims[axes(node, len(dims))[0]]
-    return how.quantize != "static" or (math.prod(dims) // outputs >= ENOUGH_INPUTS and outputs >= ENOUGH_OUTPUTS)
+def _is_worth_it(node: onnx.NodeProto, shape: tuple[int, ...], how: Treatment) -> bool:
+    """Tell whether a layer, where activations are quantised too, does more than to read and write them."""
+    outputs = shape[axes(node, len(shape))[0]]
+    return how.quantize != "static" or (math.prod(shape) // outputs >= ENOUGH_INPUTS and outputs >= ENOUGH_OUTPUTS)
 
 
 def opened(path: Path, level: Level = Level.ORT_ENABLE_ALL) -> onnxruntime.InferenceSession:

@@ -4,7 +4,7 @@ From a layer's weight to integers and a scale for each output channel, so that t
 Rounding each weight to the nearest integer forgets that inputs go together: what rounding one of them up adds, the
 next ones can take away. GPTQ (Frantar et al. 2022, arXiv:2210.17323, section 3) rounds one input after the other and
 lets those that are still to come make up for the error, by the second moments of the layer's input. On the built-in
-restorer's weights in seven bits: 57.4 dB, to the nearest 45.0.
+restorer's weights in seven bits: 57 dB, to the nearest 45.
 
 Integers end at 64 and not at 127: where a processor has no instructions for products of 8 bits (AVX2 without VNNI),
 engines add pairs of them, u8 * s8, in 16 bits that saturate (vpmaddubsw). See saturation.py.
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 LEVELS = 64  # 255 * (64 + 64) = 32,640 <= 32,767: no pair of products saturates
 DAMPING = 0.01  # of the mean variance, added to each input's: GPTQ's own
 BLOCK = 128  # inputs that are rounded before the rest hears of it: the same sums, in products of matrices
-# Of the scale that reaches the largest weight: some that clip it, and those with which it becomes 63, 62 ... 49, one of
-# which often fits all the others (a blur's 1, 3, 9).
-SCALES = (0.85, 0.9, 0.95, *(LEVELS / level for level in range(LEVELS, 48, -1)))
+CLIPPING = (0.85, 0.9, 0.95)  # of the scale that reaches the largest weight
+SHORT = 0.75  # of the levels, which the largest weight may fall short of: another scale may fit all the others
 Floats = NDArray[Any]
 
 
@@ -66,7 +65,8 @@ def _scale(matrix: Floats, variance: Floats, levels: int) -> Floats:
     """Return the scale of each row, of a few, with which rounding to the nearest changes its output least."""
     widest = np.maximum(np.abs(matrix).max(1), 1e-12) / levels
     best, least = widest, np.full(len(matrix), np.inf)
-    for share in SCALES:
+    shorter = (levels / level for level in range(levels, int(SHORT * levels), -1))  # a blur's 1, 3, 9 want 63, not 64
+    for share in (*CLIPPING, *shorter):
         scale = widest * share
         steps = np.rint(matrix / scale[:, None]).clip(-levels, levels)
         error = np.square(steps * scale[:, None] - matrix) @ variance
