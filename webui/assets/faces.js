@@ -85,4 +85,5 @@
   });
   document.addEventListener("change", (event) => { if (event.target.closest("#restore-faces")) showFaces(); });
   showFaces(); // what came before this script
+  if (window.pressedEarly?.isConnected) lookAt(window.pressedEarly);
 })();

@@ -57,6 +57,7 @@ STAGE = """element.addEventListener('click', (event) => {
   if (event.target.closest('[data-anyway]')) trigger('anyway', {});
   const face = event.target.closest('[data-also]');
   if (face) trigger('also', { face: Number(face.dataset.also) });
+  if (!window.chosenFaces) window.pressedEarly = event.target.closest('.face-strip button'); // its script is on its way
 });"""
 
 
