@@ -23,11 +23,13 @@ from engines.messages import Generate, pack
 from engines.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.support.http import CJK, QUICK, SKETCH
+from tests.support.server import Process
 from webui import __main__ as root
 from webui.connections import lan_address
+from webui.i18n import words
 
 if TYPE_CHECKING:
-    from tests.support.server import Process, Start
+    from tests.support.server import Start
 
 LONG = {"prompt": "slow", "steps": 30, "preview": "off"}  # a few seconds
 NIGHTLY = {**LONG, "steps": 50, "count": 8}  # outlasts every stop
@@ -163,6 +165,37 @@ def test_a_stop_while_it_starts_is_a_stop(start: Start, tmp_path: Path) -> None:
     time.sleep(0.5)
     assert server.stop(signal.SIGTERM, PATIENCE_S) == 0
     assert "Local" not in (log := server.log.read_text(encoding="utf-8")) and "Traceback" not in log
+
+
+def test_the_page_does_not_wait_for_the_engines(tmp_path: Path) -> None:
+    """On a slow disk the worker says what is here long after the page was built."""
+    go, site = tmp_path / "go", tmp_path / "site"
+    site.mkdir()
+    late = "import os, sys, time\nwhile 'engines.worker' in sys.orig_argv and not os.path.exists({!r}): time.sleep(0.1)"
+    (site / "sitecustomize.py").write_text(late.format(str(go)), encoding="utf-8")
+    server = Process(tmp_path, PYTHONPATH=str(site), STUDIO_BACKEND="auto")
+    try:
+        deadline = time.monotonic() + 60
+        while lost(server):
+            assert server.popen.poll() is None and time.monotonic() < deadline, server.log.read_text(encoding="utf-8")
+            time.sleep(0.1)
+        assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 503
+        parts = httpx.get(f"{server.url}/config", timeout=30).json()["components"]
+        shown = {part["props"].get("elem_id"): part["props"] for part in parts}
+        assert shown["size"]["value"] == "512×512" and shown["bundle"]["value"] == "portrait"
+        assert words("en").table["portrait_sketcher"] in shown["introduced"]["value"]
+        assert "pytorch" in dict(map(reversed, shown["backend"]["choices"])), "nobody has looked"
+        go.touch()
+        server.until_ready()
+    finally:
+        server.stop()
+
+
+def lost(server: Process) -> bool:
+    try:
+        return httpx.get(server.url, timeout=30).status_code != 200
+    except httpx.TransportError:
+        return True
 
 
 def test_ctrl_c_stops_it_too_without_a_story(life: Life) -> None:

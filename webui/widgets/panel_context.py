@@ -79,7 +79,9 @@ class PanelContext:
         return next((status.model for status in self.status.models if status.model.id == name), None)
 
     def torch_is_here(self) -> bool:
-        return any(engine.group == "pytorch" and engine.ok for engine in self.status.engines)
+        """Return whether PyTorch can work here; until the worker has said which engines can, that it may."""
+        engines = self.status.engines
+        return not engines or any(engine.group == "pytorch" and engine.ok for engine in engines)
 
     def backends(self) -> list[str]:
         """Return auto, then the two groups; then an engine, if STUDIO_BACKEND names one."""
@@ -90,12 +92,16 @@ class PanelContext:
         """Build the radio. Without PyTorch it says so, and offers less. `offer_backends` adds how long each takes."""
         t = self.i18n
         choices = [(t(f"backend_{name}") if name in GROUPS else name, name) for name in self.backends()]
-        hint = t("backend_hint") if self.torch_is_here() else t("engines_no_torch")
+        hint = t(self._backend_hint())
         return gr.Radio(choices, value=self.settings.backend, label=t("backend"), info=hint, elem_id=elem_id)
 
     def offer_backends(self, wanted: Generate | Enhance, say: Words) -> Any:
         """Return the radio's choices again, each with how long what is wanted takes with it on this machine."""
-        return gr.update(choices=[(self.backend_label(name, wanted, say), name) for name in self.backends()])
+        choices = [(self.backend_label(name, wanted, say), name) for name in self.backends()]
+        return gr.update(choices=choices, info=say(self._backend_hint()))
+
+    def _backend_hint(self) -> str:
+        return "backend_hint" if self.torch_is_here() else "engines_no_torch"
 
     def backend_label(self, name: str, wanted: Generate | Enhance, say: Words) -> str:
         """Return what stands beside a backend. Without such a bundle nothing is said of time."""

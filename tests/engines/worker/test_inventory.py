@@ -82,6 +82,16 @@ def test_a_failed_engine_is_shown_with_its_bar_and_another_serves(shelf: Shelf, 
     assert status.engine != "ort" and "ort: failed its proof, PSNR 31.0 dB < 40 dB" in status.reason
 
 
+def test_what_lies_here_is_described_before_any_engine_was_asked(
+    shelf: Shelf, known: Verdicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveyed = told(shelf, known)
+    monkeypatch.setattr(backends, "engines", lambda: pytest.fail("an engine was asked"))
+    described = {status.name: status for status in inventory.on_disk(*shelf.folders).bundles}
+    assert set(described) == {"portrait", "restorer", "detector"} and surveyed.choices and surveyed.engine
+    assert described["portrait"] == replace(surveyed, engine="", reason="", precision="", choices=())
+
+
 def test_an_engine_is_looked_at_once_for_a_bundle(
     shelf: Shelf, known: Verdicts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
