@@ -28,6 +28,7 @@ from engines.backends.protocols import Engine as Engine
 from engines.backends.protocols import Probe as Probe
 from engines.backends.protocols import RefusesParts as RefusesParts
 from engines.backends.protocols import RegisteredEngine as RegisteredEngine
+from engines.backends.protocols import ReleasesMemory as ReleasesMemory
 from engines.backends.protocols import Session as Session
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.backends.verdicts import key as verdict_key

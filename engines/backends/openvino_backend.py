@@ -52,7 +52,8 @@ class OpenVinoSession:
         label: str,
         mapped: tuple[Path, ...] = (),
     ) -> None:
-        self.request, self.role, self.limits, self.label = model.create_infer_request(), role, limits, label
+        self.model, self.request = model, model.create_infer_request()
+        self.role, self.limits, self.label = role, limits, label
         self.mapped, self.met = mapped, set[Shapes]()
         self.inputs = {
             port.any_name: (TYPES[port.element_type.to_string()], port.partial_shape.rank.get_length())
@@ -86,8 +87,11 @@ class OpenVinoSession:
             raise EngineError(f"openvino: {self.label}: fed {given}, wants {self.inputs}", engine="openvino")
         check_words(feeds, self.limits, f"openvino: {self.label}")
 
+    def release_memory(self) -> None:
+        self.model.release_memory()
+
     def close(self) -> None:
-        del self.request
+        del self.request, self.model
 
 
 class OpenVinoEngine:

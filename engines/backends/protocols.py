@@ -33,6 +33,14 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class ReleasesMemory(Protocol):
+    """A session whose runtime keeps between runs what they took beside the weights."""
+
+    def release_memory(self) -> None:
+        """Give it back to the system. The next run takes it anew, and a few milliseconds more for that."""
+
+
+@runtime_checkable
 class AcceptsLoras(Protocol):
     """A session of a denoiser that takes LoRAs."""
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from engines.backends import Session
+from engines.backends import ReleasesMemory, Session
 from engines.bundle import Role
 from engines.bundle.signatures import SIGNATURES, Array
 
@@ -44,6 +44,10 @@ class TimedSession:
         cells = fed.shape[-1] * (fed.shape[-2] if fed.ndim == 4 else 1)
         self.note(RoleRun(self.role, cells, time.perf_counter() - begun))
         return results
+
+    def release_memory(self) -> None:
+        if isinstance(self.session, ReleasesMemory):
+            self.session.release_memory()
 
     def close(self) -> None:
         self.session.close()

@@ -5,8 +5,10 @@ the doctor asks here too, where nothing else may be installed.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ __all__ = [
     "held_bytes",
     "memory_bytes",
     "processor_flags",
+    "trim_heap",
     "wished",
 ]
 
@@ -68,6 +71,13 @@ def held_bytes() -> int:
     except OSError:  # no Linux
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def trim_heap() -> None:
+    """Give back to the system what the C library keeps of freed memory, where it is one that can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def cores() -> int:

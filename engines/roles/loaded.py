@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from engines import backends, machine, sampler
-from engines.backends import AcceptsLoras, ChoosesParts, Engine, Session
+from engines.backends import AcceptsLoras, ChoosesParts, Engine, ReleasesMemory, Session
 from engines.backends.timed import Note, TimedSession
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
@@ -125,6 +125,12 @@ class LoadedBundle:
         """Close the role's session, if it is loaded; what is used again is loaded again."""
         if role in self.roles:
             self.roles.pop(role).session.close()
+
+    def release_memory(self) -> None:
+        """Give back what the sessions took beside their weights."""
+        for role in self.roles.values():
+            if isinstance(role.session, ReleasesMemory):
+                role.session.release_memory()
 
     def close(self) -> None:
         """Unload every role."""
@@ -268,6 +274,12 @@ class LoadedBundles:
         for other in self.loaded.values():
             if other is not loaded:
                 other.close()
+
+    def release_memory(self) -> None:
+        """Give back to the system what took no weights: while nobody draws, others may have it."""
+        for loaded in self.loaded.values():
+            loaded.release_memory()
+        machine.trim_heap()
 
     def close(self) -> None:
         """Unload the roles of every bundle."""

@@ -105,6 +105,10 @@ class Studio:
         except StudioError as exc:
             yield Failed(exc.code, str(exc), exc.facts)
 
+    def release_memory(self) -> None:
+        """Give back what pictures took beside the models, between two of them."""
+        self.loaded_bundles.release_memory()
+
     def _generate(self, r: Generate, folder: Path) -> Iterator[Event]:
         begun = snapshot.latest(self.snapshots)
         if r.seed < 0:  # drawn by lot once, whatever happens

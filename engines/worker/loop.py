@@ -7,6 +7,7 @@ threads.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import replace
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 DEFAULTS = ("portrait", "restorer", DETECTOR)  # what the server loads before it calls itself ready
 WAIT_S = 0.5  # how long an idle worker takes to notice that it should stop
 FINISH_SHARE = 0.6  # of the time for a stop, in which the present job may still end by itself
+RELEASE_S = 10.0  # without a picture to draw, before the memory that the last one took is given back
 QUIET_S = 4.0  # without a picture to draw, before engines are proved: timings mean something then
 DUE_S = 60.0  # after which a proof waits for the next moment without a picture, however short
 TIME_AGAIN_S = 60.0  # until it is looked again whether what is not sure can be timed
@@ -93,7 +95,7 @@ class Worker:
 
     def _work(self) -> None:
         """The first thread: pictures first, and after each of them one bundle of those that are still to be loaded."""
-        to_load = list(DEFAULTS)
+        to_load, release_at = list(DEFAULTS), math.inf
         if self._cold:
             to_load.clear()
             self._announce("failed", self._cold)
@@ -102,6 +104,10 @@ class Worker:
                 if (job := self._claim("pictures", 0.0 if to_load else WAIT_S)) is not None:
                     execute(job, self.queue, self.studio, self._breaking_off, self._hear)
                     self.rest.begin_pause()
+                    release_at = time.monotonic() + RELEASE_S
+                elif time.monotonic() > release_at:
+                    self.studio.release_memory()
+                    release_at = math.inf
                 if to_load and not self._stopping.is_set():
                     self._load(to_load)
                 elif job is None and self._changed.is_set() and not self._cold:  # another engine serves now

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from engines import backends
-from engines.backends import Engine, Session
+from engines.backends import Engine, ReleasesMemory, Session
 from engines.bundle import Bundle, Role, Shelf
 from engines.bundle.signatures import SIGNATURES
 from engines.errors import BundleError, EngineError, EngineUnavailable
@@ -70,6 +70,19 @@ def test_engines_agree(opened: Open, name: str, role: Role) -> None:
         feeds = feeds_of(role, seed, **sizes)
         (ours,), (reference,) = opened(name, role).run(feeds).values(), opened("ort", role).run(feeds).values()
         assert np.abs(ours - reference).max() <= 1e-4 * max(1.0, float(np.abs(reference).max()))
+
+
+@every_engine
+@every_role
+def test_what_gave_its_memory_back_runs_as_before(opened: Open, name: str, role: Role) -> None:
+    session, feeds = opened(name, role), feeds_of(role)
+    if not isinstance(session, ReleasesMemory):
+        pytest.skip(f"{name} keeps nothing between runs")
+    before = session.run(feeds)
+    session.release_memory()
+    after = session.run(feeds)
+    for key, array in before.items():
+        np.testing.assert_array_equal(array, after[key])
 
 
 @every_engine

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from engines import machine
+from tests.conftest import REPOSITORY
 
 
 def test_this_machine_has_memory() -> None:
@@ -39,3 +43,17 @@ def test_what_this_process_holds_is_counted_and_its_mapped_files_are_not(tmp_pat
         assert sum(mapped[::4096]) == 0  # every page is in memory now
         assert 0.9 * size < machine.held_bytes() - before < 1.5 * size
     assert len(held) == size
+
+
+def test_what_the_heap_keeps_of_freed_memory_is_given_back() -> None:
+    """In a process of its own, whose heap nobody else has used."""
+    child = """
+from engines import machine
+blocks = [bytearray(100_000) for _ in range(1000)]  # less than what malloc maps by itself
+del blocks[:-1]
+kept = machine.held_bytes()
+machine.trim_heap()
+print(kept - machine.held_bytes())
+"""
+    ran = subprocess.run([sys.executable, "-c", child], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) > (50_000_000 if platform.libc_ver()[0] == "glibc" else -1)

@@ -25,7 +25,7 @@ from engines.messages import Event, Failed, Final, Generate, Preview, Progress, 
 from engines.messages.status import Status
 from engines.studio import Studio
 from engines.studio.snapshot import Saver
-from engines.worker import execute
+from engines.worker import execute, loop
 from engines.worker.inventory import survey
 from engines.worker.loop import Worker
 from tests.conftest import Within
@@ -317,6 +317,26 @@ def test_the_status_goes_from_loading_to_ready(queue: WatchedQueue, worker: Work
             ("restorer", "restorer"),
         ]
     assert engine.calls == []  # loaded, not run
+
+
+def test_what_pictures_took_is_given_back_when_nobody_draws(
+    queue: WatchedQueue, worker: Worker, studio: Studio, within: Within[list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, and not while the next picture is on its way."""
+    monkeypatch.setattr(loop, "RELEASE_S", 1.0)
+    monkeypatch.setattr(loop, "WAIT_S", 0.05)
+    released: list[float] = []
+    monkeypatch.setattr(studio, "release_memory", lambda: released.append(time.monotonic()))
+    worker.start()
+    assert queue.settled.wait(LIMIT_S)
+    for _ in range(3):
+        within(LIMIT_S, partial(events_of, queue, queue.submit(Generate("p", preview="off"))))
+    ended = time.monotonic()
+    while not released and time.monotonic() - ended < LIMIT_S:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    (at,) = released
+    assert at - ended > 0.9
 
 
 def test_jobs_that_came_while_loading_are_served(

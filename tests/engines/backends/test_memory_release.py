@@ -1,0 +1,58 @@
+"""What runs take beside the weights: of ONNX Runtime from one arena, and given back when it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from engines import backends
+from tests.conftest import REPOSITORY
+
+# In a process of its own: what others have freed in this one would be used again. Sizes are of the whole process, in
+# megabytes, while the built-in full decoder decodes 512 x 512 pixels.
+CHILD = """
+import numpy as np
+from pathlib import Path
+from engines import backends
+from engines.bundle import BUILT_IN, Shelf
+
+def resident_mb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
+
+bundle, engine = Shelf((BUILT_IN,)).open("portrait"), backends.engine("{name}")
+sessions = [engine.load(bundle, bundle.part("decoder", engine.formats)) for _ in range(2)]
+latents = np.random.default_rng(0).standard_normal((1, 16, 32, 32)).astype(np.float32)
+sizes = [resident_mb()]
+for session in sessions:
+    for _ in range(3):
+        session.run({{"latents": latents}})
+    sizes.append(resident_mb())
+for session in sessions:
+    session.release_memory()
+print(*sizes, resident_mb())
+"""
+
+
+def sizes_mb(name: str) -> list[float]:
+    if not backends.engine(name).probe().ok:
+        pytest.skip(f"{name} cannot work here")
+    ran = subprocess.run(
+        [sys.executable, "-c", CHILD.format(name=name)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [float(size) for size in ran.stdout.split()]
+
+
+def test_sessions_of_onnx_runtime_share_an_arena() -> None:
+    loaded, first, both, _ = sizes_mb("ort")
+    assert first - loaded > 50, "a decode takes something"
+    assert both - first < 0.3 * (first - loaded), "the second takes what the first has left"
+
+
+@pytest.mark.parametrize("name", ["ort", "openvino"])
+def test_what_was_taken_is_given_back(name: str) -> None:
+    loaded, _, both, released = sizes_mb(name)
+    assert released - loaded < 0.5 * (both - loaded)
