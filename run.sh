@@ -76,13 +76,16 @@ ensure() {  # folder, extras...
   [ -n "$missing" ] || return 0
   make_venv "$venv"
   echo "正在安装 Installing:$missing …"
-  # Python compiles a module when it is first imported; pip would compile all there are, most of which nothing imports.
+  # pip would compile all modules there are, most of which nothing imports.
   local install=("$python" -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt)
   if [[ "$missing" = *" torch"* ]] && ! "$python" -c 'import torch' 2>/dev/null; then
     # shellcheck disable=SC2046  # no index is no argument
     "${install[@]}" $(torch_index "$python") 'torch==2.13.*'
   fi
   "${install[@]}" -r <(requirements "$python" "${@:2}")
+  # Those of a start are compiled as they are imported here: while somebody waits for the page it would take 4 s. What
+  # cannot be imported on this processor is said when it starts.
+  "$python" -c 'import webui.gradio_patches, webui.server, engines.worker.__main__, onnxruntime' >/dev/null 2>&1 || true
   for list in base "${@:2}"; do echo "$want" > "$venv/.installed-$list"; done
 }
 

@@ -77,7 +77,7 @@ def main() -> int:
     stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
     stopper.start()
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
-    queue.announce(inventory.on_disk(settings.models))  # of which the page is built, however long the worker takes
+    queue.announce(inventory.at_start(settings))
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
         _serve(settings, queue, door, tls, stopping, partial(_watch, systemd, queue, worker, stopping))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from engines.errors import StudioError
 from engines.families import FAMILIES
 from engines.files import safetensors_header
 from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus, State, Status
+from engines.settings import Settings
 
 log = logging.getLogger(__name__)
 Inventory = tuple[tuple[EngineStatus, ...], tuple[BundleStatus, ...]]
@@ -33,9 +33,14 @@ def survey(shelf: Shelf, backend: str, verdicts: Verdicts | None = None, too_lar
     return engines, tuple(_bundle_status(bundle, backend, verdicts, too_large) for bundle in readable(shelf))
 
 
-def on_disk(models: Path) -> Status:
-    """Say which bundles lie in `models` and in the program itself, before any engine was asked."""
-    return Status("loading", bundles=tuple(map(_described, readable(Shelf((models, BUILT_IN))))))
+def at_start(settings: Settings) -> Status:
+    """
+    Say what lies here, before a worker has tried whether its engines can work on this processor. The page is built of
+    it, however long that takes.
+    """
+    shelf, verdicts = Shelf((settings.models, BUILT_IN)), Verdicts(settings.state / "verdicts")
+    engines, bundles = survey(shelf, settings.backend, verdicts)
+    return Status("loading", engines=engines, bundles=bundles)
 
 
 def readable(shelf: Shelf) -> Iterator[Bundle]:
@@ -66,7 +71,14 @@ def kind_of(bundle: Bundle) -> BundleKind:
     return next((kind for role, kind in KINDS.items() if bundle.has(role)), "portrait")
 
 
-def _described(bundle: Bundle) -> BundleStatus:
+def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None, too_large: TooLarge) -> BundleStatus:
+    candidates = backends.ways(bundle, verdicts, too_large)
+    wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
+    try:
+        engine, reason = backends.choose(bundle, candidates, wanted, verdicts is not None)
+        chosen, precision = engine.name, next(c.precision for c in candidates if c.engine is engine)
+    except StudioError as exc:
+        chosen, precision, reason = "", "", str(exc)
     sampling = bundle.sampling
     return BundleStatus(
         name=bundle.name,
@@ -76,26 +88,16 @@ def _described(bundle: Bundle) -> BundleStatus:
         sizes=bundle.sizes,
         steps=sampling.steps if sampling else 0,
         guidance=sampling.guidance if sampling else 0.0,
-        engine="",
-        reason="",
+        engine=chosen,
+        reason=reason,
+        choices=tuple(map(_choice, candidates)),
         size_mb=round(size_bytes(bundle.root) / 1e6, 1),
         card=_card(bundle.root / "card.md"),
         family=bundle.family,
         weighs_by_guidance=bundle.family in FAMILIES and FAMILIES[bundle.family].weighs == "guidance",
         takes_loras=bundle.takes_loras,
+        precision=precision,
     )
-
-
-def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None, too_large: TooLarge) -> BundleStatus:
-    candidates = backends.ways(bundle, verdicts, too_large)
-    wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
-    status = replace(_described(bundle), choices=tuple(map(_choice, candidates)))
-    try:
-        engine, reason = backends.choose(bundle, candidates, wanted, verdicts is not None)
-    except StudioError as exc:
-        return replace(status, reason=str(exc))
-    precision = next(c.precision for c in candidates if c.engine is engine)
-    return replace(status, engine=engine.name, precision=precision, reason=reason)
 
 
 def _card(path: Path) -> str:

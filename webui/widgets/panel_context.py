@@ -79,9 +79,7 @@ class PanelContext:
         return next((status.model for status in self.status.models if status.model.id == name), None)
 
     def torch_is_here(self) -> bool:
-        """Return whether PyTorch can work here; until the worker has said which engines can, that it may."""
-        engines = self.status.engines
-        return not engines or any(engine.group == "pytorch" and engine.ok for engine in engines)
+        return any(engine.group == "pytorch" and engine.ok for engine in self.status.engines)
 
     def backends(self) -> list[str]:
         """Return auto, then the two groups; then an engine, if STUDIO_BACKEND names one."""

@@ -12,6 +12,7 @@ from engines import backends
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle, Shelf
 from engines.messages.status import BundleStatus, Choice
+from engines.settings import Settings
 from engines.worker import inventory
 from tests.support.fakes import write_manifest, write_portrait, write_restorer
 
@@ -82,14 +83,13 @@ def test_a_failed_engine_is_shown_with_its_bar_and_another_serves(shelf: Shelf, 
     assert status.engine != "ort" and "ort: failed its proof, PSNR 31.0 dB < 40 dB" in status.reason
 
 
-def test_what_lies_here_is_described_before_any_engine_was_asked(
-    shelf: Shelf, known: Verdicts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    surveyed = told(shelf, known)
-    monkeypatch.setattr(backends, "engines", lambda: pytest.fail("an engine was asked"))
-    described = {status.name: status for status in inventory.on_disk(*shelf.folders).bundles}
-    assert set(described) == {"portrait", "restorer", "detector"} and surveyed.choices and surveyed.engine
-    assert described["portrait"] == replace(surveyed, engine="", reason="", precision="", choices=())
+def test_what_lies_here_is_known_before_there_is_a_worker(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, backend="edge")
+    write_portrait(settings.models / "sketch")
+    told = inventory.at_start(settings)
+    assert told.state == "loading" and [engine.name for engine in told.engines] == backends.names()
+    here = {status.name: status for status in told.bundles}
+    assert set(here) == {"sketch", "portrait", "restorer", "detector"} and here["portrait"].choices
 
 
 def test_an_engine_is_looked_at_once_for_a_bundle(

@@ -78,8 +78,7 @@ def _controls(context: PanelContext) -> dict[str, Any]:
     bundle = gr.Dropdown(names, value=names[0], label=t("portrait_bundle"), visible=len(names) > 1)
     loose: Any = {"allow_custom_value": True}  # what was offered a moment ago may have failed its proof since
     a = gr.Dropdown(engines, value=engines[0], label=t("compare_a"), elem_id="compare-a", **loose)
-    last = engines[-1] if bundles[0].choices else None  # which `offer` fills in
-    b = gr.Dropdown(engines, value=last, label=t("compare_b"), elem_id="compare-b", **loose)
+    b = gr.Dropdown(engines, value=engines[-1], label=t("compare_b"), elem_id="compare-b", **loose)
     go = gr.Button(t("compare_go"), variant="primary", size="lg", elem_id="compare")
     cancel = gr.Button(t("portrait_cancel"), variant="stop", size="lg", visible=False, elem_id="compare-cancel")
     return {"prompt": prompt, "seed": seed, "bundle": bundle, "a": a, "b": b, "go": go, "cancel": cancel}
