@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.timing import head
 from engines import backends, machine
 from engines.backends import Candidate
+from engines.backends.openvino_backend import WITHOUT_REDUCED
 from engines.bundle import BUILT_IN, Bundle, Shelf
 from engines.messages.status import Verdict
 from engines.studio import trials
@@ -70,8 +71,17 @@ def _rows(bundle: Bundle, flags: Set[str]) -> Iterator[str]:
     for name, (flag, of) in SETS.items():
         if flag in flags:
             with _environment(ONEDNN_MAX_CPU_ISA=name, ATEN_CPU_CAPABILITY=FOR_PYTORCH.get(name, "")):
-                yield from _proofs(bundle, [c for c in candidates if c.engine.name in OBEY], name, of)
+                able = [
+                    c for c in candidates if c.engine.name in OBEY and c.precision in _computed(c.engine.name, name)
+                ]
+                yield from _proofs(bundle, able, name, of)
     yield from _proofs(bundle, [c for c in candidates if c.engine.name not in OBEY], "its own", "this one")
+
+
+def _computed(engine: str, instructions: str) -> tuple[str, ...]:
+    """Return what it computes in with these instructions: what OpenVINO has no narrow float for, it does in float32."""
+    narrow = ("bf16",) if engine == "openvino" and instructions not in WITHOUT_REDUCED else ()
+    return ("fp32", "int8", *narrow)
 
 
 def _proofs(bundle: Bundle, candidates: Sequence[Candidate], name: str, of: str) -> Iterator[str]:
@@ -83,7 +93,7 @@ def _proofs(bundle: Bundle, candidates: Sequence[Candidate], name: str, of: str)
 
 def _numbers(verdict: Verdict) -> str:
     if not verdict.finish_s:
-        return f"{' '.join(verdict.failing.split())[:80]} | | "
+        return f"cannot: {verdict.failing.strip().splitlines()[-1]} | | "
     busy = " (busy)" if verdict.disturbed else ""
     failed = f" **{verdict.failing}**" if verdict.failing else ""
     return f"{verdict.finish_s:.3f}{busy} | {verdict.peak_mb:.0f} MB | {verdict.psnr_db:.1f}{failed}"
