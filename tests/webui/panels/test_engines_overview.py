@@ -12,7 +12,7 @@ import pytest
 
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Final, Generate
-from engines.messages.status import Choice, EngineStatus, Status
+from engines.messages.status import BundleKind, Choice, EngineStatus, Status
 from engines.settings import Settings
 from engines.worker.heat import PAUSE, TOO_HOT
 from tests.support.announced import CHOICES, FAST, MODEL
@@ -92,6 +92,13 @@ def test_of_several_precisions_the_one_that_serves_is_marked() -> None:
     first, second = (tree(row).text for row in table.split("<tr ")[1:])
     assert EN("engines_serves") in first and "fp32" in first
     assert EN("engines_serves") not in second and "int8" in second
+
+
+def test_what_draws_stands_first_and_what_finds_faces_last() -> None:
+    kinds: tuple[BundleKind, ...] = ("detector", "restorer", "portrait")
+    bundles = tuple(replace(MODEL, name=f"a-{kind}", kind=kind) for kind in kinds)
+    html = overview.status_html(replace(HERE, bundles=bundles), EN)
+    assert sorted(kinds, key=lambda kind: html.index(f"a-{kind}")) == ["portrait", "restorer", "detector"]
 
 
 def test_the_card_says_name_title_size_and_what_runs_it(shown: tuple[Any, str]) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from engines.messages.status import BundleStatus, Choice, EngineStatus, Status
+from engines.messages.status import BundleKind, BundleStatus, Choice, EngineStatus, Status
 from webui.i18n import Words
 from webui.widgets.panel_context import QUICK, PanelContext, fine_s, words_of
 
@@ -99,8 +99,13 @@ def status_html(status: Status, say: Words) -> Markup:
         note="" if torch_is_here else note,
         heat=_heat(status, say),
         bundles_title=say("engines_bundles"),
-        bundles=Markup().join(_bundle_card(bundle, say) for bundle in status.bundles),
+        bundles=Markup().join(_bundle_card(bundle, say) for bundle in sorted(status.bundles, key=_kind)),
     )
+
+
+def _kind(bundle: BundleStatus) -> int:
+    """Return the place of its kind: what draws first, what finds faces last."""
+    return get_args(BundleKind).index(bundle.kind)
 
 
 def _heat(status: Status, say: Words) -> Markup:
