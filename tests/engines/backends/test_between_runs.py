@@ -1,9 +1,13 @@
-"""What runs take beside the weights: of ONNX Runtime from one arena, and given back when it is asked for."""
+"""
+What sessions hold between their runs: memory, of ONNX Runtime's in one arena, which is given back when it is asked for;
+and no processor.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -13,6 +17,7 @@ from tests.conftest import REPOSITORY
 # In a process of its own: what others have freed in this one would be used again. Sizes are of the whole process, in
 # megabytes, while the built-in full decoder decodes 512 x 512 pixels.
 CHILD = """
+import time
 import numpy as np
 from pathlib import Path
 from engines import backends
@@ -30,29 +35,40 @@ for session in sessions:
     for _ in range(3):
         session.run({{"latents": latents}})
     sizes.append(resident_mb())
+busy_s = time.process_time()
+time.sleep(0.1)
+busy_s = time.process_time() - busy_s
 for session in sessions:
     session.release_memory()
-print(*sizes, resident_mb())
+print(*sizes, resident_mb(), busy_s)
 """
 
 
-def sizes_mb(name: str) -> list[float]:
+@cache
+def measured(name: str) -> tuple[float, ...]:
+    """Megabytes once both are loaded, after runs of one, after runs of both, and given back; seconds busy in 0.1 s."""
     if not backends.engine(name).probe().ok:
         pytest.skip(f"{name} cannot work here")
     ran = subprocess.run(
         [sys.executable, "-c", CHILD.format(name=name)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
     )
     assert ran.returncode == 0, ran.stderr
-    return [float(size) for size in ran.stdout.split()]
+    return tuple(float(number) for number in ran.stdout.split())
 
 
 def test_sessions_of_onnx_runtime_share_an_arena() -> None:
-    loaded, first, both, _ = sizes_mb("ort")
+    loaded, first, both, *_ = measured("ort")
     assert first - loaded > 50, "a decode takes something"
     assert both - first < 0.3 * (first - loaded), "the second takes what the first has left"
 
 
 @pytest.mark.parametrize("name", ["ort", "openvino"])
 def test_what_was_taken_is_given_back(name: str) -> None:
-    loaded, _, both, released = sizes_mb(name)
+    loaded, _, both, released, _ = measured(name)
     assert released - loaded < 0.5 * (both - loaded)
+
+
+@pytest.mark.parametrize("name", ["ort", "openvino"])
+def test_threads_do_not_spin_when_a_run_is_over(name: str) -> None:
+    """They would share the processors with the next session's."""
+    assert measured(name)[-1] < 0.005
