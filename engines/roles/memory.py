@@ -4,8 +4,9 @@ other where that would be too much; the decoder in pieces where even that would.
 
 Weights are counted from the files. What a network needs beside them, and keeps until it is unloaded, grows with the
 picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (512 to 1024 px, see
-benchmarks/large.py); how they share them is a guess on the safe side. Pages of mapped files do not count: they are
-given back (backends/page_cache.py), or taken back by the system when it needs them.
+benchmarks/large.py); how they share them is a guess on the safe side. Networks of another width take another share of
+that, which their bundle's report tells (roles/peaks.py). Pages of mapped files do not count: they are given back
+(backends/page_cache.py), or taken back by the system when it needs them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines import machine
-from engines.bundle import Bundle, Part, Precision, Role, size_bytes
+from engines.backends.arrangement import coarsest
+from engines.bundle import Bundle, Format, Part, Precision, Role, size_bytes
 from engines.errors import BundleError, MemoryShort
 from engines.files import safetensors_header
-from engines.roles import tiled_decode
+from engines.roles import peaks, tiled_decode
 
 GB = 1_000_000_000
 UNLIMITED = machine.UNLIMITED
 SHARE = 0.8  # of what is free, but for this process, may be used
-BASE = 350_000_000  # Python, numpy, the engine's library
+BASE = 350_000_000  # Python, numpy, the engine's library, and what nobody has foreseen
+# The same without the unforeseen, by engine, where the rest is measured
+MEASURED_BASE: Mapping[str, int] = {"ort": 130_000_000, "openvino": 240_000_000, "torch": 500_000_000}
 BYTES_A_PIXEL: Mapping[Role, int] = {"denoiser": 900, "decoder": 2600, "preview_decoder": 400, "encoder": 2600}
+LEAST, MOST = 0.05, 2.0  # share of BYTES_A_PIXEL that a report is believed to have measured
+FOR_PYTORCH: tuple[Format, ...] = ("diffusers", "safetensors")
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
 UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
@@ -56,11 +62,12 @@ def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget
     how many ways, of THRIFTIEST, are left out that would be faster. MemoryShort: nothing would make it fit.
     """
     stride, pixels = bundle.need(bundle.sampling, "sampling").latent_stride, math.prod(size)
-    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, pixels) for part in parts}
+    base, share = _measured(bundle, parts, engine)
+    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, pixels, share) for part in parts}
     for turns, side in WAYS[thrift:]:
         spared = pixels - min(pixels, (side * stride) ** 2) if side else 0
-        needs = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", spared)}
-        fitted = MemoryPlan(turns, side, _peak(needs, turns))
+        needs = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", spared, share)}
+        fitted = MemoryPlan(turns, side, base + _peak(needs, turns))
         if fitted.peak <= budget:
             return fitted
     raise MemoryShort(bundle.name, fitted.peak / GB, budget / GB)
@@ -73,8 +80,7 @@ def too_large(bundle: Bundle, parts: Sequence[Part], engine: str, *, budget: Bud
     """
     if bundle.sampling is None or not bundle.sizes:
         return ""
-    for_torch = ("diffusers", "safetensors")
-    narrow = [replace(part, precision="bf16") if part.format in for_torch else part for part in parts]
+    narrow = [replace(part, precision="bf16") if part.format in FOR_PYTORCH else part for part in parts]
     try:
         plan(bundle, narrow, engine, bundle.sizes[0], budget())
     except MemoryShort as exc:
@@ -84,15 +90,31 @@ def too_large(bundle: Bundle, parts: Sequence[Part], engine: str, *, budget: Bud
     return ""
 
 
+def _measured(bundle: Bundle, parts: Sequence[Part], engine: str) -> tuple[int, float]:
+    """
+    Return the bytes that are taken whatever is loaded, and the share of BYTES_A_PIXEL that these networks take: what
+    explains the peak of their proof, where the bundle's report has one. PyTorch is proved in float32.
+    """
+    proved = [replace(part, precision="fp32") if part.format in FOR_PYTORCH else part for part in parts]
+    peak = peaks.of(bundle.root, engine, coarsest(proved) or "")
+    if peak is None:
+        return BASE, 1.0
+    stay = [part for part in proved if part.role not in FLEETING]
+    weights = sum(_weights(bundle, part, engine) for part in stay)
+    work = sum(_work(part.role, peak.pixels) for part in stay)
+    base = MEASURED_BASE.get(engine, BASE)
+    return base, min(max((peak.bytes - base - weights) / work, LEAST), MOST) if work else 1.0
+
+
 def _peak(needs: Mapping[Role, int], turns: bool) -> int:
     """
-    Return the most bytes that are taken at one time. Both encoders are loaded for a moment only, whatever happens; the
-    tiny decoder stays beside the others.
+    Return the most bytes that models take at one time. Both encoders are loaded for a moment only, whatever happens;
+    the tiny decoder stays beside the others.
     """
     beside = needs.get("preview_decoder", 0)
     fleeting = [needs.get(role, 0) for role in FLEETING]
     stay = [need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder")]
-    return BASE + beside + max(*fleeting, max(stay) if turns else sum(stay))
+    return beside + max(*fleeting, max(stay) if turns else sum(stay))
 
 
 def fitting(path: Path, budget: int) -> Precision:
@@ -110,8 +132,8 @@ def _weights(bundle: Bundle, part: Part, engine: str) -> int:
         raise BundleError(f"{bundle.name}/{part.file}: {exc}", bundle=bundle.name) from exc
 
 
-def _work(role: Role, pixels: int) -> int:
-    return BYTES_A_PIXEL.get(role, 0) * pixels
+def _work(role: Role, pixels: int, share: float = 1.0) -> int:
+    return int(share * BYTES_A_PIXEL.get(role, 0) * pixels)
 
 
 def numbers(path: Path) -> int:

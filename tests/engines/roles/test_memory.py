@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,52 @@ def test_a_larger_picture_needs_more(tmp_path: Path) -> None:
     made = bundle(tmp_path)
     peaks = [needs(made, memory.UNLIMITED, (side, side)).peak for side in (256, 512, 1024)]
     assert peaks == sorted(set(peaks))
+
+
+def measured(made: Bundle, **changes: object) -> Bundle:
+    """With a report of its build: 1.6 GB for 512 x 512 pixels on OpenVINO in int8."""
+    verdict = {"engine": "openvino", "precision": "int8", "failing": "", "peak_mb": 1600.0, "megapixels": 0.262144}
+    (made.root / "report.json").write_text(json.dumps({"verdicts": [{**verdict, **changes}]}), encoding="utf-8")
+    return made
+
+
+def test_what_its_build_has_measured_is_foretold(tmp_path: Path) -> None:
+    """At another size the weights take the same, and the work in proportion to the pixels."""
+    narrow = measured(bundle(tmp_path))
+    small, large = (needs(narrow, memory.UNLIMITED, (side, side)).peak for side in (512, 1024))
+    assert small == pytest.approx(1600 * MB, rel=0.01)
+    fixed = memory.MEASURED_BASE["openvino"] + memory.PACKED * 900 * MB
+    assert large - fixed == pytest.approx(4 * (small - fixed), rel=0.01)
+    assert needs(narrow, small).turns is False and needs(narrow, small - MB).turns
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": "ort"},
+        {"precision": "fp32"},
+        {"failing": "PSNR"},
+        {"megapixels": 0},
+        {"peak_mb": "?"},
+        {"peak_mb": {}},
+        {"peak_mb": math.inf},
+    ],
+)
+def test_what_was_not_measured_is_estimated(tmp_path: Path, changes: dict[str, object]) -> None:
+    guessed = needs(bundle(tmp_path), memory.UNLIMITED).peak
+    assert needs(measured(bundle(tmp_path), **changes), memory.UNLIMITED).peak == guessed
+
+
+def test_a_report_is_not_believed_whatever_it_says(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    work = sum(memory.BYTES_A_PIXEL[role] for role in ("denoiser", "decoder")) * 512 * 512
+    for peak_mb, share in ((1.0, memory.LEAST), (1e9, memory.MOST)):
+        peak = needs(measured(made, peak_mb=peak_mb), memory.UNLIMITED).peak
+        assert peak == pytest.approx(
+            memory.MEASURED_BASE["openvino"] + memory.PACKED * 900 * MB + share * work, rel=0.01
+        )
+    (made.root / "report.json").write_text("[", encoding="utf-8")
+    assert needs(made, memory.UNLIMITED).peak > memory.BASE + 900 * MB
 
 
 def test_an_engine_that_unpacks_integers_needs_more(tmp_path: Path) -> None:
