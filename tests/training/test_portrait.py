@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from engines.messages import prompts
+from engines.networks.autoencoder import DecoderGraph
 from presets.vocabulary import traditional, unknown_words
 from training.portrait import words
 from training.portrait.bars import flat_or_broken, judge_lines, prompts_for, spread
@@ -366,10 +367,22 @@ def test_the_autoencoder_learns_and_its_scale_can_be_baked_in(shard: Path) -> No
     assert psnr(output, images).shape == (1,)
 
 
-def test_the_tiny_decoder_has_the_autoencoders_geometry() -> None:
-    tiny, vae = new_tiny(TINY), new_vae(TINY)
+@pytest.mark.parametrize("blocks", [(2, 1, 1), (1, 1), (1,)])
+def test_the_tiny_decoder_has_the_autoencoders_geometry(blocks: tuple[int, ...]) -> None:
+    """However many pixels a cell of its last size has."""
+    tiny, vae = new_tiny(replace(TINY, tiny_blocks=blocks)), new_vae(TINY)
     latents = torch.randn(1, 16, 8, 8)
-    assert tiny.decoder(latents).shape == vae.decoder(latents).shape
+    assert DecoderGraph(tiny)(latents).shape == vae.decoder(latents).shape
+
+
+def test_a_cell_of_the_tiny_decoder_is_a_square_of_its_pixels() -> None:
+    """Its channels are the pixels of red, row by row, then those of green, then those of blue."""
+    tiny = new_tiny(replace(TINY, tiny_blocks=(1,)))
+    latents = torch.randn(1, 16, 2, 2)
+    cells, image = tiny.decoder(latents), DecoderGraph(tiny)(latents)
+    for colour, row, column in ((0, 0, 1), (1, 2, 3), (2, 3, 0)):
+        pixel = cells[0, 16 * colour + 4 * row + column]
+        assert torch.equal(image[0, colour, row::4, column::4], pixel)
 
 
 def test_the_bars_notice_flat_pictures_and_sameness() -> None:

@@ -22,7 +22,8 @@ class Sizes:
     """Everything that decides how large the model is. Head width is dim / heads and must equal the sum of `axes`."""
 
     vae_channels: tuple[int, ...] = (16, 32, 64, 128, 160)
-    tiny_width: int = 20
+    tiny_width: int = 48
+    tiny_blocks: tuple[int, ...] = (3, 2, 1)  # at each size, the smallest first
     dim: int = 256
     layers: int = 10
     heads: int = 4
@@ -64,14 +65,20 @@ def new_vae(sizes: Sizes) -> AutoencoderKL:
 
 
 def new_tiny(sizes: Sizes) -> AutoencoderTiny:
-    """The preview decoder. diffusers wants equal widths in all blocks; the encoder is never used and kept minimal."""
-    blocks = len(sizes.vae_channels)
+    """
+    The preview decoder: it computes at as many sizes as it has blocks for, and has all pixels of a cell of the last one
+    in its channels (engines/networks/autoencoder.py). diffusers wants equal widths in all blocks; the encoder is never
+    used and kept minimal.
+    """
+    blocks = len(sizes.tiny_blocks)
+    cell_px = sizes.stride // 2 ** (blocks - 1)
     tiny = AutoencoderTiny(
+        out_channels=3 * cell_px**2,
         latent_channels=LATENT_CHANNELS,
         encoder_block_out_channels=(8,) * blocks,
         decoder_block_out_channels=(sizes.tiny_width,) * blocks,
         num_encoder_blocks=(1,) * blocks,
-        num_decoder_blocks=(3, 2, 1, 1, 1)[:blocks],
+        num_decoder_blocks=sizes.tiny_blocks,
         scaling_factor=1.0,
         shift_factor=0.0,
     )

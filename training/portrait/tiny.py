@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from engines.networks.autoencoder import DecoderGraph
 from training.loop import Ema, keep_memory, load_checkpoint, pick_device, save_checkpoint
 from training.muon import Muon
 from training.portrait.contact import save_sheet
@@ -29,7 +30,7 @@ from training.portrait.vae import distance, rate
 def compare(vae: Any, tiny: Any, images: Tensor) -> tuple[float, float, Tensor]:
     """PSNR of the tiny decoder against the pictures and against the large decoder, and what it drew."""
     latents = torch.cat([encode(vae, part) for part in portions(images, 2)])
-    small = torch.cat([tiny.decoder(part) for part in portions(latents, 2)])
+    small = torch.cat([DecoderGraph(tiny)(part) for part in portions(latents, 2)])
     large = torch.cat([decode(vae, part) for part in portions(latents, 2)])
     return float(psnr(small, images).mean()), float(psnr(small, large.clamp(-1, 1)).mean()), small
 
@@ -37,7 +38,7 @@ def compare(vae: Any, tiny: Any, images: Tensor) -> tuple[float, float, Tensor]:
 def step_once(vae: Any, tiny: Any, muon: Muon, images: Tensor) -> float:
     latents = encode(vae, images)
     with torch.autocast(images.device.type, torch.bfloat16):
-        output = tiny.decoder(latents)
+        output = DecoderGraph(tiny)(latents)
     loss = distance(output, images)
     muon.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -49,7 +50,9 @@ def step_once(vae: Any, tiny: Any, muon: Muon, images: Tensor) -> float:
 def train(args: argparse.Namespace) -> None:
     work, device = Path(args.work), pick_device()
     vae = AutoencoderKL.from_pretrained(work / args.vae).to(device).eval()
-    sizes = Sizes(vae_channels=tuple(vae.config.block_out_channels), tiny_width=args.width)
+    sizes = Sizes(
+        vae_channels=tuple(vae.config.block_out_channels), tiny_width=args.width, tiny_blocks=tuple(args.blocks)
+    )
     pictures, held_out = Pictures.open(work, "train"), Pictures.open(work, "valid")
     checks = to_tensor([held_out[i] for i in range(16)]).to(device)
     torch.manual_seed(args.seed)
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--vae", default="vae", help="folder in --work")
     parser.add_argument("--name", default="tiny")
     parser.add_argument("--width", type=int, default=Sizes().tiny_width)
+    parser.add_argument("--blocks", type=int, nargs="+", default=list(Sizes().tiny_blocks), help="at each size")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128, help="px")

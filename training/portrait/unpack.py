@@ -27,6 +27,7 @@ def sizes_of_networks(transformer: Any, encoder: Any, vae: Any, tiny: Any) -> Si
     return Sizes(
         vae_channels=tuple(vae.config.block_out_channels),
         tiny_width=tiny.config.decoder_block_out_channels[0],
+        tiny_blocks=tuple(tiny.config.num_decoder_blocks),
         dim=transformer.config.dim,
         layers=transformer.config.n_layers,
         heads=transformer.config.n_heads,
