@@ -25,7 +25,7 @@ from engines.backends.refusals import refusal
 from engines.bundle import Bundle, Format, Part, Role, size_bytes
 from engines.bundle.signatures import Array, check_output, check_words
 from engines.errors import EngineError, engine_failed
-from engines.machine import cores, processor_flags
+from engines.machine import cores, processor_flags, trim_heap
 from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
@@ -91,7 +91,9 @@ class OpenVinoSession:
         self.model.release_memory()
 
     def close(self) -> None:
-        del self.request, self.model
+        """Give back the weights, and what runs took."""
+        del self.request, self.model, self.outputs  # an output holds its model too
+        trim_heap()
 
 
 class OpenVinoEngine:

@@ -35,7 +35,7 @@ from engines.backends.refusals import refusal
 from engines.bundle import Bundle, Format, Part, size_bytes
 from engines.bundle.signatures import Array, check_words
 from engines.errors import EngineError, engine_failed
-from engines.machine import cores
+from engines.machine import cores, trim_heap
 from engines.machine.preflight import ImportTrial
 from engines.messages.status import Group
 
@@ -74,7 +74,10 @@ class OrtSession:
         _nothing().run(None, {"x": np.zeros(1, np.float32)}, options)
 
     def close(self) -> None:
+        """Give back the weights, and what runs took: the arena outlives the session."""
         del self.session
+        self.release_memory()
+        trim_heap()
 
 
 class OrtEngine:
@@ -169,6 +172,7 @@ def _session(path: Path | bytes, providers: Sequence[Any] = (ON_CPU,), **setting
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     options.log_severity_level = 3  # it warns that an optimised graph fits this processor only, which is the point
     for name, value in settings.items():
         setattr(options, name, value)

@@ -16,6 +16,7 @@ from engines.bundle import Bundle, Part
 from engines.bundle.loras import LoraFile
 from engines.bundle.signatures import SIGNATURES, Array, Signature, check_words
 from engines.errors import EngineError, LoraError, engine_failed
+from engines.machine import trim_heap
 from engines.networks.graphs import open_graph
 from engines.networks.lora import ActiveLoras
 
@@ -92,6 +93,7 @@ class TorchSession:
         del self.graph
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # other engines of this process want the memory too
+        trim_heap()
 
 
 def _tensor(array: Array) -> torch.Tensor:
