@@ -77,21 +77,15 @@ def test_the_time_beside_a_backend_follows_the_settings(visit: Visit) -> None:
         return text, float(re.findall(r"[\d.]+", text)[-1])
 
     text, standard_s = finish_s()
-    for _ in range(4):  # a proof or a job that ends meanwhile changes the times, and the label with them
-        visit.page.locator("#quality input[value=high]").check()
-        text, high_s = finish_s(text)
-        visit.page.locator("#quality input[value=fast]").check()
-        text, fast_s = finish_s(text)
-        visit.enter("#count input[type=number]", "4")
-        text, four_s = finish_s(text)
-        if fast_s < standard_s < high_s < 5 * fast_s and 3 * fast_s < four_s < 5 * fast_s:
-            break
-        visit.enter("#count input[type=number]", "1")
-        text, _ = finish_s(text)
-        visit.page.locator("#quality input[value=standard]").check()
-        text, standard_s = finish_s(text)
+    visit.page.locator("#quality input[value=high]").check()
+    text, high_s = finish_s(text)
+    visit.page.locator("#quality input[value=fast]").check()
+    text, fast_s = finish_s(text)
     assert fast_s < standard_s < high_s < 5 * fast_s
-    assert 3 * fast_s < four_s < 5 * fast_s
+    visit.enter("#count input[type=number]", "4")
+    _, four_s = finish_s(text)
+    # What a job takes besides its pictures counts once, and may be as much as one of them on a busy machine.
+    assert 1.5 * fast_s < four_s < 5 * fast_s
 
 
 def test_the_same_seed_gives_the_same_picture_on_both_backends(visit: Visit, home: Path) -> None:
