@@ -104,6 +104,24 @@ def test_a_press_that_comes_as_the_job_ends_begins_no_other(visit: Visit) -> Non
     assert visit.page.locator("#stage .stage.is-done").count() == 1
 
 
+def test_a_press_that_is_answered_after_the_job_has_ended_leaves_the_button_alive(visit: Visit) -> None:
+    """The answer to *cancel* and the job's end come by different ways; a button that went on cancelling was dead."""
+    words = visit.page.inner_text("#generate")
+    visit.page.evaluate("""async () => {
+      const button = document.querySelector('#generate'), moment = () => new Promise((done) => setTimeout(done, 50));
+      const begin = button.innerHTML;
+      for (const step of ['cancel', 'begin', 'cancelling']) { // as the server sends them
+        Object.assign(button, { innerHTML: step === 'begin' ? begin : step, ariaDisabled: step === 'cancelling' });
+        button.dataset.step = step;
+        await moment();
+      }
+    }""")
+    visit.generate(PROMPT)
+    visit.until("done")
+    visit.page.wait_for_selector("#generate[data-step=begin][aria-disabled=false]")
+    assert visit.page.inner_text("#generate") == words
+
+
 def test_a_page_that_is_loaded_anew_is_as_it_was_left(visit: Visit) -> None:
     visit.enter("#prompt textarea", "a lady with a parasol")
     visit.enter("#count input[type=number]", "3")

@@ -18,6 +18,7 @@ from webui.widgets.languages import spans_of
 Step = Literal["begin", "cancel", "cancelling"]
 PRESS = """const DEAF_MS = 700;
 let timer, step = element.querySelector('[data-step]')?.dataset.step;
+let words = element.querySelector('[data-step]')?.innerHTML; // of the step that begins
 const hear = () => {
   const button = element.querySelector('[data-step]');
   if (button && button.dataset.step !== 'cancelling') button.ariaDisabled = 'false';
@@ -25,7 +26,12 @@ const hear = () => {
 new MutationObserver(() => {
   const button = element.querySelector('[data-step]');
   if (!button || button.dataset.step === step) return;
+  if (step === 'begin' && button.dataset.step === 'cancelling') { // the press was answered after the job had ended
+    button.dataset.step = step;
+    button.innerHTML = words;
+  }
   step = button.dataset.step;
+  if (step === 'begin') words = button.innerHTML;
   button.ariaDisabled = 'true';
   clearTimeout(timer);
   timer = setTimeout(hear, DEAF_MS);
