@@ -276,7 +276,7 @@ class LoadedBundles:
                 other.close()
 
     def release_memory(self) -> None:
-        """Give back to the system what took no weights: while nobody draws, others may have it."""
+        """Give back what runs took beside the weights: while nobody draws, other programs may have it."""
         for loaded in self.loaded.values():
             loaded.release_memory()
         machine.trim_heap()
