@@ -203,11 +203,14 @@ def newest(jobs: Any, session_jobs: Any) -> Any:
     return jobs if session_jobs is None else session_jobs
 
 
-def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_cancel") -> Any:
-    """Update the button. While a job goes on, only show it: a press may have changed its words (`cancel_pressed`)."""
-    if busy:
+def cancel_button(context: PanelContext, busy: bool, label: str = "portrait_cancel", *, has_begun: bool = False) -> Any:
+    """
+    Update the button. While a job goes on, only show it: a press may have changed its words (`cancel_pressed`).
+    `has_begun`: a job has been asked for just now. A press on the last one may have been answered after that one's end.
+    """
+    if busy and not has_begun:
         return gr.update(visible=True)
-    return gr.update(visible=False, interactive=True, value=context.i18n(label))
+    return gr.update(visible=busy, interactive=True, value=context.i18n(label))
 
 
 def cancel_pressed(context: PanelContext, job_id: str, request: gr.Request) -> Any:

@@ -286,6 +286,13 @@ def test_the_cancel_button_cancels_the_build(bench: Rig, shop: FakeWorkshop) -> 
     assert bench.jobs()[job_id] == "cancelled"
 
 
+def test_a_press_on_the_last_build_that_was_answered_after_its_end_does_not_hold_for_this_one(bench: Rig) -> None:
+    with bench.session("en") as page:
+        page.join(page.endpoint("make"), form(page))
+        _, _, _, _, cancel, *_ = next(message for message in page.listen() if "output" in message)["output"]["data"]
+    assert (cancel["visible"], cancel["interactive"]) == (True, True) and "portrait_cancel" in str(cancel["value"])
+
+
 def test_a_page_that_was_reloaded_finds_its_build_and_follows_it(bench: Rig, shop: FakeWorkshop) -> None:
     with bench.session("en") as page:
         asked(page)

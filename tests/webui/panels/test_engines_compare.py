@@ -239,3 +239,9 @@ def test_a_failed_side_says_so_and_the_other_is_still_shown() -> None:
 def test_a_side_that_had_no_preview_looks_when_it_is_finished() -> None:
     late = replace(DONE, tiles=(Tile("outputs_1.png", "vae", finished=True, vae_s=0.91),))
     assert tree(stage_html([("A", late), ("B", late)], EN)).text.count("0.91 s") == 2
+
+
+def test_a_press_that_was_answered_after_its_end_does_not_hold_for_the_next_one(rig: Rig) -> None:
+    with rig.session("en") as page:
+        _, _, cancel, _ = next(message for message in duel(page) if "output" in message)["output"]["data"]
+    assert (cancel["visible"], cancel["interactive"]) == (True, True) and "portrait_cancel" in str(cancel["value"])

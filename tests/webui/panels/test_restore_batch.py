@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Final, Generate, Preview
@@ -202,6 +203,15 @@ def test_more_photos_join_a_batch_that_goes_on(rig: Rig) -> None:
         assert not set(begin(page, {"c.png": encoded(people(), "PNG")}, both)) & set(both), (
             "one that is over makes room"
         )
+
+
+def test_photos_that_join_can_be_cancelled_though_those_before_them_were(idle: Rig) -> None:
+    with idle.session("en") as page:
+        first = begin(page, {"a.jpg": encoded(Image.new("RGB", (64, 48)), "JPEG")})
+        page.call(page.endpoint("stop", "batch-cancel"), [first])
+        files = [page.upload(encoded(Image.new("RGB", (48, 64)), "JPEG"), "b.jpg")]
+        *_, cancel, _, _ = page.answer(page.endpoint("start"), [files, first, *settings(page)])
+    assert (cancel["visible"], cancel["interactive"]) == (True, True) and "batch_cancel" in str(cancel["value"])
 
 
 def test_cancelling_stops_what_is_not_finished(rig: Rig) -> None:

@@ -135,7 +135,8 @@ class Handlers:
             "loras": loras.fields(lora_values),
         }  # fmt: skip
         (job_id,) = await to_thread.run_sync(submit, own, say, parsed(Build, values, say))
-        yield {self.view.job: job_id, **self.show(JobView(task="build", state="running", status="stage_prepare"), say)}
+        shown = self.show(JobView(task="build", state="running", status="stage_prepare"), say)
+        yield {self.view.job: job_id, **shown, self.view.cancel: cancel_button(self.context, True, has_begun=True)}
         async for now in follow(own, job_id, START):
             yield self.show(now, say)
 

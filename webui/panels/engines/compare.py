@@ -110,7 +110,7 @@ class Handlers:
         if not orders[0].prompt.strip():
             raise complaint(PromptError("the prompt is empty"), say)
         jobs = " ".join(await to_thread.run_sync(submit, self.context.jobs.of(request), say, *orders))
-        yield {self.view.jobs: jobs}
+        yield {self.view.jobs: jobs, self.view.cancel: cancel_button(self.context, True, has_begun=True)}
         async for updates in self._watch(jobs, request):
             yield updates
 

@@ -100,12 +100,12 @@ class Handlers:
     view: View
     context: PanelContext
 
-    def show(self, items: list[Item], request: gr.Request) -> Updates:
+    def show(self, items: list[Item], request: gr.Request, *, has_begun: bool = False) -> Updates:
         busy, quiet_s = photos.busy(items), photos.quiet_s(self.context.jobs.of(request), items)
         return {
             self.view.board: photos.board_html(items, words_of(request), quiet_s),
             self.view.outline: photos.outline(items),
-            self.view.cancel: cancel_button(self.context, busy, "batch_cancel"),
+            self.view.cancel: cancel_button(self.context, busy, "batch_cancel", has_begun=has_begun),
             self.view.timer: gr.Timer(active=busy),
         }
 
@@ -122,8 +122,7 @@ class Handlers:
         fields = settings.fields(values)
         orders = [parsed(Enhance, {**fields, **self._photo(upload, say)}, say) for upload in files]
         names = [item.job_id for item in running] + submit(own, say, *orders, priority=_priority(orders))
-        shown = self._now(names, request)
-        return {self.view.jobs: names, self.view.session_jobs: names, self.view.files: None, **shown}
+        return {self.view.files: None, **self._begun(names, request)}
 
     def _photo(self, upload: Upload, say: Words) -> dict[str, str]:
         """Store a photo. What cannot be one becomes a job too: it fails by itself, and says why in its own line."""
@@ -136,8 +135,11 @@ class Handlers:
             raise complaint(exc, say) from exc
         return {"image": path, "name": upload.name}
 
-    def _now(self, jobs: Any, request: gr.Request) -> Updates:
-        return self.show(photos.read(self.context.jobs.of(request), jobs), request)
+    def _now(self, jobs: Any, request: gr.Request, *, has_begun: bool = False) -> Updates:
+        return self.show(photos.read(self.context.jobs.of(request), jobs), request, has_begun=has_begun)
+
+    def _begun(self, names: list[str], request: gr.Request) -> Updates:
+        return {self.view.jobs: names, self.view.session_jobs: names, **self._now(names, request, has_begun=True)}
 
     def again(self, jobs: Any, event: gr.EventData, request: gr.Request, *asked: Any) -> Updates:
         """Restore the named photo, or all that failed, once more with the settings of now. Others stay as they are."""
@@ -152,7 +154,7 @@ class Handlers:
         jobs_anew = submit(own, say, *orders, priority=_priority(orders))
         instead = dict(zip(chosen, jobs_anew, strict=True))
         names = [instead.get(item.job_id, item.job_id) for item in items]
-        return {self.view.jobs: names, self.view.session_jobs: names, **self._now(names, request)}
+        return self._begun(names, request)
 
     @staticmethod
     def _anew(before: Request, fields: dict[str, Any], say: Words) -> Enhance:
