@@ -1,6 +1,7 @@
 """
 Models of true size with random weights: what a step, a job and a build cost, in seconds, memory and bytes on the disk.
-`sd`: Stable Diffusion 1.5 by LCM, recipe lean-int8. `zimage`: Z-Image-Turbo with Qwen3-4B, recipe lean-int4.
+`sd`: Stable Diffusion 1.5 by LCM, recipes lean-int8 and lean-int8-kv2. `zimage`: Z-Image-Turbo with Qwen3-4B, recipe
+lean-int4.
 
 Checkpoints and bundles are made once, in data/bench (about 35 GB for both), and used again. Each job runs in a process
 of its own; a build's memory is that of its process. Pictures of random weights say nothing, likenesses little.
@@ -12,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,22 +34,24 @@ from engines.toolchain.sources import FOLDERS
 from engines.toolchain.sources.stable_diffusion import PARTS
 
 HOME = Path(__file__).parents[1] / "data" / "bench"
-RECIPES = {"sd": "lean-int8", "zimage": "lean-int4"}
+RECIPES = {"sd": "lean-int8", "sd-kv2": "lean-int8-kv2", "zimage": "lean-int4"}
+CHECKPOINTS = {"sd": "sd", "sd-kv2": "sd", "zimage": "zimage"}
 BUDGETS_GB = {"sd": 1.8, "zimage": 6.5}  # what a small machine can spare
 ROUNDS = 3
 
 
 def sd() -> None:
-    bundle = _built("sd")
-    _steps("sd", bundle, PARTS["denoiser"], torch.float32)
-    _jobs(bundle, "512x512x8", BUDGETS_GB["sd"])
-    _sizes(bundle)
+    bundle, subsampled = _built("sd"), _built("sd-kv2")
+    _steps("sd", {"": bundle, ", kv2": subsampled}, PARTS["denoiser"], torch.float32)
+    for measured in (bundle, subsampled):
+        _jobs(measured, "512x512x8", BUDGETS_GB["sd"])
+        _sizes(measured)
 
 
 def zimage() -> None:
     bundle = _built("zimage")
     _jobs(bundle, "512x512x8", BUDGETS_GB["zimage"])
-    _steps("zimage", bundle, FOLDERS["denoiser"], torch.bfloat16)
+    _steps("zimage", {"": bundle}, FOLDERS["denoiser"], torch.bfloat16)
 
 
 def _built(kind: str) -> Bundle:
@@ -70,24 +73,29 @@ def _bytes(root: Path) -> None:
 
 
 def make(kind: str) -> None:
-    checkpoint, started = HOME / f"{kind}-checkpoint", time.perf_counter()
+    checkpoint, started = checkpoint_of(kind), time.perf_counter()
     if not (checkpoint / "preview_decoder").is_dir():
-        true_size.MAKE[kind](checkpoint)
+        true_size.MAKE[CHECKPOINTS[kind]](checkpoint)
         started = time.perf_counter()
     build.build_portrait(checkpoint, None, HOME / kind, RECIPES[kind])
     cost = {"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
     (HOME / f"{kind}.json").write_text(json.dumps(cost), encoding="utf-8")
 
 
-def _steps(kind: str, bundle: Bundle, folder: str, width: torch.dtype) -> None:
+def checkpoint_of(kind: str) -> Path:
+    return HOME / f"{CHECKPOINTS[kind]}-checkpoint"
+
+
+def _steps(kind: str, bundles: Mapping[str, Bundle], folder: str, width: torch.dtype) -> None:
     """One step at 512x512: the library's own network, as people run it without us, and our engines."""
-    config = json.loads((HOME / f"{kind}-checkpoint" / folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((checkpoint_of(kind) / folder / "config.json").read_text(encoding="utf-8"))
     feeds = _feeds(config["in_channels"], config.get("cap_feat_dim") or config["cross_attention_dim"])
     calls: dict[str, Callable[[], object]] = {f"diffusers {width}": partial(_reference(kind, folder, width), feeds)}
     for engine in filter(lambda engine: engine.probe().ok, backends.engines()):
         if "onnx" in engine.formats:
-            session = engine.load(bundle, bundle.part("denoiser", engine.formats))
-            calls[engine.name] = partial(session.run, feeds)
+            for name, bundle in bundles.items():
+                session = engine.load(bundle, bundle.part("denoiser", engine.formats))
+                calls[f"{engine.name}{name}"] = partial(session.run, feeds)
     seconds = in_turn(calls, ROUNDS)
     slowest = next(iter(seconds.values()))
     head(f"one step at 512x512, {machine.cores()} threads", "engine", "seconds", "times faster")
@@ -103,7 +111,7 @@ def _feeds(channels: int, width: int) -> dict[str, Array]:
 
 
 def _reference(kind: str, folder: str, width: torch.dtype) -> Callable[[dict[str, Array]], object]:
-    path = HOME / f"{kind}-checkpoint" / folder
+    path = checkpoint_of(kind) / folder
     name = json.loads((path / "config.json").read_text(encoding="utf-8"))["_class_name"]
     network: Any = getattr(diffusers, name).from_pretrained(path, torch_dtype=width).eval()
     torch.set_num_threads(machine.cores())
@@ -122,7 +130,7 @@ def _jobs(bundle: Bundle, job: str, budget_gb: float) -> None:
     In a new process whose engines find what they compiled; "cold" counts from its start to the finished picture, beyond
     what the next one takes.
     """
-    head(f"a job, {job}", "engine", "first preview", "picture", "cold start", "peak MB", "foretold")
+    head(f"a job of {bundle.name}, {job}", "engine", "first preview", "picture", "cold start", "peak MB", "foretold")
     for engine, limit in (("openvino", 0.0), ("openvino", budget_gb), ("ort", 0.0)):
         jobs.apart(bundle.root, engine, job)  # compiles
         started = time.time()
@@ -135,7 +143,7 @@ def _jobs(bundle: Bundle, job: str, budget_gb: float) -> None:
 
 
 def _sizes(bundle: Bundle) -> None:
-    head("by size and steps, openvino", "size", "4 steps", "8 steps", "peak MB")
+    head(f"{bundle.name} by size and steps, openvino", "size", "4 steps", "8 steps", "peak MB")
     for side in (512, 768, 1024):
         four, eight = (f"{side}x{side}x{steps}" for steps in (4, 8))
         _, short, long = jobs.apart(bundle.root, "openvino", four, four, eight)

@@ -36,7 +36,8 @@ RestoreMode = Literal["natural", "strong", "detail"]
 PhotoFormat = Literal["png", "jpeg", "webp"]
 # A file each in engines/toolchain/recipes.
 Recipe = Literal[
-    "edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "lean-int8", "lean-int4", "trt-fp16", "trt-int8"
+    "edge-fp32", "edge-bf16", "edge-int8", "edge-int4", "lean-int8", "lean-int8-kv2", "lean-int4", "trt-fp16",
+    "trt-int8",
 ]  # fmt: skip
 Stage = Literal[
     "load", "encode", "denoise", "decode", "restore",  # pictures

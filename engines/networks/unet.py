@@ -1,17 +1,23 @@
 """
 Stable Diffusion's U-Net with the denoiser's signature, for running and for export: diffusers' UNet2DConditionModel, of
-which two things are changed that would tie a graph to the size of its example. Knows nothing of schedules.
+which two things are changed that would tie a graph to the size of its example; and, where that is asked for, attention
+with fewer keys. Knows nothing of schedules.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.")
+SUBSAMPLED_SIZES = 2  # the largest ones
 ANY_SIZE = 32  # no side of a picture is a multiple of 2 to the power of this
 
 
@@ -27,6 +33,7 @@ class UNetGraph(nn.Module):
         ]:
             raise ValueError(f"{foreign[0]} is {config[foreign[0]]}: no Stable Diffusion 1 or 2")
         self.net, self.guidance_width = unet, config.time_cond_proj_dim
+        self.with_grid = False
         # diffusers hands sizes down only where a side is no multiple of 2 ** num_upsamplers: from now on always
         unet.num_upsamplers = ANY_SIZE
         for block in unet.up_blocks:
@@ -38,8 +45,46 @@ class UNetGraph(nn.Module):
         if (guidance is None) != (self.guidance_width is None):
             raise TypeError("this network is told no guidance" if guidance is not None else "guidance is missing")
         embedded = None if guidance is None else guidance_embedding(guidance, self.guidance_width).to(latents)
-        out: Tensor = self.net(latents, time, prompt, timestep_cond=embedded, return_dict=False)[0]
+        grid = {"cross_attention_kwargs": {"grid": latents.shape[-2:]}} if self.with_grid else {}
+        out: Tensor = self.net(latents, time, prompt, timestep_cond=embedded, return_dict=False, **grid)[0]
         return out
+
+    def subsample_keys(self, stride: int) -> None:
+        """
+        From now on, let pixels attend at the two largest sizes, where attention costs most, to every `stride`-th row
+        and column alone: token downsampling, https://arxiv.org/abs/2402.13573, which needs no training.
+        """
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        attend, names = AttnProcessor2_0(), self.net.attn_processors
+        self.net.set_attn_processor({name: SubsampledKeys(attend, self._halvings(name), stride) for name in names})
+        self.with_grid = True
+
+    def _halvings(self, name: str) -> int:
+        """Return how often the latents' sides are halved where the attention processor of this name is."""
+        place, smallest = PLACE.match(name), len(self.net.up_blocks) - 1
+        if place is None:
+            return smallest
+        return int(place[2]) if place[1] == "down" else smallest - int(place[2])
+
+
+@dataclass(frozen=True)
+class SubsampledKeys:
+    """
+    An attention processor for diffusers, before another one. `halvings`: how often the latents' `grid` of rows and
+    columns was halved.
+    """
+
+    attend: Callable[..., Tensor]
+    halvings: int
+    stride: int
+
+    def __call__(self, attn: Any, x: Tensor, encoder_hidden_states: Tensor | None, grid: Any, **kwargs: Any) -> Tensor:
+        """Attend from all tokens of x (B, rows * columns, C) to some of them, or to other ones, which are all used."""
+        if encoder_hidden_states is None and self.halvings < SUBSAMPLED_SIZES:
+            rows = x.reshape(len(x), grid[0] >> self.halvings, -1, x.shape[-1])
+            encoder_hidden_states = rows[:, :: self.stride, :: self.stride].flatten(1, 2)
+        return self.attend(attn, x, encoder_hidden_states, **kwargs)
 
 
 class Enlarge(nn.Module):

@@ -22,7 +22,6 @@ from engines.bundle import EMBEDDINGS, PROOF, Bundle, Part, Role, digest, size_b
 from engines.errors import EngineError, OptionError
 from engines.messages.prompts import read
 from engines.networks.graphs import open_graph
-from engines.networks.restorer import RestorerGraph
 from engines.roles import memory
 from engines.roles.loaded import LoadedBundle
 from engines.toolchain import manifest, prompt_embeddings, report, sources, steps
@@ -33,6 +32,7 @@ from engines.toolchain.export.shared_weights import share_weights
 from engines.toolchain.manifest import Draft
 from engines.toolchain.quantize import calibration, fp16, quantize
 from engines.toolchain.quantize.out_of_core import OutOfCore
+from engines.toolchain.quantize.rewrites import rewrites, rewritten
 from engines.toolchain.recipe import Recipe, chosen
 from engines.toolchain.sources import Source, weights
 from engines.toolchain.sources.merge_lora import Addition
@@ -121,6 +121,8 @@ class Builder:
             raise OptionError(
                 "recipe", self.recipe.name, "with --prune, one that keeps its source; then build from that"
             )
+        if self.recipe.subsamples and self.source.family != "sd":
+            raise OptionError("recipe", self.recipe.name, "for SD models alone, whose attention it subsamples")
         steps.resume(self.work, self._inputs())
         records = steps.run(list(self._steps()), self.work, emit)
         bundle = self.draft.bundle()
@@ -189,7 +191,7 @@ class Builder:
         graph, model = open_graph(self.draft.origins(), part), self.work / role / "model.onnx"
         model.unlink(missing_ok=True)
         export(graph, role, self.draft.example(role), model)
-        if self._is_quantized_in_memory(role) and not self._in_phases(role):
+        if self._is_quantized_in_memory(role) and not rewrites(role, self.recipe.of(role)):
             self.draft.float_graph(role).parent.mkdir(exist_ok=True)
             fold_weights(model, self.draft.float_graph(role))  # before the weights leave the model
         (weights,) = (self.work / role).glob("*.safetensors")
@@ -231,17 +233,12 @@ class Builder:
         streams = self._is_large(role) and role != "restorer" and how.quantize != "dynamic" and not how.tensorrt
         return bool(how.quantize) and not streams
 
-    def _in_phases(self, role: Role) -> bool:
-        """Tell whether the part is quantised from another graph than the one that is served in float32."""
-        return role == "restorer" and self.recipe.of(role).quantize == "static"
-
     def _whole(self, role: Role, part: Part | None) -> Path:
         """Return the path of the graph in float32, its weights inside: as it came, as `_export` left it, or traced."""
         path = self.work / role / "model.onnx" if part is None else self.draft.float_graph(role)
-        if part is not None and (self._in_phases(role) or self.recipe.alone(role) or not path.is_file()):
-            graph = open_graph(self.draft.origins(), part)
-            if isinstance(graph, RestorerGraph) and self._in_phases(role):
-                graph = graph.in_phases()
+        how = self.recipe.of(role)
+        if part is not None and (rewrites(role, how) or self.recipe.alone(role) or not path.is_file()):
+            graph = rewritten(open_graph(self.draft.origins(), part), how)
             path.parent.mkdir(exist_ok=True)
             traced = path.with_name(f"{path.name}.traced")
             export(graph, role, self.draft.example(role), traced)

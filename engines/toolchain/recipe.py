@@ -27,6 +27,8 @@ class Treatment:
     (int8, activations measured at run time; ONNX Runtime only), "weights" (int8 or int4 weights, float arithmetic), or
     nothing. `ranges` are compared, and the best is taken. Below `bar_db` against float32 on held-out feeds, the most
     sensitive layers stay in float. `openvino` is the arithmetic that OpenVINO may use for what is not quantised.
+    `kv_stride`: in what is quantised, keys and values of self-attention at the two largest sizes come from every so
+    many rows and columns alone (token downsampling; Stable Diffusion's denoiser).
     `tensorrt`: a graph of its own for TensorRT, in half precision; what is quantised is then for TensorRT alone, whose
     integers have no zero points.
     """
@@ -40,6 +42,7 @@ class Treatment:
     block: int = 32
     bar_db: float = 0.0
     openvino: Precision = "fp32"
+    kv_stride: Literal[1, 2, 4] = 1
     tensorrt: Literal["", "fp16"] = ""
 
     @property
@@ -74,6 +77,10 @@ class Recipe:
 
     def of(self, role: Role) -> Treatment:
         return self.roles.get(role, PLAIN)
+
+    @property
+    def subsamples(self) -> bool:
+        return any(how.kv_stride > 1 for how in self.roles.values())
 
     def alone(self, role: Role) -> bool:
         """Tell whether the quantised form of a role is the only one."""

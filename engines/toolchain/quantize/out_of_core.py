@@ -21,6 +21,7 @@ from engines.networks.graphs import open_graph
 from engines.networks.session import TorchSession
 from engines.toolchain.export import export_hollow
 from engines.toolchain.quantize import Outcome, activation_ranges, external_data, opened, output_db, output_of
+from engines.toolchain.quantize.rewrites import rewritten
 from engines.toolchain.recipe import Treatment
 from engines.toolchain.steps import Say
 
@@ -43,7 +44,7 @@ class OutOfCore:
 
     def quantize(self, target: Path, say: Say) -> Outcome:
         """Write `target` and its weights beside it; of several ways to take ranges the best is left."""
-        graph = open_graph(self.bundle, self.part, None)
+        graph = rewritten(open_graph(self.bundle, self.part, None), self.how)
         try:
             return self._quantized(graph, target, say)
         finally:
@@ -73,7 +74,7 @@ class OutOfCore:
         return Outcome(len(chosen), len(chosen), best, shown, shown[best])
 
     def _watch(self, layers: Sequence[str], say: Say) -> tuple[dict[str, LayerRanges], list[tuple[Feeds, Array]]]:
-        """Return the ranges by every method, and what the network makes of the feeds that are held out."""
+        """Return the ranges by every method, and what the network, unchanged, makes of the feeds that are held out."""
         held_out = max(1, len(self.feeds) // 4)
         calibration, checks = self.feeds[:-held_out] or self.feeds, self.feeds[-held_out:]
         session = TorchSession.open(self.bundle, self.part, cores())

@@ -17,7 +17,7 @@ import onnx
 
 from engines import backends, machine
 from engines.bundle import PROOF, Bundle
-from engines.errors import EngineUnavailable
+from engines.errors import EngineUnavailable, OptionError
 from engines.networks.graphs import open_graph
 from engines.roles import memory
 from engines.roles.embedding_cache import ArrayCache
@@ -32,7 +32,11 @@ from tests.support import builds, tiny, tiny_sd
 from tests.support.proved import prove
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
-FAMILIES = {"sd": ("lean-int8", tiny_sd.save), "zimage": ("lean-int4", tiny.save_portrait)}
+FAMILIES = {
+    "sd": ("lean-int8", tiny_sd.save),
+    "sd-kv2": ("lean-int8-kv2", tiny_sd.save),
+    "zimage": ("lean-int4", tiny.save_portrait),
+}
 PROMPTS = ("一位女士", "a man with a hat")
 NETWORKS = ("unet", "transformer")
 NARROW = ("text_encoder", "denoiser", "decoder")
@@ -79,6 +83,12 @@ def test_weights_are_let_go_after_each_part(made: tuple[Bundle, Path], traced: l
     assert all(parameter.numel() == 0 for graph in traced for parameter in graph.parameters())
 
 
+def test_attention_of_another_network_is_not_subsampled(tmp_path: Path) -> None:
+    base = tiny.save_portrait(tmp_path / "zimage")
+    with pytest.raises(OptionError, match="for SD models alone"):
+        build.build_portrait(base, base / "about.toml", tmp_path / "out", "lean-int8-kv2")
+
+
 def test_pytorch_cannot_run_it_and_says_so(made: tuple[Bundle, Path]) -> None:
     with pytest.raises(EngineUnavailable, match="cannot read this bundle's decoder, denoiser"):
         backends.select(made[0], "pytorch")
@@ -104,6 +114,14 @@ def test_activations_of_a_static_recipe_are_rounded_where_they_enter_layers(made
     graph = onnx.load(bundle.root / part.file / "model.onnx", load_external_data=False).graph
     rounded = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     assert bool(rounded) == (part.precision == "int8")
+
+
+def test_attention_is_subsampled_where_the_recipe_says_so(made: tuple[Bundle, Path], request: Any) -> None:
+    bundle, _ = made
+    part = bundle.part("denoiser", frozenset({"onnx"}))
+    graph = onnx.load(bundle.root / part.file / "model.onnx", load_external_data=False).graph
+    strided = [node for node in graph.node if node.op_type == "Slice" and len(node.input) == 5]
+    assert bool(strided) == ("sd-kv2" in request.node.callspec.params.values())
 
 
 def test_every_engine_draws_other_sizes(made: tuple[Bundle, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from engines.worker import execute
 from tests.support.announced import BASE, MODEL, SOURCES
 from tests.support.fake_workers import BUILD, FakeWorkshop
 from tests.support.http import CJK, WARDROBE, Session, succeeded, tree
+from webui.asset_files import FOLDER as ASSETS
 from webui.i18n import words
 from webui.panels.engines import recipes
 from webui.panels.engines.build import reason_html
@@ -105,7 +107,11 @@ def test_every_recipe_is_offered_and_says_what_it_is_for(bench: Rig) -> None:
     for say in (ZH, EN):
         labels = [say(f"build_{value}") for value in recipes.ORDER]
         goals = [label.partition(" · ")[0] for label in labels]
-        assert [len(list(same)) for _, same in groupby(goals)] == [1, 1, 4, 2], "together that do the same for one"
+        kinds = [len(list(same)) for _, same in groupby(goals)]
+        assert kinds == [1, 1, 5, 2], "together that do the same for one"
+        apart = re.search(r"#build-recipe label:is\((.*?)\) \{ margin-top", (ASSETS / "page.css").read_text("utf-8"))
+        begun = [1 + sum(kinds[:k]) for k in range(1, len(kinds))]
+        assert list(map(int, re.findall(r"\d+", apart[1]))) == begun, "the page sets kinds apart"
         assert all(label.endswith(f"({value})") for label, value in zip(labels, recipes.ORDER, strict=True))
         assert not any(value in goal for value, goal in zip(recipes.ORDER, goals, strict=True)), "words come first"
 

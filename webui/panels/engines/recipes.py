@@ -14,7 +14,8 @@ from engines.messages.status import Choice, Model, Status
 
 # In the order in which they are offered: balanced, exact, fast and small, for NVIDIA's GPUs.
 ORDER: tuple[Recipe, ...] = (
-    "edge-bf16", "edge-fp32", "edge-int8", "edge-int4", "lean-int8", "lean-int4", "trt-fp16", "trt-int8",
+    "edge-bf16", "edge-fp32", "edge-int8", "edge-int4", "lean-int8", "lean-int8-kv2", "lean-int4", "trt-fp16",
+    "trt-int8",
 )  # fmt: skip
 USUAL: Recipe = "edge-bf16"
 OF_PRECISION: Mapping[str, Recipe] = {
@@ -24,7 +25,8 @@ OF_PRECISION: Mapping[str, Recipe] = {
 # matrices is made narrow, and where nothing is. A source in 16 bits holds twice as many numbers.
 SHARES: Mapping[Recipe, tuple[float, float]] = {
     "edge-fp32": (1.0, 1.0), "edge-bf16": (0.5, 0.5), "edge-int8": (0.75, 1.25), "edge-int4": (0.64, 1.2),
-    "lean-int8": (0.25, 0.4), "lean-int4": (0.14, 0.3), "trt-fp16": (0.5, 1.0), "trt-int8": (0.75, 1.25),
+    "lean-int8": (0.25, 0.4), "lean-int8-kv2": (0.25, 0.4), "lean-int4": (0.14, 0.3), "trt-fp16": (0.5, 1.0),
+    "trt-int8": (0.75, 1.25),
 }  # fmt: skip
 OF_16_BITS = 2
 

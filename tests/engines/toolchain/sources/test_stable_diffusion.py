@@ -17,13 +17,14 @@ for _module in ("diffusers", "transformers", "onnx", "onnxscript", "ml_dtypes"):
     pytest.importorskip(_module, reason="builds bundles with the toolchain")
 
 import diffusers
+from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTokenizer
 
 from engines.bundle import Diffusion, Text
 from engines.errors import BundleError
 from engines.networks.autoencoder import DecoderGraph
 from engines.networks.clip import ClipGraph
-from engines.networks.unet import UNetGraph, guidance_embedding
+from engines.networks.unet import SubsampledKeys, UNetGraph, guidance_embedding
 from engines.tokens import Tokens
 from engines.toolchain import sources
 from engines.toolchain.sources import stable_diffusion, weights
@@ -66,6 +67,37 @@ def test_the_unets_graph_is_diffusers_forward(rows: int, columns: int, tokens: i
         expected = original(x, torch.tensor(time), prompt).sample
         assert (graph(x, torch.tensor([float(time)]), prompt) - expected).abs().max() <= 1e-5
         assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "keys"),
+    [(16, 16, {256: 64, 64: 16, 16: 16}), (18, 14, {252: 63, 63: 20, 20: 20}), (2, 2, {4: 1, 1: 1})],
+)
+def test_at_the_two_largest_sizes_every_other_row_and_column_gives_keys(
+    rows: int, columns: int, keys: dict[int, int]
+) -> None:
+    unet, counted = tiny_sd.unet(**tiny_sd.EVERY_BLOCK), dict[int, int]()
+    graph = UNetGraph(unet)
+    graph.subsample_keys(2)
+    for name, module in unet.named_modules():
+        if name.endswith(".attn1") and not name.startswith("mid_block"):
+            module.to_k.register_forward_pre_hook(
+                lambda _, inputs, of=module: counted.__setitem__(of.tokens, inputs[0].shape[1])
+            )
+            module.register_forward_pre_hook(lambda of, inputs: setattr(of, "tokens", inputs[0].shape[1]))
+    graph(drawn(1, 4, rows, columns), torch.tensor([499.0]), drawn(1, 7, tiny_sd.WIDTH, seed=1))
+    assert counted == keys
+
+
+def test_attention_to_what_is_alike_in_each_cell_is_not_changed_by_looking_at_one_of_them() -> None:
+    attend = AttnProcessor2_0()
+    attention = diffusers.models.attention_processor.Attention(24, heads=3, dim_head=8).eval()
+    cells = drawn(2, 24, 3, 5)
+    x = cells.repeat_interleave(2, 2).repeat_interleave(2, 3).flatten(2).transpose(1, 2)  # (2, 6 * 10, 24)
+    subsampled = SubsampledKeys(attend, 1, 2)(attention, x, None, (12, 20))
+    assert (subsampled - attend(attention, x)).abs().max() <= 1e-6 < subsampled.std()
+    words = drawn(2, 9, 24, seed=1)
+    assert torch.equal(SubsampledKeys(attend, 0, 2)(attention, x, words, (6, 10)), attend(attention, x, words))
 
 
 @pytest.mark.parametrize(("width", "guidance"), [(10, 7.0), (10, 0.0), (256, 3.5), (7, 1.0)])
