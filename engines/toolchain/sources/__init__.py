@@ -93,7 +93,7 @@ def portrait(base: Path, about_file: Path | None = None, checkpoints: Path | Non
     among `checkpoints`. BundleError: none of these, or something is missing.
     """
     if (base / "bundle.json").is_file():
-        source = _of_bundle(Bundle.open(base), "diffusers")
+        source = _of_bundle(Bundle.open(base), "diffusers", about_file)
         return replace(source, parts=with_encoder(source.parts))
     try:
         source = READERS[_pipeline(base)](base, about_file)
@@ -213,7 +213,7 @@ def restorer(weights: Path, about_file: Path | None = None) -> Source:
     these.
     """
     if (weights / "bundle.json").is_file():
-        return _of_bundle(Bundle.open(weights), "safetensors")
+        return _of_bundle(Bundle.open(weights), "safetensors", about_file)
     about = About.read(about_file)
     size_px = onnx_size_px(weights) if weights.suffix.lower() == ".onnx" else size_of(weights, read_state(weights))
     return Source(
@@ -236,22 +236,25 @@ def _card(beside: Path) -> Path | None:
     return card if card.is_file() else None
 
 
-def _of_bundle(bundle: Bundle, source: str) -> Source:
+def _of_bundle(bundle: Bundle, source: str, about_file: Path | None) -> Source:
+    """What the file says holds, and where it says nothing, what the bundle says."""
     parts = {part.role: bundle.root / part.file for part in bundle.parts if part.format == source}
     if missing := sorted(bundle.roles - set(parts)):
         raise BundleError(f"{bundle.name} carries no source of its {', '.join(missing)}", bundle=bundle.name)
-    licence, sampling = bundle.parts[0].licence, bundle.sampling
-    about = About(
+    sampling, reduced = bundle.sampling, {part.role for part in bundle.parts if part.precision != "fp32"}
+    about = About.read(
+        about_file,
         title=bundle.title,
         dialect=bundle.dialect,
         sizes=bundle.sizes,
-        steps=sampling.steps if sampling else 0,
-        guidance=sampling.guidance if sampling else 0.0,
         template=bundle.text.template if bundle.text else "",
-        licence=licence,
+        licence=bundle.parts[0].licence,
         lineage=bundle.lineage,
         residual=bundle.face.residual if bundle.face else 0.0,
+        exact=tuple(sorted(bundle.roles - reduced)) if reduced else (),
+        **({"steps": sampling.steps, "guidance": sampling.guidance} if sampling else {}),
     )
+    sampling = sampling and replace(sampling, steps=about.steps, guidance=about.guidance)
     tokenizer, card = bundle.root / bundle.text.tokenizer if bundle.text else None, _card(bundle.root / "bundle.json")
     return Source(bundle.family, parts, about, sampling, tokenizer, bundle.face, card, bundle.text)
 

@@ -26,7 +26,7 @@ from engines.studio import trials
 from engines.toolchain import build, export
 from engines.toolchain.build import BuildOptions
 from engines.toolchain.manifest import SCRATCH
-from engines.toolchain.quantize import out_of_core
+from engines.toolchain.quantize import opened, out_of_core
 from engines.toolchain.recipe import Recipe
 from tests.support import builds, tiny, tiny_sd
 from tests.support.proved import prove
@@ -117,11 +117,19 @@ def test_activations_of_a_static_recipe_are_rounded_where_they_enter_layers(made
 
 
 def test_attention_is_subsampled_where_the_recipe_says_so(made: tuple[Bundle, Path], request: Any) -> None:
-    bundle, _ = made
-    part = bundle.part("denoiser", frozenset({"onnx"}))
-    graph = onnx.load(bundle.root / part.file / "model.onnx", load_external_data=False).graph
-    strided = [node for node in graph.node if node.op_type == "Slice" and len(node.input) == 5]
-    assert bool(strided) == ("sd-kv2" in request.node.callspec.params.values())
+    """Its rows and columns are halved once where the tiny network attends."""
+    bundle, base = made
+    path = bundle.root / bundle.part("denoiser", frozenset({"onnx"})).file / "model.onnx"
+    model, shown = onnx.load(path, load_external_data=False), path.with_name("shown.onnx")
+    slices = [node.output[0] for node in model.graph.node if node.op_type == "Slice" and len(node.input) == 5]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in slices)
+    onnx.save(model, shown)
+    session = opened(shown)
+    shown.unlink()
+    channels = bundle.need(bundle.sampling, "sampling").latent_channels
+    latents, prompt = np.ones((1, channels, 16, 24), np.float32), np.ones((1, 7, _width(base)), np.float32)
+    results = session.run(slices, {"latents": latents, "time": np.array([0.5], np.float32), "prompt": prompt})
+    assert any(result.shape[:3] == (1, 4, 6) for result in results) == (request.node.callspec.id == "sd-kv2")
 
 
 def test_every_engine_draws_other_sizes(made: tuple[Bundle, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ pytest.importorskip("onnxscript", reason="adopts what torch exported")
 from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
-from engines.bundle import Part
+from engines.bundle import BUILT_IN, Bundle, Part
 from engines.errors import BundleError
 from engines.networks.gpen import GPEN, Spec
 from engines.toolchain import sources
@@ -266,3 +267,19 @@ def test_a_bundle_is_a_source_if_it_carries_one(built: Path, tmp_path: Path) -> 
     (tmp_path / "r" / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="no source of its restorer"):
         sources.restorer(tmp_path / "r")
+
+
+# ---- bundles
+
+
+def test_what_a_bundle_computes_exactly_it_still_does_when_it_is_built_anew() -> None:
+    assert "denoiser" in sources.portrait(BUILT_IN / "portrait").about.exact, "it has no bf16, the decoder has"
+    assert "decoder" not in sources.portrait(BUILT_IN / "portrait").about.exact
+
+
+def test_a_file_beside_a_bundle_has_the_last_word(tmp_path: Path) -> None:
+    (tmp_path / "about.toml").write_text('name = "mine"\nsteps = 5\nexact = []\n', encoding="utf-8")
+    base, source = Bundle.open(BUILT_IN / "portrait"), sources.portrait(BUILT_IN / "portrait", tmp_path / "about.toml")
+    assert (source.about.name, source.about.exact, source.sampling.steps) == ("mine", (), 5)
+    assert (source.about.title, source.about.sizes, source.about.dialect) == (base.title, base.sizes, base.dialect)
+    assert source.sampling == replace(base.sampling, steps=5)
