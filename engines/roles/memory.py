@@ -4,7 +4,8 @@ other where that would be too much; the decoder in pieces where even that would.
 
 Weights are counted from the files. What a network needs beside them, and keeps until it is unloaded, grows with the
 picture: Stable Diffusion's three on OpenVINO took some 3,900 bytes a pixel together (512 to 1024 px, see
-benchmarks/large.py); how they share them is a guess on the safe side. Networks of another width take another share of
+benchmarks/large.py); how they share them is a guess on the safe side. On ONNX Runtime attention's scores, which grow
+with the square of the picture, are most of it (7.2 GB at 768 px). Networks of another width take another share of
 that, which their bundle's report tells (roles/peaks.py). Pages of mapped files do not count: they are given back
 (backends/page_cache.py), or taken back by the system when it needs them.
 """
@@ -34,7 +35,10 @@ LEAST, MOST = 0.05, 2.0  # share of BYTES_A_PIXEL that a report is believed to h
 FOR_PYTORCH: tuple[Format, ...] = ("diffusers", "safetensors")
 FLEETING: tuple[Role, ...] = ("text_encoder", "encoder")
 PACKED = 1.15  # integers take a little more in memory than in the file
-UNPACKED = {("ort", "int8"): 7.0}  # it computes most convolutions of lean graphs in float32: 7.2 GB with 1.04 on disk
+ONE_ARENA = ("ort",)  # engines whose sessions take what they need beside weights from one place, one after the other
+# Engines that write attention's scores down, before and after softmax: bytes for a pair of pixels, by family. Stable
+# Diffusion has 8 heads and a token for 8x8 pixels.
+SCORES: Mapping[tuple[str, str], float] = {("ort", "sd"): 8 * 2 * 4 / 64**2}
 # Ways of drawing a picture, the fastest first: whether one part is unloaded before the next is loaded, and the side of
 # the pieces in which it is decoded, in latent cells; 0: as a whole.
 WAYS = (False, 0), (True, 0), *((True, side) for side in tiled_decode.SIDES)
@@ -63,11 +67,11 @@ def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget
     """
     stride, pixels = bundle.need(bundle.sampling, "sampling").latent_stride, math.prod(size)
     base, share = _measured(bundle, parts, engine)
-    whole = {part.role: _weights(bundle, part, engine) + _work(part.role, pixels, share) for part in parts}
+    weights = {part.role: _weights(bundle, part) for part in parts}
     for turns, side in WAYS[thrift:]:
-        spared = pixels - min(pixels, (side * stride) ** 2) if side else 0
-        needs = {**whole, "decoder": whole.get("decoder", 0) - _work("decoder", spared, share)}
-        fitted = MemoryPlan(turns, side, base + _peak(needs, turns))
+        at_once = {"decoder": min(pixels, (side * stride) ** 2)} if side else {}
+        work = {role: share * _work(bundle, engine, role, at_once.get(role, pixels)) for role in weights}
+        fitted = MemoryPlan(turns, side, base + _peak(weights, work, turns, engine))
         if fitted.peak <= budget:
             return fitted
     raise MemoryShort(bundle.name, fitted.peak / GB, budget / GB)
@@ -100,21 +104,31 @@ def _measured(bundle: Bundle, parts: Sequence[Part], engine: str) -> tuple[int, 
     if peak is None:
         return BASE, 1.0
     stay = [part for part in proved if part.role not in FLEETING]
-    weights = sum(_weights(bundle, part, engine) for part in stay)
-    work = sum(_work(part.role, peak.pixels) for part in stay)
+    weights = sum(_weights(bundle, part) for part in stay)
+    work = _together({part.role: _work(bundle, engine, part.role, peak.pixels) for part in stay}, engine)
     base = MEASURED_BASE.get(engine, BASE)
     return base, min(max((peak.bytes - base - weights) / work, LEAST), MOST) if work else 1.0
 
 
-def _peak(needs: Mapping[Role, int], turns: bool) -> int:
+def _peak(weights: Mapping[Role, int], work: Mapping[Role, float], turns: bool, engine: str) -> int:
     """
     Return the most bytes that models take at one time. Both encoders are loaded for a moment only, whatever happens;
     the tiny decoder stays beside the others.
     """
+    needs = {role: weights[role] + work[role] for role in weights}
     beside = needs.get("preview_decoder", 0)
     fleeting = [needs.get(role, 0) for role in FLEETING]
-    stay = [need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder")]
-    return beside + max(*fleeting, max(stay) if turns else sum(stay))
+    stay = [role for role in needs if role not in FLEETING]
+    together = sum(weights[role] for role in stay) + _together({role: work[role] for role in stay}, engine)
+    one = beside + max(need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder"))
+    return int(max(one if turns else together, beside + max(fleeting)))
+
+
+def _together(work: Mapping[Role, float], engine: str) -> float:
+    """Return what roles take beside their weights that are loaded together."""
+    beside = work.get("preview_decoder", 0.0)
+    others = [each for role, each in work.items() if role != "preview_decoder"]
+    return beside + (max(others, default=0.0) if engine in ONE_ARENA else sum(others))
 
 
 def fitting(path: Path, budget: int) -> Precision:
@@ -122,18 +136,20 @@ def fitting(path: Path, budget: int) -> Precision:
     return "fp32" if BASE + numbers(path) * 4 <= budget else "bf16"
 
 
-def _weights(bundle: Bundle, part: Part, engine: str) -> int:
+def _weights(bundle: Bundle, part: Part) -> int:
     path = bundle.root / part.file
     if part.precision in ("int8", "int4"):
-        return int(max(UNPACKED.get((name, part.precision), PACKED) for name in engine.split("+")) * size_bytes(path))
+        return int(PACKED * size_bytes(path))
     try:
         return numbers(path) * (2 if part.precision == "bf16" else 4)
     except (OSError, ValueError) as exc:
         raise BundleError(f"{bundle.name}/{part.file}: {exc}", bundle=bundle.name) from exc
 
 
-def _work(role: Role, pixels: int, share: float = 1.0) -> int:
-    return int(share * BYTES_A_PIXEL.get(role, 0) * pixels)
+def _work(bundle: Bundle, engine: str, role: Role, pixels: int) -> float:
+    """Return the bytes that a role takes beside its weights; of a mixture, as its engine that takes most would."""
+    scores = max(SCORES.get((name, bundle.family), 0.0) for name in engine.split("+")) if role == "denoiser" else 0.0
+    return BYTES_A_PIXEL.get(role, 0) * pixels + scores * pixels**2
 
 
 def numbers(path: Path) -> int:
