@@ -7,7 +7,21 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decoders, estimates, gpen, history, large, machines, photos, precisions, pruned, quota, studio
+from benchmarks import (
+    decoders,
+    estimates,
+    gpen,
+    history,
+    large,
+    machines,
+    operators,
+    peers,
+    photos,
+    precisions,
+    pruned,
+    quota,
+    studio,
+)
 
 MEASUREMENTS = {
     "studio": studio.main,
@@ -19,8 +33,9 @@ MEASUREMENTS = {
     "estimates": estimates.main,
     "history": history.main,
     "machines": machines.main,
+    "operators": operators.main,
 }
-BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage}
+BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage, "peers": peers.main}
 
 
 def main() -> None:
