@@ -29,6 +29,8 @@ preflight.LONGEST_S = 3600.0  # who hangs is no good news here
 trials = [ImportTrial(name, tuple(modules), last) for name, modules, last in json.loads(sys.argv[1])]
 print(json.dumps({name: outcome.why for name, outcome in examine(trials, None).items()}))
 """
+# Settings of this session, and what libraries are told of this very processor: numpy would run its kernels on any.
+OF_THIS_MACHINE = ("STUDIO_", "PYTHON", "OPENBLAS_", "ONEDNN_", "ATEN_CPU_")
 PATIENCE_S = 300.0  # a processor that is emulated is thirty times slower
 
 
@@ -39,7 +41,7 @@ class Emulated:
     python: Path
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "PYTHON"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_THIS_MACHINE)}
         command = [str(self.python), *arguments]
         return subprocess.run(
             command, cwd=REPOSITORY, env={**kept, **env}, capture_output=True, text=True, timeout=PATIENCE_S
