@@ -62,4 +62,9 @@ def lower_quartiles(runs: Iterable[RoleRun]) -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
     for run in runs:
         seconds.setdefault(run.role, []).append(run.seconds)
-    return {role: round(sorted(values)[len(values) // 4], 4) for role, values in seconds.items()}
+    return {role: rounded_s(sorted(values)[len(values) // 4]) for role, values in seconds.items()}
+
+
+def rounded_s(seconds: float) -> float:
+    """Return seconds to four digits: what takes 40 microseconds was timed, and 0 would say that it was not."""
+    return float(f"{seconds:.4g}")

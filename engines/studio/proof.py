@@ -25,7 +25,7 @@ from pathlib import Path
 from engines import backends, files, images
 from engines.backends import Candidate
 from engines.backends.arrangement import read
-from engines.backends.timed import RoleRun, lower_quartiles
+from engines.backends.timed import RoleRun, lower_quartiles, rounded_s
 from engines.backends.verdicts import Verdict
 from engines.bundle import PROOF, Bundle, Precision
 from engines.errors import BundleError, StudioError
@@ -194,8 +194,8 @@ class Trial:
             peak_mb=round(peak_mb()),
         )
         if timed:
-            look_s = round(statistics.median_low([result.look_s for result in results]), 4)
-            finish_s = round(statistics.median_low([result.finish_s for result in results]), 4)
+            look_s = rounded_s(statistics.median_low([result.look_s for result in results]))
+            finish_s = rounded_s(statistics.median_low([result.finish_s for result in results]))
             drawing = replace(drawing, look_s=look_s, finish_s=finish_s, run_s=lower_quartiles(self.runs))
         if not judged:
             return drawing

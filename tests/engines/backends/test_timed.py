@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.backends.timed import RoleRun, TimedSession, lower_quartiles
+from engines.backends.timed import RoleRun, TimedSession, lower_quartiles, rounded_s
 from engines.bundle import Role
 from engines.errors import EngineError
 from engines.roles.loaded import LoadedBundle
@@ -62,3 +62,7 @@ def test_the_lower_quartile_counts_for_each_role() -> None:
     roles: list[Role] = ["denoiser", "denoiser", "denoiser", "denoiser", "decoder"]
     runs = [RoleRun(role, 1, seconds) for role, seconds in zip(roles, (9.0, 1.0, 2.0, 3.0, 4.0), strict=True)]
     assert lower_quartiles(runs) == {"denoiser": 2.0, "decoder": 4.0}
+
+
+def test_what_takes_no_time_to_speak_of_was_timed_all_the_same() -> None:
+    assert (rounded_s(0.0000412349), rounded_s(0.55434), rounded_s(12.3456)) == (0.00004123, 0.5543, 12.35)
