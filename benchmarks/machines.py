@@ -34,7 +34,8 @@ SETS = {
     "SSE41": ("sse4_1", "Celeron J and N up to 2020"),
     "AVX2": ("avx2", "Core since 2013, Ryzen"),
     "AVX2_VNNI": ("avx_vnni", "N100, Core since 2021"),
-    "AVX512_CORE_VNNI": ("avx512_vnni", "Xeon since 2019, Ryzen since 2022"),
+    "AVX512_CORE_VNNI": ("avx512_vnni", "Xeon since 2019"),
+    "AVX512_CORE_BF16": ("avx512_bf16", "Ryzen since 2022, EPYC"),
     "AVX512_CORE_AMX": ("amx_int8", "Xeon since 2023"),
 }
 OBEY = ("openvino", "torch")
