@@ -30,7 +30,8 @@ from engines.bundle.signatures import Array
 SIDE_PX = 512
 ROUNDS = 3
 LEAST = 0.01  # of the time: less is summed up
-# What OpenVINO calls the operators that multiply; MHA is what it makes of attention, among its Subgraphs.
+# What OpenVINO calls the operators that multiply. Attention is among its Subgraphs, with what else it joins: its rate
+# is that at least.
 MULTIPLY = {"Convolution": "Conv", "FullyConnected": "MatMul", "MatMul": "attention", "Subgraph": "attention"}
 PEAK_SIDE = 2048
 

@@ -4,7 +4,7 @@ size with random weights (true_size.py), 512x512 in 8 steps by LCM without guida
 draws twice: the second time nothing is loaded, traced or compiled. By name alone, after `sd`, whose bundles it takes.
 
 The peers are put in an environment of their own, data/bench/peers. That takes a package index, a C++ compiler for
-stable-diffusion.cpp and for torch.compile, and 3 GB.
+stable-diffusion.cpp and for torch.compile, and 2 GB.
 """
 
 from __future__ import annotations

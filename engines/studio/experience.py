@@ -15,7 +15,7 @@ from dataclasses import replace
 from engines import backends
 from engines.backends import Candidate, TooLarge, fits
 from engines.backends.mixture import work_s
-from engines.backends.timed import RoleRun, lower_quartiles
+from engines.backends.timed import RoleRun, lower_quartiles, rounded_s
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle
 from engines.roles.loaded import LoadedBundle
@@ -101,5 +101,5 @@ def refined(bundle: Bundle, verdict: Verdict, samples: Sequence[Sample]) -> Verd
     run_s = {**verdict.run_s, **learned}
     before_s = work_s(bundle, verdict.run_s)
     share = work_s(bundle, run_s) / before_s if before_s else 1.0
-    look_s, finish_s = round(verdict.look_s * share, 4), round(verdict.finish_s * share, 4)
+    look_s, finish_s = rounded_s(verdict.look_s * share), rounded_s(verdict.finish_s * share)
     return replace(verdict, run_s=run_s, look_s=look_s, finish_s=finish_s, disturbed=False)

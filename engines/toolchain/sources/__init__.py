@@ -37,6 +37,7 @@ LIBRARIES = ("diffusion_pytorch_model", "model")  # how diffusers and transforme
 WRAPPERS = ("g_ema", "params_ema", "params", "state_dict")  # under which trainers hide a state dict
 # How a file begins that torch before 1.6 wrote, as upstream's may be: no zip, and so it cannot be mapped into memory.
 OLD_PTH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+ALWAYS_REDUCED: frozenset[Role] = frozenset({"denoiser", "decoder"})  # by recipes that reduce anything of a portrait
 FOREIGN = "see the licence of the source"
 QWEN_TEMPLATE = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"  # Qwen3's, thinking enabled
 
@@ -178,10 +179,8 @@ def _preview_decoder(base: Path, source: Source, checkpoints: Path | None) -> di
         if folder.is_dir():
             given = _config(folder).get("latent_channels", 4)
             if given != channels:
-                detail = (
-                    f"{folder.name} is for {given} latent channels, {base.name} has {channels}: {name or 'none known'}"
-                )
-                raise BundleError(detail, bundle=base.name)
+                wanted = f"{base.name} has {channels}: {name or 'none known'}"
+                raise BundleError(f"{folder.name} is for {given} latent channels, {wanted}", bundle=base.name)
             return {"preview_decoder": folder}
     return {}
 
@@ -237,7 +236,7 @@ def _card(beside: Path) -> Path | None:
 
 
 def _of_bundle(bundle: Bundle, source: str, about_file: Path | None) -> Source:
-    """What the file says holds, and where it says nothing, what the bundle says."""
+    """Read a bundle as a source: what the file says holds, and where it says nothing, what the bundle says."""
     parts = {part.role: bundle.root / part.file for part in bundle.parts if part.format == source}
     if missing := sorted(bundle.roles - set(parts)):
         raise BundleError(f"{bundle.name} carries no source of its {', '.join(missing)}", bundle=bundle.name)
@@ -251,11 +250,11 @@ def _of_bundle(bundle: Bundle, source: str, about_file: Path | None) -> Source:
         licence=bundle.parts[0].licence,
         lineage=bundle.lineage,
         residual=bundle.face.residual if bundle.face else 0.0,
-        exact=tuple(sorted(bundle.roles - reduced)) if reduced else (),
+        exact=tuple(sorted((bundle.roles & ALWAYS_REDUCED) - reduced)) if reduced else (),
         **({"steps": sampling.steps, "guidance": sampling.guidance} if sampling else {}),
     )
-    sampling = sampling and replace(sampling, steps=about.steps, guidance=about.guidance)
     tokenizer, card = bundle.root / bundle.text.tokenizer if bundle.text else None, _card(bundle.root / "bundle.json")
+    sampling = sampling and replace(sampling, steps=about.steps, guidance=about.guidance)
     return Source(bundle.family, parts, about, sampling, tokenizer, bundle.face, card, bundle.text)
 
 
