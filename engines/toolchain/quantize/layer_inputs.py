@@ -61,8 +61,10 @@ def observe(
             _widen(observed, name, values[name])
         for node in nodes:
             rows = _rows(node, shapes[node.name], values[node.input[0]], len(feeds), rng)
-            if rows is not None:
-                observed.moments[node.name] = observed.moments.get(node.name, np.float32(0)) + rows.T @ rows
+            if rows is not None and node.name in observed.moments:
+                observed.moments[node.name] += rows.T @ rows
+            elif rows is not None:
+                observed.moments[node.name] = rows.T @ rows
     return observed
 
 

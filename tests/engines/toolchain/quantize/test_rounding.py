@@ -33,6 +33,21 @@ def test_inputs_that_go_together_make_up_for_each_other() -> None:
     assert 30 < nearest < 45 and gptq > nearest + 6
 
 
+def test_it_is_what_gptq_computes_by_the_inverse() -> None:
+    """Algorithm 1 of the paper, one input at a time, written down as it stands there."""
+    weight, rows = layer(inputs=300)  # more than two blocks
+    moments = (rows.T @ rows).astype(np.float64)
+    result = rounded(weight, 0, moments)
+    damped = moments + np.eye(300) * (0.01 * np.diag(moments).mean() + 1e-9)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    left, integers = weight.astype(np.float64), np.empty(weight.shape)
+    for i in range(300):
+        integers[:, i] = np.rint(left[:, i] / result.scale).clip(-LEVELS, LEVELS)
+        error = (left[:, i] - integers[:, i] * result.scale) / upper[i, i]
+        left[:, i:] -= np.outer(error, upper[i, i:])
+    assert (result.integers != integers).mean() < 1e-3  # but where a half is rounded by the last bit
+
+
 def test_more_levels_are_nearer() -> None:
     weight, rows = layer()
     moments = rows.T @ rows
