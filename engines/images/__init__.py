@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import struct
@@ -16,7 +17,7 @@ import time
 import unicodedata
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -47,6 +48,8 @@ SUFFIXES: dict[PhotoFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 BROKEN = (SyntaxError, ValueError, EOFError, TypeError, RuntimeError, struct.error)  # decoders, for broken files
 ODD_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error)
 TAKEN, CAMERA, TAKEN_BY_CAMERA, USER_COMMENT = 0x0132, 0x8769, 0x9003, 0x9286  # EXIF; the last two are in the second
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # EXIF; those by which width and height change places
+Share = Callable[[int, int], float]  # from an upright picture's width and height: the size in which it is needed
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,15 @@ class Photo:
 def read(path: Path) -> Pixels:
     """Read an uploaded file, upright, in sRGB, on white. ImageError: no picture we read, or broken. ImageTooLarge."""
     with _opened(path) as image:
+        return np.array(_to_rgb(_upright(_to_srgb(image))))
+
+
+def read_shrunk(path: Path, share: Share) -> Pixels:
+    """
+    Read as `read`. A JPEG of which a smaller copy is needed is decoded in an eighth, a quarter or half of its size, if
+    that is enough: of 50 megapixels in 0.2 s instead of 1.5.
+    """
+    with _opened(path, share) as image:
         return np.array(_to_rgb(_upright(_to_srgb(image))))
 
 
@@ -89,8 +101,8 @@ def shown_by_browsers(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open and decode a file. ImageError, ImageTooLarge: as read."""
+def _opened(path: Path, share: Share | None = None) -> Iterator[Image.Image]:
+    """Open and decode a file, with a `share` as `read_shrunk` says. ImageError, ImageTooLarge: as read."""
     register_heif_opener(thumbnails=False)
     with _mapped_errors(), Image.open(path, formats=READABLE) as image:
         megapixels = image.width * image.height / 1e6
@@ -98,8 +110,17 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise ImageTooLarge(f"{megapixels:.0f} megapixels", megapixels=round(megapixels), limit=MAX_MEGAPIXELS)
         if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(START_OF_SCAN)) > MAX_SCANS:
             raise ImageError(f"a JPEG of {scans} scans")
+        if share is not None:
+            needed = share(*(image.size[::-1] if _is_lying(image) else image.size))
+            image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
         image.load()
         yield image
+
+
+def _is_lying(image: Image.Image) -> bool:
+    with contextlib.suppress(*ODD_EXIF):
+        return image.getexif().get(ORIENTATION) in LYING
+    return False
 
 
 def _upright(image: Image.Image) -> Image.Image:

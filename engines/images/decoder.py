@@ -3,7 +3,8 @@ Strangers' files are decoded in a process of their own, `python -m engines.image
 or would keep it busy for minutes, ends that process, and no models have to be loaded again.
 
 The process starts with the first picture and stays for the next one; the end of its standard input is its own end. It
-is asked by a line of JSON, [how, path, seconds], and answers with another, after which come the bytes of what was read.
+is asked by a line of JSON, [how, path, seconds, more], and answers with another, after which come the bytes of what was
+read.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from engines import images
 from engines.errors import EngineError, ImageError, ImageTooLarge, ImageTooSlow, OutOfMemory, StudioError
 from engines.images import Photo, Pixels
+from engines.images.scaling import Scaling, scaled
 
+T = TypeVar("T")
 PROJECT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "engines.images.decoder")
 DECODE_S = 8.0  # of processor time; phones' largest photos take two on a desktop
@@ -34,7 +38,7 @@ MOST_BYTES = 2 << 30  # of memory: 50 megapixels take half of it at most, whatev
 # photo stay; the memory of OpenBLAS's threads would count.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "OPENBLAS_NUM_THREADS": "1"}
 PIPE_BYTES = 1 << 20
-MOST_PROFILE_BYTES = 1 << 24
+MOST_PROFILE_BYTES = MOST_SCALED_BYTES = 1 << 24
 END_S = 1.0  # for a process that has closed its end to be gone
 READY = b"ready\n"
 
@@ -49,11 +53,15 @@ class Decoder:
 
     def read(self, path: Path) -> Pixels:
         """As images.read; ImageError too if a file crashes the decoder, ImageTooSlow; EngineError: none starts."""
-        return self._ask("read", path).pixels
+        return self._ask("read", path, _received).pixels
 
     def read_photo(self, path: Path) -> Photo:
         """As images.read_photo, and as read."""
-        return self._ask("read_photo", path)
+        return self._ask("read_photo", path, _received)
+
+    def scaled(self, path: Path, how: Scaling) -> bytes:
+        """Return the file of a picture for a screen, as scaling.scaled, and as read."""
+        return self._ask("scaled", path, _received_file, asdict(how))
 
     @property
     def pid(self) -> int | None:
@@ -67,15 +75,23 @@ class Decoder:
             if self._child is not None:
                 self._end_of(self._child)
 
-    def _ask(self, how: str, path: Path) -> Photo:
+    def _ask(
+        self,
+        how: str,
+        path: Path,
+        received: Callable[[dict[str, Any], IO[bytes]], T],
+        more: Mapping[str, Any] | None = None,
+    ) -> T:
         with self._lock:
             if self.pid is None:
                 self._child = self._begun()
             child = self._child
             assert child is not None and child.stdin is not None and child.stdout is not None  # they were asked for
             try:
-                child.stdin.write(json.dumps([how, str(path.absolute()), self.limit_s]).encode() + b"\n")
-                return _received(json.loads(child.stdout.readline()), child.stdout)
+                child.stdin.write(json.dumps([how, str(path.absolute()), self.limit_s, more]).encode() + b"\n")
+                answer = json.loads(child.stdout.readline())
+                _raise_what_it_is(answer)
+                return received(answer, child.stdout)
             except (OSError, EOFError, ValueError, LookupError, TypeError) as exc:  # of its answer there is half, or
                 raise self._end_of(child) from exc  # it is none
             except MemoryError:  # here, with the rest of it still to come
@@ -123,14 +139,15 @@ class Decoder:
 SHARED = Decoder()  # of a process, for whoever has no other
 
 
-def _received(answer: dict[str, Any], source: IO[bytes]) -> Photo:
-    """
-    Read what an answer announces, or raise the error that it is. It comes from where strangers' files have been:
-    ValueError, if it is too much.
-    """
+def _raise_what_it_is(answer: dict[str, Any]) -> None:
+    """Raise the error that an answer is, if it is one."""
     if "error" in answer:
         error = ImageTooLarge if answer["error"] == ImageTooLarge.__name__ else ImageError
         raise error(str(answer["detail"]), **answer["facts"])
+
+
+def _received(answer: dict[str, Any], source: IO[bytes]) -> Photo:
+    """Read what an answer announces. It comes from where strangers' files have been: ValueError, if it is too much."""
     height, width = int(answer["height"]), int(answer["width"])
     if height < 1 or not 0 < height * width <= images.MAX_MEGAPIXELS * 1e6:
         raise ValueError(f"a picture of {width}x{height}")
@@ -140,6 +157,13 @@ def _received(answer: dict[str, Any], source: IO[bytes]) -> Photo:
         raise ValueError(f"a profile of {size} bytes")
     profile = _filled(np.empty(size, np.uint8), source).tobytes()
     return Photo(pixels, alpha, profile, bool(answer["grey"]), str(answer["taken"]))
+
+
+def _received_file(answer: dict[str, Any], source: IO[bytes]) -> bytes:
+    """As _received."""
+    if not 0 < (size := int(answer["bytes"])) <= MOST_SCALED_BYTES:
+        raise ValueError(f"a file of {size} bytes")
+    return _filled(np.empty(size, np.uint8), source).tobytes()
 
 
 def _filled(array: Pixels, source: IO[bytes]) -> Pixels:
@@ -152,9 +176,12 @@ def _filled(array: Pixels, source: IO[bytes]) -> Pixels:
     return array
 
 
-def _answered(how: str, path: Path) -> tuple[dict[str, Any], list[memoryview]]:
+def _answered(how: str, path: Path, more: dict[str, Any]) -> tuple[dict[str, Any], list[memoryview]]:
     """What to say of a file, and the bytes that follow."""
     try:
+        if how == "scaled":
+            data = scaled(path, Scaling(**more))
+            return {"bytes": len(data)}, [memoryview(data)]
         photo = images.read_photo(path) if how == "read_photo" else Photo(images.read(path))
     except ImageError as exc:
         return {"error": type(exc).__name__, "detail": str(exc), "facts": exc.facts}, []
@@ -177,10 +204,10 @@ def serve() -> None:
     _limit(resource.RLIMIT_DATA, MOST_BYTES)
     answers.write(READY)
     for line in sys.stdin:
-        how, path, seconds = json.loads(line)
+        how, path, seconds, more = json.loads(line)
         spent = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(spent.ru_utime + spent.ru_stime + seconds) + 1)  # SIGXCPU ends it there
-        answer, pieces = _answered(how, Path(path))
+        answer, pieces = _answered(how, Path(path), more or {})
         for piece in (memoryview(json.dumps(answer).encode() + b"\n"), *pieces):
             while piece:
                 piece = piece[answers.write(piece) :]

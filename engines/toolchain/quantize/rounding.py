@@ -5,7 +5,8 @@ Rounding each weight to the nearest integer forgets that inputs go together: wha
 next ones can take away. GPTQ (Frantar et al. 2022, arXiv:2210.17323, section 3) rounds one input after the other and
 lets those that are still to come make up for the error, by the second moments of the layer's input. It is computed here
 without the inverse of the moments, by which the paper explains it (LDLQ, Chee et al. 2023, arXiv:2307.13304, theorem 6:
-the same integers, for a seventh of the work). On the built-in restorer's weights in seven bits: 57 dB, to the nearest 45.
+the same integers, for a seventh of the work). On the built-in restorer's weights in seven bits: 57 dB, to the nearest
+45.
 
 Integers end at 64 and not at 127: where a processor has no instructions for products of 8 bits (AVX2 without VNNI),
 engines add pairs of them, u8 * s8, in 16 bits that saturate (vpmaddubsw). See saturation.py.
