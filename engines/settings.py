@@ -120,6 +120,11 @@ class Settings:
         "安静时段,如 22:00-07:00:其间不开始批量照片与引擎验证",
         "quiet hours, like 22:00-07:00, in which no batch of photos and no proof of engines is begun",
     )
+    albums: str = _setting(
+        "",
+        "相框还可显示的文件夹(只读),逗号分隔;在相框里叫 folder:文件夹名",
+        "further folders that frames may show, read only, comma-separated; frames call them folder:NAME",
+    )
     https: bool = _setting(
         False,
         "用 https 提供服务,证书由本机自签(同 --https);on 或 off",
@@ -208,6 +213,12 @@ class Settings:
     def state(self) -> Path:
         """The queue's database and the caches."""
         return self.home / "state"
+
+    @property
+    def album_folders(self) -> dict[str, Path]:
+        """The folders of STUDIO_ALBUMS by their names: of two with the same one, the first."""
+        paths = [Path(text.strip()).expanduser() for text in self.albums.split(",") if text.strip()]
+        return {path.name: path for path in reversed(paths)}
 
     @property
     def quiet(self) -> QuietHours:

@@ -87,7 +87,9 @@ PAGE_HEADERS = {
 # they were an eighth of what it loads.
 HEADERS_BY_KIND = {
     **dict.fromkeys(("text/css", "text/javascript"), HEADERS),
-    **dict.fromkeys(("application/json", "text/event-stream", "image/jpeg", "image/png", "image/webp"), CREDITED),
+    **dict.fromkeys(
+        ("application/json", "text/event-stream", "image/avif", "image/jpeg", "image/png", "image/webp"), CREDITED
+    ),
 }
 BAD_HOST = (
     "本机不以名称「{name}」提供服务:请用 IP 地址打开,或把名称加入 STUDIO_NAMES 后重新启动。"

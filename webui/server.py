@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui import api, app_shell, connections, gradio_patches, page, trust
+from webui import api, app_shell, connections, frame, gradio_patches, page, trust
 from webui.api import gradio_api
 from webui.compression import Compression
 from webui.gradio_patches import frontend
@@ -92,7 +92,8 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     door = routes.router(people)
     app_shell.add(door)
     trust.add(door, settings)
-    api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS))
+    frame.add(door, jobs, settings)
+    api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS, *frame.PATHS))
     frontend.add(door)
     app.include_router(door)
     if mcp:
@@ -122,6 +123,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
         *routes.PATHS,
         *app_shell.PATHS,
         *trust.PATHS,
+        *frame.PATHS,
         "/thumbnails/",
         *([mcp.route.path] if mcp else []),
     )

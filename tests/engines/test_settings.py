@@ -32,6 +32,7 @@ ALL = {
     "STUDIO_COOL_C": "70.5",
     "STUDIO_OUTPUTS_GB": "12.5",
     "STUDIO_QUIET_HOURS": "22:00-07:00",
+    "STUDIO_ALBUMS": "/srv/holidays,~/wedding",
     "STUDIO_HTTPS": "on",
     "STUDIO_MCP": "on",
 }
@@ -41,7 +42,18 @@ def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
     told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 20.0, 64, 0, "debug", 3.5)
-    more = ("open sesame", "https://hub.example", 5.0, 85.0, 70.5, 12.5, "22:00-07:00", True, True)
+    more = (
+        "open sesame",
+        "https://hub.example",
+        5.0,
+        85.0,
+        70.5,
+        12.5,
+        "22:00-07:00",
+        ALL["STUDIO_ALBUMS"],
+        True,
+        True,
+    )
     assert settings == Settings(Path("/srv/studio"), *told, *more)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
@@ -145,3 +157,10 @@ def test_quiet_hours_must_be_hours(span: str) -> None:
     with pytest.raises(SettingsError, match=f"STUDIO_QUIET_HOURS={span}: must be hours of the day"):
         Settings.load({"STUDIO_QUIET_HOURS": span})
     assert Settings.load({"STUDIO_QUIET_HOURS": "22:00-7:00"}).quiet.begin == 22 * 60
+
+
+def test_folders_of_frames_go_by_their_names(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "holidays", tmp_path / "b" / "holidays"
+    settings = Settings.load({"STUDIO_ALBUMS": f"{first}, {tmp_path / 'wedding'},{second},"})
+    assert settings.album_folders == {"holidays": first, "wedding": tmp_path / "wedding"}
+    assert Settings.load({}).album_folders == {}

@@ -68,6 +68,8 @@ REACHABLE = {
     "/batch.zip", "/favicon.ico", "/manifest.json", "/service-worker.js", "/faces.js", "/away",
     "/icons/icon.svg",
     "/trust", "/trust/authority.crt", "/trust/{rest:path}",
+    "/frame", "/frame/frame.js", "/frame/frame.css", "/frame/list", "/frame/state", "/frame/picture/{picture_id}",
+    "/frame/image.{ending}", "/frame/next", "/frame/pause", "/frame/favourite", "/frame/{rest:path}",
     "/icons/icon-180.png", "/icons/icon-192.png", "/icons/icon-512.png", "/icons/{rest:path}", "/me", "/login",
     "/logout", "/leave", "/language/{tag}", "/language/{rest:path}", "/join/{invitation}", "/join/{rest:path}",
     "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",

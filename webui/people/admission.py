@@ -10,7 +10,7 @@ import binascii
 import json
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +27,7 @@ from webui.people.secret import Keys
 from webui.people.tokens import Tokens
 
 OPEN_PATHS = (*app_shell.PATHS, *trust.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/")
+FETCHED = "/frame/image."
 OPEN_BELOW = tuple(path for path in OPEN_PATHS if path.endswith("/"))
 
 
@@ -50,7 +51,7 @@ class People:
     def person(self, scope: Scope) -> Person | None:
         """Return who asks; None: that is nobody who is let in."""
         headers = Headers(scope=scope)
-        token = _token(headers.get("authorization", ""))
+        token = _token(headers.get("authorization", "")) or _token_in_address(scope)
         if token and (program := self.tokens.name_of(token)):
             return Person(PROGRAM + program)
         card = self.pass_of(scope)
@@ -94,6 +95,13 @@ def _refusal(headers: Headers) -> Response:
     refusal = {"status": "error", "code": LoginNeeded.code, "message": in_both(LoginNeeded.code, {})}
     body = json.dumps(refusal, ensure_ascii=False)
     return Response(body, 401, {"WWW-Authenticate": "Bearer"}, "application/json")
+
+
+def _token_in_address(scope: Scope) -> str:
+    """Return the token of a frame that can fetch an address and nothing else."""
+    if not scope.get("path", "").startswith(FETCHED):
+        return ""
+    return QueryParams(scope.get("query_string", b"")).get("token", "")
 
 
 def _token(authorization: str) -> str:

@@ -215,7 +215,11 @@ def test_a_program_comes_with_its_token(closed: Rig) -> None:
     assert closed.client.get("/sdapi/v1/sd-models", auth=basic).status_code == 200
     assert closed.client.get("/metrics", headers={"authorization": f"Bearer {token}"}).status_code == 200
     assert closed.client.get("/me", headers={"authorization": f"Bearer {token}"}).json() == {"role": "guest"}
+    frame = f"/frame/image.jpg?token={token}"
+    assert closed.client.get(frame).json()["code"] == "not_found"  # it is in, and there is no picture yet
+    assert closed.client.get(f"/frame/list?token={token}").status_code == 401  # nowhere but where nothing else goes
     Tokens(closed.settings.state / "tokens.json").revoke("program")
+    assert closed.client.get(frame).status_code == 401
     assert closed.client.get("/metrics", headers={"authorization": f"Bearer {token}"}).status_code == 401
 
 

@@ -1,0 +1,108 @@
+"""
+Copies of pictures in the size of a screen, made in a process of its own (engines/images/decoder.py) and stored, as a
+wall shows the same ones again and again. The oldest go when they take too much room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines import files
+from engines.errors import ImageError, NotFoundError, StudioError
+from webui.frame.sources import Shown
+
+if TYPE_CHECKING:  # with libraries that a house without a frame need not wait for
+    from engines.images.decoder import Decoder
+    from engines.images.scaling import Scaling
+
+log = logging.getLogger(__name__)
+MOST_BYTES, SWEPT_TO = 300_000_000, 0.8  # of all copies; and what share of it is left after a sweep
+SWEEP_EVERY = 50  # copies
+IDLE_S = 120.0  # after which the process that makes them ends: it takes 100 MB
+SUFFIX = {"avif": ".avif", "webp": ".webp", "jpeg": ".jpg", "png": ".png"}
+MEDIA = {"avif": "image/avif", "webp": "image/webp", "jpeg": "image/jpeg", "png": "image/png"}
+
+
+class Copies:
+    """Any thread may ask; one copy at a time is made."""
+
+    def __init__(self, folder: Path, decode_s: float) -> None:
+        self.folder, self.decode_s = folder, decode_s
+        self._decoder: Decoder | None = None
+        self._idle: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self._unreadable: dict[tuple[Path, int], StudioError] = {}
+        self._count = 0
+
+    def get(self, shown: Shown, how: Scaling) -> bytes:
+        """NotFoundError: the picture went. ImageError: it cannot be read, which is logged once for each version."""
+        try:
+            stat = shown.path.stat()
+        except OSError as exc:
+            raise NotFoundError("picture", shown.path.name) from exc
+        version = (shown.path, stat.st_mtime_ns)
+        if refusal := self._unreadable.get(version):
+            raise refusal
+        how = replace(how, focus=shown.focus)
+        name = hashlib.sha256(f"{shown.path} {stat.st_mtime_ns} {stat.st_size} {how}".encode()).hexdigest()[:32]
+        place = self.folder / (name + SUFFIX[how.format])
+        with suppress(OSError):
+            data = place.read_bytes()
+            place.touch()  # what is shown again stays
+            return data
+        return self._make(shown.path, version, how, place)
+
+    def _make(self, path: Path, version: tuple[Path, int], how: Scaling, place: Path) -> bytes:
+        with self._lock:
+            try:
+                data = self._process().scaled(path, how)
+            except ImageError as exc:
+                log.warning("a picture of the frame is left out: %s: %s", path.name, exc)
+                self._unreadable[version] = exc
+                raise
+            finally:
+                self._end_when_idle()
+            self._store(place, data)
+        return data
+
+    def _process(self) -> Decoder:
+        from engines.images.decoder import Decoder
+
+        if self._decoder is None:
+            self._decoder = Decoder(self.decode_s)
+        return self._decoder
+
+    def _end_when_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        assert self._decoder is not None  # it was asked just now
+        self._idle = threading.Timer(IDLE_S, self._decoder.close)
+        self._idle.daemon = True
+        self._idle.start()
+
+    def _store(self, place: Path, data: bytes) -> None:
+        try:
+            files.write_atomic(place, data)
+            self._count += 1
+            if self._count % SWEEP_EVERY == 1:
+                self.sweep()
+        except OSError as exc:  # a full disk is no reason to show nothing
+            log.warning("a copy for the frame cannot be stored: %s", exc.strerror)
+
+    def sweep(self) -> None:
+        """Delete the copies that were not shown for longest, if they take too much room. OSError."""
+        stats = [(path, path.stat()) for path in self.folder.iterdir()]
+        size = sum(stat.st_size for _, stat in stats)
+        if size <= MOST_BYTES:
+            return
+        for path, stat in sorted(stats, key=lambda each: each[1].st_mtime):
+            path.unlink(missing_ok=True)
+            size -= stat.st_size
+            if size <= MOST_BYTES * SWEPT_TO:
+                return

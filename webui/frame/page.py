@@ -1,0 +1,40 @@
+"""The HTML of the frame's page; what it does is in assets/frame.js."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+
+from markupsafe import Markup
+
+from engines.messages import CREDIT
+from webui import asset_files
+from webui.i18n import Words
+from webui.plain_page import TITLE
+
+PAGE = Markup(
+    '<!doctype html><html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>'
+    '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
+    '<meta name="color-scheme" content="dark"><meta name="theme-color" content="#000000">'
+    '<link rel="icon" href="/icons/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/frame/frame.css">'
+    "</head><body data-words='{words}'>"
+    '<main id="wall" aria-label="{title}"><div class="layer"></div><div class="layer"></div></main>'
+    '<p id="note" role="status" hidden></p><time id="clock" hidden></time><small id="credit">{credit}</small>'
+    '<div id="dark" hidden></div>'
+    '<script src="/frame/frame.js"></script></body></html>'
+)
+WORDS = ("frame_empty", "frame_away", "frame_picture")
+
+
+def frame_html(say: Words) -> Markup:
+    """Return the page, whose messages are in the caller's language."""
+    words = {key: say(key) for key in WORDS} | {"code": code()}
+    return PAGE.format(title=TITLE, credit=CREDIT, language=say.tag, words=json.dumps(words, ensure_ascii=False))
+
+
+@cache
+def code() -> str:
+    """Return what changes with the page: a frame that shows another one loads it anew."""
+    parts = asset_files.script("frame.js") + asset_files.style("frame.css") + PAGE
+    return hashlib.sha256(parts.encode()).hexdigest()[:12]

@@ -1,0 +1,208 @@
+"""The addresses of the frame: its page, what it may show, pictures in its size, and what it is told from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from engines.errors import ImageError, NotFoundError, OptionError, OwnerOnly
+from engines.jobs import JobQueue
+from engines.settings import Settings
+from webui import asset_files
+from webui.frame import page
+from webui.frame.copies import MEDIA, Copies
+from webui.frame.remote import Remote
+from webui.frame.sources import Sources
+from webui.i18n import preferred, spoken
+from webui.own_jobs import HouseJobs
+from webui.people import person_of
+
+if TYPE_CHECKING:
+    from engines.images.scaling import Fit, Palette, Scaling, ScreenFormat
+
+PATHS = ("/frame", "/frame/")  # what Guard lets through
+HELD_S, LOOK_S = 6.0, 0.5  # how long a frame is let wait for news, and how often there may be some
+LOOK_AGAIN_S = 3.0  # at the listing, which takes longer
+BROKEN_IN_A_ROW = 8  # pictures that are passed over for a frame that fetches one
+NO_STORE = {"Cache-Control": "no-store"}  # a page of a frame has them in memory; its card need not wear out
+ID = re.compile(r"[0-9a-f]{1,64}")
+FRAME = re.compile(r"[\w-]{0,40}")
+FITS, PALETTES = ("auto", "contain", "cover"), ("", "mono", "grey4", "grey16", "spectra6", "acep7")
+Side = Annotated[int, Query(ge=16, le=4096)]  # pixels
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What its addresses share."""
+
+    queue: JobQueue
+    sources: Sources
+    copies: Copies
+    remote: Remote
+
+
+def add(routes: APIRouter, house: HouseJobs, settings: Settings) -> None:
+    sources = Sources(house.queue, house.keys.secret, settings.album_folders)
+    frame = Frame(house.queue, sources, Copies(settings.state / "frame", settings.decode_s), Remote())
+    _add_page(routes)
+    _add_listing(routes, frame)
+    _add_pictures(routes, frame)
+    _add_remote(routes, frame)
+
+
+def _add_page(routes: APIRouter) -> None:
+    script, style = asset_files.script("frame.js"), asset_files.style("frame.css")
+    headers = {"Cache-Control": "no-cache"}
+
+    @routes.get("/frame", include_in_schema=False)
+    def frame_page(request: Request) -> HTMLResponse:
+        return HTMLResponse(page.frame_html(spoken(preferred(request.headers))), headers=headers)
+
+    @routes.get("/frame/frame.js", include_in_schema=False)
+    def frame_script() -> Response:
+        return Response(script, headers=headers, media_type="text/javascript")
+
+    @routes.get("/frame/frame.css", include_in_schema=False)
+    def frame_style() -> Response:
+        return Response(style, headers=headers, media_type="text/css")
+
+
+def _add_listing(routes: APIRouter, frame: Frame) -> None:
+    @routes.get("/frame/list", include_in_schema=False)
+    def listing(show: str = "") -> JSONResponse:
+        """The pictures that a frame may show, newest first, by their ids."""
+        listed = frame.sources.listing(frame.sources.parse(show))
+        return JSONResponse({"version": listed.version, "pictures": list(listed.pictures)}, headers=NO_STORE)
+
+    @routes.get("/frame/state", include_in_schema=False)
+    async def state(
+        show: str = "", version: str = "", presses: int = 0, paused: bool = False, name: str = "", shown: str = ""
+    ) -> JSONResponse:
+        """
+        What is new to a frame that shows this version of the listing, has heard of so many presses of "next", and is
+        paused or not: at once, or after HELD_S that there is nothing.
+        """
+        names = frame.sources.parse(show)
+        if FRAME.fullmatch(name):
+            frame.remote.says(name, [each for each in shown.split(",")[:2] if ID.fullmatch(each)])
+        body = await _news(frame, names, (version, presses, paused))
+        return JSONResponse({**body, "code": page.code()}, headers=NO_STORE)
+
+
+async def _news(frame: Frame, names: tuple[str, ...], before: tuple[str, int, bool]) -> dict[str, Any]:
+    left_s, listed = HELD_S, await to_thread.run_sync(frame.sources.listing, names)
+    while True:
+        orders = frame.remote.state
+        now = (listed.version, orders.next, orders.paused_at is not None)
+        if now != before or left_s <= 0:
+            return dict(zip(("version", "presses", "paused"), now, strict=True))
+        await anyio.sleep(LOOK_S)
+        left_s -= LOOK_S
+        if left_s % LOOK_AGAIN_S < LOOK_S:
+            listed = await to_thread.run_sync(frame.sources.listing, names)
+
+
+def _add_pictures(routes: APIRouter, frame: Frame) -> None:
+    @routes.get("/frame/picture/{picture_id}", include_in_schema=False)
+    def picture(
+        picture_id: str, request: Request, w: Side = 1920, h: Side = 1080, fit: str = "auto", show: str = ""
+    ) -> Response:
+        """A picture of the listing, no larger than the screen, in the best format that it reads."""
+        shown = frame.sources.picture(frame.sources.parse(show), picture_id)
+        kind = best_format(request.headers.get("accept", ""))
+        data = frame.copies.get(shown, _scaling(w, h, fit, kind))
+        return Response(data, headers={**NO_STORE, "Vary": "Accept"}, media_type=MEDIA[kind])
+
+    @routes.get("/frame/image.{ending}", response_class=Response)
+    def image(
+        ending: str,
+        w: Side = 1024,
+        h: Side = 600,
+        fit: str = "cover",
+        palette: str = "",
+        max_kb: Annotated[int, Query(ge=0, le=10_000)] = 0,
+        seconds: Annotated[float, Query(ge=5, le=86400)] = 60.0,
+        show: str = "",
+    ) -> Response:
+        """
+        The picture whose turn it is, for frames that only fetch one: another after so many `seconds`. `ending`: jpg,
+        png or webp. `fit`: auto, contain, cover. `palette`: of an e-ink panel (mono, grey4, grey16, spectra6, acep7),
+        as png. `max_kb`: 0, or how large it may be. `show`: album, favourites, folder:NAME, with commas between.
+        """
+        kinds: dict[str, ScreenFormat] = {"jpg": "jpeg", "png": "png", "webp": "webp"}
+        if ending not in kinds:
+            raise NotFoundError("picture", f"image.{ending}"[:40])
+        how = _scaling(w, h, fit, kinds[ending], palette, max_kb * 1000)
+        data = _whose_turn(frame, frame.sources.parse(show), how, seconds)
+        return Response(data, headers=NO_STORE, media_type=MEDIA[kinds[ending]])
+
+
+def _whose_turn(frame: Frame, names: tuple[str, ...], how: Scaling, seconds: float) -> bytes:
+    """Pass over pictures that cannot be read. NotFoundError: there is none that can."""
+    listed = frame.sources.listing(names).pictures
+    for picture_id in frame.remote.turn(list(listed), seconds)[:BROKEN_IN_A_ROW]:
+        try:
+            return frame.copies.get(listed[picture_id], how)
+        except (ImageError, NotFoundError):
+            continue
+    raise NotFoundError("picture", ",".join(names))
+
+
+def _scaling(width: int, height: int, fit: str, kind: ScreenFormat, palette: str = "", most_bytes: int = 0) -> Scaling:
+    from engines.images.scaling import Scaling
+
+    for name, value, allowed in (("fit", fit, FITS), ("palette", palette, PALETTES)):
+        if value not in allowed:
+            raise OptionError(name, value[:40], ", ".join(filter(None, allowed)))
+    fitted: Fit = fit  # type: ignore[assignment]  # it is one of them
+    inks: Palette = palette  # type: ignore[assignment]
+    return Scaling(width, height, fitted, format=kind, palette=inks, most_bytes=most_bytes)
+
+
+def best_format(accept: str) -> ScreenFormat:
+    """Return the format with the fewest bytes of those that a browser says it reads; what says nothing reads JPEG."""
+    if "image/avif" in accept:
+        return "avif"
+    return "webp" if "image/webp" in accept else "jpeg"
+
+
+def _add_remote(routes: APIRouter, frame: Frame) -> None:
+    @routes.post("/frame/next")
+    def go_on(request: Request) -> JSONResponse:
+        """Show the next picture on all frames, for programs with a token and the owner."""
+        _check(request)
+        frame.remote.next()
+        return JSONResponse({"paused": False})
+
+    @routes.post("/frame/pause")
+    def pause(request: Request, paused: bool | None = None) -> JSONResponse:
+        """Stay at the present picture, or go on. Without `paused`: the other of the two."""
+        _check(request)
+        return JSONResponse({"paused": frame.remote.pause(paused).paused_at is not None})
+
+    @routes.post("/frame/favourite")
+    def favourite(request: Request) -> JSONResponse:
+        """Let the pictures of the album that frames show now be favourites. 404: they show none."""
+        _check(request)
+        return JSONResponse({"favourites": _favour(frame)})
+
+
+def _check(request: Request) -> None:
+    person = person_of(request)
+    if not (person.is_owner or person.is_program):
+        raise OwnerOnly("frames are the owner's")
+
+
+def _favour(frame: Frame) -> int:
+    listed = frame.sources.listing(("album",)).pictures
+    job_ids = dict.fromkeys(listed[each].job_id for each in frame.remote.shown() if each in listed)
+    marked = [job for job in job_ids if frame.queue.favour([job], frame.queue.job(job).owner, True)]
+    if not marked:
+        raise NotFoundError("picture", "frame")
+    return len(marked)

@@ -1,0 +1,158 @@
+"""
+Which pictures a frame may show: the album of all, its favourites, folders that the owner has named. Nothing else is
+ever listed, and what is not listed is not sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+
+from engines.errors import NotFoundError, OptionError
+from engines.jobs import Finished, JobQueue, Search
+from webui.people.secret import derive
+
+log = logging.getLogger(__name__)
+Focus = tuple[float, float]  # what matters in a picture, in shares of it from its left and upper edges
+ALBUM, FAVOURITES, FOLDER = "album", "favourites", "folder:"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
+# Of NAS systems: small copies and what was deleted. What begins with a dot is nobody's picture either.
+NOT_PEOPLES = ("@eaDir", "#recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information")
+MOST = 5000  # pictures of a listing, the newest
+ALBUM_S, FOLDER_S = 3.0, 60.0  # for how long a listing counts: a folder may lie across the network
+PORTRAIT: Focus = (0.5, 0.4)  # where faces are in a portrait, and higher than the middle in most photos
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture: where it lies, since when, in seconds since 1970, and of which job it is; "": of a folder."""
+
+    path: Path
+    since: float
+    focus: Focus = PORTRAIT
+    job_id: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pictures by their ids, which nobody guesses, newest first. `version` changes with them."""
+
+    pictures: Mapping[str, Shown]
+    version: str = ""
+
+    @classmethod
+    def of(cls, pictures: Mapping[str, Shown]) -> Listing:
+        newest = dict(sorted(pictures.items(), key=lambda item: -item[1].since)[:MOST])
+        return cls(newest, hashlib.sha256(" ".join(newest).encode()).hexdigest()[:16])
+
+
+@dataclass
+class _Cached:
+    pictures: dict[str, Shown] = field(default_factory=dict)
+    until: float = 0.0
+
+
+class Sources:
+    """`folders`: by the names that frames ask for them with. Any thread may ask."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        secret: bytes,
+        folders: Mapping[str, Path],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.queue, self.folders = queue, folders
+        self._secret, self._clock = secret, clock
+        self._cached: dict[str, _Cached] = {}
+        self._lock = threading.Lock()
+
+    def parse(self, show: str) -> tuple[str, ...]:
+        """
+        Read what shall be shown, with commas between. OptionError: there is no such source; then nothing is shown, as
+        another one might have what is not for this wall.
+        """
+        names = tuple(dict.fromkeys(name.strip() for name in show.split(",") if name.strip())) or (ALBUM,)
+        names_here = (ALBUM, FAVOURITES, *(FOLDER + name for name in self.folders))
+        for name in names:
+            if name not in names_here:
+                raise OptionError("show", name[:100], ", ".join(names_here))
+        return names
+
+    def listing(self, names: Sequence[str]) -> Listing:
+        """Return the pictures of these sources, each one once."""
+        with self._lock:
+            return Listing.of({picture_id: shown for name in names for picture_id, shown in self._of(name).items()})
+
+    def picture(self, names: Sequence[str], picture_id: str) -> Shown:
+        """NotFoundError: it is none of these sources', or not any more."""
+        for name in names:
+            with self._lock:
+                if shown := self._of(name).get(picture_id):
+                    return shown
+        raise NotFoundError("picture", picture_id[:40])
+
+    def _of(self, name: str) -> dict[str, Shown]:
+        cached = self._cached.setdefault(name, _Cached())
+        if self._clock() >= cached.until:
+            cached.pictures = self._listed(name, cached.pictures)
+            cached.until = self._clock() + (FOLDER_S if name.startswith(FOLDER) else ALBUM_S)
+        return cached.pictures
+
+    def _listed(self, name: str, before: dict[str, Shown]) -> dict[str, Shown]:
+        if not name.startswith(FOLDER):
+            return self._shared(name == FAVOURITES)
+        root = self.folders[name.removeprefix(FOLDER)]
+        try:
+            paths = {self._id(str(path)): shown for path, shown in files_of(root)}
+        except OSError as exc:  # a share that is away comes back, and what it held is not gone
+            log.warning("a folder of the frame cannot be read: %s", exc.strerror)
+            return before
+        return paths or (before if not root.is_dir() else {})
+
+    def _shared(self, favourite: bool) -> dict[str, Shown]:
+        jobs = self.queue.page(Search(None, favourite=favourite), MOST).jobs
+        return {
+            self._id(name): Shown(self.queue.folder / name, *_facts(finished))
+            for finished in jobs
+            for name in finished.final.images
+        }
+
+    def _id(self, name: str) -> str:
+        return derive(self._secret, "frame", name)
+
+
+def _facts(finished: Finished) -> tuple[float, Focus, str]:
+    return finished.position[0], focus_of(finished), finished.job.id
+
+
+def focus_of(finished: Finished) -> Focus:
+    """Return the middle of the faces, where they were looked for."""
+    boxes = [face.box for face in finished.final.faces if face.is_face]
+    if not boxes:
+        return PORTRAIT
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
+    return (left + right) / 2, (top + bottom) / 2
+
+
+def files_of(root: Path) -> Iterator[tuple[Path, Shown]]:
+    """Yield the pictures below a folder, by their names alone: none is opened. OSError: the folder cannot be read."""
+    root.stat()
+    for folder, below, names in os.walk(root, onerror=None):
+        below[:] = [name for name in below if not name.startswith(".") and name not in NOT_PEOPLES]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith((".", "~")):
+                path = Path(folder) / name
+                with suppress(OSError):  # it went meanwhile
+                    stat = path.stat(follow_symlinks=False)  # a link may lead out of the folder
+                    if S_ISREG(stat.st_mode):
+                        yield path, Shown(path, stat.st_mtime)
