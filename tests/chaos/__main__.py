@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos import bombs, crashes, crowd, disk, kills, soak
+from tests.chaos import bombs, crashes, crowd, disk, frame, kills, soak
 
 CHAOS = {
     "kills": kills.run,
@@ -15,6 +15,7 @@ CHAOS = {
     "crowd": crowd.run,
     "disk": disk.run,
     "soak": soak.run,
+    "frame": frame.run,
 }
 
 
@@ -25,7 +26,8 @@ def main() -> int:
         "--count",
         type=int,
         default=20,
-        help="how often; of a crowd, how many at one time; of bombs, how many damaged photos; of a soak, minutes",
+        help="how often; of a crowd, how many at one time; of bombs, how many damaged photos; of a soak, minutes;"
+        " of a frame, hundreds of pictures",
     )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

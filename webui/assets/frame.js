@@ -17,7 +17,8 @@
     keep: amount("keep", 24, 2, 200), // pictures in memory
     name: (asked.get("name") ?? Math.random().toString(36).slice(2)).replace(/[^\w-]/g, "").slice(0, 40),
   };
-  const FADE_MS = 1200, TICK_MS = 1000, AGAIN_MS = 3000;
+  const FADED_MS = 2200; // one has faded into the other (frame.css), however late that began
+  const TICK_MS = 1000, AGAIN_MS = 3000;
   const LOAD_MS = 20_000; // for a picture
   const HELD_MS = 10_000; // for news, which the server holds back for six seconds while there is none
   const STUCK_MS = 60_000; // a turn that takes longer is given up
@@ -175,7 +176,7 @@
 
   // The next of the deck that can be shown and fits; while the server is away, of those in memory. Undefined: there is
   // none, or none of the next few fits.
-  async function next(fits = () => true) {
+  async function next(fits = () => true, beside = undefined) {
     if (!deck.length) deck = refill();
     let passed = 0;
     for (const id of [...deck]) {
@@ -187,7 +188,7 @@
             if (++passed === AHEAD) return undefined;
             continue;
           }
-          deck.splice(deck.indexOf(id), 1);
+          deck = deck.filter((other) => other !== id);
           if (picture) return id;
         } catch {
           away = true;
@@ -195,9 +196,9 @@
       }
     }
     if (!away) return undefined;
-    const here = [...store.keys()].filter((id) => !shown.includes(id));
-    const id = here[Math.floor(Math.random() * here.length)];
-    return id && fits(store.get(id)) ? id : undefined;
+    const here = [...store.keys()].filter((id) => !shown.includes(id) && id !== beside && fits(store.get(id)));
+    if (!here.length && beside === undefined) return shown[0]; // the only one
+    return here[Math.floor(Math.random() * here.length)];
   }
 
   // ---- a turn
@@ -209,7 +210,7 @@
     busy = Date.now();
     const first = await next();
     let second;
-    if (first && options.pairs && innerWidth > WIDE * innerHeight && narrow(store.get(first))) second = await next(narrow);
+    if (first && options.pairs && innerWidth > WIDE * innerHeight && narrow(store.get(first))) second = await next(narrow, first);
     if (mine !== turns) return; // it was given up
     busy = 0;
     due = Date.now() + (first ? options.seconds * 1000 : AGAIN_MS);
@@ -227,7 +228,7 @@
     wall.append(back); // on top of the one that goes
     [front, back] = [back, front];
     const old = back;
-    setTimeout(() => { if (old === back) clear(old); }, FADE_MS);
+    setTimeout(() => { if (old === back) clear(old); }, FADED_MS);
     shown = ids;
     changed = Date.now();
     for (const id of ids) { // the latest, last

@@ -1,0 +1,259 @@
+"""
+A frame on a wall for a day, in real Chromium whose clock runs fast: huge photos, panoramas, HEIC, broken files, and a
+server that goes away ten times. It must never be blank, never show what is not for it, and not grow.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import psutil
+from PIL import Image
+from pillow_heif import register_heif_opener
+
+from tests.support.browser_window import CHROMIUM, begin, serve, until_ready
+
+SECONDS = 10  # of a picture: 8,640 in a day
+SCREEN = {"width": 1280, "height": 720}
+OUTAGES, OUTAGE_S, BACK_S = 10, (5, 600), 15.0
+MOST_GROWTH = 0.05
+LIMIT_BYTES = 1_000_000_000
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage",
+)  # fmt: skip
+GREEN, NEW, PRIVATE = (20, 190, 60), (20, 60, 220), (230, 20, 220)
+BLANK, NEAR = 12, 60  # levels
+FRONT = "document.querySelector('.layer.is-on:last-child img')?.src ?? ''"
+LOADED_S = 20.0
+# What the network takes, it takes by the real clock.
+REAL_TIMEOUTS = """{
+  const timeout = AbortSignal.timeout.bind(AbortSignal);
+  Object.defineProperty(AbortSignal, "timeout", { get: () => timeout, set() {} });
+}"""
+
+
+@dataclass
+class Watch:
+    """`mb`: of all of Chromium's processes, once a simulated hour."""
+
+    pictures: int = 0
+    probes: int = 0
+    mb: list[float] = field(default_factory=list)
+    back_s: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+def run(count: int, seed: int) -> list[str]:
+    """Show `count` hundreds of pictures. Return what went wrong."""
+    watch, rng = Watch(), random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder, _limited() as (browser_path, limited):
+        home, wall, private = (Path(folder) / name for name in ("home", "wall", "private"))
+        for each in (home, wall, private):
+            each.mkdir()
+        _hang(wall)
+        Image.new("RGB", (800, 600), PRIVATE).save(private / "private.png")
+        server, url = serve(home, STUDIO_ALBUMS=f"{wall},{private}")
+        try:
+            until_ready(url, server)
+            _watch_a_day(_Wall(home, wall, private, url, server, rng), browser_path, 100 * count, watch)
+        finally:
+            with suppress(psutil.Error):
+                for process in psutil.Process(server.pid).children(recursive=True):
+                    process.kill()
+            server.kill()
+            server.wait()
+    half = len(watch.mb) // 2
+    early, late = (statistics.median(part) if part else 0.0 for part in (watch.mb[1:half], watch.mb[half:]))
+    print(
+        f"\n{watch.pictures} pictures, {watch.probes} looks at the screen, Chromium {early:.0f} -> {late:.0f} MB"
+        f" ({'limited to 1 GB' if limited else 'without a limit: no cgroup to be had'}), seed {seed};"
+        f" back after outages in {', '.join(f'{s:.1f}' for s in watch.back_s)} s"
+    )
+    if early and late > early * (1 + MOST_GROWTH):
+        watch.wrong.append(f"memory grew from {early:.0f} to {late:.0f} MB")
+    return watch.wrong
+
+
+@dataclass
+class _Wall:
+    home: Path
+    folder: Path
+    private: Path
+    url: str
+    server: Any
+    rng: random.Random
+
+    def away(self) -> None:
+        self.server.kill()
+        self.server.wait()
+
+    def back(self) -> None:
+        Image.new("RGB", (900, 600), NEW).save(self.folder / "new.png")
+        os.utime(self.folder / "new.png", (time.time(),) * 2)
+        port = urlsplit(self.url).port or 0
+        self.server = begin(self.home, port, STUDIO_ALBUMS=f"{self.folder},{self.private}")
+        until_ready(self.url, self.server)
+
+
+def _hang(wall: Path) -> None:
+    """Sixty photos of every kind that people have, and some files that are none."""
+    register_heif_opener()
+    sizes = itertools.cycle([(4000, 3000), (3000, 4000), (1200, 800), (900, 1600)])
+    for i, size in zip(range(48), sizes, strict=False):
+        _green(size, i).save(wall / f"{i:02}.{('jpg', 'png', 'webp', 'heic')[i % 4 if max(size) < 2000 else 0]}")
+    for i in range(3):
+        _green((8660, 5770), i).save(wall / f"huge{i}.jpg", quality=90)
+        _green((14000, 900), i).save(wall / f"panorama{i}.jpg")
+        _green((600, 9000), i).save(wall / f"tower{i}.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _green((1600, 1200), 0).save(wall / "lying.jpg", exif=exif)
+    whole = (wall / "00.jpg").read_bytes()
+    for name, data in (
+        ("cut.jpg", whole[: len(whole) // 3]),
+        ("empty.jpg", b""),
+        ("none.heic", b"no"),
+        ("x.png", b"\x89PNG"),
+    ):
+        (wall / name).write_bytes(data)
+    for i, path in enumerate(sorted(wall.iterdir())):
+        os.utime(path, (1e9 + i,) * 2)
+
+
+def _green(size: tuple[int, int], number: int) -> Image.Image:
+    """A photo by whose middle one knows that it is one of the wall's."""
+    small = np.random.default_rng(number).integers(-15, 15, (40, 40, 3)) + np.array(GREEN)
+    return Image.fromarray(small.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def _watch_a_day(wall: _Wall, browser_path: str, pictures: int, watch: Watch) -> None:
+    from playwright.sync_api import sync_playwright
+
+    outages = {pictures * (i + 1) // (OUTAGES + 1) for i in range(OUTAGES)}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        page = browser.new_context(viewport=SCREEN).new_page()
+        page.emulate_media(reduced_motion="reduce")  # of which the fast clock knows nothing
+        page.add_init_script(REAL_TIMEOUTS)
+        page.clock.install()
+        page.goto(f"{wall.url}/frame?show=folder:wall&seconds={SECONDS}&clock=1")
+        _until_changed(page, "", watch)
+        while watch.pictures < pictures:
+            _turn(page, watch)
+            if watch.pictures % 6 == 0:
+                _look(page, watch)
+            if watch.pictures % 360 == 0:
+                watch.mb.append(_chromium_mb())
+            if watch.pictures in outages:
+                _outage(page, wall, watch)
+        browser.close()
+
+
+def _turn(page: Any, watch: Watch) -> None:
+    before = page.evaluate(FRONT)
+    page.clock.run_for(SECONDS * 1000)
+    _until_changed(page, before, watch)
+
+
+def _until_changed(page: Any, before: str, watch: Watch) -> None:
+    """The clock is the page's; what it loads takes the time that it takes."""
+    end = time.monotonic() + LOADED_S
+    while time.monotonic() < end:
+        if page.evaluate(FRONT) != before:
+            page.clock.run_for(2500)  # until one has faded into the other
+            watch.pictures += 1
+            return
+        page.clock.run_for(100)  # little: what is loaded meanwhile must not seem to take for ever
+        time.sleep(0.02)
+    watch.pictures += 1
+    watch.wrong.append(f"the same picture for {LOADED_S} s, after {watch.pictures}")
+
+
+def _look(page: Any, watch: Watch) -> None:
+    watch.probes += 1
+    colour = _middle(page)
+    if colour.max() < BLANK:
+        watch.wrong.append(f"a blank screen after {watch.pictures} pictures")
+    elif _is_near(colour, PRIVATE):
+        watch.wrong.append(f"a picture of another folder after {watch.pictures}")
+    elif not _is_near(colour, GREEN) and not _is_near(colour, NEW):
+        watch.wrong.append(f"{colour} is none of the pictures, after {watch.pictures}")
+
+
+def _middle(page: Any) -> Any:
+    screen = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), int)
+    return screen[screen.shape[0] // 2, screen.shape[1] // 3]
+
+
+def _is_near(colour: Any, wanted: Sequence[int]) -> bool:
+    return bool(np.abs(colour - np.array(wanted)).max() <= NEAR)
+
+
+def _outage(page: Any, wall: _Wall, watch: Watch) -> None:
+    """The server is away for a while; when it is back there is a new picture, which is soon on the wall."""
+    with suppress(OSError):
+        (wall.folder / "new.png").unlink()
+    wall.away()
+    for _ in range(max(1, wall.rng.randint(*OUTAGE_S) // SECONDS)):
+        page.clock.run_for(SECONDS * 1000)
+        time.sleep(0.05)
+        _look(page, watch)
+    wall.back()
+    begun, simulated = time.monotonic(), 0.0
+    while not _is_near(_middle(page), NEW):
+        page.clock.run_for(500)
+        simulated += 0.5
+        time.sleep(0.1)
+        if time.monotonic() - begun > 4 * BACK_S:
+            break
+    took = max(time.monotonic() - begun, simulated)
+    watch.back_s.append(took)
+    if took > BACK_S:
+        watch.wrong.append(f"{took:.1f} s until the new picture was there after an outage")
+
+
+def _chromium_mb() -> float:
+    """What all of Chromium's processes hold alone, and their share of what several hold."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "chrom" in process.name():
+                total += process.memory_full_info().pss
+    return total / 1e6
+
+
+@contextmanager
+def _limited() -> Iterator[tuple[str, bool]]:
+    """Give a command that is Chromium in a gigabyte of memory; on a machine that gives no such group, without."""
+    assert CHROMIUM is not None, "Chromium is not installed"
+    group = MEMORY_GROUPS / f"frame{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
+    except OSError:
+        yield CHROMIUM, False
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        command = Path(folder) / "chromium"
+        command.write_text(f'#!/bin/sh\necho $$ > {group}/cgroup.procs\nexec {CHROMIUM} "$@"\n')
+        command.chmod(0o755)
+        try:
+            yield str(command), True
+        finally:
+            with suppress(OSError):
+                print(f"most of it: {int((group / 'memory.max_usage_in_bytes').read_text()) / 1e6:.0f} MB")
+                group.rmdir()
