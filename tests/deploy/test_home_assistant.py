@@ -34,7 +34,7 @@ def card(path: Path) -> str:
 
 def test_commands_are_what_the_frame_has_and_carry_the_token(package: dict[str, Any]) -> None:
     commands = package["rest_command"]
-    assert {name: command["url"].partition(":7860")[2] for name, command in commands.items()} == {
+    assert {name: command["url"].partition(":7860")[2].partition("{{")[0] for name, command in commands.items()} == {
         f"awportrait_{verb}": f"/frame/{verb}" for verb in ("next", "pause", "favourite")
     }
     assert all(command["method"] == "post" for command in commands.values())
@@ -63,3 +63,10 @@ def test_the_card_shows_what_the_package_makes(package: dict[str, Any]) -> None:
     name = package["template"][0]["image"][0]["name"]
     assert picture["entity"] == f"image.{name.lower().replace(' ', '_')}", "as Home Assistant derives it"
     assert {button["entity"].partition(".")[2] for button in buttons["cards"]} == set(package["script"])
+
+
+def test_at_night_it_is_paused_whatever_it_was_before(package: dict[str, Any]) -> None:
+    """And not the other of the two: somebody may have paused it by hand."""
+    said = [step["data"]["paused"] for automation in package["automation"] for step in automation["actions"]]
+    assert said == ["true", "false"]
+    assert "'?paused=' ~ paused" in package["rest_command"]["awportrait_pause"]["url"]

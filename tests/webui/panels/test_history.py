@@ -195,7 +195,8 @@ def test_in_the_album_nobody_looks_for_words(wall_of: Wall) -> None:
     try:
         assert len(cards(wall_of.first("album", "another"))) == len(cards(wall_of.first("album", "secret"))) == 1
         assert "secret" not in str(wall_of.first("album")) and wall_of.look_for(words="secret") == []
-        assert wall_of.first("album")["tools"] == ""
+        tools = tree(wall_of.first("album")["tools"])
+        assert not tools.all("button") and [link["href"] for link in tools.all("a")] == ["/frame"]
     finally:
         wall_of.rig.queue.share(job_id, False)
 

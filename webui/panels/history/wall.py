@@ -21,6 +21,7 @@ from webui.panels.history.cards import is_restored, position_text, wall_html
 SHOWN = 24  # cards of a page
 OFFERED_S = 10.0  # how long it is offered to take a deletion back
 Value = dict[str, Any]
+FRAME = Markup('<a href="/frame" target="_blank" rel="noopener">{}</a>')
 
 
 def first_page(own: OwnJobs, search: Search, say: Words, settings: Settings) -> Value:
@@ -29,9 +30,15 @@ def first_page(own: OwnJobs, search: Search, say: Words, settings: Settings) -> 
         **_page("first", page, search, own, say),
         "rest": _rest(page, say) if page.jobs else _empty(own, search, say),
         "notice": notice_html(own, say, settings) if mine else "",
-        "tools": tools_html(say) if mine and page.jobs else "",
+        "tools": _tools(mine, page, say),
         "undo": undo_html(own, say),
     }
+
+
+def _tools(mine: bool, page: Page, say: Words) -> Markup:
+    if not page.jobs:
+        return Markup()
+    return tools_html(say) if mine else FRAME.format(say("frame_open"))
 
 
 def next_page(own: OwnJobs, search: Search, after: Position, say: Words) -> Value:
