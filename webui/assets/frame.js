@@ -261,22 +261,31 @@
 
   function say() {
     const text = refused || (shown.length ? "" : away ? words.frame_away : listing?.size === 0 ? words.frame_empty : "");
-    note.hidden = !text;
-    if (note.textContent !== text) note.textContent = text;
-    document.body.classList.toggle("is-away", away);
+    if (note.textContent !== text) {
+      note.textContent = text;
+      note.hidden = !text;
+    }
+    if (document.body.classList.contains("is-away") !== away) document.body.classList.toggle("is-away", away);
   }
 
+  // Each second; what has not changed is not touched, or the whole wall would be painted anew.
   function tell() {
     const now = new Date(), text = now.toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit" });
-    clock.hidden = !options.clock;
-    if (clock.textContent !== text) clock.textContent = text;
-    const black = within(options.black);
-    dark.hidden = !black && !within(options.dim);
-    dark.classList.toggle("is-black", black);
-    const at = options.shift ? now.getMinutes() : 0; // each pixel of a panel has its rest
-    document.body.style.setProperty("--x", `${(at % 9) - 4}px`);
-    document.body.style.setProperty("--y", `${((at * 5) % 9) - 4}px`);
+    if (clock.textContent !== text) {
+      clock.textContent = text;
+      clock.hidden = !options.clock;
+      if (options.shift) shift(now.getMinutes());
+    }
+    const black = within(options.black), darker = black || within(options.dim);
+    if (dark.hidden === darker) dark.hidden = !darker;
+    if (dark.classList.contains("is-black") !== black) dark.classList.toggle("is-black", black);
     return black;
+  }
+
+  // Each pixel of a panel has its rest.
+  function shift(minute) {
+    document.body.style.setProperty("--x", `${(minute % 9) - 4}px`);
+    document.body.style.setProperty("--y", `${((minute * 5) % 9) - 4}px`);
   }
 
   // ---- what goes on for months

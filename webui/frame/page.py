@@ -20,7 +20,8 @@ PAGE = Markup(
     '<link rel="icon" href="/icons/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/frame/frame.css">'
     "</head><body data-words='{words}'>"
     '<main id="wall" aria-label="{title}"><div class="layer"></div><div class="layer"></div></main>'
-    '<p id="note" role="status" hidden></p><time id="clock" hidden></time><small id="credit">{credit}</small>'
+    '<p id="note" role="status" hidden></p>'
+    '<footer><time id="clock" hidden></time><small id="credit">{credit}</small></footer>'
     '<div id="dark" hidden></div>'
     '<script src="/frame/frame.js"></script></body></html>'
 )
