@@ -159,7 +159,7 @@ def test_it_is_told_to_go_on_and_to_stay(url: str, shows: Callable[..., Page]) -
     page = shows(url, query="show=folder:wall")
     last = first(page)
     assert httpx.post(f"{url}/frame/pause").json() == {"paused": True}
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(3000)
     last = until(page, lambda colour: colour in COLOURS)
     page.wait_for_timeout(2000 * SECONDS)
     assert middle(page) == last

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
@@ -26,9 +27,11 @@ from webui.people import person_of
 if TYPE_CHECKING:
     from engines.images.scaling import Fit, Palette, Scaling, ScreenFormat
 
+T = TypeVar("T")
 PATHS = ("/frame", "/frame/")  # what Guard lets through
 HELD_S, LOOK_S = 6.0, 0.5  # how long a frame is let wait for news, and how often there may be some
 LOOK_AGAIN_S = 3.0  # at the listing, which takes longer
+THREADS = 4  # of the frame's own, so that a share that hangs keeps nobody waiting but frames
 BROKEN_IN_A_ROW = 8  # pictures that are passed over for a frame that fetches one
 NO_STORE = {"Cache-Control": "no-store"}  # a page of a frame has them in memory; its card need not wear out
 ID = re.compile(r"[0-9a-f]{1,64}")
@@ -45,11 +48,17 @@ class Frame:
     sources: Sources
     copies: Copies
     remote: Remote
+    limiter: CapacityLimiter
+
+    async def run(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run what may wait for a disk, beside the other requests."""
+        return await to_thread.run_sync(call, *arguments, limiter=self.limiter)
 
 
 def add(routes: APIRouter, house: HouseJobs, settings: Settings) -> None:
     sources = Sources(house.queue, house.keys.secret, settings.album_folders)
-    frame = Frame(house.queue, sources, Copies(settings.state / "frame", settings.decode_s), Remote())
+    copies = Copies(settings.state / "frame", settings.decode_s)
+    frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS))
     _add_page(routes)
     _add_listing(routes, frame)
     _add_pictures(routes, frame)
@@ -75,9 +84,9 @@ def _add_page(routes: APIRouter) -> None:
 
 def _add_listing(routes: APIRouter, frame: Frame) -> None:
     @routes.get("/frame/list", include_in_schema=False)
-    def listing(show: str = "") -> JSONResponse:
+    async def listing(show: str = "") -> JSONResponse:
         """The pictures that a frame may show, newest first, by their ids."""
-        listed = frame.sources.listing(frame.sources.parse(show))
+        listed = await frame.run(frame.sources.listing, frame.sources.parse(show))
         return JSONResponse({"version": listed.version, "pictures": list(listed.pictures)}, headers=NO_STORE)
 
     @routes.get("/frame/state", include_in_schema=False)
@@ -96,7 +105,7 @@ def _add_listing(routes: APIRouter, frame: Frame) -> None:
 
 
 async def _news(frame: Frame, names: tuple[str, ...], before: tuple[str, int, bool]) -> dict[str, Any]:
-    left_s, listed = HELD_S, await to_thread.run_sync(frame.sources.listing, names)
+    left_s, listed = HELD_S, await frame.run(frame.sources.listing, names)
     while True:
         orders = frame.remote.state
         now = (listed.version, orders.next, orders.paused_at is not None)
@@ -105,22 +114,22 @@ async def _news(frame: Frame, names: tuple[str, ...], before: tuple[str, int, bo
         await anyio.sleep(LOOK_S)
         left_s -= LOOK_S
         if left_s % LOOK_AGAIN_S < LOOK_S:
-            listed = await to_thread.run_sync(frame.sources.listing, names)
+            listed = await frame.run(frame.sources.listing, names)
 
 
 def _add_pictures(routes: APIRouter, frame: Frame) -> None:
     @routes.get("/frame/picture/{picture_id}", include_in_schema=False)
-    def picture(
+    async def picture(
         picture_id: str, request: Request, w: Side = 1920, h: Side = 1080, fit: str = "auto", show: str = ""
     ) -> Response:
         """A picture of the listing, no larger than the screen, in the best format that it reads."""
-        shown = frame.sources.picture(frame.sources.parse(show), picture_id)
+        shown = await frame.run(frame.sources.picture, frame.sources.parse(show), picture_id)
         kind = best_format(request.headers.get("accept", ""))
-        data = frame.copies.get(shown, _scaling(w, h, fit, kind))
+        data = await frame.run(frame.copies.get, shown, _scaling(w, h, fit, kind))
         return Response(data, headers={**NO_STORE, "Vary": "Accept"}, media_type=MEDIA[kind])
 
     @routes.get("/frame/image.{ending}", response_class=Response)
-    def image(
+    async def image(
         ending: str,
         w: Side = 1024,
         h: Side = 600,
@@ -139,7 +148,7 @@ def _add_pictures(routes: APIRouter, frame: Frame) -> None:
         if ending not in kinds:
             raise NotFoundError("picture", f"image.{ending}"[:40])
         how = _scaling(w, h, fit, kinds[ending], palette, max_kb * 1000)
-        data = _whose_turn(frame, frame.sources.parse(show), how, seconds)
+        data = await frame.run(_whose_turn, frame, frame.sources.parse(show), how, seconds)
         return Response(data, headers=NO_STORE, media_type=MEDIA[kinds[ending]])
 
 
@@ -187,10 +196,10 @@ def _add_remote(routes: APIRouter, frame: Frame) -> None:
         return JSONResponse({"paused": frame.remote.pause(paused).paused_at is not None})
 
     @routes.post("/frame/favourite")
-    def favourite(request: Request) -> JSONResponse:
+    async def favourite(request: Request) -> JSONResponse:
         """Let the pictures of the album that frames show now be favourites. 404: they show none."""
         _check(request)
-        return JSONResponse({"favourites": _favour(frame)})
+        return JSONResponse({"favourites": await frame.run(_favour, frame)})
 
 
 def _check(request: Request) -> None:

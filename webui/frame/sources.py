@@ -28,6 +28,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
 NOT_PEOPLES = ("@eaDir", "#recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information")
 MOST = 5000  # pictures of a listing, the newest
 ALBUM_S, FOLDER_S = 3.0, 60.0  # for how long a listing counts: a folder may lie across the network
+PATIENCE_S = 2.0  # with a folder
 PORTRAIT: Focus = (0.5, 0.4)  # where faces are in a portrait, and higher than the middle in most photos
 
 
@@ -56,8 +57,11 @@ class Listing:
 
 @dataclass
 class _Cached:
+    """`reading`: it is being listed anew just now."""
+
     pictures: dict[str, Shown] = field(default_factory=dict)
     until: float = 0.0
+    reading: bool = False
 
 
 class Sources:
@@ -89,27 +93,40 @@ class Sources:
 
     def listing(self, names: Sequence[str]) -> Listing:
         """Return the pictures of these sources, each one once."""
-        with self._lock:
-            return Listing.of({picture_id: shown for name in names for picture_id, shown in self._of(name).items()})
+        return Listing.of({picture_id: shown for name in names for picture_id, shown in self._of(name).items()})
 
     def picture(self, names: Sequence[str], picture_id: str) -> Shown:
         """NotFoundError: it is none of these sources', or not any more."""
         for name in names:
-            with self._lock:
-                if shown := self._of(name).get(picture_id):
-                    return shown
+            if shown := self._of(name).get(picture_id):
+                return shown
         raise NotFoundError("picture", picture_id[:40])
 
     def _of(self, name: str) -> dict[str, Shown]:
-        cached = self._cached.setdefault(name, _Cached())
-        if self._clock() >= cached.until:
-            cached.pictures = self._listed(name, cached.pictures)
-            cached.until = self._clock() + (FOLDER_S if name.startswith(FOLDER) else ALBUM_S)
+        with self._lock:
+            cached = self._cached.setdefault(name, _Cached())
+            if cached.reading or self._clock() < cached.until:
+                return cached.pictures
+            cached.reading = True
+        if not name.startswith(FOLDER):
+            self._read(name, cached)
+        else:  # on a share that hangs it may take for ever: then what was there counts, and nobody else waits for it
+            reading = threading.Thread(target=self._read, args=(name, cached), name="album", daemon=True)
+            reading.start()
+            reading.join(PATIENCE_S)
         return cached.pictures
 
-    def _listed(self, name: str, before: dict[str, Shown]) -> dict[str, Shown]:
-        if not name.startswith(FOLDER):
-            return self._shared(name == FAVOURITES)
+    def _read(self, name: str, cached: _Cached) -> None:
+        try:
+            if name.startswith(FOLDER):
+                cached.pictures = self._in_folder(name, cached.pictures)
+            else:
+                cached.pictures = self._shared(name == FAVOURITES)
+        finally:
+            cached.until = self._clock() + (FOLDER_S if name.startswith(FOLDER) else ALBUM_S)
+            cached.reading = False
+
+    def _in_folder(self, name: str, before: dict[str, Shown]) -> dict[str, Shown]:
         root = self.folders[name.removeprefix(FOLDER)]
         try:
             paths = {self._id(str(path)): shown for path, shown in files_of(root)}

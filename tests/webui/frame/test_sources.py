@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,30 @@ def test_a_folder_is_not_read_for_every_question(
         opened.listing(("folder:holidays",))
         clock.now += FOLDER_S / 10
     assert len(walks) == 2
+
+
+def test_a_share_that_hangs_keeps_nobody_waiting_for_long(
+    opened: Sources, queue: SqliteQueue, holidays: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (holidays / "a.jpg").write_bytes(b"x")
+    queue.share(draw(queue, "b.png"), True)
+    assert names(opened, "folder:holidays") == ["a.jpg"]
+    gate, walks = threading.Event(), []
+    true_walk = sources.files_of
+
+    def hanging(root: Path) -> Iterator[object]:
+        walks.append(root)
+        gate.wait(60)
+        return true_walk(root)
+
+    monkeypatch.setattr(sources, "files_of", hanging)
+    monkeypatch.setattr(sources, "PATIENCE_S", 0.01)
+    clock.now += FOLDER_S
+    for _ in range(5):  # the second does not wait at all
+        assert sorted(names(opened, "folder:holidays", "album")) == ["a.jpg", "b.png"]
+        clock.now += FOLDER_S
+    assert len(walks) == 1
+    gate.set()
 
 
 def test_the_version_changes_with_the_pictures_alone(queue: SqliteQueue, opened: Sources, clock: Clock) -> None:
