@@ -17,6 +17,7 @@ HASHED = "$argon2"  # how a password begins that is given as its hash
 SHORTEST_PASSWORD = 6
 SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
+OUTBOX = "restored"  # beside the inbox, where none is named
 DAY_MINUTES = 24 * 60
 CLOCK = r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*"
 
@@ -133,6 +134,19 @@ class Settings:
     mcp: bool = _setting(
         False, "提供 MCP 服务(/mcp,须凭令牌);on 或 off", "serve MCP at /mcp, to programs with a token; on or off"
     )
+    inbox: str = _setting(
+        "",
+        "放入即修复的文件夹:其中每张照片自动修复,原件不动;空表示不用",
+        "folder whose every photo is restored by itself, originals untouched; empty: none",
+    )
+    outbox: str = _setting(
+        "",
+        "修好的照片放入的文件夹;空表示收件文件夹旁的 restored",
+        "folder that what was restored goes into; empty: restored, beside the inbox",
+    )
+    inbox_per_hour: int = _setting(
+        0, "每小时最多自动修复的照片数;0 表示不限", "most photos of the inbox to restore within an hour; 0: any number"
+    )
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -154,7 +168,7 @@ class Settings:
         for name, low, high in (
             ("port", 0, 65535), ("upload_mb", 1, 2000), ("keep_days", 0, 36500), ("memory_gb", 0, 10000),
             ("queue_limit", 1, 100_000), ("pause_s", 0, 3600), ("hot_c", 0, 120), ("cool_c", 30, 120),
-            ("outputs_gb", 0, 1_000_000), ("decode_s", 1, 3600),
+            ("outputs_gb", 0, 1_000_000), ("decode_s", 1, 3600), ("inbox_per_hour", 0, 1_000_000),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
@@ -174,6 +188,11 @@ class Settings:
                 ip_network(proxy, strict=False)
             except ValueError as exc:
                 raise SettingsError(f"STUDIO_PROXY={self.proxy}: {exc}") from exc
+        for name in ("inbox", "outbox"):
+            if text := getattr(self, name):
+                _folder(variable(name), text)
+        if (inbox := self.inbox_folder) and (outbox := self.outbox_folder) and inbox.is_relative_to(outbox):
+            raise SettingsError(f"STUDIO_OUTBOX={outbox}: must not be the inbox, nor a folder that it lies in")
         if self.hf_mirror and not self.hf_mirror.startswith(("https://", "http://")):
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
 
@@ -217,8 +236,21 @@ class Settings:
     @property
     def album_folders(self) -> dict[str, Path]:
         """The folders of STUDIO_ALBUMS by their names: of two with the same one, the first."""
-        paths = [Path(text.strip()).expanduser() for text in self.albums.split(",") if text.strip()]
+        paths = [_folder(variable("albums"), text.strip()) for text in self.albums.split(",") if text.strip()]
         return {path.name: path for path in reversed(paths)}
+
+    @property
+    def inbox_folder(self) -> Path | None:
+        """The folder whose photos are restored by themselves (webui/watch); None: there is none."""
+        return _folder(variable("inbox"), self.inbox) if self.inbox.strip() else None
+
+    @property
+    def outbox_folder(self) -> Path | None:
+        """Where they go; None: nowhere, as there is no inbox."""
+        inbox = self.inbox_folder
+        if inbox is None or not self.outbox.strip():
+            return inbox and inbox.parent / OUTBOX
+        return _folder(variable("outbox"), self.outbox)
 
     @property
     def quiet(self) -> QuietHours:
@@ -250,6 +282,10 @@ def _read(name: str, text: str, kind: type[Any]) -> Any:
         return _number(name, text)
     if kind is str:
         return text
+    return _folder(name, text)
+
+
+def _folder(name: str, text: str) -> Path:
     if not text.strip():
         raise SettingsError(f"{name} is empty: it must name a folder")
     try:
@@ -266,4 +302,4 @@ def _number(name: str, text: str) -> float:
 
 if __name__ == "__main__":
     for f in fields(Settings):
-        print(f"  {variable(f.name):<18} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")
+        print(f"  {variable(f.name):<21} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")

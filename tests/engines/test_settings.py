@@ -35,6 +35,9 @@ ALL = {
     "STUDIO_ALBUMS": "/srv/holidays,~/wedding",
     "STUDIO_HTTPS": "on",
     "STUDIO_MCP": "on",
+    "STUDIO_INBOX": "/srv/nas/inbox",
+    "STUDIO_OUTBOX": "/srv/nas/better",
+    "STUDIO_INBOX_PER_HOUR": "60",
 }
 
 
@@ -54,7 +57,8 @@ def test_every_setting_is_read() -> None:
         True,
         True,
     )
-    assert settings == Settings(Path("/srv/studio"), *told, *more)
+    watched = ("/srv/nas/inbox", "/srv/nas/better", 60)
+    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched)
     assert "sesame" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
 
@@ -105,6 +109,9 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_COOL_C", "29"),
         ("STUDIO_MCP", "maybe"),
         ("STUDIO_MCP", ""),
+        ("STUDIO_INBOX", " "),
+        ("STUDIO_INBOX", "~nobody-of-this-name/x"),
+        ("STUDIO_INBOX_PER_HOUR", "-1"),
         ("STUDIO_HOEM", "/srv"),
         ("STUDIO_", "x"),
     ],
@@ -164,3 +171,17 @@ def test_folders_of_frames_go_by_their_names(tmp_path: Path) -> None:
     settings = Settings.load({"STUDIO_ALBUMS": f"{first}, {tmp_path / 'wedding'},{second},"})
     assert settings.album_folders == {"holidays": first, "wedding": tmp_path / "wedding"}
     assert Settings.load({}).album_folders == {}
+
+
+def test_the_outbox_lies_beside_the_inbox_unless_it_is_named() -> None:
+    assert (Settings.load({}).inbox_folder, Settings.load({"STUDIO_OUTBOX": "/x"}).outbox_folder) == (None, None)
+    beside = Settings.load({"STUDIO_INBOX": "/srv/nas/inbox"})
+    assert (beside.inbox_folder, beside.outbox_folder) == (Path("/srv/nas/inbox"), Path("/srv/nas/restored"))
+    inside = Settings.load({"STUDIO_INBOX": "/srv/nas", "STUDIO_OUTBOX": "/srv/nas/better"})
+    assert inside.outbox_folder == Path("/srv/nas/better")
+
+
+@pytest.mark.parametrize("outbox", ["/srv/nas/inbox", "/srv/nas/inbox/", "/srv/nas", "/srv/nas/x/../inbox"])
+def test_what_was_restored_must_not_come_in_again(outbox: str) -> None:
+    with pytest.raises(SettingsError, match="STUDIO_OUTBOX=/srv/nas"):
+        Settings.load({"STUDIO_INBOX": "/srv/nas/inbox", "STUDIO_OUTBOX": outbox})
