@@ -22,6 +22,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh password  把密码变成可写进配置的散列 · turn a password into a hash that a configuration may hold
   ./run.sh backup FILE   备份作品与任务,可在运行时做(--models 连同模型) · pictures and jobs into one file, while the server runs too
   ./run.sh restore FILE  从备份恢复,先停止程序 · a home out of a backup, while no server runs
+  ./run.sh watch [INBOX]  放入即修复:看着一个文件夹,修好的放进另一个(服务器运行时用 STUDIO_INBOX)· what is put into a folder is restored into another (with a server: STUDIO_INBOX)
   ./run.sh doctor    体检:缺什么、哪里不对、怎么办,什么都不改(--json) · what is missing or wrong, and what to do; changes nothing
   ./run.sh help      本说明 · this text
 
@@ -123,6 +124,7 @@ case "$verb" in
   token)    any_venv; exec "$venv/bin/python" -m webui.people.tokens "$@" ;;
   password) any_venv; exec "$venv/bin/python" -m webui.people.password "$@" ;;
   backup|restore) any_venv; exec "$venv/bin/python" -m webui.backup "$verb" "$@" ;;
+  watch)    any_venv; exec "$venv/bin/python" -m webui.watch "$@" ;;
   bench) ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     ensure .venv torch build train dev

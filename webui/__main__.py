@@ -71,12 +71,14 @@ def main() -> int:
     from engines.worker import inventory
     from engines.worker.supervisor import Supervisor
     from webui import sweep
+    from webui.watch import watcher
 
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
     worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
     stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
     stopper.start()
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
+    threading.Thread(target=watcher.watch, args=(queue, settings, stopping), name="watch", daemon=True).start()
     queue.announce(inventory.at_start(settings))
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
