@@ -72,12 +72,12 @@ class Intake:
 
     def submit(self, content: Content) -> None:
         """Submit what was intended, or find that it was. QueueFull, StorageError: it is still to be done."""
-        upload = self.upload(content.sha256)
+        upload, photos = self.upload(content.sha256), self.ledger.photos_of(content.sha256)
         job = self._submitted_already(content, upload)
-        if not job and not upload.is_file():  # tidied away meanwhile: the inbox has it
+        if not job and not (photos and upload.is_file()):  # no file has these bytes any more, or their copy was tidied
             self.ledger.forget(content.sha256)
             return
-        job = job or self.queue.submit_all([self._request(content, upload)], OWNER, "batch")[0]
+        job = job or self.queue.submit_all([_request(photos[0].path, upload)], OWNER, "batch")[0]
         self.ledger.submitted(content.sha256, job, self.clock())
 
     def _submitted_already(self, content: Content, upload: Path) -> str:
@@ -86,10 +86,10 @@ class Intake:
         newest = next(latest, None)
         return newest.id if newest is not None and newest.id != content.job else ""
 
-    def _request(self, content: Content, upload: Path) -> Enhance:
-        path = next(iter(self.ledger.photos_of(content.sha256))).path
-        kind = FORMATS.get(PurePosixPath(path).suffix.lower(), "jpeg")
-        return Enhance(str(upload), name=own_name(shown(path)), format=kind, keep_date=True, auto=True)
+
+def _request(path: str, upload: Path) -> Enhance:
+    kind = FORMATS.get(PurePosixPath(path).suffix.lower(), "jpeg")
+    return Enhance(str(upload), name=own_name(shown(path)), format=kind, keep_date=True, auto=True)
 
 
 def shown(path: str) -> str:

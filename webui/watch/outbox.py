@@ -72,6 +72,7 @@ class Outbox:
             checksum = _copy(source, beside)
             self._dress(beside, photo)
             name = self._place(beside, checksum, photo, wanted)
+            _sync(folder)  # the ledger must not be the only one to know of it when the power goes
         finally:
             with suppress(OSError):  # what cannot be removed must not hide why it failed
                 beside.unlink(missing_ok=True)
@@ -166,8 +167,19 @@ def _linked(beside: Path, path: Path) -> bool:
 
 
 def _allow(path: Path, like: Path, most: int) -> None:
+    """Let others do with it what they may with something else. What its folder has given it, as its group, stays."""
     with suppress(OSError):  # shares that know no modes, or the owner of all that is on them
-        path.chmod(like.stat().st_mode & most | (0o700 & most))
+        path.chmod(path.stat().st_mode & 0o7000 | like.stat().st_mode & most | (0o700 & most))
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the file system can be told so."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -137,9 +137,14 @@ def test_results_are_as_open_as_their_originals(box: Outbox, tmp_path: Path) -> 
     before = os.umask(0o077)
     try:
         box.lay(source, Photo("x/a.png", (1, 7), "0" * 64))
+        (box.folder / "x").chmod(0o2775)
+        (box.inbox / "x" / "y").mkdir()
+        (box.inbox / "x" / "y").chmod(0o775)
+        box.lay(source, Photo("x/y/a.png", (1, 7), "1" * 64))
         box.lay(source, Photo("gone/b.png", (1, 7), "0" * 64))
     finally:
         os.umask(before)
+    assert (box.folder / "x" / "y").stat().st_mode & 0o7777 == 0o2775, "as its folder lets its group be"
     modes = {name: (box.folder / name).stat().st_mode & 0o777 for name in ("x", "x/a.png", "gone", "gone/b.png")}
     assert modes == {"x": 0o775, "x/a.png": 0o664, "gone": 0o755, "gone/b.png": 0o644}
 

@@ -543,6 +543,22 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
     house.close()
 
 
+def test_what_was_replaced_before_it_could_be_submitted_is_let_go(tmp_path: Path) -> None:
+    house = House(tmp_path, queue_limit=1)
+    house.put("a.png", photo(1, "PNG"))
+    house.put("b.png", photo(2, "PNG"))
+    house.settle()
+    for name, number in (("a.png", 3), ("b.png", 4)):
+        house.put(name, photo(number, "PNG"))
+    house.settle()
+    for _ in range(4):
+        house.work()
+        house.pass_s(600)
+    assert house.results() == {"a.png": restored(photo(3, "PNG")), "b.png": restored(photo(4, "PNG"))}
+    assert house.jobs().total() == 3, "of one nobody has asked any more"
+    house.close()
+
+
 def test_results_leave_the_pictures_after_some_days_and_stay_in_the_outbox(house: House) -> None:
     house.put("a.png", photo(1, "PNG"))
     house.until_done()
