@@ -21,6 +21,7 @@ from benchmarks import (
     pruned,
     quota,
     studio,
+    watch,
 )
 
 MEASUREMENTS = {
@@ -34,6 +35,7 @@ MEASUREMENTS = {
     "history": history.main,
     "machines": machines.main,
     "operators": operators.main,
+    "watch": watch.main,
 }
 BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage, "peers": peers.main}
 

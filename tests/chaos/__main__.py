@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 
-from tests.chaos import bombs, crashes, crowd, disk, frame, kills, soak
+from tests.chaos import bombs, crashes, crowd, disk, frame, inbox, kills, soak
 
-CHAOS = {
+CHAOS: dict[str, Callable[[int, int], list[str]]] = {
     "kills": kills.run,
     "stops": kills.run_stops,
     "crashes": crashes.run,
@@ -17,11 +19,12 @@ CHAOS = {
     "soak": soak.run,
     "frame": frame.run,
 }
+INBOX = "inbox"  # takes one number more
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="run.sh chaos", description=__doc__)
-    parser.add_argument("name", choices=CHAOS)
+    parser.add_argument("name", choices=[*CHAOS, INBOX])
     parser.add_argument(
         "--count",
         type=int,
@@ -30,8 +33,10 @@ def main() -> int:
         " of a frame, hundreds of pictures",
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--files", type=int, default=1000, help="of an inbox: how many photos are put in")
     args = parser.parse_args()
-    faults = CHAOS[args.name](args.count, args.seed)
+    run = partial(inbox.run, files=args.files) if args.name == INBOX else CHAOS[args.name]
+    faults = run(args.count, args.seed)
     for fault in faults:
         print(f"✗ {fault}")
     return 1 if faults else 0
