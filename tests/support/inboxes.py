@@ -20,10 +20,10 @@ from engines.settings import Settings
 from webui.watch.contact_sheet import FOLDER
 from webui.watch.inbox import Pace
 from webui.watch.intake import OWNER
-from webui.watch.ledger import Ledger
+from webui.watch.ledger import DATABASE, Ledger
 from webui.watch.report import NAME
 from webui.watch.scan import MARK
-from webui.watch.watcher import DATABASE, Clock, Watcher
+from webui.watch.watcher import Clock, Watcher
 
 PACE = Pace()
 START_S = 1_800_000_000.0

@@ -15,9 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from engines import files
+from engines.errors import StorageError
 from engines.jobs import backup
 from engines.settings import Settings
-from webui.backup import ALWAYS, DATABASE, LABEL, MODELS, STATE, STATE_FILES, VERSION, Label
+from webui.backup import ALWAYS, DATABASE, LABEL, LEDGER, MODELS, STATE, STATE_FILES, VERSION, Label
 
 
 def write(settings: Settings, target: Path, with_models: bool = False) -> int:
@@ -34,8 +35,15 @@ def write(settings: Settings, target: Path, with_models: bool = False) -> int:
         raise ValueError(f"{target}: 备份不能放在它要备份的文件夹里 a backup cannot lie in a folder that it holds")
     _check_room(folders, settings.state / DATABASE, target.parent)
     before = _names(settings.outputs)
-    with files.temporary(target.parent) as database, files.replacing(target, durable=True) as beside:
+    folder = target.parent
+    with (
+        files.temporary(folder) as database,
+        files.temporary(folder) as ledger,
+        files.replacing(target, durable=True) as beside,
+    ):
         backup.copy(settings.state / DATABASE, database)
+        with suppress(StorageError):  # there is none, or it is damaged: it can be done without
+            backup.copy(settings.state / LEDGER, ledger)
         # What has come since belongs to jobs that the copy takes for waiting: they will be done once more.
         since = backup.unnamed(database, _names(settings.outputs) - before)
         with beside.open("xb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -43,7 +51,7 @@ def write(settings: Settings, target: Path, with_models: bool = False) -> int:
             parcel = _Parcel(tar)
             parcel.add(database, f"{STATE}/{DATABASE}")
             for name in STATE_FILES:
-                parcel.add(settings.state / name, f"{STATE}/{name}")
+                parcel.add(ledger if name == LEDGER else settings.state / name, f"{STATE}/{name}")
             for folder in folders:
                 parcel.add_folder(folder.name)
                 left_out = since if folder == settings.outputs else frozenset()

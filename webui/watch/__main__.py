@@ -22,6 +22,7 @@ from webui import home_lock
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
     from engines.jobs.sqlite_queue import SqliteQueue
 
+LOOK_S = 1.0  # between two looks whether somebody watches
 STOP_S = 7.0  # what a stop may take of the worker: Docker kills after 10
 NO_INBOX = (
     "请说明要看哪个文件夹:./run.sh watch 文件夹,或设置 STUDIO_INBOX。"
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"✓ 放入 {settings.inbox_folder} 的照片会修复到 {settings.outbox_folder}", flush=True)
     print("  what is put into the first is restored into the second · 停止 Stop: Ctrl+C", flush=True)
     _work(queue, settings, {**env, "STUDIO_HOME": str(settings.home)}, lock, stopping)
-    return 0
+    return 0 if stopping.is_set() else 1  # by itself it does not end
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +87,7 @@ def _queue(settings: Settings) -> SqliteQueue:
 
 
 def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> None:
-    """Restore what comes until it is `stopping`."""
+    """Restore what comes until it is `stopping`, or until nobody watches any more, which only a bug can bring about."""
     from engines.worker import inventory
     from engines.worker.supervisor import Supervisor
     from webui import sweep
@@ -98,7 +99,8 @@ def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: Tex
     watching = threading.Thread(target=watcher.watch, args=(queue, settings, stopping), name="watch", daemon=True)
     worker.start()
     watching.start()
-    stopping.wait()
+    while watching.is_alive() and not stopping.wait(LOOK_S):
+        continue
     worker.stop(STOP_S)
     watching.join(1.0)  # a share that hangs keeps it longer
     queue.close()

@@ -69,7 +69,7 @@ class Inbox:
         self.folder, self.left_out, self.stamps = folder, left_out, stamps
         self.limit_mb, self.pace, self.clock = limit_mb, pace, clock
         self.is_there = False
-        self.settled: deque[tuple[str, Stamp]] = deque()
+        self._settled: deque[tuple[str, Stamp, bool]] = deque()  # and whether patience with it is over
         self.refused: dict[str, Failure] = {}
         self._present: Mapping[str, Stamp] = {}
         self._fresh: Mapping[str, Stamp] = {}  # those whose bytes are not written down yet
@@ -93,15 +93,26 @@ class Inbox:
         self._present = {**(self._present if trouble else {}), **listing.photos}
         self._fresh = {path: stamp for path, stamp in listing.photos.items() if self.stamps.get(path) != stamp}
         self.refused = {path: why for path, why in self.refused.items() if path in self._fresh}
-        self.settled.clear()
+        self._settled.clear()
         for path, stamp, for_s in self._settling.unchanged(self._fresh, self.clock()):
-            if self._may_be_taken(path, stamp, for_s):
-                self.settled.append((path, stamp))
+            if self._has_settled(path, stamp, for_s):
+                self._settled.append((path, stamp, for_s >= self.pace.patient_s))
+
+    def next(self) -> tuple[str, Stamp] | None:
+        """
+        Return the next file that may be taken; None: there is none until the next look. Ends of files are looked at
+        here, one by one, and not of all that wait at every look.
+        """
+        while self._settled:
+            path, stamp, is_over = self._settled.popleft()
+            if is_over or self._is_whole(path):
+                return path, stamp
+        return None
 
     def go_away(self, why: str) -> None:
         """Conclude nothing any more, until the next look sees it."""
         self.is_there = False
-        self.settled.clear()
+        self._settled.clear()
         self._notices.tell("inbox", f"the inbox is away, and nothing is forgotten meanwhile: {why}")
 
     def has(self, path: str) -> bool:
@@ -121,9 +132,9 @@ class Inbox:
         self.refuse(path, "watch_unreadable", why=why)
         self._put_off[path] = self.clock() + self.pace.again_s
 
-    def _may_be_taken(self, path: str, stamp: Stamp, for_s: float) -> bool:
-        """Return whether a file that has not changed for so long may be taken; of one that may never be, note why."""
-        size_bytes, is_patient = stamp[0], for_s >= self.pace.patient_s
+    def _has_settled(self, path: str, stamp: Stamp, for_s: float) -> bool:
+        """Return whether a file that has not changed for so long may be opened; of one that may never be, note why."""
+        size_bytes = stamp[0]
         if for_s < self.pace.settle_s:
             self.refused.pop(path, None)  # it is another than the one of which something was noted
             self._put_off.pop(path, None)
@@ -132,10 +143,10 @@ class Inbox:
         elif size_bytes > self.limit_mb * MB:
             self.refuse(path, "watch_too_large", size_mb=round(size_bytes / MB), limit_mb=self.limit_mb)
         elif not size_bytes:
-            if is_patient:
+            if for_s >= self.pace.patient_s:
                 self.refuse(path, "watch_empty")
         else:
-            return self._is_whole(path) or is_patient
+            return True
         return False
 
     def _is_whole(self, path: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from engines.errors import Fact, StorageError
 from webui.watch.scan import Stamp
 
+DATABASE = "watch.db"  # a backup of the home has it (webui/backup)
 State = Literal["intended", "submitted", "done", "failed", "gone"]  # gone: its result, from everywhere
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PRIMARY = 0xFF  # of an SQLite error: the rest says more of the same

@@ -22,12 +22,11 @@ from engines.settings import Settings
 from webui.watch import contact_sheet, report
 from webui.watch.inbox import Inbox, Notices, Pace
 from webui.watch.intake import OWNER, Changed, Intake, Unreadable
-from webui.watch.ledger import Content, Ledger, Photo
+from webui.watch.ledger import DATABASE, Content, Ledger, Photo
 from webui.watch.outbox import OF_ALL, Outbox, OutboxAway, Where
 from webui.watch.report import Failure
 
 log = logging.getLogger(__name__)
-DATABASE = "watch.db"
 HOUR_S, DAY_S = 3600.0, 86400.0
 IDLE_SHARE = 1 / 150  # of a core, at most, goes into looking where nothing happens
 PASSING = frozenset((JobInterrupted.code, StorageError.code, OutOfMemory.code))  # the machine's fault, not the photo's
@@ -113,8 +112,8 @@ class Watcher:
 
     def _take(self) -> None:
         """Take what has settled, as far as there is room."""
-        while self.inbox.settled and self._room() > 0:
-            path, stamp = self.inbox.settled.popleft()
+        while self._room() > 0 and (settled := self.inbox.next()) is not None:
+            path, stamp = settled
             try:
                 self.intake.take(path, stamp)
             except Changed:

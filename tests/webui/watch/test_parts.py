@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -18,9 +19,11 @@ from engines.errors import StorageError
 from engines.settings import Settings
 from tests.support import photo_files
 from tests.support.inboxes import START_S, House, photo
+from webui.backup.restore import restore
+from webui.backup.write import write
 from webui.watch import contact_sheet, endings, outbox, report, scan, watcher
 from webui.watch.inbox import Notices, Pace
-from webui.watch.ledger import Content, Ledger, Pair, Photo, State
+from webui.watch.ledger import DATABASE, Content, Ledger, Pair, Photo, State
 from webui.watch.outbox import Outbox, OutboxAway
 from webui.watch.report import Failure
 from webui.watch.scan import Settling
@@ -208,10 +211,24 @@ def test_photos_are_restored_once_more_without_a_ledger_and_their_results_are_re
     house.put("a.png", photo(1, "PNG"))
     house.until_done()
     house.close()
-    (house.settings.state / watcher.DATABASE).write_bytes(b"gone" * 999)
+    (house.settings.state / DATABASE).write_bytes(b"gone" * 999)
     house.start()
     house.until_done()
     assert list(house.results()) == ["a.png"]
+
+
+def test_a_backup_has_the_ledger_of_now(house: House, tmp_path: Path) -> None:
+    """And what was restored then is not restored once more in the home that comes of it."""
+    house.put("a.png", photo(1, "PNG"))
+    house.until_done()
+    write(house.settings, tmp_path / "backup.tar")  # while the ledger is open, and not all of it in one file
+    house.close()
+    shutil.rmtree(house.settings.home)
+    restore(house.settings, tmp_path / "backup.tar")
+    house.start()
+    assert house.ledger.stamps.keys() == {"a.png"}
+    house.until_done()
+    assert house.jobs().total() == 1 and list(house.results()) == ["a.png"]
 
 
 def test_a_ledger_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:

@@ -517,6 +517,17 @@ def test_no_more_wait_than_leave_room_for_others(house: House) -> None:
     assert house.jobs().total() == 40 and len(house.results()) == 40
 
 
+def test_of_many_that_wait_only_the_next_are_opened(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at ten thousand that have just come opens none of them."""
+    for number in range(40):
+        house.put(f"{number}.png", photo(number, "PNG"))
+    house.settle()
+    opened, real = list[str](), os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest, **more: opened.append(str(path)) or real(path, *rest, **more))
+    house.pass_s(PACE.poll_s)
+    assert not [path for path in opened if path.startswith(str(house.inbox))]
+
+
 def test_so_many_an_hour(tmp_path: Path) -> None:
     house = House(tmp_path, per_hour=3)
     for number in range(8):
