@@ -228,6 +228,8 @@ def test_who_has_the_home_is_read_in_its_lock(tmp_path: Path) -> None:
         assert server.holder(lock) == Holder(77, HERE, 7860)
         lock.write_text(f"process 77 on {HERE}, port 7860, https\n")
         assert server.holder(lock) == Holder(77, HERE, 7860, https=True)
+        lock.write_text(f"process 77 on {HERE}, watch\n")
+        assert server.holder(lock) == Holder(77, HERE, 0), "it watches a folder, and serves nothing"
         lock.write_text("")
         assert server.holder(lock) == Holder(0, "", 0), "it has just begun"
     assert lock.read_text() == ""

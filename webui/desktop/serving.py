@@ -53,7 +53,7 @@ def find_or_start(settings: Settings) -> Server:
         if at_work := find(settings):
             return at_work
         held = server.holder(_lock(settings))
-        if held and held.machine not in ("", socket.gethostname()):
+        if held and held.process and (held.machine != socket.gethostname() or not held.port):  # which is no server
             raise Unavailable(_busy(settings))
         if held is None and begun is None:
             print("正在启动 Starting …", flush=True)

@@ -16,7 +16,8 @@ from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, Request, bui
 from webui.doctor import Line
 
 ANSWER_S = 5.0
-SIGNED = re.compile(r"process (\d+) on (\S+), port (\d+)(, https)?")  # what webui/__main__.py writes into the lock
+# What webui/__main__.py writes into the lock, and webui/watch, which has no port.
+SIGNED = re.compile(r"process (\d+) on (\S+), (?:port (\d+)(, https)?|watch)")
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 AUTHORITY = Path("tls", "authority.pem")  # in state/, of webui/certificates.py
 SOON = "worker_loading"  # a reason that goes by itself
@@ -47,7 +48,7 @@ def holder(lock: Path) -> Holder | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: a server that begins tries for longer
     except BlockingIOError:
         signed = SIGNED.search(lock.read_text(encoding="utf-8"))
-        return Holder(int(signed[1]), signed[2], int(signed[3]), bool(signed[4])) if signed else Holder(0, "", 0)
+        return Holder(int(signed[1]), signed[2], int(signed[3] or 0), bool(signed[4])) if signed else Holder(0, "", 0)
     except OSError:
         return None
     return None
