@@ -59,6 +59,7 @@ class Share:
     written: dict[str, bytes] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     ever: dict[str, set[str]] = field(default_factory=dict)  # the checksums that a path has had
+    misplaced: list[str] = field(default_factory=list)  # what was written onto its bare mount point
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -97,7 +98,8 @@ class Share:
             self.folder.mkdir()
         time.sleep(AWAY_S)
         if with_mount_point:
-            shutil.rmtree(self.folder)  # OSError: the watcher has written onto it
+            self.misplaced += [str(path.relative_to(self.folder)) for path in self.folder.rglob("*")]
+            shutil.rmtree(self.folder)
         away.rename(self.folder)
 
 
@@ -268,6 +270,7 @@ def _faults(home: Path, share: Share) -> list[str]:
         *(f"a part of a file was restored: {checksum}" for checksum in partial),
         *(f"restored twice: {checksum}" for checksum in doubles),
         *(f"lost: {path}" for path in lost),
+        *(f"written where the share was away: {path}" for path in share.misplaced),
         *(f"an original is another: {path}" for path in touched),
         *(f"nobody's result: {path.relative_to(outbox)}" for path in extra if path.name != NAME),
         *said,

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.files import HALF_WRITTEN
 from engines.jobs.database import Database
 from tests.support.inboxes import PACE, House, broken, checksum, photo, restored
+from webui.watch.contact_sheet import FOLDER
 from webui.watch.ledger import Ledger
 
 KILLED = 9
+DAY_S = 86400
 EFFECTS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.chmod", "os.utime")  # audit events
 PHOTOS = {"a.png": photo(1, "PNG"), "x/b.png": photo(2, "PNG"), "twice.png": photo(1, "PNG"), "c.png": photo(3, "PNG")}
 CHANGED = {**PHOTOS, "c.png": photo(4, "PNG")}
@@ -46,6 +49,8 @@ def life(root: Path, count: Count) -> None:
     if (old := house.inbox / "a.png").exists():
         old.rename(house.inbox / "renamed.png")
     house.put("c.png", CHANGED["c.png"], mtime_s=5)
+    house.until_done()
+    house.hands.now_s += DAY_S  # then there is a sheet of today
     house.until_done()
     house.close()
 
@@ -106,6 +111,10 @@ def faults(root: Path) -> list[str]:
     results.pop("a.png", None)  # it was laid down, or was renamed before: as the moment has it
     if results != wanted:
         wrong.append(f"results: {sorted(results)}, of which {sorted(k for k in wanted if results.get(k) != wanted[k])}")
+    if [path.suffix for path in sorted((house.outbox / FOLDER).iterdir())] != [".jpg", ".txt"]:
+        wrong.append("the day has not its sheet")
+    if half := [path.name for path in house.outbox.rglob(HALF_WRITTEN)]:
+        wrong.append(f"half written: {half}")
     if house.report().count("bad.jpg") != 1:
         wrong.append("the report does not name the photo that failed")
     originals = {p.relative_to(house.inbox).as_posix(): p.read_bytes() for p in house.inbox.rglob("*") if p.is_file()}

@@ -119,7 +119,6 @@ def _pieces(source: Path, stamp: Stamp) -> Iterator[bytes]:
             _check(os.fstat(file.fileno()), stamp)
             while piece := file.read(PIECE_BYTES):
                 yield piece
-            _check(os.fstat(file.fileno()), stamp)
         _check(os.lstat(source), stamp)
     except FileNotFoundError as exc:
         raise Changed from exc

@@ -45,13 +45,18 @@ class Outbox:
         Return where the outbox is, which is made if it may be; `where`: what this returned before. OutboxAway: it is to
         be waited for. OSError: it cannot be made. The inbox has to be there.
         """
-        if (self.folder / MARK).is_file():
+        if self.is_there():
             return where or self._where(self.folder)
         if where == "apart" or (where == "beside" and self._where(self.folder) == "apart"):
             raise OutboxAway
-        self._make(self.folder)
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            _allow(self.folder, self.inbox, 0o777)
         (self.folder / MARK).touch()
         return self._where(self.folder)
+
+    def is_there(self) -> bool:
+        return (self.folder / MARK).is_file()
 
     def _where(self, folder: Path) -> Where:
         """Return where this folder is, or would be."""
@@ -114,13 +119,16 @@ class Outbox:
         raise AssertionError("names do not end")
 
     def _make(self, folder: Path) -> None:
-        """Make a folder as open as that of the originals: this program's own files are nobody else's. OSError."""
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in missing:
-            inside = path.relative_to(self.folder) if path.is_relative_to(self.folder) else Path()
-            like = self.inbox / inside
-            _allow(path, like if like.is_dir() else self.inbox, 0o777)
+        """
+        Make a folder of the outbox, as open as that of the originals: this program's own files are nobody else's.
+        OSError; also if the outbox itself is not there any more, which is not made here.
+        """
+        parts = folder.relative_to(self.folder).parts
+        for depth in range(1, len(parts) + 1):
+            path, like = self.folder.joinpath(*parts[:depth]), self.inbox.joinpath(*parts[:depth])
+            with suppress(FileExistsError):
+                path.mkdir()
+                _allow(path, like if like.is_dir() else self.inbox, 0o777)
 
     def _dress(self, beside: Path, photo: Photo) -> None:
         """Let it be as old as its original, and as open."""

@@ -211,7 +211,7 @@ class Watcher:
         try:
             name, checksum = self.outbox.lay(source, photo)
         except OSError as exc:
-            if exc.errno in OF_ALL:
+            if exc.errno in OF_ALL or not self.outbox.is_there():
                 raise
             why = Failure(photo.path, key="watch_undelivered", facts={"why": exc.strerror or "?"})
             self._undelivered[photo.path] = (why, self.clock.monotonic() + self.pace.again_s)

@@ -51,12 +51,12 @@ def test_a_listing_says_size_and_time(tmp_path: Path) -> None:
 
 def test_a_file_settles_by_the_clock_of_who_looks() -> None:
     settling = Settling()
-    seen = [
+    lasted = [
         {path: for_s for path, _, for_s in settling.unchanged(photos, now_s)}
         for now_s, photos in ((0, {"a": (1, 9)}), (4, {"a": (1, 9), "b": (2, 9)}), (7, {"a": (2, 9), "b": (2, 9)}),
                               (9, {"b": (2, 9)}), (12, {"a": (2, 9), "b": (2, 9)}))
     ]  # fmt: skip
-    assert seen == [{"a": 0}, {"a": 4, "b": 0}, {"a": 0, "b": 3}, {"b": 5}, {"a": 0, "b": 8}]
+    assert lasted == [{"a": 0}, {"a": 4, "b": 0}, {"a": 0, "b": 3}, {"b": 5}, {"a": 0, "b": 8}]
 
 
 # ---- endings
@@ -191,6 +191,17 @@ def test_an_outbox_is_made_once_unless_it_lies_beside_an_inbox_that_is_there(
     monkeypatch.setattr(Outbox, "_where", lambda self, folder: "apart")
     with pytest.raises(OutboxAway):
         opened.open("beside")
+
+
+def test_an_outbox_that_goes_away_in_between_is_not_made_by_what_is_laid_down(box: Outbox, tmp_path: Path) -> None:
+    (source := tmp_path / "result.png").write_bytes(b"2")
+    box.folder.rename(tmp_path / "away")
+    for path in ("a.png", "x/y/a.png"):
+        with pytest.raises(FileNotFoundError):
+            box.lay(source, Photo(path, (1, 7), "0" * 64))
+    with pytest.raises(FileNotFoundError):
+        box.write("x/report.txt", b"")
+    assert not box.folder.exists() and not box.is_there()
 
 
 # ---- ledger
