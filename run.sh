@@ -17,7 +17,7 @@ AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥
   ./run.sh build     制作模型包 · make model bundles (./run.sh build --help)
   ./run.sh models    可下载的模型 · models to download (./run.sh models get ID)
   ./run.sh bench     在本机测速 · measure this machine
-  ./run.sh chaos kills|stops|crashes|crowd|bombs|disk|soak|inbox  故意杀死、停止、弄崩、挤爆服务,塞给它炸弹文件,写满磁盘、弄坏数据库,让五十人一直用,或折腾放入即修复的文件夹,看有没有丢东西 · kill, stop, crash or crowd the service, send it bombs, fill its disk, damage its database, let fifty use it for long, or mistreat a watched folder, and see what is lost
+  ./run.sh chaos kills|stops|crashes|crowd|bombs|disk|soak|inbox|frame  故意杀死、停止、弄崩、挤爆服务,塞给它炸弹文件,写满磁盘、弄坏数据库,让五十人一直用,折腾放入即修复的文件夹,或让相框挂上一天,看有没有丢东西 · kill, stop, crash or crowd the service, send it bombs, fill its disk, damage its database, let fifty use it for long, mistreat a watched folder, or hang a frame for a day, and see what is lost
   ./run.sh token NAME [--revoke]  程序用的令牌(显示一次;作废) · a token for a program (shown once; ended)
   ./run.sh password  把密码变成可写进配置的散列 · turn a password into a hash that a configuration may hold
   ./run.sh backup FILE   备份作品与任务,可在运行时做(--models 连同模型) · pictures and jobs into one file, while the server runs too
