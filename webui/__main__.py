@@ -71,14 +71,13 @@ def main() -> int:
     from engines.worker import inventory
     from engines.worker.supervisor import Supervisor
     from webui import sweep
-    from webui.watch import watcher
 
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
     worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
     stopper = threading.Thread(target=_stop, args=(worker, stopping, served), name="stopper", daemon=True)
     stopper.start()
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
-    threading.Thread(target=watcher.watch, args=(queue, settings, stopping), name="watch", daemon=True).start()
+    _watch_inbox(queue, settings, stopping)
     queue.announce(inventory.at_start(settings))
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
@@ -89,6 +88,13 @@ def main() -> int:
         stopper.join()
         queue.close()  # whoever still follows a job ends with it
     return 0
+
+
+def _watch_inbox(queue: SqliteQueue, settings: Settings, stopping: threading.Event) -> None:
+    if settings.inbox_folder is not None:
+        from webui.watch import watcher  # here: a house without an inbox need not wait for it
+
+        threading.Thread(target=watcher.watch, args=(queue, settings, stopping), name="watch", daemon=True).start()
 
 
 def _secret(settings: Settings) -> None:
