@@ -27,7 +27,7 @@ from tests.conftest import REPOSITORY
 from tests.support.http import CJK
 from tests.support.tree import tree
 from webui.api import health
-from webui.doctor import GB, Line, engines, home, machine, server
+from webui.doctor import GB, Line, engines, folders, home, machine, server
 from webui.doctor.server import Holder
 
 HERE = socket.gethostname()
@@ -365,3 +365,35 @@ def test_without_a_home_and_without_what_must_be_installed_it_still_speaks(tmp_p
 def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     done = doctor(tmp_path, python=("-S",), STUDIO_PROT="7860")
     assert done.returncode == 1 and "✗ 设置不可用:STUDIO_PROT" in done.stdout
+
+
+# ---- folders of other people's photos
+
+
+def test_folders_that_are_watched_are_there_and_can_be_used(tmp_path: Path) -> None:
+    inbox, outbox = tmp_path / "inbox", tmp_path / "restored"
+    away, parent = folders.watched(inbox, outbox)
+    says(away, "warning", "STUDIO_INBOX")
+    says(parent, "ok", "can be written to")  # it will be made there
+    inbox.mkdir()
+    says(next(folders.watched(inbox, outbox)), "ok", "can be read")
+    says(list(folders.watched(inbox, tmp_path / "no" / "share"))[1], "warning", "results wait")
+
+
+def test_folders_that_nobody_may_use_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders.os, "access", lambda path, how: False)  # root may do anything
+    for line, setting in zip(folders.watched(tmp_path, tmp_path), ("STUDIO_INBOX", "STUDIO_OUTBOX"), strict=True):
+        says(line, "error", setting)
+
+
+def test_folders_of_frames_are_there(tmp_path: Path) -> None:
+    (here := tmp_path / "holidays").mkdir()
+    there, away = folders.albums({"holidays": here, "wedding": tmp_path / "wedding"})
+    says(there, "ok", "folder:holidays")
+    says(away, "warning", "folder:wedding is empty")
+
+
+def test_the_doctor_looks_at_the_folders_of_the_settings(tmp_path: Path) -> None:
+    env = {"STUDIO_INBOX": str(tmp_path / "inbox"), "STUDIO_ALBUMS": str(tmp_path / "holidays")}
+    said = doctor(tmp_path / "home", **env).stdout
+    assert "the inbox" in said and "folder:holidays is empty" in said

@@ -15,7 +15,7 @@ from engines import logs
 from engines import machine as kernel
 from engines.machine import preflight
 from engines.settings import Settings, SettingsError
-from webui.doctor import Line, engines, home, machine, server
+from webui.doctor import Line, engines, folders, home, machine, server
 
 UPLOADS = 4  # at one time
 
@@ -46,6 +46,9 @@ def _examine_home(settings: Settings, env: Mapping[str, str]) -> Iterator[Line]:
     yield machine.temporary(env, UPLOADS * settings.upload_mb * 1_000_000)
     yield home.database(settings.state / "jobs.db", held is not None)
     yield home.crashes(logs.folder(settings.state) / logs.CRASHES, time.time())
+    if settings.inbox_folder and settings.outbox_folder:
+        yield from folders.watched(settings.inbox_folder, settings.outbox_folder)
+    yield from folders.albums(settings.album_folders)
     yield server.port(settings.host, settings.port, held)
     yield server.serving(settings.host, held, settings.state / server.AUTHORITY)
 
