@@ -37,7 +37,7 @@ FLAGS = (
 )  # fmt: skip
 GREEN, NEW, PRIVATE = (20, 190, 60), (20, 60, 220), (230, 20, 220)
 BLANK, NEAR = 12, 60  # levels
-FRONT = "document.querySelector('.layer.is-on:last-child img')?.src ?? ''"
+FRONT = "document.querySelector('.layer.is-on:last-child')?.dataset.shown ?? ''"
 LOADED_S = 20.0
 # What the network takes, it takes by the real clock.
 REAL_TIMEOUTS = """{
@@ -158,6 +158,7 @@ def _watch_a_day(wall: _Wall, browser_path: str, pictures: int, watch: Watch) ->
                 _look(page, watch)
             if watch.pictures % 360 == 0:
                 watch.mb.append(_chromium_mb())
+                print(f"{watch.pictures} pictures, {watch.mb[-1]:.0f} MB", flush=True)
             if watch.pictures in outages:
                 _outage(page, wall, watch)
         browser.close()

@@ -29,7 +29,8 @@
   const wall = document.getElementById("wall"), note = document.getElementById("note");
   const clock = document.getElementById("clock"), dark = document.getElementById("dark");
   let [front, back] = wall.children;
-  const store = new Map(); // id -> { image, url }, the latest last
+  const store = new Map(); // id -> { file, narrow }, the latest last: as they came, as decoded they are a hundred times as large
+  const loading = new Map(); // id -> promise of the same
   const broken = new Set(); // until the listing changes
   let listing = null, version = "", presses = 0, paused = false, away = false, refused = "";
   let deck = [], shown = [], due = 0, busy = 0, turns = 0, changed = Date.now(), forward = false;
@@ -51,6 +52,7 @@
     return (minute - span[0] + day) % day < (span[1] - span[0] + day) % day;
   }
 
+  const screenPx = (px) => Math.min(Math.max(Math.round(px * Math.min(devicePixelRatio || 1, 2)), 16), 4096);
   const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
   // ---- what may be shown
@@ -104,7 +106,7 @@
     const fresh = listing === null ? [] : ids.filter((id) => !listing.has(id)).reverse();
     listing = allowed;
     broken.clear();
-    for (const id of [...store.keys()]) if (!allowed.has(id)) forget(id);
+    for (const id of [...store.keys()]) if (!allowed.has(id)) store.delete(id);
     deck = deck.filter((id) => allowed.has(id) && !fresh.includes(id));
     deck.unshift(...fresh.reverse());
     if (shown.some((id) => !allowed.has(id))) {
@@ -118,11 +120,6 @@
 
   // ---- pictures
 
-  function forget(id) {
-    URL.revokeObjectURL(store.get(id)?.url);
-    store.delete(id);
-  }
-
   const READS = [
     ["image/avif", "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAAAQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAETAAAAJgAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAAFGlzcGUAAAAAAAAAAQAAAAEAAAAQcGl4aQAAAAADCAgIAAAADGF2MUOBAAwAAAAAE2NvbHJuY2x4AAEADQAGgAAAABdpcG1hAAAAAAAAAAEAAQQBAoMEAAAALm1kYXQSAAoIGAAGiAhoNCAyGBxHh4Xd0000wsAAAJA1jjx+yg1QWM/bnA=="],
     ["image/webp", "UklGRjQAAABXRUJQVlA4ICgAAACQAQCdASoBAAEAB0CWJaACdLoAA5gA/uUK+Cepco/+N48CvJdjoAAA"],
@@ -133,28 +130,28 @@
     return image.decode().then(() => kind, () => null);
   })).then((kinds) => [...kinds.filter(Boolean), "image/jpeg"].join(","));
 
-  // The picture, or null for one that is broken. It throws where the server is away.
-  async function load(id) {
+  // The picture, or null for one that is broken. It throws where the server is away. Who asks for one that somebody
+  // else has asked for waits for the same.
+  function load(id) {
     if (store.has(id)) return store.get(id);
-    const scale = Math.min(devicePixelRatio || 1, 2);
-    const side = (px) => Math.min(Math.max(Math.round(px * scale), 16), 4096);
-    const query = new URLSearchParams({ w: side(innerWidth), h: side(innerHeight), fit: options.fit, show: options.show });
+    if (!loading.has(id)) loading.set(id, loaded(id).finally(() => loading.delete(id)));
+    return loading.get(id);
+  }
+
+  async function loaded(id) {
+    const query = new URLSearchParams({ w: screenPx(innerWidth), h: screenPx(innerHeight), fit: options.fit, show: options.show });
     const answer = await fetch(`/frame/picture/${id}?${query}`, {
       cache: "no-store", headers: { Accept: await reads }, signal: AbortSignal.timeout(LOAD_MS),
     });
     if (answer.status >= 500 || answer.status === 429) throw new Error(String(answer.status));
     if (!answer.ok) return broken.add(id), null;
-    const image = new Image(), url = URL.createObjectURL(await answer.blob());
-    image.alt = words.frame_picture;
-    image.src = url;
-    if (!(await image.decode().then(() => true, () => false))) {
-      URL.revokeObjectURL(url);
-      return broken.add(id), null;
-    }
-    store.set(id, { image, url });
+    const file = await answer.blob(), bitmap = await createImageBitmap(file).catch(() => null);
+    if (!bitmap) return broken.add(id), null;
+    store.set(id, { file, narrow: bitmap.width < PORTRAIT * bitmap.height });
+    bitmap.close();
     for (const old of [...store.keys()]) {
       if (store.size <= options.keep) break;
-      if (!shown.includes(old) && old !== id && !deck.slice(0, 3).includes(old)) forget(old);
+      if (!shown.includes(old) && old !== id && !deck.slice(0, 3).includes(old)) store.delete(old);
     }
     return store.get(id);
   }
@@ -203,7 +200,7 @@
 
   // ---- a turn
 
-  const narrow = ({ image }) => image.naturalWidth < PORTRAIT * image.naturalHeight;
+  const narrow = (picture) => picture.narrow;
 
   async function turn() {
     const mine = ++turns;
@@ -211,19 +208,22 @@
     const first = await next();
     let second;
     if (first && options.pairs && innerWidth > WIDE * innerHeight && narrow(store.get(first))) second = await next(narrow, first);
-    if (mine !== turns) return; // it was given up
-    busy = 0;
-    due = Date.now() + (first ? options.seconds * 1000 : AGAIN_MS);
     const ids = [first, second].filter((id) => id && listing.has(id));
-    if (ids.length) put(ids);
+    const bitmaps = await Promise.all(ids.map((id) => createImageBitmap(store.get(id).file))).catch(() => []);
+    if (mine === turns) { // else it was given up
+      busy = 0;
+      due = Date.now() + (bitmaps.length ? options.seconds * 1000 : AGAIN_MS);
+      if (bitmaps.length && ids.every((id) => listing.has(id))) put(ids, bitmaps);
+    }
+    for (const bitmap of bitmaps) bitmap.close();
+    if (mine !== turns) return;
     say();
-    if (deck.length && !away) load(deck[0]).catch(() => {}); // the next one, ahead
+    if (deck.length && !away) Promise.resolve(load(deck[0])).catch(() => {}); // the next one, ahead
   }
 
-  function put(ids) {
-    const pictures = ids.map((id) => store.get(id).image);
-    back.replaceChildren(...pictures.map((image) => pane(image.cloneNode())));
-    back.classList.toggle("is-pair", ids.length > 1);
+  function put(ids, bitmaps) {
+    paint(back, bitmaps);
+    back.dataset.shown = ids;
     back.classList.add("is-on");
     wall.append(back); // on top of the one that goes
     [front, back] = [back, front];
@@ -231,7 +231,7 @@
     setTimeout(() => { if (old === back) clear(old); }, FADED_MS);
     shown = ids;
     changed = Date.now();
-    for (const id of ids) { // the latest, last
+    for (const id of ids.filter((id) => store.has(id))) { // the latest, last
       const picture = store.get(id);
       store.delete(id);
       store.set(id, picture);
@@ -240,16 +240,38 @@
 
   function clear(layer) {
     layer.classList.remove("is-on");
-    layer.replaceChildren();
+    delete layer.dataset.shown;
+    layer.width = layer.height = 1; // nothing is left of it
   }
 
-  // A picture over its own colours, in which the eye finds no edge.
-  function pane(image) {
-    const box = document.createElement("figure"), canvas = document.createElement("canvas");
-    canvas.width = canvas.height = 8;
-    canvas.getContext("2d").drawImage(image, 0, 0, 8, 8);
-    box.append(canvas, image);
-    return box;
+  // Two sheets are painted on in turn, for ever: of an element for each picture browsers hold what they have decoded until
+  // they lack memory, which on a small board is late.
+  const tiny = document.createElement("canvas").getContext("2d");
+  function paint(layer, bitmaps) {
+    const width = (layer.width = screenPx(wall.clientWidth)), height = (layer.height = screenPx(wall.clientHeight));
+    const pen = layer.getContext("2d"), share = width / bitmaps.length;
+    bitmaps.forEach((bitmap, k) => {
+      backdrop(pen, bitmap, k * share, share, height);
+      const scale = Math.min(share / bitmap.width, height / bitmap.height);
+      const [w, h] = [bitmap.width * scale, bitmap.height * scale];
+      pen.drawImage(bitmap, k * share + (share - w) / 2, (height - h) / 2, w, h);
+    });
+  }
+
+  // Behind it its own colours, darker, in which the eye finds no edge.
+  function backdrop(pen, bitmap, left, width, height) {
+    tiny.canvas.width = tiny.canvas.height = 8;
+    tiny.drawImage(bitmap, 0, 0, 8, 8);
+    pen.save();
+    pen.beginPath();
+    pen.rect(left, 0, width, height);
+    pen.clip();
+    pen.filter = `blur(${Math.round(height / 25)}px)`;
+    pen.drawImage(tiny.canvas, left - width / 8, -height / 8, width * 1.25, height * 1.25);
+    pen.filter = "none";
+    pen.fillStyle = "rgb(0 0 0 / .4)";
+    pen.fillRect(left, 0, width, height);
+    pen.restore();
   }
 
   function step() {
@@ -322,7 +344,7 @@
   addEventListener("resize", () => { // all in the new size, once it has one
     clearTimeout(resized);
     resized = setTimeout(() => {
-      for (const id of [...store.keys()]) if (!away) forget(id);
+      if (!away) store.clear();
       if (!away) due = 0;
     }, 500);
   });

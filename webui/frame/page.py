@@ -19,19 +19,21 @@ PAGE = Markup(
     '<meta name="color-scheme" content="dark"><meta name="theme-color" content="#000000">'
     '<link rel="icon" href="/icons/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/frame/frame.css">'
     "</head><body data-words='{words}'>"
-    '<main id="wall" aria-label="{title}"><div class="layer"></div><div class="layer"></div></main>'
+    '<main id="wall" aria-label="{title}">{layer}{layer}</main>'
     '<p id="note" role="status" hidden></p>'
     '<footer><time id="clock" hidden></time><small id="credit">{credit}</small></footer>'
     '<div id="dark" hidden></div>'
     '<script src="/frame/frame.js"></script></body></html>'
 )
-WORDS = ("frame_empty", "frame_away", "frame_picture")
+LAYER = Markup('<canvas class="layer" role="img" aria-label="{}"></canvas>')
+WORDS = ("frame_empty", "frame_away")
 
 
 def frame_html(say: Words) -> Markup:
     """Return the page, whose messages are in the caller's language."""
     words = {key: say(key) for key in WORDS} | {"code": code()}
-    return PAGE.format(title=TITLE, credit=CREDIT, language=say.tag, words=json.dumps(words, ensure_ascii=False))
+    layer, text = LAYER.format(say("frame_picture")), json.dumps(words, ensure_ascii=False)
+    return PAGE.format(title=TITLE, credit=CREDIT, language=say.tag, layer=layer, words=text)
 
 
 @cache

@@ -129,7 +129,7 @@ class Sources:
     def _in_folder(self, name: str, before: dict[str, Shown]) -> dict[str, Shown]:
         root = self.folders[name.removeprefix(FOLDER)]
         try:
-            paths = {self._id(str(path)): shown for path, shown in files_of(root)}
+            paths = {self._id(f"{path} {shown.since}"): shown for path, shown in files_of(root)}  # one replaced is new
         except OSError as exc:  # a share that is away comes back, and what it held is not gone
             log.warning("a folder of the frame cannot be read: %s", exc.strerror)
             return before

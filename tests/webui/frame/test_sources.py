@@ -148,6 +148,15 @@ def test_a_folder_is_not_read_for_every_question(
     assert len(walks) == 2
 
 
+def test_a_file_in_the_place_of_another_is_a_new_picture(opened: Sources, holidays: Path, clock: Clock) -> None:
+    """As that of a camera, which always has the same name."""
+    (holidays / "latest.jpg").write_bytes(b"x")
+    first = opened.listing(("folder:holidays",)).pictures
+    os.utime(holidays / "latest.jpg", (5, 5))
+    clock.now += FOLDER_S
+    assert first.keys().isdisjoint(opened.listing(("folder:holidays",)).pictures)
+
+
 def test_a_share_that_hangs_keeps_nobody_waiting_for_long(
     opened: Sources, queue: SqliteQueue, holidays: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
