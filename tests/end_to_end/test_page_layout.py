@@ -210,7 +210,7 @@ def test_a_page_comes_back_with_its_server(browser: Any, tmp_path: Path) -> None
         window.until("done")
         assert window.page.locator(".lost").count() == 0
         assert "共 8 张" in window.page.inner_text("#stage .status")
-        assert window.page.locator("#prompt textarea").input_value() == PROMPT
+        window.page.wait_for_function(f"document.querySelector('#prompt textarea').value === '{PROMPT}'")
         window.close()
     finally:
         server.send_signal(signal.SIGTERM)
