@@ -37,13 +37,25 @@ FLAGS = (
 )  # fmt: skip
 GREEN, NEW, PRIVATE = (20, 190, 60), (20, 60, 220), (230, 20, 220)
 BLANK, NEAR = 12, 60  # levels
+BEHIND = 0.6  # as light as its picture is what lies behind one that does not fill the screen
 FRONT = "document.querySelector('.layer.is-on:last-child')?.dataset.shown ?? ''"
 LOADED_S = 20.0
-# What the network takes, it takes by the real clock.
-REAL_TIMEOUTS = """{
-  const timeout = AbortSignal.timeout.bind(AbortSignal);
-  Object.defineProperty(AbortSignal, "timeout", { get: () => timeout, set() {} });
-}"""
+PACE = 150  # times as fast as the true clock
+# The page's clock and timers. What the network and the processor take, they take by the true clock. An interval is
+# always short, as who has set it looks at the clock; `pace` changes how fast that runs.
+CLOCK = """{
+  const now = Date.now.bind(Date), every = setInterval.bind(window);
+  let pace = PACE, since = now(), shown = since;
+  const clock = () => shown + (now() - since) * pace;
+  Date.now = () => Math.round(clock());
+  window.pace = (wanted) => { shown = clock(); since = now(); pace = wanted; };
+  window.setInterval = (call, ms) => every(call, ms / PACE);
+  window.setTimeout = (call, ms) => {
+    const due = clock() + ms;
+    const timer = every(() => { if (clock() >= due) { clearInterval(timer); call(); } }, 4);
+    return timer;
+  };
+}""".replace("PACE", str(PACE))
 
 
 @dataclass
@@ -148,12 +160,11 @@ def _watch_a_day(wall: _Wall, browser_path: str, pictures: int, watch: Watch) ->
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_context(viewport=SCREEN).new_page()
         page.emulate_media(reduced_motion="reduce")  # of which the fast clock knows nothing
-        page.add_init_script(REAL_TIMEOUTS)
-        page.clock.install()
+        page.add_init_script(CLOCK)
         page.goto(f"{wall.url}/frame?show=folder:wall&seconds={SECONDS}&clock=1")
-        _until_changed(page, "", watch)
+        shown = _until_changed(page, "", watch)
         while watch.pictures < pictures:
-            _turn(page, watch)
+            shown = _until_changed(page, shown, watch)
             if watch.pictures % 6 == 0:
                 _look(page, watch)
             if watch.pictures % 360 == 0:
@@ -164,24 +175,16 @@ def _watch_a_day(wall: _Wall, browser_path: str, pictures: int, watch: Watch) ->
         browser.close()
 
 
-def _turn(page: Any, watch: Watch) -> None:
-    before = page.evaluate(FRONT)
-    page.clock.run_for(SECONDS * 1000)
-    _until_changed(page, before, watch)
-
-
-def _until_changed(page: Any, before: str, watch: Watch) -> None:
-    """The clock is the page's; what it loads takes the time that it takes."""
+def _until_changed(page: Any, before: str, watch: Watch) -> str:
+    """Return what is shown when it is another than before."""
     end = time.monotonic() + LOADED_S
-    while time.monotonic() < end:
-        if page.evaluate(FRONT) != before:
-            page.clock.run_for(2500)  # until one has faded into the other
-            watch.pictures += 1
-            return
-        page.clock.run_for(100)  # little: what is loaded meanwhile must not seem to take for ever
-        time.sleep(0.02)
     watch.pictures += 1
+    while time.monotonic() < end:
+        if (shown := page.evaluate(FRONT)) != before:
+            return str(shown)
+        time.sleep(0.005)
     watch.wrong.append(f"the same picture for {LOADED_S} s, after {watch.pictures}")
+    return before
 
 
 def _look(page: Any, watch: Watch) -> None:
@@ -191,7 +194,7 @@ def _look(page: Any, watch: Watch) -> None:
         watch.wrong.append(f"a blank screen after {watch.pictures} pictures")
     elif _is_near(colour, PRIVATE):
         watch.wrong.append(f"a picture of another folder after {watch.pictures}")
-    elif not _is_near(colour, GREEN) and not _is_near(colour, NEW):
+    elif not any(_is_near(colour / light, wanted) for wanted in (GREEN, NEW) for light in (1.0, BEHIND)):
         watch.wrong.append(f"{colour} is none of the pictures, after {watch.pictures}")
 
 
@@ -209,22 +212,18 @@ def _outage(page: Any, wall: _Wall, watch: Watch) -> None:
     with suppress(OSError):
         (wall.folder / "new.png").unlink()
     wall.away()
-    for _ in range(max(1, wall.rng.randint(*OUTAGE_S) // SECONDS)):
-        page.clock.run_for(SECONDS * 1000)
-        time.sleep(0.05)
+    end = time.monotonic() + wall.rng.randint(*OUTAGE_S) / PACE
+    while time.monotonic() < end:
         _look(page, watch)
+    page.evaluate("pace(1)")  # how long it takes to come back is a matter of the true clock
     wall.back()
-    begun, simulated = time.monotonic(), 0.0
-    while not _is_near(_middle(page), NEW):
-        page.clock.run_for(500)
-        simulated += 0.5
-        time.sleep(0.1)
-        if time.monotonic() - begun > 4 * BACK_S:
-            break
-    took = max(time.monotonic() - begun, simulated)
-    watch.back_s.append(took)
-    if took > BACK_S:
-        watch.wrong.append(f"{took:.1f} s until the new picture was there after an outage")
+    begun = time.monotonic()
+    while not _is_near(_middle(page), NEW) and time.monotonic() - begun < 4 * BACK_S:
+        time.sleep(0.05)
+    watch.back_s.append(time.monotonic() - begun)
+    page.evaluate(f"pace({PACE})")
+    if watch.back_s[-1] > BACK_S:
+        watch.wrong.append(f"{watch.back_s[-1]:.1f} s until the new picture was there after an outage")
 
 
 def _chromium_mb() -> float:
