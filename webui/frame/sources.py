@@ -19,13 +19,11 @@ from stat import S_ISREG
 from engines.errors import NotFoundError, OptionError
 from engines.jobs import Finished, JobQueue, Search
 from webui.people.secret import derive
+from webui.watch.scan import enters, is_meant
 
 log = logging.getLogger(__name__)
 Focus = tuple[float, float]  # what matters in a picture, in shares of it from its left and upper edges
 ALBUM, FAVOURITES, FOLDER = "album", "favourites", "folder:"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
-# Of NAS systems: small copies and what was deleted. What begins with a dot is nobody's picture either.
-NOT_PEOPLES = ("@eaDir", "#recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information")
 MOST = 5000  # pictures of a listing, the newest
 ALBUM_S, FOLDER_S = 3.0, 60.0  # for how long a listing counts: a folder may lie across the network
 PATIENCE_S = 2.0  # with a folder
@@ -164,10 +162,10 @@ def focus_of(finished: Finished) -> Focus:
 def files_of(root: Path) -> Iterator[tuple[Path, Shown]]:
     """Yield the pictures below a folder, by their names alone: none is opened. OSError: the folder cannot be read."""
     root.stat()
-    for folder, below, names in os.walk(root, onerror=None):
-        below[:] = [name for name in below if not name.startswith(".") and name not in NOT_PEOPLES]
+    for folder, below, names in os.walk(root):
+        below[:] = filter(enters, below)
         for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith((".", "~")):
+            if is_meant(name):
                 path = Path(folder) / name
                 with suppress(OSError):  # it went meanwhile
                     stat = path.stat(follow_symlinks=False)  # a link may lead out of the folder
