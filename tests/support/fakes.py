@@ -101,10 +101,24 @@ ANSWERS: Mapping[Role, Callable[[Mapping[str, Array]], Array]] = {
 
 
 @dataclass
+class FakeClock:
+    """Time that passes only while somebody sleeps in it: what a busy machine cannot disturb."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
 class FakeEngine:
     """
     `spoil` changes what a role returns; `slow_s` is what a call costs; `calls` lists the roles that ran, `opened` and
-    `closed` the sessions. `sees` is the eye of its face detector, which is shown black beyond the picture.
+    `closed` the sessions. `sees` is the eye of its face detector, which is shown black beyond the picture. `sleep` lets
+    time pass, the true one unless a test has a clock of its own.
     """
 
     name: str = "fake"
@@ -118,6 +132,7 @@ class FakeEngine:
     opened: list[Role] = field(default_factory=list)
     closed: list[Role] = field(default_factory=list)
     sees: Sees = nobody
+    sleep: Callable[[float], None] = time.sleep
 
     def probe(self) -> Probe:
         return Probe(True, "CPU", "always ready", "fake 1.0")
@@ -141,7 +156,7 @@ class FakeSession:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         assert set(feeds) == set(SIGNATURES[self.role].inputs)
         self.engine.calls.append(self.role)
-        time.sleep(self.engine.slow_s.get(self.role, 0.0))
+        self.engine.sleep(self.engine.slow_s.get(self.role, 0.0))
         result = self._seen(feeds["picture"]) if self.role == "face_detector" else ANSWERS[self.role](feeds)
         return {SIGNATURES[self.role].output: self.engine.spoil.get(self.role, np.asarray)(result)}
 

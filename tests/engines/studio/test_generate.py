@@ -16,10 +16,10 @@ from engines.errors import BundleError, OptionError, PromptError, RequestError, 
 from engines.images import kept_latents
 from engines.messages import MAX_SEED, Event, Final, Generate, Lora, Preview, PreviewMode, Progress
 from engines.roles import to_pixels
-from engines.studio import Studio
+from engines.studio import Studio, generate
 from engines.studio.generate import GenerationPlan
 from engines.studio.timings import Timings
-from tests.support.fakes import PORTRAIT_ROLES, STRIDE, FakeEngine, target, write_portrait
+from tests.support.fakes import PORTRAIT_ROLES, STRIDE, FakeClock, FakeEngine, target, write_portrait
 
 
 @pytest.fixture
@@ -30,6 +30,14 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """What drawing goes by."""
+    clock = FakeClock()
+    monkeypatch.setattr(generate, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -202,8 +210,10 @@ def test_previews_keep_their_pace(
     assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=steps, seed=1))) == expected
 
 
-def test_dear_previews_are_made_less_often(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
-    engine.slow_s = {"preview_decoder": 0.02, "denoiser": 0.004}
+def test_dear_previews_are_made_less_often(
+    studio: Studio, engine: FakeEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    engine.slow_s, engine.sleep = {"preview_decoder": 5.0, "denoiser": 1.0}, clock.sleep
     studio.loaded_bundles.get("portrait", "auto")[0].load_all()
     for _ in range(2):
         assert preview_steps(draw(studio, tmp_path / "out", Generate("p", steps=9, seed=1))) == [1, 3, 5, 7, 9]
@@ -263,8 +273,8 @@ def test_the_caption_is_read_once_for_all_pictures(studio: Studio, engine: FakeE
     assert engine.calls == ["text_encoder", *(["denoiser"] * 4 + ["decoder"]) * 4]
 
 
-def test_the_time_left_falls(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
-    engine.slow_s = {"denoiser": 0.01, "decoder": 0.01}
+def test_the_time_left_falls(studio: Studio, engine: FakeEngine, clock: FakeClock, tmp_path: Path) -> None:
+    engine.slow_s, engine.sleep = {"denoiser": 1.0, "decoder": 1.0}, clock.sleep
     draw(studio, tmp_path, Generate("p", seed=1))
     events = draw(studio, tmp_path, Generate("p", seed=1, steps=8, count=2))
     told = [event.eta_s for event in events if isinstance(event, Progress) and event.stage in ("encode", "denoise")]

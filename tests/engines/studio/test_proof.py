@@ -241,7 +241,7 @@ def test_what_takes_a_moment_is_drawn_until_the_kernel_can_tell(
     monkeypatch.setattr(proof, "WINDOW_S", 0.5)
     engine = FakeEngine(slow_s={"restorer": 0.01})
     found = drawn(restorer, engine)
-    assert len(engine.calls) >= 1 + 3 * 3 and all(d.finish_s < 0.5 for d in found)
+    assert len(engine.calls) >= 1 + 3 * 3 and np.median([d.finish_s for d in found]) < 0.5, "of one, not of all"
     assert all(0.01 <= d.run_s["restorer"] <= d.finish_s for d in found[1:])
 
 

@@ -17,9 +17,9 @@ from engines.images import kept_latents
 from engines.images.metrics import psnr_db
 from engines.messages import Event, Failed, Final, Generate, Progress
 from engines.messages.prompts import read
-from engines.studio import Studio
+from engines.studio import Studio, generate
 from engines.studio.generate import GenerationPlan
-from tests.support.fakes import FakeEngine, target, write_portrait
+from tests.support.fakes import FakeClock, FakeEngine, target, write_portrait
 
 STEPS = 4
 SD = {"family": "sd", "sampling": asdict(Sampling(STEPS, 3.0, 4, 8, 1.0, 0.0, 1.5, Diffusion("ddim")))}
@@ -175,19 +175,20 @@ def test_the_recipe_has_the_prompt_as_it_was_written(studio: Studio, tmp_path: P
         assert image.info["parameters"].startswith(f"{written}\nNegative prompt: [d]\n")
 
 
-def test_the_time_left_counts_every_run(studio: Studio, engine: FakeEngine, tmp_path: Path) -> None:
+def test_the_time_left_counts_every_run(
+    studio: Studio, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the last job's steps took says how long these take, though they are of more runs; and the other way."""
-    engine.slow_s = {"denoiser": 0.01}
+    clock = FakeClock()
+    monkeypatch.setattr(generate, "time", clock)
+    engine.slow_s, engine.sleep = {"denoiser": 1.0}, clock.sleep
 
     def first(prompt: str) -> float:
         events: list[Event] = list(studio.run(Generate(prompt, seed=1, preview="off"), tmp_path))
         return next(e.eta_s or 0.0 for e in events if isinstance(e, Progress) and e.stage == "encode")
 
     first("a, b")
-    plain = first("a, b")
-    weighed = first("a, (b:1.5), (c:0.5)")
-    assert weighed == pytest.approx(3 * plain, rel=0.4)
-    assert first("a, b") == pytest.approx(plain, rel=0.4)
+    assert [first(said) for said in ("a, b", "a, (b:1.5), (c:0.5)", "a, b")] == [STEPS, 3 * STEPS, STEPS]
 
 
 def redness(picture: Any) -> float:
