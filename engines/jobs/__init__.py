@@ -257,6 +257,18 @@ class JobQueue(Protocol):
         """The jobs that an owner has deleted since then, and when. Some may have been purged since."""
         ...
 
+    def hand_over(self, job_ids: Sequence[str], owner: str, to: str) -> list[str]:
+        """Let these finished jobs of an owner be another's; return which there were."""
+        ...
+
+    def erase(self, owner: str) -> list[Request]:
+        """Cancel and delete all of an owner's, for good; `purge` follows its end. Return what it was about."""
+        ...
+
+    def lapsed(self, prefix: str, before_s: float) -> list[str]:
+        """Owners so called whose jobs have all ended, the last before then, in seconds since 1970."""
+        ...
+
     def is_deleted(self, picture: str) -> bool:
         """Return whether a picture belongs to deleted jobs alone, whose files may lie there for a while."""
         ...

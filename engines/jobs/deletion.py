@@ -6,18 +6,23 @@ job counts on stays.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from engines.errors import RequestError
 from engines.jobs import Deletable, leftovers
+from engines.jobs.database import Row
 from engines.jobs.finished import FinishedJobs, images_of
 from engines.jobs.statements import (
     DELETE,
     DELETED_OF,
     DONE_ENDS,
+    ERASE,
     FORGET,
+    HAND_OVER,
     KEPT_ENDS,
+    LAPSED,
     OTHER_ENDS,
     STAYING_ENDS,
     TRASH,
@@ -26,7 +31,7 @@ from engines.jobs.statements import (
     UNFINISHED,
     UNFINISHED_EVENTS,
 )
-from engines.messages import Develop, unpack
+from engines.messages import Develop, Request, unpack
 
 
 class Deletions(FinishedJobs):
@@ -38,6 +43,17 @@ class Deletions(FinishedJobs):
 
     def deleted_since(self, owner: str, since_s: float) -> list[tuple[str, float]]:
         return self._rows(DELETED_OF, owner, since_s)
+
+    def hand_over(self, job_ids: Sequence[str], owner: str, to: str) -> list[str]:
+        return self._change(HAND_OVER, [(to, job_id, owner) for job_id in job_ids])
+
+    def erase(self, owner: str) -> list[Request]:
+        with self._transaction() as db:
+            rows = db.execute(ERASE, (time.time(), owner)).fetchall()
+        return list(_requests(rows))
+
+    def lapsed(self, prefix: str, before_s: float) -> list[str]:
+        return [owner for (owner,) in self._rows(LAPSED, prefix, before_s)]
 
     def is_deleted(self, picture: str) -> bool:
         if not self._rows(TRASH_NAMES, picture):  # almost always: few jobs wait for their end
@@ -99,3 +115,9 @@ class Deletions(FinishedJobs):
             going = [job for job in jobs if job in may_go]
             leftovers.delete_pictures(self.folder, [name for job in going for name in job.pictures])
         return going
+
+
+def _requests(rows: Sequence[Row]) -> Iterator[Request]:
+    for (request,) in rows:
+        with suppress(RequestError):  # of another version
+            yield unpack(request)

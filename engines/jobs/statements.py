@@ -53,12 +53,20 @@ DONE_ENDS = f"SELECT ({LAST}) FROM job WHERE {DONE}"
 OF_OWNER = f"id=? AND owner=? AND owner<>'' AND {DONE} RETURNING id"
 FAVOUR = f"UPDATE job SET favourite=? WHERE {OF_OWNER}"
 DELETE = f"UPDATE job SET deleted=? WHERE {OF_OWNER}"
+HAND_OVER = f"UPDATE job SET owner=? WHERE {OF_OWNER}"
+# However far they are; what is deleted at the beginning of time does not come back.
+ERASE = """UPDATE job SET deleted=0, cancelled=1, ended=COALESCE(ended, ?1),
+  state=CASE state WHEN 'queued' THEN 'cancelled' ELSE state END
+WHERE owner=?2 AND owner<>'' AND deleted IS NULL RETURNING request"""
+LAPSED = """SELECT owner FROM job WHERE owner>=?1 AND owner<?1 || char(1114111) AND deleted IS NULL
+GROUP BY owner HAVING NOT SUM(state IN ('queued', 'running')) AND MAX(ended)<?2"""
 UNDELETE = "UPDATE job SET deleted=NULL WHERE id=? AND owner=? AND deleted IS NOT NULL RETURNING id"
 # What was deleted later may still come back.
 STAYING_ENDS = f"""SELECT ({LAST}) FROM job
 WHERE state='done' AND lane='pictures' AND (deleted IS NULL OR deleted>=?)"""
 DELETED_OF = "SELECT id, deleted FROM job WHERE owner=? AND deleted>=?"
-TRASH = "SELECT id, body FROM job LEFT JOIN event ON job=id WHERE deleted<?"
+TRASH = """SELECT id, body FROM job LEFT JOIN event ON job=id
+WHERE deleted<? AND state NOT IN ('queued', 'running')"""
 TRASH_NAMES = "SELECT 1 FROM job JOIN event ON job=id WHERE deleted IS NOT NULL AND instr(body, ?) LIMIT 1"
 FORGET = tuple(f"DELETE FROM {table} WHERE {column}=?" for table, column in (("event", "job"), ("job", "id")))
 FINISHED = f"{JOB}, ({LAST}), shared, favourite, number"
@@ -68,7 +76,7 @@ FROM job WHERE {DONE} AND owner=? ORDER BY bundle"""
 KEPT_ENDS = f"SELECT ({LAST}) FROM job WHERE {DONE} AND (shared OR favourite)"
 OTHER_ENDS = f"""SELECT id, owner, ({LAST}) FROM job
 WHERE {DONE} AND NOT shared AND NOT favourite ORDER BY ended DESC, number DESC"""
-UNFINISHED = "SELECT request FROM job WHERE state IN ('queued', 'running')"
+UNFINISHED = "SELECT request FROM job WHERE state IN ('queued', 'running') AND deleted IS NULL"
 COUNT_UNFINISHED = "SELECT state, COUNT(*) FROM job WHERE state IN ('queued', 'running') GROUP BY state"
 UNFINISHED_EVENTS = "SELECT body FROM event JOIN job ON id=job WHERE state IN ('queued', 'running')"
 # Of whose jobs like this one wait, in their order: what belongs to nobody has no others beside it.

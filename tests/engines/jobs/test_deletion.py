@@ -11,8 +11,8 @@ import pytest
 
 from engines.errors import NotFoundError
 from engines.jobs import THUMBNAILS, Search
-from engines.messages import Develop, Enhance, Generate, Preview, Request
-from tests.support.queues import FINAL, Queue, claimed
+from engines.messages import Develop, Enhance, Failed, Generate, Preview, Request
+from tests.support.queues import FINAL, Queue, claimed, progress
 
 ME = Search("me")
 LATER = 4e9
@@ -144,3 +144,56 @@ def test_a_photo_as_it_came_is_shown_while_it_is_there(queue: Queue) -> None:
     assert queue.before(job_id) == "preview_a.webp" and queue.before(end(queue, "b.png")) == ""
     (queue.folder / "preview_a.webp").unlink()
     assert queue.before(job_id) == ""
+
+
+# ---- all of an owner's
+
+
+def test_what_is_handed_over_is_anothers(queue: Queue) -> None:
+    job_id = end(queue, "a.png", "anna")
+    assert queue.hand_over([job_id], "bert", "wall") == [] and queue.hand_over([job_id], "anna", "wall") == [job_id]
+    assert queue.job(job_id).owner == "wall" and queue.finished(9, "anna") == []
+    waiting = queue.submit(Generate("p"), "anna")
+    assert queue.hand_over([waiting], "anna", "wall") == [], "it is not finished"
+
+
+def test_all_of_an_owner_goes_however_far_it_is(queue: Queue) -> None:
+    done, others = end(queue, "a.png", "visitor:1"), end(queue, "b.png", "visitor:2")
+    queue.submit(Enhance("/x/photo.jpg"), "visitor:1")
+    running = claimed(queue)
+    waiting = queue.submit(Generate("p"), "visitor:1")
+    erased = queue.erase("visitor:1")
+    assert {type(request) for request in erased} == {Generate, Enhance} and len(erased) == 3
+    for job_id in (done, running.id, waiting):
+        with pytest.raises(NotFoundError):
+            queue.job(job_id)
+    assert not queue.publish(running, progress(1)), "it is told to stop"
+    assert queue.claim() is None, "what waited does not begin"
+    assert queue.purge(LATER) == 2, "what runs stays until it has ended"
+    assert not (queue.folder / "a.png").exists() and (queue.folder / "b.png").exists()
+    queue.publish(running, Failed("cancelled", ""))
+    assert queue.purge(LATER) == 1 and queue.job(others).owner == "visitor:2"
+    assert rows(queue) == {others}
+
+
+def test_nobodys_is_not_erased(queue: Queue) -> None:
+    job_id = queue.submit(Generate("p"))
+    assert queue.erase("") == [] and queue.job(job_id).state == "queued"
+
+
+def test_a_photo_of_what_is_erased_is_not_in_use(queue: Queue) -> None:
+    queue.submit(Enhance("/x/photo.jpg"), "visitor:1")
+    claimed(queue)
+    queue.erase("visitor:1")
+    assert queue.unfinished() == []
+
+
+def test_owners_lapse_when_their_last_job_is_over_for_long(queue: Queue) -> None:
+    end(queue, "a.png", "visitor:1")
+    end(queue, "b.png", "visitor:2")
+    end(queue, "c.png", "visitors")
+    queue.submit(Generate("p"), "visitor:2")
+    assert queue.lapsed("visitor:", time.time() - 5) == []
+    assert queue.lapsed("visitor:", time.time() + 5) == ["visitor:1"], "the second has one that waits"
+    queue.erase("visitor:1")
+    assert queue.lapsed("visitor:", time.time() + 5) == []
