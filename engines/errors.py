@@ -15,6 +15,7 @@ where they arise.
   x LoginNeeded             the house has a password, and who asks has neither that nor a token
     + TokenNeeded             a door for programs only, in an open house too
   x OwnerOnly               what the owner of the house may do, and a guest may not
+  x LinkEnded               a link for a phone was used by another one, or its time is over
   x ImageError              an uploaded file that cannot be read as a picture
     + ImageTooLarge
     + ImageTooSlow            to decode it takes longer than may be
@@ -119,6 +120,13 @@ class TokenNeeded(LoginNeeded):
 
 class OwnerOnly(StudioError):
     code = "owner_only"
+
+
+class LinkEnded(StudioError):
+    code = "link_ended"
+
+    def __init__(self) -> None:
+        super().__init__("another one has used the link, or its time is over")
 
 
 class ImageError(StudioError):

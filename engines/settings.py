@@ -126,6 +126,11 @@ class Settings:
         "相框还可显示的文件夹(只读),逗号分隔;在相框里叫 folder:文件夹名",
         "further folders that frames may show, read only, comma-separated; frames call them folder:NAME",
     )
+    wall_approval: bool = _setting(
+        False,
+        "访客在相框前做的图,先由主人看过再上墙;on 或 off",
+        "what visitors make at a frame waits for the owner's approval before it is on the wall; on or off",
+    )
     https: bool = _setting(
         False,
         "用 https 提供服务,证书由本机自签(同 --https);on 或 off",
@@ -199,6 +204,11 @@ class Settings:
     @property
     def outputs(self) -> Path:
         return self.home / "outputs"
+
+    @property
+    def phone_links(self) -> Path:
+        """Where pictures lie that phones send to frames, or take from them."""
+        return self.state / "frame" / "links"
 
     @property
     def uploads(self) -> Path:

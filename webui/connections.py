@@ -10,12 +10,14 @@ import socket
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 20.0  # for the head of a request: uvicorn waits for ever, and each such connection is a file that stays open
 FORWARDED = (b"forwarded", b"x-real-ip")
+LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
 RELAYED = "studio.relayed"  # of a scope: who asks does so for somebody else, or says so
 
 
@@ -95,6 +97,12 @@ def lan_address() -> str:
         except OSError:
             return ""
         return str(probe.getsockname()[0])
+
+
+def base_url(request: Request) -> str:
+    """Return the address of this house, by which others reach it too: from this machine it has another name."""
+    address = lan_address() if request.url.hostname in LOCAL else ""
+    return str(request.base_url.replace(hostname=address) if address else request.base_url)
 
 
 def _is_forwarded(name: bytes) -> bool:

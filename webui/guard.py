@@ -28,7 +28,10 @@ SMALL_BODY_BYTES = 2_000_000  # anything but an upload
 # A body has this long to begin, and goes on at this pace at least: a photo of 30 MB may take 50 minutes.
 BODY_S, BODY_BYTES_PER_S = 30.0, 10_000
 CARRIER_GRADE = ip_network("100.64.0.0/10")  # RFC 6598: nobody's on the internet; Tailscale's in a house
-UPLOAD_PATHS = ("/enhance", "/gradio_api/upload", "/v1/images/edits", "/sdapi/v1/img2img", "/mcp")
+UPLOAD_PATHS = (
+    "/enhance", "/gradio_api/upload", "/v1/images/edits", "/sdapi/v1/img2img", "/mcp",
+    "/frame/send/", "/frame/visit/draw", "/frame/visit/restore",
+)  # fmt: skip
 FORM_PATHS = ("/generate",)  # where an upload may come as a form, and anything else is small
 # What a browser needs of Gradio, seen by watching it; its other routes resize without limit, fetch foreign addresses,
 # show what others did, or have no use here.

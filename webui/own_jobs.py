@@ -18,7 +18,7 @@ from engines.messages import Event, Final, Preview, Request, photo_of
 from engines.messages.status import Status
 from engines.settings import Settings
 from webui import outputs_cap
-from webui.people import Person, person_of
+from webui.people import WALL, Person, person_of
 from webui.people.secret import Keys
 from webui.pictures import file_name
 
@@ -215,11 +215,42 @@ class OwnJobs(HouseJobs):
         Put pictures of this person's into the album of all, or take them out. Anybody's, and nobody's, are taken out by
         the owner of the house: nobody could put them back.
         """
+        if self.person.is_visitor:  # what he leaves for the wall may be the owner's to look at first
+            raise OwnerOnly("the album is not a visitor's")
         if shared:
             self.job(job_id)
         elif not self.may_take_out(self.queue.job(job_id)):
             raise NotFoundError("job", job_id)
         self.queue.share(job_id, shared)
+
+    def leave_for_wall(self, job_id: str, approved: bool) -> None:
+        """Leave pictures of this visitor's for the wall: at once, or when the owner has approved. NotFoundError."""
+        self._some([job_id], self.queue.hand_over([job_id], self.person.id, WALL))
+        if approved:
+            self._hang([job_id])
+
+    def left_for_wall(self, limit: int) -> list[Finished]:
+        """What visitors have left for the wall and nobody has looked at, for the owner; newest first."""
+        if not self.person.is_owner:
+            return []
+        left = self.queue.page(Search(WALL), limit).jobs
+        return [self._shown(finished) for finished in left if not finished.shared]
+
+    def approve(self, job_ids: Sequence[str], approved: bool) -> None:
+        """Put what visitors have left onto the wall, or delete it. OwnerOnly. NotFoundError: it is not there."""
+        self._check_owner()
+        left = {finished.job.id for finished in self.queue.finished_jobs(job_ids, WALL) if not finished.shared}
+        if not left:
+            raise NotFoundError("job", ", ".join(job_ids)[:100])
+        if approved:
+            self._hang(sorted(left))
+        else:
+            self.queue.delete(sorted(left), WALL, time.time())
+
+    def _hang(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self.queue.share(job_id, True)
+        self.queue.favour(job_ids, WALL, True)
 
     def may_take_out(self, job: Job) -> bool:
         """Return whether this person may take the job's pictures out of the album."""

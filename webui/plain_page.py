@@ -6,6 +6,9 @@ from markupsafe import Markup
 
 from engines.messages import CREDIT
 
+# Without a referrer a form is sent with the origin "null" (Fetch standard, "append a request Origin header"), which the
+# guard takes for another site's.
+SENDS_ORIGIN = Markup('<meta name="referrer" content="same-origin">')
 TITLE = "人像工作室"
 PAGE = Markup(
     '<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
@@ -22,7 +25,7 @@ PAGE = Markup(
     " border: 1px solid #94a3b8 }} .wrong {{ color: #b91c1c; background: #fef2f2; padding: 10px 14px;"
     " border-radius: 10px }} code {{ user-select: all }}"
     " .qr {{ display: block; width: min(260px, 100%); margin: 0 auto; border-radius: 10px;"
-    " image-rendering: pixelated }}"
+    " image-rendering: pixelated }} .picture {{ display: block; max-width: 100%; border-radius: 10px }}"
     "</style></head><body><main><h1>{title}</h1>{body}<p><small>{credit}</small></p></main></body></html>"
 )
 

@@ -92,7 +92,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     door = routes.router(people)
     app_shell.add(door)
     trust.add(door, settings)
-    frame.add(door, jobs, settings)
+    frame.add(door, jobs, settings, people.begin_visit)
     api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS, *frame.PATHS))
     frontend.add(door)
     app.include_router(door)

@@ -37,6 +37,7 @@ CODES = {
     "LoginNeeded": "login_needed",
     "TokenNeeded": "token_needed",
     "OwnerOnly": "owner_only",
+    "LinkEnded": "link_ended",
     "StorageError": "storage_failed",
     "DatabaseDamaged": "database_damaged",
     "QueueFull": "queue_full",

@@ -33,6 +33,7 @@ ALL = {
     "STUDIO_OUTPUTS_GB": "12.5",
     "STUDIO_QUIET_HOURS": "22:00-07:00",
     "STUDIO_ALBUMS": "/srv/holidays,~/wedding",
+    "STUDIO_WALL_APPROVAL": "on",
     "STUDIO_HTTPS": "on",
     "STUDIO_MCP": "on",
     "STUDIO_INBOX": "/srv/nas/inbox",
@@ -54,6 +55,7 @@ def test_every_setting_is_read() -> None:
         12.5,
         "22:00-07:00",
         ALL["STUDIO_ALBUMS"],
+        True,
         True,
         True,
     )

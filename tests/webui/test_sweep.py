@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from engines.files import HALF_WRITTEN
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Generate, Inspect
 from engines.settings import Settings
+from tests.support.queues import FINAL, claimed
 from webui import sweep
 from webui.sweep import forget
 
@@ -124,3 +126,31 @@ def test_it_goes_on_every_hour(queue: SqliteQueue, settings: Settings, monkeypat
         stopping.set()
         sweeper.join(20)
     assert not sweeper.is_alive()
+
+
+# ---- visitors at a frame whose page has died
+
+
+def visited(queue: SqliteQueue, settings: Settings, owner: str) -> tuple[Path, Path]:
+    """Return the photo and the picture of somebody whose photo was restored."""
+    photo, picture = settings.uploads / f"{owner[-1]}.jpg", queue.folder / f"{owner[-1]}.png"
+    for path in (photo, picture):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    queue.submit(Enhance(str(photo)), owner)
+    assert queue.publish(claimed(queue), replace(FINAL, images=(picture.name,)))
+    return photo, picture
+
+
+def test_what_a_visitor_has_left_goes_when_his_page_is_dead(
+    queue: SqliteQueue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, person = visited(queue, settings, "visitor:1"), visited(queue, settings, "anna2")
+    late = aged(settings.phone_links / "code" / "photo", sweep.ON_THEIR_WAY_S / 86400 * 1.1)
+    on_its_way = aged(settings.phone_links / "other" / "photo", 0)
+    sweep.purge(queue, settings)
+    assert all(path.exists() for path in (*gone, *person, on_its_way)) and not late.exists()
+    monkeypatch.setattr(sweep, "VISIT_S", -1.0)
+    sweep.purge(queue, settings)
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in person)
+    assert queue.lapsed("visitor:", 4e9) == []

@@ -23,6 +23,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.NotFoundError: 404,
     errors.LoginNeeded: 401,
     errors.OwnerOnly: 403,
+    errors.LinkEnded: 410,
     errors.ImageError: 415,
     errors.ImageTooLarge: 413,
     errors.ImageTooSlow: 413,

@@ -217,6 +217,8 @@ async def _stream(own: OwnJobs, job_id: str, order: Order, after: int, language:
     try:
         async for numbered in numbered_events(own, job_id, after):
             yield _written(numbered, order, language) if numbered else ": waiting\n\n"
+    except NotFoundError:  # its visitor's time at a frame is over, and nothing of it is left
+        return
     except JobPostponed as exc:  # without a number, so that who comes back goes on where it was
         yield _message("postponed", {"code": exc.code, "message": sentence(language, exc.code, exc.facts)})
 

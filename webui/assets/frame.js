@@ -33,7 +33,7 @@
   const loading = new Map(); // id -> promise of the same
   const broken = new Set(); // until the listing changes
   let listing = null, version = "", presses = 0, paused = false, away = false, refused = "";
-  let deck = [], shown = [], due = 0, busy = 0, turns = 0, changed = Date.now(), forward = false;
+  let deck = [], shown = [], due = 0, busy = 0, turns = 0, changed = Date.now(), forward = false, held = false;
 
   function amount(name, otherwise, low, high) {
     const value = Number(asked.get(name) ?? otherwise);
@@ -314,7 +314,7 @@
 
   let reloaded = Number(sessionStorage.getItem("reloaded") ?? 0);
   async function anew() { // never while the server is away: a browser's own page of errors would stay
-    if (Date.now() - reloaded < 60_000) return;
+    if (held || Date.now() - reloaded < 60_000) return;
     const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(HELD_MS) }).catch(() => null);
     if (!answer) return;
     reloaded = Date.now();
@@ -324,7 +324,7 @@
 
   setInterval(() => {
     const now = Date.now(), black = tell();
-    if (black) {
+    if (black || held) {
       changed = now;
       return;
     }
@@ -352,6 +352,8 @@
     if (event.key === "ArrowRight") step();
     if (event.key === " ") paused = !paused;
   });
+  // For whoever stands before it (touch.js): while the wall is held, nothing is shown anew behind what he does.
+  window.frame = { step, name: options.name, hold: (wanted) => (held = wanted) };
   const stayAwake = () => navigator.wakeLock?.request("screen").catch(() => {});
   document.addEventListener("visibilitychange", stayAwake);
   stayAwake();

@@ -57,11 +57,12 @@ class Remote:
             while len(self._shown) > MOST_FRAMES:
                 self._shown.pop(next(iter(self._shown)))
 
-    def shown(self) -> list[str]:
-        """Return the pictures that frames show now."""
+    def shown(self, name: str = "") -> list[str]:
+        """Return the pictures that frames show now, or the frame of this name."""
         with self._lock:
             since = self._clock() - SHOWN_S
-            return list(dict.fromkeys(i for at, ids in self._shown.values() if at >= since for i in ids))
+            asked = [self._shown[name]] if name in self._shown else () if name else self._shown.values()
+            return list(dict.fromkeys(i for at, ids in asked if at >= since for i in ids))
 
     def turn(self, picture_ids: Sequence[str], seconds: float) -> list[str]:
         """

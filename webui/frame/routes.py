@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from engines.errors import ImageError, NotFoundError, OptionError, OwnerOnly
 from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import asset_files
-from webui.frame import page
+from webui.frame import page, phone, visits
 from webui.frame.copies import MEDIA, Copies
+from webui.frame.links import Links
 from webui.frame.remote import Remote
 from webui.frame.sources import Sources
 from webui.i18n import preferred, spoken
@@ -55,7 +56,7 @@ class Frame:
         return await to_thread.run_sync(call, *arguments, limiter=self.limiter)
 
 
-def add(routes: APIRouter, house: HouseJobs, settings: Settings) -> None:
+def add(routes: APIRouter, house: HouseJobs, settings: Settings, begin_visit: Callable[[], str]) -> None:
     sources = Sources(house.queue, house.keys.secret, settings.album_folders)
     copies = Copies(settings.state / "frame", settings.decode_s)
     frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS))
@@ -63,23 +64,32 @@ def add(routes: APIRouter, house: HouseJobs, settings: Settings) -> None:
     _add_listing(routes, frame)
     _add_pictures(routes, frame)
     _add_remote(routes, frame)
+    links = Links(settings.phone_links)
+    visits.add(routes, visits.Visits(house, settings, links), begin_visit)
+    phone.add(routes, links)
 
 
 def _add_page(routes: APIRouter) -> None:
-    script, style = asset_files.script("frame.js"), asset_files.style("frame.css")
+    scripts = {name: asset_files.script(name) for name in page.SCRIPTS}
+    styles = {name: asset_files.style(name) for name in page.STYLES}
     headers = {"Cache-Control": "no-cache"}
 
     @routes.get("/frame", include_in_schema=False)
     def frame_page(request: Request) -> HTMLResponse:
         return HTMLResponse(page.frame_html(spoken(preferred(request.headers))), headers=headers)
 
-    @routes.get("/frame/frame.js", include_in_schema=False)
-    def frame_script() -> Response:
-        return Response(script, headers=headers, media_type="text/javascript")
+    @routes.get("/frame/{name}.js", include_in_schema=False)
+    def frame_script(name: str) -> Response:
+        return Response(_asset(scripts, f"{name}.js"), headers=headers, media_type="text/javascript")
 
-    @routes.get("/frame/frame.css", include_in_schema=False)
-    def frame_style() -> Response:
-        return Response(style, headers=headers, media_type="text/css")
+    @routes.get("/frame/{name}.css", include_in_schema=False)
+    def frame_style(name: str) -> Response:
+        return Response(_asset(styles, f"{name}.css"), headers=headers, media_type="text/css")
+
+    def _asset(assets: Mapping[str, str], name: str) -> str:
+        if name not in assets:
+            raise HTTPException(404)
+        return assets[name]
 
 
 def _add_listing(routes: APIRouter, frame: Frame) -> None:
@@ -196,10 +206,14 @@ def _add_remote(routes: APIRouter, frame: Frame) -> None:
         return JSONResponse({"paused": frame.remote.pause(paused).paused_at is not None})
 
     @routes.post("/frame/favourite")
-    async def favourite(request: Request) -> JSONResponse:
-        """Let the pictures of the album that frames show now be favourites. 404: they show none."""
-        _check(request)
-        return JSONResponse({"favourites": await frame.run(_favour, frame)})
+    async def favourite(request: Request, name: str = "") -> JSONResponse:
+        """
+        Let the pictures of the album that frames show now be favourites; with a frame's `name`, which anybody may do
+        who stands before it, those of that one. 404: they show none.
+        """
+        if not FRAME.fullmatch(name) or not name:
+            _check(request)
+        return JSONResponse({"favourites": await frame.run(_favour, frame, name)})
 
 
 def _check(request: Request) -> None:
@@ -208,9 +222,9 @@ def _check(request: Request) -> None:
         raise OwnerOnly("frames are the owner's")
 
 
-def _favour(frame: Frame) -> int:
+def _favour(frame: Frame, name: str) -> int:
     listed = frame.sources.listing(("album",)).pictures
-    job_ids = dict.fromkeys(listed[each].job_id for each in frame.remote.shown() if each in listed)
+    job_ids = dict.fromkeys(listed[each].job_id for each in frame.remote.shown(name) if each in listed)
     marked = [job for job in job_ids if frame.queue.favour([job], frame.queue.job(job).owner, True)]
     if not marked:
         raise NotFoundError("picture", "frame")

@@ -1,6 +1,6 @@
 """
-Who asks: a browser, by a pass that this house has signed; a program, by its token; or nobody in particular. Knows
-requests and signatures. What belongs to whom, jobs know.
+Who asks: a browser, by a pass that this house has signed; a program, by its token; a visitor at a frame; or nobody in
+particular. Knows requests and signatures. What belongs to whom, jobs know.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 Role = Literal["owner", "guest"]
 PROGRAM = "token:"  # how the id of one begins that has a token
+VISITOR = "visitor:"  # and of one who stands before a frame, for a while
+WALL = "wall"  # whose are the pictures that visitors have left for the wall
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class Person:
     @property
     def is_program(self) -> bool:
         return self.id.startswith(PROGRAM)
+
+    @property
+    def is_visitor(self) -> bool:
+        return self.id.startswith(VISITOR)
 
 
 NOBODY = Person()

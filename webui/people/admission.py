@@ -20,13 +20,15 @@ from engines.settings import Settings
 from webui import app_shell, trust
 from webui.connections import is_this_machine
 from webui.i18n import in_both, preferred, spoken
-from webui.people import NOBODY, PROGRAM, Person, Role, pages, secret
+from webui.people import NOBODY, PROGRAM, VISITOR, Person, Role, pages, secret
 from webui.people.passes import COOKIE, Pass, Passes
 from webui.people.password import Attempts, Password
 from webui.people.secret import Keys
 from webui.people.tokens import Tokens
 
-OPEN_PATHS = (*app_shell.PATHS, *trust.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/")
+# Whoever stands before a frame has its links from the screen: their codes are the keys.
+LINKS = ("/frame/send/", "/frame/take/")
+OPEN_PATHS = (*app_shell.PATHS, *trust.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/", *LINKS)
 FETCHED = "/frame/image."
 OPEN_BELOW = tuple(path for path in OPEN_PATHS if path.endswith("/"))
 
@@ -54,9 +56,19 @@ class People:
         token = _token(headers.get("authorization", "")) or _token_in_address(scope)
         if token and (program := self.tokens.name_of(token)):
             return Person(PROGRAM + program)
+        if token and (visitor := self.passes.visitor(token, self.password_key)):
+            return Person(VISITOR + visitor)
         card = self.pass_of(scope)
         role = self._role(card, scope)
         return role and Person(card.id if card else "", role)
+
+    @property
+    def password_key(self) -> str:
+        return self.password.key if self.password else ""
+
+    def begin_visit(self) -> str:
+        """Return the token of somebody new at a frame, which may do what a guest may, for a day at most."""
+        return self.passes.visit(self.password_key)
 
     def _role(self, card: Pass | None, scope: Scope) -> Role | None:
         """In an open house the owner is who sits at the machine; in a closed one, who has the password."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from webui.i18n import Words
-from webui.plain_page import page
+from webui.plain_page import SENDS_ORIGIN, page
 
 # A link from elsewhere comes without the cookie (SameSite=Strict); what a page of ours loads has it, and says who it is
 ALREADY_IN = Markup(
     '<script>fetch("/me").then((answer) => answer.json()).then(({ role }) => role && location.reload())</script>'
 )
-# Without a referrer a form is sent with the origin "null" (Fetch standard, "append a request Origin header"), which the
-# guard takes for another site's.
-SENDS_ORIGIN = Markup('<meta name="referrer" content="same-origin">')
 LOG_OUT = Markup('<form method="post" action="/logout"><button class="quiet">{}</button></form>')
 TO_STUDIO = Markup('<p><a class="button" href="/">{}</a></p>')
 TO_TRUST = Markup('<p><a href="/trust">{}</a></p>')

@@ -10,7 +10,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass
 
-from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
 from starlette.responses import Response
 
 from engines import files
@@ -18,6 +18,7 @@ from webui.people import Role
 from webui.people.secret import derive
 
 COOKIE = "studio"
+VISIT_S = 86400  # for how long a visit to a frame counts at most
 COOKIE_S = 400 * 86400  # the longest that browsers keep one (RFC 6265bis, section 5.5)
 
 
@@ -48,6 +49,7 @@ class Passes:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._cookies = URLSafeSerializer(secret, salt="pass")
+        self._visits = URLSafeTimedSerializer(secret, salt="visit")
 
     def read(self, cookie: str) -> Pass | None:
         """Return the pass that a cookie holds; None: it is none of ours."""
@@ -67,6 +69,18 @@ class Passes:
         if not hmac.compare_digest(key.encode(), self._key(until, password_key).encode()):
             return None
         return Pass("", "guest", int(until, 16), password_key)
+
+    def visit(self, password_key: str) -> str:
+        """Return what a frame's page carries for somebody new who stands before it, and nobody else has."""
+        return str(self._visits.dumps([stranger().id, password_key]))
+
+    def visitor(self, text: str, password_key: str) -> str | None:
+        """Return whose visit this is; None: none of ours, or it is over."""
+        try:
+            visitor, key = self._visits.loads(text, max_age=VISIT_S)
+        except (BadSignature, ValueError, TypeError):
+            return None
+        return str(visitor) if key == password_key else None
 
     def _key(self, until: str, password_key: str) -> str:
         return derive(self._secret, "invitation", f"{until} {password_key}")

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from engines.errors import OwnerOnly
 from webui import i18n
-from webui.connections import lan_address
+from webui.connections import base_url
 from webui.i18n import preferred, spoken
 from webui.people import pages, person_of
 from webui.people.admission import People
@@ -21,7 +21,6 @@ INVITED_HOURS = 24
 FIELD_BYTES = 1000
 NO_STORE = {"Cache-Control": "no-store"}
 LANGUAGE_S = 365 * 86400  # how long a browser remembers it, from the last choice
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
 PATHS = ("/me", "/login", "/logout", "/leave", "/language/", "/join/", "/invite")  # what Guard lets through
 
 
@@ -113,17 +112,11 @@ def _add_invitations(routes: APIRouter, people: People) -> None:
         """Show a link by which anybody becomes a guest."""
         if not person_of(request).is_owner:
             raise OwnerOnly("an invitation is the owner's to give")
-        say, base = spoken(preferred(request.headers)), _base_url(request)
+        say, base = spoken(preferred(request.headers)), base_url(request)
         if people.password is None:
             return HTMLResponse(pages.invitation(say, base, None), headers=NO_STORE)
         link = base + "join/" + people.passes.invitation(INVITED_HOURS, people.password.key)
         return HTMLResponse(pages.invitation(say, link, INVITED_HOURS), headers=NO_STORE)
-
-
-def _base_url(request: Request) -> str:
-    """Return the address of this house, by which others reach it too: from this machine it has another name."""
-    address = lan_address() if request.url.hostname in LOCAL else ""
-    return str(request.base_url.replace(hostname=address) if address else request.base_url)
 
 
 def _with_pass(answer: Response, given: Pass, people: People, request: Request) -> Response:

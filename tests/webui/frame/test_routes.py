@@ -56,7 +56,7 @@ def client(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     api.install_errors(app)
     settings = Settings(home=tmp_path, albums=str(folder))
-    frame.add(door, HouseJobs(queue, Keys(b"secret")), settings)
+    frame.add(door, HouseJobs(queue, Keys(b"secret")), settings, str)
     app.include_router(door)
     with TestClient(app) as opened:
         yield opened
@@ -84,7 +84,7 @@ def opened(answer: httpx.Response) -> Image.Image:
 def test_the_page_is_light_and_asks_for_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/frame", headers={"accept-language": "en"})
     parts = [page, *(client.get(path) for path in re.findall(r'(?:src|href)="(/frame/[^"]+)"', page.text))]
-    assert len(parts) == 3 and all(part.status_code == 200 for part in parts)
+    assert len(parts) == 5 and all(part.status_code == 200 for part in parts)
     assert sum(len(part.content) for part in parts) <= MOST_BYTES
     assert CREDIT in page.text and 'lang="en"' in page.text
     assert not any(re.search(r"https?://", part.text) for part in parts)
