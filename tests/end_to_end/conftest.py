@@ -38,6 +38,7 @@ def browser() -> Iterator[object]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: ./run.sh test")
     with playwright.sync_playwright() as p:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera, which may be used
         chromium = p.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
         chromium.close()

@@ -242,7 +242,6 @@
     touched = Date.now();
     const link = await (await ask(`/frame/visit/links/take/${result.id}`, { method: "POST" })).json();
     $("img", box).src = link.qr;
-    box.dataset.address = link.address;
     box.hidden = false;
   }
 
@@ -336,10 +335,7 @@
     token = photo = card = job = result = null;
     show("");
     for (const image of touch.querySelectorAll("#stage img")) picture(image, "");
-    for (const box of touch.querySelectorAll(".qr")) {
-      box.hidden = true;
-      delete box.dataset.address;
-    }
+    for (const box of touch.querySelectorAll(".qr")) box.hidden = true;
     panes.style.replaceChildren();
     $("input[type=file]").value = "";
     close();

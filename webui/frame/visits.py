@@ -189,8 +189,5 @@ def _add_links(routes: APIRouter, visits: Visits) -> None:
 def _link(request: Request, direction: str, code: str) -> JSONResponse:
     import segno  # here: few pages have it
 
-    address = f"{base_url(request)}frame/{direction}/{code}"
-    return JSONResponse(
-        {"code": code, "address": address, "qr": segno.make(address, error="m").svg_data_uri(border=2)},
-        headers=NO_STORE,
-    )
+    qr = segno.make(f"{base_url(request)}frame/{direction}/{code}", error="m")
+    return JSONResponse({"code": code, "qr": qr.svg_data_uri(border=2)}, headers=NO_STORE)
