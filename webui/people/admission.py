@@ -91,7 +91,7 @@ class Admission:
             return await self.app(scope, receive, send)
         person = self.people.person(scope)
         if person is None and not _is_open(scope["path"]):
-            return await _refusal(Headers(scope=scope))(scope, receive, send)
+            return await _refusal(scope)(scope, receive, send)
         state = {**scope.get("state", {}), "person": person or NOBODY}
         return await self.app({**scope, "state": state}, receive, send)
 
@@ -100,10 +100,12 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_BELOW)
 
 
-def _refusal(headers: Headers) -> Response:
+def _refusal(scope: Scope) -> Response:
+    headers = Headers(scope=scope)
     say = spoken(preferred(headers))
     if "text/html" in headers.get("accept", ""):
-        return HTMLResponse(pages.login(say), 401, {"Cache-Control": "no-store"})
+        asked = f"{scope['path']}?{scope.get('query_string', b'').decode('latin-1')}".rstrip("?")
+        return HTMLResponse(pages.login(say, to=asked), 401, {"Cache-Control": "no-store"})
     refusal = {"status": "error", "code": LoginNeeded.code, "message": in_both(LoginNeeded.code, {})}
     body = json.dumps(refusal, ensure_ascii=False)
     return Response(body, 401, {"WWW-Authenticate": "Bearer"}, "application/json")

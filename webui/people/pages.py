@@ -16,16 +16,18 @@ TO_STUDIO = Markup('<p><a class="button" href="/">{}</a></p>')
 TO_TRUST = Markup('<p><a href="/trust">{}</a></p>')
 
 
-def login(say: Words, wrong: str = "") -> Markup:
-    """`wrong`: why it has to be asked again."""
+def login(say: Words, wrong: str = "", to: str = "/") -> Markup:
+    """`wrong`: why it has to be asked again. `to`: what was asked for, where a login may lead."""
     body = Markup(
         '<p>{ask}</p>{wrong}<form method="post" action="/login"><input type="password" name="password" required'
-        ' autofocus autocomplete="current-password" aria-label="{label}"><button>{enter}</button></form>'
+        ' autofocus autocomplete="current-password" aria-label="{label}">'
+        '<input type="hidden" name="to" value="{to}"><button>{enter}</button></form>'
     ).format(
         ask=say("door_ask"),
         wrong=Markup('<p class="wrong" role="alert">{}</p>').format(wrong) if wrong else "",
         label=say("door_password"),
         enter=say("door_enter"),
+        to=to,
     )
     return page(body, say.tag, SENDS_ORIGIN + ("" if wrong else ALREADY_IN))
 

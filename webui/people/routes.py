@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from anyio import to_thread
@@ -19,6 +20,9 @@ from webui.people.passes import COOKIE, Pass, stranger
 
 INVITED_HOURS = 24
 FIELD_BYTES = 1000
+FRAME = re.compile(
+    r"/frame(\?[\w=&:%,.+~-]{0,500})?", re.ASCII
+)  # where a login leads, if that was asked for; else home
 NO_STORE = {"Cache-Control": "no-store"}
 LANGUAGE_S = 365 * 86400  # how long a browser remembers it, from the last choice
 PATHS = ("/me", "/login", "/logout", "/leave", "/language/", "/join/", "/invite")  # what Guard lets through
@@ -80,9 +84,10 @@ def _add_login(routes: APIRouter, people: People) -> None:
             headers = {**NO_STORE, "Retry-After": str(wait_s)}
             return HTMLResponse(pages.login(say, say("door_later", seconds=wait_s)), 429, headers)
         async with request.form(max_files=0, max_fields=4, max_part_size=FIELD_BYTES) as form:
-            password = form.get("password")
+            password, asked = form.get("password"), str(form.get("to", ""))
+        to = asked if FRAME.fullmatch(asked) else "/"
         if not await to_thread.run_sync(people.password.fits, str(password)):
-            return HTMLResponse(pages.login(say, say("door_wrong")), 401, NO_STORE)
+            return HTMLResponse(pages.login(say, say("door_wrong"), to), 401, NO_STORE)
         people.attempts.forget(address)
         given = replace(
             people.pass_of(request.scope) or stranger(),
@@ -90,7 +95,7 @@ def _add_login(routes: APIRouter, people: People) -> None:
             until=0,
             password_key=people.password.key,
         )
-        return _with_pass(RedirectResponse("/", 303), given, people, request)
+        return _with_pass(RedirectResponse(to, 303), given, people, request)
 
 
 def _add_invitations(routes: APIRouter, people: People) -> None:

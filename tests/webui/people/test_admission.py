@@ -91,6 +91,31 @@ def test_a_browser_is_shown_the_door(closed: Rig, language: str, say: Any) -> No
 # ---- the password
 
 
+@pytest.mark.parametrize(
+    ("asked", "led"),
+    [
+        ("/frame", "/frame"),
+        ("/frame?show=folder:%E5%81%87%E6%97%A5&clock=1", "/frame?show=folder:%E5%81%87%E6%97%A5&clock=1"),
+        ("/frame/list", "/"),
+        ("//evil.example/frame", "/"),
+        ("/frame?x=//evil.example", "/"),
+        ("/frame\r\nSet-Cookie: a=b", "/"),
+        ("https://evil.example/frame", "/"),
+        ("", "/"),
+    ],
+)
+def test_a_login_leads_to_the_frame_if_that_was_asked_for(browser: httpx.Client, asked: str, led: str) -> None:
+    answer = browser.post("/login", data={"password": PASSWORD, "to": asked})
+    assert (answer.status_code, answer.headers["location"]) == (303, led)
+    wrong = browser.post("/login", data={"password": "no", "to": asked})
+    assert wrong.status_code == 401 and f'name="to" value="{Markup.escape(led)}"' in wrong.text
+
+
+def test_the_door_remembers_what_was_asked_for(browser: httpx.Client) -> None:
+    text = browser.get("/frame?show=album&clock=1").text
+    assert 'name="to" value="/frame?show=album&amp;clock=1"' in text
+
+
 def test_the_password_makes_an_owner(browser: httpx.Client) -> None:
     answer = log_in(browser)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
