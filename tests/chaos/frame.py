@@ -25,16 +25,14 @@ from PIL import Image
 from pillow_heif import register_heif_opener
 
 from tests.support.browser_window import CHROMIUM, begin, serve, until_ready
+from tests.support.devtools import DevTools, opened
 
 SECONDS = 10  # of a picture: 8,640 in a day
-SCREEN = {"width": 1280, "height": 720}
+SCREEN = (1280, 720)
 OUTAGES, OUTAGE_S, BACK_S = 10, (5, 600), 15.0
 MOST_GROWTH = 0.05
 LIMIT_BYTES = 1_000_000_000
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage",
-)  # fmt: skip
 GREEN, NEW, PRIVATE = (20, 190, 60), (20, 60, 220), (230, 20, 220)
 BLANK, NEAR = 12, 60  # levels
 BEHIND = 0.6  # as light as its picture is what lies behind one that does not fill the screen
@@ -60,9 +58,10 @@ CLOCK = """{
 
 @dataclass
 class Watch:
-    """`mb`: of all of Chromium's processes, once a simulated hour."""
+    """`mb`: of all of Chromium's processes, once a simulated hour. `loads`: of the page, which loads itself anew."""
 
     pictures: int = 0
+    loads: int = 0
     probes: int = 0
     mb: list[float] = field(default_factory=list)
     back_s: list[float] = field(default_factory=list)
@@ -91,7 +90,8 @@ def run(count: int, seed: int) -> list[str]:
     half = len(watch.mb) // 2
     early, late = (statistics.median(part) if part else 0.0 for part in (watch.mb[1:half], watch.mb[half:]))
     print(
-        f"\n{watch.pictures} pictures, {watch.probes} looks at the screen, Chromium {early:.0f} -> {late:.0f} MB"
+        f"\n{watch.pictures} pictures, {watch.probes} looks at the screen, {watch.loads} loads of the page,"
+        f" Chromium {early:.0f} -> {late:.0f} MB"
         f" ({'limited to 1 GB' if limited else 'without a limit: no cgroup to be had'}), seed {seed};"
         f" back after outages in {', '.join(f'{s:.1f}' for s in watch.back_s)} s"
     )
@@ -153,15 +153,10 @@ def _green(size: tuple[int, int], number: int) -> Image.Image:
 
 
 def _watch_a_day(wall: _Wall, browser_path: str, pictures: int, watch: Watch) -> None:
-    from playwright.sync_api import sync_playwright
-
     outages = {pictures * (i + 1) // (OUTAGES + 1) for i in range(OUTAGES)}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = browser.new_context(viewport=SCREEN).new_page()
-        page.emulate_media(reduced_motion="reduce")  # of which the fast clock knows nothing
-        page.add_init_script(CLOCK)
-        page.goto(f"{wall.url}/frame?show=folder:wall&seconds={SECONDS}&clock=1")
+    with opened(browser_path, *SCREEN, ["--force-prefers-reduced-motion"]) as page:  # the fast clock knows no motion
+        page.send("Page.addScriptToEvaluateOnNewDocument", source=CLOCK)
+        page.send("Page.navigate", url=f"{wall.url}/frame?show=folder:wall&seconds={SECONDS}&clock=1")
         shown = _until_changed(page, "", watch)
         while watch.pictures < pictures:
             shown = _until_changed(page, shown, watch)
@@ -169,13 +164,13 @@ def _watch_a_day(wall: _Wall, browser_path: str, pictures: int, watch: Watch) ->
                 _look(page, watch)
             if watch.pictures % 360 == 0:
                 watch.mb.append(_chromium_mb())
-                print(f"{watch.pictures} pictures, {watch.mb[-1]:.0f} MB", flush=True)
+                print(f"{watch.pictures} pictures, {watch.mb[-1]:.0f} MB, {page.loads} loads", flush=True)
             if watch.pictures in outages:
                 _outage(page, wall, watch)
-        browser.close()
+        watch.loads = page.loads
 
 
-def _until_changed(page: Any, before: str, watch: Watch) -> str:
+def _until_changed(page: DevTools, before: str, watch: Watch) -> str:
     """Return what is shown when it is another than before."""
     end = time.monotonic() + LOADED_S
     watch.pictures += 1
@@ -187,7 +182,7 @@ def _until_changed(page: Any, before: str, watch: Watch) -> str:
     return before
 
 
-def _look(page: Any, watch: Watch) -> None:
+def _look(page: DevTools, watch: Watch) -> None:
     watch.probes += 1
     colour = _middle(page)
     if colour.max() < BLANK:
@@ -198,7 +193,7 @@ def _look(page: Any, watch: Watch) -> None:
         watch.wrong.append(f"{colour} is none of the pictures, after {watch.pictures}")
 
 
-def _middle(page: Any) -> Any:
+def _middle(page: DevTools) -> Any:
     screen = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), int)
     return screen[screen.shape[0] // 2, screen.shape[1] // 3]
 
@@ -207,7 +202,7 @@ def _is_near(colour: Any, wanted: Sequence[int]) -> bool:
     return bool(np.abs(colour - np.array(wanted)).max() <= NEAR)
 
 
-def _outage(page: Any, wall: _Wall, watch: Watch) -> None:
+def _outage(page: DevTools, wall: _Wall, watch: Watch) -> None:
     """The server is away for a while; when it is back there is a new picture, which is soon on the wall."""
     with suppress(OSError):
         (wall.folder / "new.png").unlink()

@@ -109,13 +109,23 @@
     for (const id of [...store.keys()]) if (!allowed.has(id)) store.delete(id);
     deck = deck.filter((id) => allowed.has(id) && !fresh.includes(id));
     deck.unshift(...fresh.reverse());
-    if (shown.some((id) => !allowed.has(id))) {
-      clear(front);
-      clear(back);
-      shown = [];
-      due = 0;
-    }
+    if (shown.some((id) => !allowed.has(id))) leave();
     if (fresh.length || !shown.length) due = 0;
+  }
+
+  // What is not allowed any more goes at once, where something is here that can take its place; the server may be slow.
+  async function leave() {
+    const here = [...store.keys()].pop();
+    if (here) {
+      deck = [here, ...deck.filter((id) => id !== here)];
+      await turn();
+    }
+    if (!shown.some((id) => !listing.has(id))) return;
+    clear(front);
+    clear(back);
+    shown = [];
+    due = 0;
+    say();
   }
 
   // ---- pictures
