@@ -21,6 +21,7 @@ import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import api, app_shell, connections, frame, gradio_patches, page, trust
+from webui.albums.folders import folders_of
 from webui.api import gradio_api
 from webui.compression import Compression
 from webui.gradio_patches import frontend
@@ -80,6 +81,7 @@ class Server(uvicorn.Server):
 def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:
     people = People.of(settings)
     jobs = HouseJobs(queue, people.keys)
+    folders = folders_of(settings.album_folders, people.keys.secret)
     blocks = page.build(jobs, settings, partial(gradio_api.add, jobs, settings))
     blocks.queue(max_size=None, default_concurrency_limit=8)
     mcp = _mcp(jobs, settings)
@@ -92,7 +94,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     door = routes.router(people)
     app_shell.add(door)
     trust.add(door, settings)
-    frame.add(door, jobs, settings, people.begin_visit)
+    frame.add(door, jobs, settings, folders, people.begin_visit)
     api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS, *frame.PATHS))
     frontend.add(door)
     app.include_router(door)

@@ -16,8 +16,9 @@ from engines.errors import ImageError, NotFoundError, OptionError, OwnerOnly
 from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import asset_files
+from webui.albums.copies import MEDIA, Copies
+from webui.albums.folders import Folder
 from webui.frame import page, phone, visits
-from webui.frame.copies import MEDIA, Copies
 from webui.frame.links import Links
 from webui.frame.remote import Remote
 from webui.frame.sources import Sources
@@ -56,8 +57,14 @@ class Frame:
         return await to_thread.run_sync(call, *arguments, limiter=self.limiter)
 
 
-def add(routes: APIRouter, house: HouseJobs, settings: Settings, begin_visit: Callable[[], str]) -> None:
-    sources = Sources(house.queue, house.keys.secret, settings.album_folders)
+def add(
+    routes: APIRouter,
+    house: HouseJobs,
+    settings: Settings,
+    folders: Mapping[str, Folder],
+    begin_visit: Callable[[], str],
+) -> None:
+    sources = Sources(house.queue, house.keys.secret, folders)
     copies = Copies(settings.state / "frame", settings.decode_s)
     frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS))
     _add_page(routes)

@@ -21,6 +21,7 @@ from engines.messages import CREDIT, Generate
 from engines.settings import Settings
 from tests.support.queues import FINAL, claimed
 from webui import api, frame
+from webui.albums.folders import folders_of
 from webui.frame import routes
 from webui.frame.routes import best_format
 from webui.i18n import LANGUAGES
@@ -56,7 +57,8 @@ def client(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     api.install_errors(app)
     settings = Settings(home=tmp_path, albums=str(folder))
-    frame.add(door, HouseJobs(queue, Keys(b"secret")), settings, str)
+    folders = folders_of(settings.album_folders, b"secret")
+    frame.add(door, HouseJobs(queue, Keys(b"secret")), settings, folders, str)
     app.include_router(door)
     with TestClient(app) as opened:
         yield opened

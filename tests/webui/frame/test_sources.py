@@ -17,8 +17,9 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Generate
 from engines.messages.faces import FaceReport
 from tests.support.queues import FINAL, claimed
-from webui.frame import sources
-from webui.frame.sources import ALBUM_S, FOLDER_S, PORTRAIT, Sources, focus_of
+from webui.albums import folders
+from webui.albums.folders import FOLDER_S, PORTRAIT, Folder, Shown
+from webui.frame.sources import ALBUM_S, Sources, focus_of
 
 
 class Clock:
@@ -50,7 +51,7 @@ def holidays(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(queue: SqliteQueue, holidays: Path, clock: Clock) -> Sources:
-    return Sources(queue, b"secret", {"holidays": holidays}, clock)
+    return Sources(queue, b"secret", {"holidays": Folder(holidays, b"secret", clock)}, clock)
 
 
 def draw(queue: SqliteQueue, name: str, owner: str = "anna") -> str:
@@ -141,7 +142,7 @@ def test_a_folder_is_not_read_for_every_question(
     opened: Sources, holidays: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walks: list[Path] = []
-    monkeypatch.setattr(sources, "files_of", lambda root: walks.append(root) or iter(()))
+    monkeypatch.setattr(folders, "files_of", lambda root: walks.append(root) or iter(()))
     for _ in range(20):
         opened.listing(("folder:holidays",))
         clock.now += FOLDER_S / 10
@@ -164,15 +165,15 @@ def test_a_share_that_hangs_keeps_nobody_waiting_for_long(
     queue.share(draw(queue, "b.png"), True)
     assert names(opened, "folder:holidays") == ["a.jpg"]
     gate, walks = threading.Event(), []
-    true_walk = sources.files_of
+    true_walk = folders.files_of
 
-    def hanging(root: Path) -> Iterator[object]:
+    def hanging(root: Path) -> Iterator[Shown]:
         walks.append(root)
         gate.wait(60)
         return true_walk(root)
 
-    monkeypatch.setattr(sources, "files_of", hanging)
-    monkeypatch.setattr(sources, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(folders, "files_of", hanging)
+    monkeypatch.setattr(folders, "PATIENCE_S", 0.01)
     clock.now += FOLDER_S
     for _ in range(5):  # the second does not wait at all
         assert sorted(names(opened, "folder:holidays", "album")) == ["a.jpg", "b.png"]
@@ -191,12 +192,9 @@ def test_the_version_changes_with_the_pictures_alone(queue: SqliteQueue, opened:
     assert opened.listing(("album",)).version != first
 
 
-def test_an_id_cannot_be_guessed(queue: SqliteQueue, holidays: Path) -> None:
+def test_an_id_cannot_be_guessed(holidays: Path) -> None:
     (holidays / "a.jpg").write_bytes(b"x")
-    ids = [
-        next(iter(Sources(queue, secret, {"holidays": holidays}).listing(("folder:holidays",)).pictures))
-        for secret in (b"one", b"another")
-    ]
+    ids = [next(iter(Folder(holidays, secret).pictures())) for secret in (b"one", b"another")]
     assert ids[0] != ids[1] and all(len(each) == 32 for each in ids)
 
 

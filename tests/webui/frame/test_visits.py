@@ -85,7 +85,7 @@ def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
         jobs = HouseJobs(queue, people.keys)
         api.install_errors(app)
         app.include_router(api.router(jobs, own))
-        frame.add(door, jobs, own, people.begin_visit)
+        frame.add(door, jobs, own, {}, people.begin_visit)
         app.include_router(door)
         guarded = Admission(app, people)
         token = people.tokens.add("frame")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from engines import files
 from engines.errors import ImageError, NotFoundError, StudioError
-from webui.frame.sources import Shown
+from webui.albums.folders import Shown
 
-if TYPE_CHECKING:  # with libraries that a house without a frame need not wait for
+if TYPE_CHECKING:  # with libraries that whoever shows none of them need not wait for
     from engines.images.decoder import Decoder
     from engines.images.scaling import Scaling
 
@@ -63,7 +63,7 @@ class Copies:
             try:
                 data = self._process().scaled(path, how)
             except ImageError as exc:
-                log.warning("a picture of the frame is left out: %s: %s", path.name, exc)
+                log.warning("a picture is left out: %s: %s", path.name, exc)
                 self._unreadable[version] = exc
                 raise
             finally:
@@ -93,7 +93,7 @@ class Copies:
             if self._count % SWEEP_EVERY == 1:
                 self.sweep()
         except OSError as exc:  # a full disk is no reason to show nothing
-            log.warning("a copy for the frame cannot be stored: %s", exc.strerror)
+            log.warning("a copy of a picture cannot be stored: %s", exc.strerror)
 
     def sweep(self) -> None:
         """Delete the copies that were not shown for longest, if they take too much room. OSError."""

@@ -13,9 +13,9 @@ from PIL import Image
 
 from engines.errors import ImageError, NotFoundError
 from engines.images.scaling import Scaling
-from webui.frame import copies
-from webui.frame.copies import Copies
-from webui.frame.sources import Shown
+from webui.albums import copies
+from webui.albums.copies import Copies
+from webui.albums.folders import Shown
 
 HOW = Scaling(64, 48)
 

@@ -1,0 +1,4 @@
+"""
+The owner's folders outside of STUDIO_HOME (STUDIO_ALBUMS), which are read and never written, and copies of pictures in
+the sizes in which they are shown. Knows files; nothing of jobs, nor of who looks at them.
+"""
