@@ -123,8 +123,8 @@ class Settings:
     )
     albums: str = _setting(
         "",
-        "相框还可显示的文件夹(只读),逗号分隔;在相框里叫 folder:文件夹名",
-        "further folders that frames may show, read only, comma-separated; frames call them folder:NAME",
+        "相框和“作品”还可显示的文件夹(只读),逗号分隔;在相框里叫 folder:文件夹名",
+        "further folders for frames and Pictures to show, read only, comma-separated; frames call them folder:NAME",
     )
     wall_approval: bool = _setting(
         False,
@@ -245,9 +245,12 @@ class Settings:
 
     @property
     def album_folders(self) -> dict[str, Path]:
-        """The folders of STUDIO_ALBUMS by their names: of two with the same one, the first."""
-        paths = [_folder(variable("albums"), text.strip()) for text in self.albums.split(",") if text.strip()]
-        return {path.name: path for path in reversed(paths)}
+        """The folders of STUDIO_ALBUMS by their names, in its order: of two with the same one, the first."""
+        folders: dict[str, Path] = {}
+        for text in filter(None, map(str.strip, self.albums.split(","))):
+            path = _folder(variable("albums"), text)
+            folders.setdefault(path.name, path)
+        return folders
 
     @property
     def inbox_folder(self) -> Path | None:
