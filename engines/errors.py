@@ -14,11 +14,13 @@ where they arise.
     + NotDownloaded           a model of the catalogue that is to be built from
   x LoginNeeded             the house has a password, and who asks has neither that nor a token
     + TokenNeeded             a door for programs only, in an open house too
+  x FolderAway              a folder of the owner's on a share that does not answer
   x OwnerOnly               what the owner of the house may do, and a guest may not
   x LinkEnded               a link for a phone was used by another one, or its time is over
   x ImageError              an uploaded file that cannot be read as a picture
     + ImageTooLarge
     + ImageTooSlow            to decode it takes longer than may be
+    + FileTooLarge            a file of an album that has more bytes than an upload may have
   x NoFaceError             a photo to restore in which no face was found
   x BundleError             files on disk do not match their manifest
   x LoraError               a LoRA file that is damaged, of another kind, or made for another network
@@ -118,6 +120,10 @@ class TokenNeeded(LoginNeeded):
     code = "token_needed"
 
 
+class FolderAway(StudioError):
+    code = "folder_away"
+
+
 class OwnerOnly(StudioError):
     code = "owner_only"
 
@@ -139,6 +145,14 @@ class ImageTooLarge(ImageError):
 
 class ImageTooSlow(ImageError):
     code = "image_too_slow"
+
+
+class FileTooLarge(ImageError):
+    code = "file_too_large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        size_mb, limit_mb = math.ceil(size / 1e6), round(limit / 1e6)
+        super().__init__(f"{size_mb} MB, {limit_mb} at most", size_mb=size_mb, limit_mb=limit_mb)
 
 
 class NoFaceError(StudioError):

@@ -91,7 +91,12 @@ PAGE_HEADERS = {
 HEADERS_BY_KIND = {
     **dict.fromkeys(("text/css", "text/javascript"), HEADERS),
     **dict.fromkeys(
-        ("application/json", "text/event-stream", "image/avif", "image/jpeg", "image/png", "image/webp"), CREDITED
+        (
+            "application/json",
+            "text/event-stream",
+            *("image/avif", "image/heic", "image/jpeg", "image/png", "image/webp"),
+        ),
+        CREDITED,
     ),
 }
 BAD_HOST = (

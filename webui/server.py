@@ -20,8 +20,7 @@ from starlette.types import ASGIApp
 import presets
 from engines.jobs import JobQueue
 from engines.settings import Settings
-from webui import api, app_shell, connections, frame, gradio_patches, page, trust
-from webui.albums.folders import folders_of
+from webui import albums, api, app_shell, connections, frame, gradio_patches, page, trust
 from webui.api import gradio_api
 from webui.compression import Compression
 from webui.gradio_patches import frontend
@@ -81,7 +80,7 @@ class Server(uvicorn.Server):
 def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:
     people = People.of(settings)
     jobs = HouseJobs(queue, people.keys)
-    folders = folders_of(settings.album_folders, people.keys.secret)
+    folders = albums.folders_of(settings.album_folders, people.keys.secret, settings.upload_mb * 1_000_000)
     blocks = page.build(jobs, settings, partial(gradio_api.add, jobs, settings))
     blocks.queue(max_size=None, default_concurrency_limit=8)
     mcp = _mcp(jobs, settings)
@@ -94,8 +93,9 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     door = routes.router(people)
     app_shell.add(door)
     trust.add(door, settings)
+    albums.add(door, folders, settings)
     frame.add(door, jobs, settings, folders, people.begin_visit)
-    api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS, *frame.PATHS))
+    api.end_here(door, (*routes.PATHS, *app_shell.PATHS, *trust.PATHS, *albums.PATHS, *frame.PATHS))
     frontend.add(door)
     app.include_router(door)
     if mcp:
@@ -125,6 +125,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
         *routes.PATHS,
         *app_shell.PATHS,
         *trust.PATHS,
+        *albums.PATHS,
         *frame.PATHS,
         "/thumbnails/",
         *([mcp.route.path] if mcp else []),

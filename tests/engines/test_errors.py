@@ -22,6 +22,8 @@ CODES = {
     "ImageError": "bad_image",
     "ImageTooLarge": "image_too_large",
     "ImageTooSlow": "image_too_slow",
+    "FileTooLarge": "file_too_large",
+    "FolderAway": "folder_away",
     "NoFaceError": "no_face",
     "BundleError": "bad_bundle",
     "LoraError": "bad_lora",

@@ -73,6 +73,7 @@ REACHABLE = {
     "/frame/visit/links/{code}", "/frame/visit/links/{code}/photo", "/frame/send/{code}", "/frame/take/{code}",
     "/frame/take/{code}/{name}", "/frame/list", "/frame/state", "/frame/picture/{picture_id}",
     "/frame/image.{ending}", "/frame/next", "/frame/pause", "/frame/favourite", "/frame/{rest:path}",
+    "/albums/{folder}/{picture_id}", "/albums/{folder}/{picture_id}/{copy}", "/albums/{rest:path}",
     "/icons/icon-180.png", "/icons/icon-192.png", "/icons/icon-512.png", "/icons/{rest:path}", "/me", "/login",
     "/logout", "/leave", "/language/{tag}", "/language/{rest:path}", "/join/{invitation}", "/join/{rest:path}",
     "/invite", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{rest:path}",

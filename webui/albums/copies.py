@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ class Copies:
         self._decoder: Decoder | None = None
         self._idle: threading.Timer | None = None
         self._lock = threading.Lock()
-        self._unreadable: dict[tuple[Path, int], StudioError] = {}
+        self._unreadable: dict[str, StudioError] = {}
         self._count = 0
 
     def get(self, shown: Shown, how: Scaling) -> bytes:
@@ -45,31 +46,39 @@ class Copies:
         try:
             stat = shown.path.stat()
         except OSError as exc:
-            raise NotFoundError("picture", shown.path.name) from exc
-        version = (shown.path, stat.st_mtime_ns)
+            raise NotFoundError("picture", shown.name) from exc
+        version = f"{shown.path} {stat.st_mtime_ns} {stat.st_size}"
+        return self.of(version, shown.name, replace(how, focus=shown.focus), lambda: nullcontext(shown.path))
+
+    def of(self, version: str, name: str, how: Scaling, lent: Callable[[], AbstractContextManager[Path]]) -> bytes:
+        """
+        Return the copy of a file, for which `version` stands, and which is asked for only if there is none yet.
+        `name`: for the log. ImageError as `get`; and whatever `lent` raises.
+        """
         if refusal := self._unreadable.get(version):
             raise refusal
-        how = replace(how, focus=shown.focus)
-        name = hashlib.sha256(f"{shown.path} {stat.st_mtime_ns} {stat.st_size} {how}".encode()).hexdigest()[:32]
-        place = self.folder / (name + SUFFIX[how.format])
+        key = hashlib.sha256(f"{version} {how}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        place = self.folder / (key + SUFFIX[how.format])
         with suppress(OSError):
             data = place.read_bytes()
             place.touch()  # what is shown again stays
             return data
-        return self._make(shown.path, version, how, place)
-
-    def _make(self, path: Path, version: tuple[Path, int], how: Scaling, place: Path) -> bytes:
-        with self._lock:
+        with lent() as path:
             try:
-                data = self._process().scaled(path, how)
+                data = self._scaled(path, how)
             except ImageError as exc:
-                log.warning("a picture is left out: %s: %s", path.name, exc)
+                log.warning("a picture is left out: %s: %s", name, exc)
                 self._unreadable[version] = exc
                 raise
+        self._store(place, data)
+        return data
+
+    def _scaled(self, path: Path, how: Scaling) -> bytes:
+        with self._lock:
+            try:
+                return self._process().scaled(path, how)
             finally:
                 self._end_when_idle()
-            self._store(place, data)
-        return data
 
     def _process(self) -> Decoder:
         from engines.images.decoder import Decoder
@@ -97,7 +106,7 @@ class Copies:
 
     def sweep(self) -> None:
         """Delete the copies that were not shown for longest, if they take too much room. OSError."""
-        stats = [(path, path.stat()) for path in self.folder.iterdir()]
+        stats = [(path, path.stat()) for path in self.folder.iterdir() if not path.name.startswith(".")]  # half-written
         size = sum(stat.st_size for _, stat in stats)
         if size <= MOST_BYTES:
             return

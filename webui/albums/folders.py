@@ -1,26 +1,32 @@
 """
 The pictures in a folder of the owner's, which may lie across the network: listed by their names alone, none is opened.
-A share that is away comes back, and one that hangs keeps nobody waiting.
+A share that is away comes back, and what it held is not gone; one that hangs keeps nobody waiting.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from engines import files
+from engines.errors import NotFoundError
+from webui.albums import reading
+from webui.albums.reading import FILE_S, Waiting
 from webui.people.secret import derive
 from webui.watch.scan import enters, is_meant
 
 log = logging.getLogger(__name__)
 Focus = tuple[float, float]  # what matters in a picture, in shares of it from its left and upper edges
 FOLDER_S = 60.0  # for how long a listing counts: a folder may lie across the network
+AWAY_S = 10.0  # and for how long it counts that there is none
 PATIENCE_S = 2.0  # with a folder
 PORTRAIT: Focus = (0.5, 0.4)  # where faces are in a portrait, and higher than the middle in most photos
 
@@ -34,80 +40,135 @@ class Shown:
     focus: Focus = PORTRAIT
     job_id: str = ""
 
+    @property
+    def name(self) -> str:
+        """What the file is called, in letters that can be written: a disk may hold any bytes."""
+        return self.path.name.encode("utf-8", "replace").decode()
+
 
 Pictures = dict[str, Shown]  # by their ids, which nobody guesses
 
 
-@dataclass
 class Listed:
     """
     Pictures as they were last read; who asks after `good_s` seconds has them read anew. `read` is given what was there
-    before. `apart`: it may take for ever, as on a share that hangs, and is done beside; then what was there counts.
-    Any thread may ask.
+    before; OSError: it cannot be read, and what was there counts. `apart`: it may take for ever, as on a share that
+    hangs, and is done beside; meanwhile, too, what was there counts. Any thread may ask.
     """
 
-    read: Callable[[Pictures], Pictures]
-    good_s: float
-    clock: Callable[[], float] = time.monotonic
-    apart: bool = False
-    _pictures: Pictures = field(default_factory=dict)
-    _until: float = float("-inf")
-    _reading: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(
+        self,
+        read: Callable[[Pictures], Pictures],
+        good_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        apart: bool = False,
+    ) -> None:
+        self.read, self.good_s, self.clock, self.apart = read, good_s, clock, apart
+        self._pictures: Pictures = {}
+        self._until, self._begun, self._failed = float("-inf"), float("-inf"), False
+        self._idle = threading.Event()
+        self._idle.set()
+        self._lock = threading.Lock()
 
-    def pictures(self) -> Pictures:
+    def pictures(self, patience_s: float | None = None) -> Pictures:
+        """`patience_s`: for how long, at most, what is done beside is waited for; PATIENCE_S, if nothing is said."""
         with self._lock:
-            if self._reading or self.clock() < self._until:
-                return self._pictures
-            self._reading = True
-        if not self.apart:
+            begins = self._idle.is_set() and self.clock() >= self._until
+            if begins:
+                self._idle.clear()
+                self._begun = self.clock()
+        if begins and self.apart:
+            threading.Thread(target=self._read, name="album", daemon=True).start()
+        elif begins:
             self._read()
-        else:
-            reading = threading.Thread(target=self._read, name="album", daemon=True)
-            reading.start()
-            reading.join(PATIENCE_S)
+        if self.apart:
+            patience_s = PATIENCE_S if patience_s is None else patience_s
+            self._idle.wait(max(0.0, self._begun + patience_s - self.clock()))
         return self._pictures
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the pictures could not be read anew, the last time, or have not been yet."""
+        return self._failed or not self._idle.is_set()
+
     def _read(self) -> None:
+        good_s = self.good_s
         try:
             self._pictures = self.read(self._pictures)
+            self._failed = False
+        except OSError as exc:
+            if not self._failed:
+                log.warning("a folder of STUDIO_ALBUMS cannot be read: %s", exc.strerror)
+            self._failed, good_s = True, min(AWAY_S, good_s)
         finally:
-            self._until = self.clock() + self.good_s
-            self._reading = False
+            self._until = self.clock() + good_s
+            self._idle.set()
 
 
 class Folder:
-    """One of the owner's folders. Any thread may ask."""
+    """One of the owner's folders. `most_bytes`: of a file that is read. Any thread may ask."""
 
-    def __init__(self, root: Path, secret: bytes, clock: Callable[[], float] = time.monotonic) -> None:
-        self.root, self._secret = root, secret
+    def __init__(
+        self, root: Path, secret: bytes, clock: Callable[[], float] = time.monotonic, most_bytes: int = 1 << 30
+    ) -> None:
+        self.root, self.most_bytes, self._secret = root, most_bytes, secret
         self._listed = Listed(self._read, FOLDER_S, clock, apart=True)
+        self._waiting = Waiting()
+        self._device = 0  # that the folder is on, when there was something in it
 
-    def pictures(self) -> Pictures:
-        """Return all pictures in it, as they were within the last minute."""
-        return self._listed.pictures()
+    def pictures(self, patience_s: float | None = None) -> Pictures:
+        """Return all pictures in it, newest first, as they were within the last minute."""
+        return self._listed.pictures(patience_s)
+
+    def picture(self, picture_id: str) -> Shown:
+        """NotFoundError: it is none of this folder's, or not any more."""
+        if shown := self.pictures().get(picture_id):
+            return shown
+        raise NotFoundError("picture", picture_id[:40])
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the folder does not answer, or has not yet: what it holds may be other than what is listed."""
+        return self._listed.is_away or self._waiting.overdue
+
+    @contextmanager
+    def lent(self, shown: Shown, folder: Path) -> Iterator[Path]:
+        """
+        Lend a copy of a picture's file, in `folder`, which is gone in the end: what is done with it waits for no share.
+        FolderAway, and as reading.copy.
+        """
+        with files.temporary(folder) as beside:
+            self._waiting.call(FILE_S, reading.copy, self.root, shown.path, beside, self.most_bytes)
+            yield beside
 
     def _read(self, before: Pictures) -> Pictures:
-        try:
-            shown = {self._id(f"{each.path} {each.since}"): each for each in files_of(self.root)}  # one replaced is new
-        except OSError as exc:  # a share that is away comes back, and what it held is not gone
-            log.warning("a folder of STUDIO_ALBUMS cannot be read: %s", exc.strerror)
-            return before
-        return shown or (before if not self.root.is_dir() else {})
+        device = self.root.stat().st_dev
+        listed = {
+            self._id(f"{shown.path} {shown.since}"): shown for shown in files_of(self.root)
+        }  # one replaced is new
+        if not listed and before and device != self._device:
+            raise OSError(errno.ENODEV, "what was mounted there is not")
+        self._device = device
+        return dict(sorted(listed.items(), key=lambda item: (item[1].since, item[0]), reverse=True))
 
     def _id(self, name: str) -> str:
         return derive(self._secret, "frame", name)
 
 
-def folders_of(paths: Mapping[str, Path], secret: bytes) -> dict[str, Folder]:
+def folders_of(paths: Mapping[str, Path], secret: bytes, most_bytes: int = 1 << 30) -> dict[str, Folder]:
     """Return the owner's folders by the names that people see."""
-    return {name: Folder(path, secret) for name, path in paths.items()}
+    return {name: Folder(path, secret, most_bytes=most_bytes) for name, path in paths.items()}
 
 
 def files_of(root: Path) -> Iterator[Shown]:
     """Yield the pictures below a folder, by their names alone: none is opened. OSError: the folder cannot be read."""
-    root.stat()
-    for folder, below, names in os.walk(root):
+
+    def look_at(exc: OSError) -> None:
+        """A folder below that is not for us, or went meanwhile, is passed over; a share that breaks off is away."""
+        if exc.filename == os.fspath(root) or not isinstance(exc, PermissionError | FileNotFoundError):
+            raise exc
+
+    for folder, below, names in os.walk(root, onerror=look_at):
         below[:] = filter(enters, below)
         for name in names:
             if is_meant(name):
@@ -115,4 +176,4 @@ def files_of(root: Path) -> Iterator[Shown]:
                 with suppress(OSError):  # it went meanwhile
                     stat = path.stat(follow_symlinks=False)  # a link may lead out of the folder
                     if S_ISREG(stat.st_mode):
-                        yield Shown(path, stat.st_mtime)
+                        yield Shown(path, round(max(0.0, stat.st_mtime), 6))

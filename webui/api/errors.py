@@ -27,6 +27,8 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.ImageError: 415,
     errors.ImageTooLarge: 413,
     errors.ImageTooSlow: 413,
+    errors.FileTooLarge: 413,
+    errors.FolderAway: 503,
     errors.NoFaceError: 422,
     errors.LoraError: 422,
     errors.MemoryShort: 507,
