@@ -14,13 +14,14 @@ from engines.errors import NotFoundError
 from engines.messages import CREDIT, Enhance, Final, Generate
 from engines.settings import Settings
 from webui import asset_files, uploads
+from webui.albums import Folder
 from webui.gradio_patches import event_data
 from webui.i18n import LANGUAGES, words
 from webui.own_jobs import HouseJobs
 from webui.panels import engines, history, jobs, portrait, restore
 from webui.panels.engines import build as build_panel
 from webui.widgets import languages, loras, photo_settings
-from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, words_of
+from webui.widgets.panel_context import QUICK, PanelContext, Updates, complaining, in_turn, scroll_to, words_of
 
 SCRIPTS = ("page.js", "weights.js", "result.js", "upload.js", "recipe.js", "handshake.js", "people.js", "lost.js")
 TITLE = words("zh")("title")
@@ -48,8 +49,13 @@ def _whole(table: Mapping[str, str]) -> dict[str, str]:
     return {key: text for key, text in table.items() if "{" not in text and not key.startswith(("phrase_", "error_"))}
 
 
-def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -> gr.Blocks:
-    """`publish`: adds the endpoints for programs. They come first: what else has their names is numbered after them."""
+def build(
+    house: HouseJobs, settings: Settings, folders: Mapping[str, Folder], publish: Callable[[], object]
+) -> gr.Blocks:
+    """
+    `folders`: the owner's, by their names. `publish`: adds the endpoints for programs. They come first: what else has
+    their names is numbered after them.
+    """
     context = PanelContext(house, settings, i18n())
     t = context.i18n
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
@@ -63,7 +69,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
                 photos = restore.build_tab(context, page, tab)
             with gr.Tab(t("tab_history"), id="history") as tab:
                 under_way = jobs.build(context, tab)
-                pictures = history.build(context, tab, under_way.outline.change)
+                pictures = history.build(context, tab, under_way.outline.change, folders)
             with gr.Tab(t("tab_engines"), id="engines") as tab:
                 machine = engines.build_tab(context, page, tab, chip)
         gr.HTML(languages.switch_html(), js_on_load=languages.SHOW_CHOSEN, elem_id="switch")
@@ -75,6 +81,7 @@ def build(house: HouseJobs, settings: Settings, publish: Callable[[], object]) -
         photo_settings.offer_on(machine.built, photos.settings, context)
         engines.connect(machine, context)
         _connect_result(context, studio, photos, tabs)
+        _connect_folders(context, folders, pictures, studio, photos, tabs)
         _connect_build(context, machine.build, studio, photos.settings, tabs)
         loras.apply_on(machine.models.board.wear, studio.loras, studio.lora_accordion, tabs, context)
     return page
@@ -112,15 +119,61 @@ def _connect_result(context: PanelContext, studio: portrait.View, photos: restor
                 raise NotFoundError("picture", picture.name)
         return uploads.lend(picture, context.settings.cache)
 
+    stage = studio.stage
+    _hand_on(context, lent, stage.restore, stage.begin_with, studio, photos, tabs)
+
+
+def _connect_folders(
+    context: PanelContext,
+    folders: Mapping[str, Folder],
+    pictures: history.View,
+    studio: portrait.View,
+    photos: restore.View,
+    tabs: gr.Tabs,
+) -> None:
+    """Let a photo of the owner's folders be handed on in the same way: a copy, as if it had been uploaded."""
+
+    def lent(event: gr.EventData, request: gr.Request) -> str:
+        name, _, picture_id = str(event_data(event)["picture"]).rpartition("/")
+        with complaining(words_of(request)):
+            if (folder := folders.get(name)) is None:
+                raise NotFoundError("picture", name)
+            shown = folder.picture(picture_id)
+            with folder.lent(shown, context.settings.cache) as path:
+                return uploads.lend(path, context.settings.cache, shown.name)
+
+    begun = _hand_on(context, lent, pictures.grid.restore, pictures.grid.begin_with, studio, photos, tabs)
+    begun.success(None, None, None, js=scroll_to("start-from"), **QUICK)
+
+
+def _hand_on(
+    context: PanelContext,
+    lent: Callable[[gr.EventData, gr.Request], str],
+    restores: Any,
+    begins: Any,
+    studio: portrait.View,
+    photos: restore.View,
+    tabs: gr.Tabs,
+) -> Any:
+    """
+    Put the photo that an event lends where photos are restored, or where portraits begin with one. Returns what happens
+    when one has begun so.
+    """
+
     def to_restore(event: gr.EventData, request: gr.Request) -> Updates:
-        return {tabs: gr.Tabs(selected="restore"), photos.single.photo: lent(event, request)}
+        return {photos.single.photo: lent(event, request), tabs: gr.Tabs(selected="restore")}
 
     def to_start(event: gr.EventData, request: gr.Request) -> Updates:
-        return {studio.start.frame: gr.update(open=True), studio.start.photo: lent(event, request)}
+        start = studio.start
+        return {
+            start.photo: lent(event, request),
+            start.frame: gr.update(open=True),
+            tabs: gr.Tabs(selected="portrait"),
+        }
 
-    handed = studio.stage.restore(to_restore, None, [tabs, photos.single.photo], **QUICK)
+    handed = restores(to_restore, None, [tabs, photos.single.photo], **QUICK)
     restore.advise_on(handed.success, photos, context)
-    studio.stage.begin_with(to_start, None, [studio.start.frame, studio.start.photo], **QUICK)
+    return begins(to_start, None, [tabs, studio.start.frame, studio.start.photo], **QUICK)
 
 
 def _connect_build(

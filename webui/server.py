@@ -81,7 +81,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     people = People.of(settings)
     jobs = HouseJobs(queue, people.keys)
     folders = albums.folders_of(settings.album_folders, people.keys.secret, settings.upload_mb * 1_000_000)
-    blocks = page.build(jobs, settings, partial(gradio_api.add, jobs, settings))
+    blocks = page.build(jobs, settings, folders, partial(gradio_api.add, jobs, settings))
     blocks.queue(max_size=None, default_concurrency_limit=8)
     mcp = _mcp(jobs, settings)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=mcp.serving if mcp else None)

@@ -39,11 +39,14 @@ def received(folder: Path, payload: Any) -> Upload | None:
     return Upload(str(path), own_name(payload.orig_name or path.name))
 
 
-def lend(picture: Path, cache: Path) -> str:
-    """Return where a copy of a finished picture lies in the page's cache, as if it had been chosen there. OSError."""
+def lend(picture: Path, cache: Path, name: str = "") -> str:
+    """
+    Return where a copy of a picture lies in the page's cache, as if it had been chosen there. `name`: what it is called
+    there, if not as it is. OSError.
+    """
     folder = cache / uuid4().hex
     folder.mkdir(parents=True)
-    return str(shutil.copyfile(picture, folder / picture.name))
+    return str(shutil.copyfile(picture, folder / (name or picture.name)))
 
 
 def received_many(folder: Path, payload: Any) -> list[Upload]:

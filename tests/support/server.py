@@ -290,8 +290,15 @@ def rig(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig
 
 @pytest.fixture(scope="session")
 def idle(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """The same doors before a queue that nobody works off: what comes through stays there to be looked at."""
-    settings = Settings(home=tmp_path_factory.mktemp("idle"), backend="edge")
+    """
+    The same doors before a queue that nobody works off: what comes through stays there to be looked at. Two folders lie
+    beside, "holidays" and "wedding".
+    """
+    beside = tmp_path_factory.mktemp("beside")
+    albums = ",".join(str(beside / name) for name in ("holidays", "wedding"))
+    settings = Settings(home=tmp_path_factory.mktemp("idle"), backend="edge", albums=albums)
+    for folder in settings.album_folders.values():
+        folder.mkdir()
     queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
     queue.announce(rig.queue.status())
     with _served(settings, queue) as (app, url), httpx.Client(base_url=url, timeout=10) as client:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from webui.boards.photos import Item
 from webui.i18n import LANGUAGES, words
 from webui.own_jobs import OwnJobs
 from webui.panels.engines import build, compare, overview
+from webui.panels.history import folder_wall
 from webui.panels.history.cards import wall_html
 from webui.panels.restore import single
 from webui.people import NOBODY, Person
@@ -143,11 +146,27 @@ def panels(text: str, say: Callable[..., str]) -> list[str]:
     return [
         wall_html([drawn, restored], {}, NOBODYS, say),
         wall_html([mine, old], {old.job.id: text}, MINE, say),
+        *folder_parts(text, say),
         jobs.board_html(jobs.OpenJobs(tuple(rows), paused=True, may_pause=True), say),
         overview.status_html(status, say),
         overview.chip_html(status, say),
         overview.chip_html(Status("failed", text), say),
     ]
+
+
+def folder_parts(text: str, say: Callable[..., str]) -> list[str]:
+    """A folder with such a name, and in it a file with one; and such a folder that is away, with nothing in it."""
+
+    class Listed:
+        def __init__(self, pictures: dict[str, Any]) -> None:
+            self._pictures, self.is_away = pictures, not pictures
+
+        def pictures(self, patience_s: float) -> dict[str, Any]:
+            return self._pictures
+
+    folders: list[Any] = [Listed({"a" * 32: SimpleNamespace(name=text, since=1.0)}), Listed({})]
+    values = [folder_wall.first_page(text, folder, say) for folder in folders]
+    return [value[part] for value in values for part in ("cards", "tools", "notice", "rest")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -95,6 +95,7 @@ def test_no_file_of_this_machine_can_be_handed_in(rig: Rig, canaries: list[str])
             "whole",
             "advise",
             "advise_3",
+            "advise_4",
             "start",
             "generate_1",
             "contact_sheet",

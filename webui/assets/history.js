@@ -6,7 +6,7 @@ const compare = (a, b) => position(a)[0] - position(b)[0] || position(a)[1] - po
 const same = (card) => part("cards").querySelector(`[data-position="${card.dataset.position}"]`);
 const controls = (card) => [...card.querySelectorAll("a, button, input, summary")];
 const chosen = () => [...part("cards").querySelectorAll("article:has([data-choose]:checked)")];
-let query;
+let query, again;
 
 const end = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) entry.target.click();
@@ -46,11 +46,14 @@ function show(value) {
   cards.forEach(merge);
   if (!goesOn) fill("rest", value.rest);
   if (pressed && value.show === "more") cards[0]?.querySelector("a")?.focus();
-  fill("notice", value.notice);
+  if (part("notice").dataset.html !== value.notice) fill("notice", value.notice); // said once, and not at each look
+  if (value.notice !== undefined) part("notice").dataset.html = value.notice;
   if (!goesOn) fill("tools", value.tools);
   fill("undo", value.undo);
   const bar = part("undo").firstElementChild;
   if (bar && value.undo) setTimeout(() => bar.remove(), 1000 * bar.dataset.left);
+  if (value.show === "first") clearTimeout(again);
+  if (value.again) again = setTimeout(() => { if (element.checkVisibility()) trigger("look", {}); }, 1000 * value.again);
   end.disconnect();
   part("rest").querySelectorAll("[data-more]").forEach((button) => end.observe(button));
   count();
@@ -98,9 +101,11 @@ element.addEventListener("click", (event) => {
   }
   const button = event.target.closest("button");
   if (!button) return;
-  const { reuse, develop, share, unshare, more, undo, all, choosing: mode } = button.dataset;
+  const { reuse, develop, share, unshare, more, undo, all, take, choosing: mode } = button.dataset;
   if (reuse) trigger("reuse", { job: reuse });
   if (develop) trigger("develop", { name: develop });
+  if (take === "restore") trigger("restore", { picture: card.dataset.picture });
+  if (take === "begin_with") trigger("begin_with", { picture: card.dataset.picture });
   if (share) trigger("album", { job: share, shared: true });
   if (unshare) trigger("album", { job: unshare, shared: false, position: card.dataset.position });
   if (more && button.ariaBusy !== "true") {
@@ -121,6 +126,9 @@ element.addEventListener("click", (event) => {
   }
 });
 element.addEventListener("change", count);
+element.addEventListener("error", ({ target }) => { // a file of a folder that is none, or that its share does not give
+  target.closest?.("[data-unreadable]")?.classList.add("is-unreadable");
+}, true);
 element.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   const menu = event.target.closest("details.menu[open]");

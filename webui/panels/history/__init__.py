@@ -1,9 +1,11 @@
-"""The panel of pictures: one's own, and the album that all share; found, kept, deleted, and made again."""
+"""The panel of pictures: one's own, found, kept, deleted, and made again; the album of all; folders of the owner's."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import gradio as gr
@@ -11,9 +13,11 @@ import gradio as gr
 from engines.errors import NotFoundError
 from engines.jobs import Position, Search
 from webui import asset_files
+from webui.albums import Folder
 from webui.gradio_patches import event_data
 from webui.own_jobs import OwnJobs
-from webui.panels.history import find, wall
+from webui.panels.history import find, folder_wall, wall
+from webui.panels.history.folder_wall import FOLDER
 from webui.panels.history.wall import SHOWN, Value
 from webui.widgets.panel_context import PanelContext, Updates, complaining, in_turn, refusal, words_of
 
@@ -35,15 +39,16 @@ class View:
     tab: gr.Tab
 
 
-def build(context: PanelContext, tab: gr.Tab, ended: Any) -> View:
-    """`ended`: an event after which there may be one more picture."""
+def build(context: PanelContext, tab: gr.Tab, ended: Any, folders: Mapping[str, Folder]) -> View:
+    """`ended`: an event after which there may be one more picture. `folders`: the owner's, by their names."""
     t = context.i18n
     choices = [(t(f"history_{collection}"), collection) for collection in get_args(Collection)]
+    choices += [(name, FOLDER + name) for name in folders]
     collection = gr.Radio(choices, value="mine", show_label=False, container=False, elem_id="collection")
     controls = find.build(t)
     grid = gr.HTML(html_template=PARTS, elem_id="history", js_on_load=asset_files.script("history.js"))
     view = View(collection, controls, grid, tab)
-    _listen(view, Handlers(view, context), ended)
+    _listen(view, Handlers(view, context, folders), ended)
     return view
 
 
@@ -53,6 +58,12 @@ class Handlers:
 
     view: View
     context: PanelContext
+    folders: Mapping[str, Folder]
+
+    def folder(self, which: str) -> tuple[str, Folder | None]:
+        """Return the folder that is asked for, by its name; None: it is none."""
+        name = which.removeprefix(FOLDER) if which.startswith(FOLDER) else ""
+        return name, self.folders.get(name)
 
     def own(self, request: gr.Request) -> OwnJobs:
         return self.context.jobs.of(request)
@@ -62,6 +73,12 @@ class Handlers:
     ) -> Updates:
         """Show the first page of what is looked for."""
         own, say = self.own(request), words_of(request)
+        name, folder = self.folder(str(which))
+        if folder is not None:
+            return {
+                self.view.grid: folder_wall.first_page(name, folder, say),
+                self.view.find.row: gr.Row(visible=False),
+            }
         search = wanted(which, own, words, kind, bundle, days, favourite)
         shown = wall.first_page(own, search, say, self.context.settings)
         return {self.view.grid: shown, self.view.find.row: gr.Row(visible=search.owner is not None)}
@@ -71,9 +88,12 @@ class Handlers:
         event: gr.EventData, request: gr.Request,
     ) -> Value:  # fmt: skip
         """Show the page after the one that the event names."""
-        own = self.own(request)
+        own, say, after = self.own(request), words_of(request), _position(event_data(event)["after"])
+        name, folder = self.folder(str(which))
+        if folder is not None:
+            return folder_wall.next_page(name, folder, after, say)
         search = wanted(which, own, words, kind, bundle, days, favourite)
-        return wall.next_page(own, search, _position(event_data(event)["after"]), words_of(request))
+        return wall.next_page(own, search, after, say)
 
     def offer_bundles(self, request: gr.Request) -> Any:
         return find.offer_bundles(self.own(request).bundles(), self.context.i18n)
@@ -114,7 +134,8 @@ class Handlers:
 def _listen(v: View, do: Handlers, ended: Any) -> None:
     asked = [v.collection, *v.find.values]
     looks = [v.tab.select, ended, *(part.change for part in asked)]
-    gr.on(looks, do.refresh, asked, [v.grid, v.find.row], **in_turn("history", "always_last"))
+    for look in (partial(gr.on, looks), v.grid.look):
+        look(do.refresh, asked, [v.grid, v.find.row], **in_turn("history", "always_last"))
     v.tab.select(do.offer_bundles, None, [v.find.bundle], **in_turn("history bundles"))
     pressed = in_turn("history", "multiple")
     v.grid.more(do.more, asked, [v.grid], **pressed)

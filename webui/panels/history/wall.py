@@ -66,20 +66,30 @@ def _cards(jobs: Sequence[Finished], own: OwnJobs, say: Words) -> Markup:
 
 
 def _rest(page: Page, say: Words) -> Markup:
-    if not page.more:
-        return Markup()
-    button = Markup('<button type="button" data-more="{}">{}</button>')
-    return button.format(position_text(page.jobs[-1]), say("history_more"))
+    return more_button(position_text(page.jobs[-1]), say) if page.more else Markup()
+
+
+def more_button(after: str, say: Words) -> Markup:
+    """`after`: the position of the last card that is there."""
+    return Markup('<button type="button" data-more="{}">{}</button>').format(after, say("history_more"))
+
+
+def note_html(text: str) -> Markup:
+    return Markup('<p class="note">{}</p>').format(text)
+
+
+def status_html(text: str) -> Markup:
+    """Return a note that is also read out."""
+    return Markup('<p class="note" role="status">{}</p>').format(text)
 
 
 def _empty(own: OwnJobs, search: Search, say: Words) -> Markup:
-    note = Markup('<p class="note">{}</p>')
     if search.owner is None:
-        return note.format(say("album_empty"))
+        return note_html(say("album_empty"))
     if search != Search(search.owner):
-        return note.format(say("history_none"))
+        return note_html(say("history_none"))
     hint = say("album_has_some") if own.page(Search(None), 1).jobs else ""
-    return note.format(f"{say('history_empty')} {hint}")
+    return note_html(f"{say('history_empty')} {hint}")
 
 
 def notice_html(own: OwnJobs, say: Words, settings: Settings) -> Markup:
@@ -87,7 +97,7 @@ def notice_html(own: OwnJobs, say: Words, settings: Settings) -> Markup:
     with suppress(OSError):
         if notice := own.notice(settings):
             text = say("history_notice", pictures=notice.pictures, hours=notice.hours)
-            return Markup('<p class="note" role="status">{}</p>').format(text)
+            return status_html(text)
     return Markup()
 
 
