@@ -6,7 +6,6 @@ it needs no installation, so this file imports no library.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
@@ -18,46 +17,12 @@ SHORTEST_PASSWORD = 6
 SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OUTBOX = "restored"  # beside the inbox, where none is named
-DAY_MINUTES = 24 * 60
 CLOCK = r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*"
+HOURS = f"{CLOCK}-{CLOCK}"  # from and to, as engines/jobs/quiet.py reads them
 
 
 class SettingsError(ValueError):
     """A variable has a value that cannot be used. The message names both."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuietHours:
-    """
-    The hours of each day in which no batch begins, because somebody sleeps beside the machine: from `begin` to `end`,
-    in minutes after midnight by this machine's clock, over midnight where they end before they begin. Where both are
-    the same there are none.
-    """
-
-    begin: int = 0
-    end: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> QuietHours:
-        """Read "22:00-7:00"; empty: none. ValueError: it is no such span."""
-        if not text.strip():
-            return cls()
-        match = re.fullmatch(f"{CLOCK}-{CLOCK}", text)
-        if not match:
-            raise ValueError(f"{text}: must be hours of the day, like 22:00-07:00")
-        begin_h, begin_min, end_h, end_min = map(int, match.groups())
-        return cls(60 * begin_h + begin_min, 60 * end_h + end_min)
-
-    def left_s(self, now: float) -> float:
-        """Return for how many seconds it stays quiet from `now` on, in seconds since 1970; 0: it is not."""
-        clock = time.localtime(now)
-        minute = 60 * clock.tm_hour + clock.tm_min
-        if (minute - self.begin) % DAY_MINUTES >= (self.end - self.begin) % DAY_MINUTES:
-            return 0.0
-        return float(60 * ((self.end - minute) % DAY_MINUTES) - clock.tm_sec)
-
-
-NEVER_QUIET = QuietHours()
 
 
 def _setting(default: Any, zh: str, en: str, secret: bool = False) -> Any:
@@ -184,10 +149,8 @@ class Settings:
             raise SettingsError(f"STUDIO_LOG={self.log}: must be one of {', '.join(LOG_LEVELS)}")
         if 0 < len(self.password) < SHORTEST_PASSWORD:
             raise SettingsError(f"STUDIO_PASSWORD: must have {SHORTEST_PASSWORD} letters at least")
-        try:
-            QuietHours.parse(self.quiet_hours)
-        except ValueError as exc:
-            raise SettingsError(f"STUDIO_QUIET_HOURS={exc}") from exc
+        if self.quiet_hours.strip() and not re.fullmatch(HOURS, self.quiet_hours):
+            raise SettingsError(f"STUDIO_QUIET_HOURS={self.quiet_hours}: must be hours of the day, like 22:00-07:00")
         for proxy in self.proxies:
             try:
                 ip_network(proxy, strict=False)
@@ -264,10 +227,6 @@ class Settings:
         if inbox is None or not self.outbox.strip():
             return inbox and inbox.parent / OUTBOX
         return _folder(variable("outbox"), self.outbox)
-
-    @property
-    def quiet(self) -> QuietHours:
-        return QuietHours.parse(self.quiet_hours)
 
     @property
     def proxies(self) -> tuple[str, ...]:

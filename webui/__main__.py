@@ -104,10 +104,11 @@ def _secret(settings: Settings) -> None:
 
 
 def _queue(settings: Settings) -> SqliteQueue:
+    from engines.jobs import QuietHours
     from engines.jobs.sqlite_queue import SqliteQueue
 
     database, limit, pause_s = settings.state / "jobs.db", settings.queue_limit, settings.pause_s
-    return SqliteQueue(database, settings.outputs, limit, quiet=settings.quiet, pause_s=pause_s)
+    return SqliteQueue(database, settings.outputs, limit, quiet=QuietHours.parse(settings.quiet_hours), pause_s=pause_s)
 
 
 def _stop(worker: Supervisor, stopping: threading.Event, served: threading.Event) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from engines.jobs.quiet import QuietHours as QuietHours
 from engines.messages import Build, Event, Failed, Fetch, Final, Request
 from engines.messages.status import Status
 

@@ -19,11 +19,11 @@ from engines.errors import RequestError
 from engines.jobs import Estimate, Lane, Place
 from engines.jobs.database import Row
 from engines.jobs.estimate import History, Run
+from engines.jobs.quiet import QuietHours
 from engines.jobs.statements import HISTORY, LANE, LINE, NEWEST, REQUEST
 from engines.jobs.turns import in_turn
 from engines.messages import RESTORED_BEFORE, Final, Progress, Request, unpack
 from engines.messages.status import BundleStatus
-from engines.settings import QuietHours
 
 AT_FIRST = 300  # runs that are looked at after a start
 LATEST = 4  # events of a job: previews come between what it says of its end

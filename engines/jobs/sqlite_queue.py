@@ -24,6 +24,7 @@ from engines.errors import (
 from engines.jobs import ENDED, Estimate, Job, Lane, Place, Priority, lane_of, leftovers, state_after
 from engines.jobs.deletion import Deletions
 from engines.jobs.line import Board, Line
+from engines.jobs.quiet import NEVER_QUIET, QuietHours
 from engines.jobs.statements import (
     ADVANCE,
     APPEND,
@@ -45,7 +46,6 @@ from engines.jobs.statements import (
 )
 from engines.messages import Event, Failed, Preview, Request, pack, unpack
 from engines.messages.status import Status
-from engines.settings import NEVER_QUIET, QuietHours
 
 POLL_S = 0.5
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again

@@ -25,6 +25,7 @@ from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
 from engines.images.decoder import Decoder
+from engines.jobs import QuietHours
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.machine import preflight
 from engines.messages import pack
@@ -60,7 +61,9 @@ def serve(make: Callable[[SqliteQueue, Settings], Worker]) -> None:
         signal.signal(number, lambda *_: None)
     settings = Settings.load(os.environ)
     logs.begin(settings, "worker")
-    queue = ReportingQueue(settings.state / "jobs.db", settings.outputs, repairing=False, quiet=settings.quiet)
+    queue = ReportingQueue(
+        settings.state / "jobs.db", settings.outputs, repairing=False, quiet=QuietHours.parse(settings.quiet_hours)
+    )
     queue.report = partial(_report, open(int(sys.argv[1]), "w", encoding="utf-8"), threading.Lock())
     stopping = threading.Event()
     threading.Thread(target=_hear, args=(queue, stopping.set), name="server", daemon=True).start()

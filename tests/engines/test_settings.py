@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.jobs.quiet import QuietHours
 from engines.settings import Settings, SettingsError, variable
 from tests.conftest import REPOSITORY
 
@@ -165,7 +166,7 @@ def test_the_list_of_settings_needs_no_installation() -> None:
 def test_quiet_hours_must_be_hours(span: str) -> None:
     with pytest.raises(SettingsError, match=f"STUDIO_QUIET_HOURS={span}: must be hours of the day"):
         Settings.load({"STUDIO_QUIET_HOURS": span})
-    assert Settings.load({"STUDIO_QUIET_HOURS": "22:00-7:00"}).quiet.begin == 22 * 60
+    assert QuietHours.parse(Settings.load({"STUDIO_QUIET_HOURS": "22:00-7:00"}).quiet_hours).begin == 22 * 60
 
 
 def test_folders_of_frames_go_by_their_names(tmp_path: Path) -> None:

@@ -80,10 +80,11 @@ def _locked(settings: Settings) -> TextIO:
 
 
 def _queue(settings: Settings) -> SqliteQueue:
+    from engines.jobs import QuietHours
     from engines.jobs.sqlite_queue import SqliteQueue
 
     database, limit, pause_s = settings.state / "jobs.db", settings.queue_limit, settings.pause_s
-    return SqliteQueue(database, settings.outputs, limit, quiet=settings.quiet, pause_s=pause_s)
+    return SqliteQueue(database, settings.outputs, limit, quiet=QuietHours.parse(settings.quiet_hours), pause_s=pause_s)
 
 
 def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> None:

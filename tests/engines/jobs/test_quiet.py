@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engines.jobs.quiet import QuietHours
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Fetch, Generate
-from engines.settings import QuietHours
 from tests.support.queues import FINAL, claimed
 
 NIGHT = "22:00-07:00"

@@ -17,10 +17,10 @@ from engines.bundle import Bundle, Shelf
 from engines.bundle.loras import Loras
 from engines.errors import JobCancelled
 from engines.jobs import Job, Lane
+from engines.jobs.quiet import NEVER_QUIET, QuietHours
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Build, Event, Failed, Final, Generate, Note, Progress, Request
 from engines.messages.status import Status
-from engines.settings import NEVER_QUIET, QuietHours
 from engines.studio import Studio
 from engines.worker import heat, loop
 from engines.worker.builds import BackgroundJobs

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from engines.jobs.quiet import QuietHours
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Final, Generate, Preview
 from engines.messages.faces import FaceReport
-from engines.settings import QuietHours
 from tests.support.http import FILE_DATA, Session, encoded, people, scene, succeeded, tree
 from tests.support.owners import own
 from webui import archive
