@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 HASHED = "$argon2"  # how a password begins that is given as its hash
 SHORTEST_PASSWORD = 6
@@ -19,6 +20,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 OUTBOX = "restored"  # beside the inbox, where none is named
 CLOCK = r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*"
 HOURS = f"{CLOCK}-{CLOCK}"  # from and to, as engines/jobs/quiet.py reads them
+HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9A-Fa-f:.]+\]"
+BROKER = re.compile(rf"mqtts?://([^\s:/?#@\[\]]+@)?({HOST})(:[0-9]{{1,5}})?/?")
 
 
 class SettingsError(ValueError):
@@ -117,6 +120,12 @@ class Settings:
     inbox_per_hour: int = _setting(
         0, "每小时最多自动修复的照片数;0 表示不限", "most photos of the inbox to restore within an hour; 0: any number"
     )
+    mqtt: str = _setting(
+        "",
+        "MQTT 服务器,如 mqtt://用户@主机:1883 或 mqtts://主机:8883:相框自动出现在 Home Assistant;空表示不用",
+        "MQTT broker, like mqtt://user@host:1883 or mqtts://host:8883: frames appear in Home Assistant; empty: none",
+    )
+    mqtt_password: str = _setting("", "MQTT 服务器的密码", "password at the MQTT broker", secret=True)
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -161,6 +170,12 @@ class Settings:
                 _folder(variable(name), text)
         if (inbox := self.inbox_folder) and (outbox := self.outbox_folder) and inbox.is_relative_to(outbox):
             raise SettingsError(f"STUDIO_OUTBOX={outbox}: must not be the inbox, nor a folder that it lies in")
+        try:
+            is_broker = BROKER.fullmatch(self.mqtt) and urlsplit(self.mqtt).port != 0
+        except ValueError:  # of a port above 65535
+            is_broker = False
+        if self.mqtt and not is_broker:  # what it is, is not repeated: there may be a password in it
+            raise SettingsError("STUDIO_MQTT: must be like mqtt://user@host:1883; its password is STUDIO_MQTT_PASSWORD")
         if self.hf_mirror and not self.hf_mirror.startswith(("https://", "http://")):
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
 

@@ -138,9 +138,13 @@ def _tame_malloc() -> None:
 
 def _check_packages(settings: Settings) -> None:
     """SettingsError: what was switched on needs a package that is not installed."""
-    if settings.mcp and find_spec("mcp") is None:
-        install = f"{sys.executable} -m pip install -c constraints.txt 'mcp>=2.3'"
-        raise SettingsError(f"STUDIO_MCP: 缺少 mcp 包,请运行 The package mcp is missing. Run: {install}")
+    for name, is_on, module, package in (
+        ("STUDIO_MCP", settings.mcp, "mcp", "mcp>=2.3"),
+        ("STUDIO_MQTT", settings.mqtt, "paho", "paho-mqtt>=2.2"),
+    ):
+        if is_on and find_spec(module) is None:
+            install = f"{sys.executable} -m pip install -c constraints.txt '{package}'"
+            raise SettingsError(f"{name}: 缺少所需的包,请运行 A package is missing. Run: {install}")
 
 
 def _check_processor(settings: Settings) -> None:

@@ -40,6 +40,8 @@ ALL = {
     "STUDIO_INBOX": "/srv/nas/inbox",
     "STUDIO_OUTBOX": "/srv/nas/better",
     "STUDIO_INBOX_PER_HOUR": "60",
+    "STUDIO_MQTT": "mqtts://studio@broker.lan:8883",
+    "STUDIO_MQTT_PASSWORD": "abracadabra",
 }
 
 
@@ -61,8 +63,9 @@ def test_every_setting_is_read() -> None:
         True,
     )
     watched = ("/srv/nas/inbox", "/srv/nas/better", 60)
-    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched)
-    assert "sesame" not in repr(settings)
+    broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
+    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker)
+    assert "sesame" not in repr(settings) and "abracadabra" not in repr(settings)
     assert settings.host_names == ("studio.local", "box")
 
 
@@ -188,3 +191,25 @@ def test_the_outbox_lies_beside_the_inbox_unless_it_is_named() -> None:
 def test_what_was_restored_must_not_come_in_again(outbox: str) -> None:
     with pytest.raises(SettingsError, match="STUDIO_OUTBOX=/srv/nas"):
         Settings.load({"STUDIO_INBOX": "/srv/nas/inbox", "STUDIO_OUTBOX": outbox})
+
+
+@pytest.mark.parametrize(
+    "broker",
+    ["mqtt://broker", "mqtt://me@10.0.0.7:1883", "mqtts://broker.lan:8883/", "mqtt://a%40b@[fd00::7]:65535", ""],
+)
+def test_a_broker_is_an_address_with_or_without_user_and_port(broker: str) -> None:
+    assert Settings.load({"STUDIO_MQTT": broker}).mqtt == broker
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "mqtt://me:secret-word@broker", "mqtt://me@secret-word@broker", "broker:1883", "http://broker", "mqtt://",
+        "mqtt://broker:0", "mqtt://broker:65536", "mqtt://a..b", "mqtt://[::1", "mqtt://broker/topic",
+        "mqtt://bröker", "mqtt://broker\n",
+    ],
+)  # fmt: skip
+def test_another_broker_is_refused_and_not_repeated(broker: str) -> None:
+    with pytest.raises(SettingsError, match="STUDIO_MQTT: must be like") as refused:
+        Settings.load({"STUDIO_MQTT": broker})
+    assert "secret-word" not in str(refused.value)

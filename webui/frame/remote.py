@@ -64,6 +64,12 @@ class Remote:
             asked = [self._shown[name]] if name in self._shown else () if name else self._shown.values()
             return list(dict.fromkeys(i for at, ids in asked if at >= since for i in ids))
 
+    def frames(self) -> int:
+        """Return how many frames are on: have lately said what they show, be it nothing."""
+        with self._lock:
+            since = self._clock() - SHOWN_S
+            return sum(at >= since for at, _ in self._shown.values())
+
     def turn(self, picture_ids: Sequence[str], seconds: float) -> list[str]:
         """
         Return the pictures in the order in which a frame that fetches one takes them, the present one first: another

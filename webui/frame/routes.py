@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import anyio
@@ -67,6 +68,11 @@ def add(
     sources = Sources(house.queue, house.keys.secret, folders)
     copies = Copies(settings.state / "frame", settings.decode_s)
     frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS))
+    if settings.mqtt:
+        from webui.frame.mqtt import Door  # here: whoever has no broker need not have its package
+
+        door = Door(settings, house.keys.secret, frame.remote, partial(_favour, frame))
+        routes.lifespan_context = door.serving
     _add_page(routes)
     _add_listing(routes, frame)
     _add_pictures(routes, frame)
