@@ -61,7 +61,7 @@ def entry(script: Path, settings: Mapping[str, str]) -> str:
 def install(env: Mapping[str, str]) -> list[Path]:
     """
     Write the entry, which starts the studio with the settings of now, and the icons; return the files. Unavailable: it
-    would hold the password. OSError.
+    would hold a password. OSError.
     """
     ours = (name for name in env if name.startswith("STUDIO_") and not name.startswith("STUDIO_TEST_"))
     settings = {name: env[name] for name in ours}
@@ -69,6 +69,11 @@ def install(env: Mapping[str, str]) -> list[Path]:
         raise Unavailable(
             "STUDIO_PASSWORD: 密码不应写进菜单文件,请先用 ./run.sh password 得到散列,再用它来设置。"
             " A menu should not hold the password: set its hash instead, by ./run.sh password."
+        )
+    if settings.get("STUDIO_MQTT_PASSWORD"):
+        raise Unavailable(
+            "STUDIO_MQTT_PASSWORD: 密码不应写进菜单文件。请把工作室作为服务运行(docs/systemd.md),或安装菜单时不带它。"
+            " A menu should not hold it: run the studio as a service (docs/systemd.md), or install without it."
         )
     menu, *icons = paths(data_folder(env))
     for path in (menu, *icons):

@@ -110,6 +110,13 @@ def test_no_menu_holds_a_password(tmp_path: Path) -> None:
     assert arguments(command)[1] == f"STUDIO_PASSWORD={hashed}"
 
 
+def test_nor_that_of_a_broker(tmp_path: Path) -> None:
+    env = {"XDG_DATA_HOME": str(tmp_path), "STUDIO_MQTT": "mqtt://me@broker", "STUDIO_MQTT_PASSWORD": "abracadabra"}
+    with pytest.raises(Unavailable, match="STUDIO_MQTT_PASSWORD") as refused:
+        launcher.install(env)
+    assert "abracadabra" not in str(refused.value) and not list(tmp_path.rglob("*"))
+
+
 def test_macos_has_no_such_menu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert main(["--install"]) == 1
