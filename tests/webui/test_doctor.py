@@ -27,7 +27,7 @@ from tests.conftest import REPOSITORY
 from tests.support.http import CJK
 from tests.support.tree import tree
 from webui.api import health
-from webui.doctor import GB, Line, engines, folders, home, machine, server
+from webui.doctor import GB, Line, broker, engines, folders, home, machine, server
 from webui.doctor.server import Holder
 
 HERE = socket.gethostname()
@@ -397,3 +397,23 @@ def test_the_doctor_looks_at_the_folders_of_the_settings(tmp_path: Path) -> None
     env = {"STUDIO_INBOX": str(tmp_path / "inbox"), "STUDIO_ALBUMS": str(tmp_path / "holidays")}
     said = doctor(tmp_path / "home", **env).stdout
     assert "the inbox" in said and "folder:holidays is empty" in said
+
+
+# ---- the broker of Home Assistant
+
+
+def test_a_broker_answers_or_does_not(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        says(broker.reachable(f"mqtts://me@127.0.0.1:{port}/"), "ok", f"127.0.0.1:{port} can be reached")
+    away = broker.reachable(f"mqtt://me@127.0.0.1:{port}")
+    says(away, "warning", "cannot be reached (Connection refused)")
+    assert "me@" not in str(away)
+    env = {"STUDIO_MQTT": f"mqtt://127.0.0.1:{port}", "STUDIO_MQTT_PASSWORD": "abracadabra"}
+    said = doctor(tmp_path / "home", **env).stdout
+    assert "the MQTT broker" in said and "abracadabra" not in said
+
+
+def test_a_broker_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "find_spec", lambda name: None)
+    says(broker.reachable("mqtt://127.0.0.1"), "error", "paho-mqtt")

@@ -15,7 +15,7 @@ from engines import logs
 from engines import machine as kernel
 from engines.machine import preflight
 from engines.settings import Settings, SettingsError
-from webui.doctor import Line, engines, folders, home, machine, server
+from webui.doctor import Line, broker, engines, folders, home, machine, server
 
 UPLOADS = 4  # at one time
 
@@ -49,6 +49,8 @@ def _examine_home(settings: Settings, env: Mapping[str, str]) -> Iterator[Line]:
     if settings.inbox_folder and settings.outbox_folder:
         yield from folders.watched(settings.inbox_folder, settings.outbox_folder)
     yield from folders.albums(settings.album_folders)
+    if settings.mqtt:
+        yield broker.reachable(settings.mqtt)
     yield server.port(settings.host, settings.port, held)
     yield server.serving(settings.host, held, settings.state / server.AUTHORITY)
 
