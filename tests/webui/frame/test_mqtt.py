@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from anyio.from_thread import start_blocking_portal
 from fastapi import APIRouter, FastAPI, Request
@@ -121,6 +122,16 @@ def test_the_document_is_one_that_home_assistant_reads() -> None:
     assert [entity["platform"] for entity in components.values()] == ["switch", "button", "button", "sensor"]
     assert len({entity["unique_id"] for entity in components.values()}) == 4
     assert components["state"]["options"] == list(STATES) and components["state"]["device_class"] == "enum"
+
+
+def test_its_templates_read_what_is_said_of_the_state() -> None:
+    components, said = document(TOPICS)["components"], {"paused": "ON", "state": "paused", "frames": 2}
+
+    def read(key: str, template: str) -> str:
+        return jinja2.Template(components[key][template]).render(value_json=said)
+
+    assert (read("paused", "value_template"), read("state", "value_template")) == ("ON", "paused")
+    assert json.loads(read("state", "json_attributes_template")) == {"frames": 2}
 
 
 def test_a_home_has_the_same_names_after_each_start_and_another_has_others() -> None:
