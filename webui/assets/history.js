@@ -101,12 +101,14 @@ element.addEventListener("click", (event) => {
   }
   const button = event.target.closest("button");
   if (!button) return;
-  const { reuse, develop, share, unshare, more, undo, all, take, choosing: mode } = button.dataset;
+  const { reuse, develop, share, unshare, approve, decline, more, undo, all, take, choosing: mode } = button.dataset;
   if (reuse) trigger("reuse", { job: reuse });
   if (develop) trigger("develop", { name: develop });
   if (take === "restore") trigger("restore", { picture: card.dataset.picture });
   if (take === "begin_with") trigger("begin_with", { picture: card.dataset.picture });
   if (share) trigger("album", { job: share, shared: true });
+  if (approve) trigger("approve", { job: approve, approved: true });
+  if (decline) trigger("approve", { job: decline, approved: false });
   if (unshare) trigger("album", { job: unshare, shared: false, position: card.dataset.position });
   if (more && button.ariaBusy !== "true") {
     button.ariaBusy = "true";

@@ -235,7 +235,8 @@ def _check(request: Request) -> None:
         raise OwnerOnly("frames are the owner's")
 
 
-def _favour(frame: Frame, name: str) -> int:
+def _favour(frame: Frame, name: str = "") -> int:
+    """`name`: of the frame that is meant; empty: all. NotFoundError: nothing of the album is shown."""
     listed = frame.sources.listing(("album",)).pictures
     job_ids = dict.fromkeys(listed[each].job_id for each in frame.remote.shown(name) if each in listed)
     marked = [job for job in job_ids if frame.queue.favour([job], frame.queue.job(job).owner, True)]

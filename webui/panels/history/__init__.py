@@ -108,6 +108,13 @@ class Handlers:
             return {**wall.changed(own, (), say), "gone": [str(asked["position"])]}
         return wall.changed(own, [job_id], say)
 
+    def approve(self, event: gr.EventData, request: gr.Request) -> Value:
+        """Put what a visitor has left onto the wall, or delete it; then show the album, where both are told."""
+        say, own, asked = words_of(request), self.own(request), event_data(event)
+        with complaining(say):
+            own.approve([str(asked["job"])], asked["approved"] is True)
+        return wall.first_page(own, Search(None), say, self.context.settings)
+
     def favour(self, event: gr.EventData, request: gr.Request) -> Value:
         say, own, asked = words_of(request), self.own(request), event_data(event)
         with complaining(say):
@@ -140,6 +147,7 @@ def _listen(v: View, do: Handlers, ended: Any) -> None:
     pressed = in_turn("history", "multiple")
     v.grid.more(do.more, asked, [v.grid], **pressed)
     v.grid.album(do.put, [v.collection], [v.grid], **pressed)
+    v.grid.approve(do.approve, None, [v.grid], **pressed)
     v.grid.favour(do.favour, None, [v.grid], **pressed)
     v.grid.delete(do.delete, None, [v.grid], **pressed)
     v.grid.undo(do.undo, None, [v.grid], **pressed)

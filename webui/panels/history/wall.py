@@ -17,6 +17,7 @@ from engines.settings import Settings
 from webui.i18n import Words
 from webui.own_jobs import OwnJobs
 from webui.panels.history.cards import is_restored, position_text, wall_html
+from webui.pictures import address, thumbnail_address
 
 SHOWN = 24  # cards of a page
 OFFERED_S = 10.0  # how long it is offered to take a deletion back
@@ -29,7 +30,7 @@ def first_page(own: OwnJobs, search: Search, say: Words, settings: Settings) -> 
     return {
         **_page("first", page, search, own, say),
         "rest": _rest(page, say) if page.jobs else _empty(own, search, say),
-        "notice": notice_html(own, say, settings) if mine else "",
+        "notice": notice_html(own, say, settings) if mine else left_html(own, say),
         "tools": _tools(mine, page, say),
         "undo": undo_html(own, say),
     }
@@ -99,6 +100,24 @@ def notice_html(own: OwnJobs, say: Words, settings: Settings) -> Markup:
             text = say("history_notice", pictures=notice.pictures, hours=notice.hours)
             return status_html(text)
     return Markup()
+
+
+def left_html(own: OwnJobs, say: Words) -> Markup:
+    """Show the owner what visitors have left for the wall and nobody has looked at; empty: nothing."""
+    left = own.left_for_wall(SHOWN)
+    button = Markup('<button type="button" data-{}="{}">{}</button>')
+    figures = [
+        Markup('<figure><a href="{}" target="_blank" rel="noopener"><img src="{}" alt="{}"></a>{}{}</figure>').format(
+            address(finished.final.images[0]),
+            thumbnail_address(finished.final.images[0]),
+            say("wall_left_picture"),
+            button.format("approve", finished.job.id, say("touch_wall")),
+            button.format("decline", finished.job.id, say("wall_decline")),
+        )
+        for finished in left
+    ]
+    words = status_html(say("wall_left", count=len(left)))
+    return words + Markup('<div class="left">{}</div>').format(Markup().join(figures)) if left else Markup()
 
 
 def tools_html(say: Words) -> Markup:
