@@ -1,5 +1,5 @@
 """
-Eight before/after pairs of one face for the README:
+Eight before/after pairs of one face for docs/restore.md:
 `python -m training.restorer.pairs --photo FILE --weights FILE --out FILE`.
 
 The face that is shown is Eileen Collins, photographed by NASA: public domain, never trained on, and in scikit-image's

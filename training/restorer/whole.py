@@ -1,6 +1,6 @@
 """
-The README's comparison for whole photos: as it came, as the article does it (the whole picture shrunk to 256 px,
-through the network, and enlarged again), and ours. Knows one photograph (as pairs.py) and the built-in bundles.
+The comparison of docs/restore.md for whole photos: as it came, as the article does it (the whole picture shrunk to
+256 px, through the network, and enlarged again), and ours. Knows one photograph (as pairs.py) and the built-in bundles.
 
 `python -m training.restorer.whole --photo astronaut.png --out docs/whole.webp`
 """
