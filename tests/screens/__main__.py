@@ -1,5 +1,5 @@
 """
-python -m tests.screens [--axe axe.min.js]: takes docs/screens and docs/page.webp anew, from the real page in Chromium.
+python -m tests.screens [--axe axe.min.js]: takes docs/screens anew, from the real page in Chromium.
 
 A sheet for each panel, language and scheme of colours, with all widths side by side at half their size. With axe-core,
 which is no part of this project, its serious and critical findings are printed, and controls that a finger misses.
@@ -61,8 +61,6 @@ def main() -> int:
                 context.close()
             for panel, pictures in shots.items():
                 _save(pictures, REPO / "docs" / "screens" / f"{panel}-{language}-{scheme}.webp")
-            if (language, scheme) == ("zh", "light"):
-                shots["portrait"][4].save(REPO / "docs" / "page.webp", quality=80, method=6)
     print(f"{findings} findings")
     return 1 if findings else 0
 

@@ -11,7 +11,7 @@ from engines import machine
 from webui.doctor import GB, PROJECT, Line
 
 NEEDED = (3, 11)
-ENOUGH_MEMORY = 1 * GB  # an old photo of 12 megapixels with eight faces takes as much (README)
+ENOUGH_MEMORY = 1 * GB  # an old photo of 12 megapixels with eight faces takes as much (docs/restore.md)
 CLOCK_S = 86400.0  # by which the clocks of two machines may differ
 LAST_YEAR = 2100
 TEMPORARY = ("/tmp", "/var/tmp", "/usr/tmp")  # as Python's tempfile, which writes a file to find out
