@@ -263,7 +263,7 @@ def client(broker: Broker, queue: SqliteQueue, tmp_path: Path) -> Iterator[TestC
 
     api.install_errors(app)
     settings = Settings(home=tmp_path, mqtt=f"mqtt://{USER}@127.0.0.1:{broker.port}", mqtt_password=PASSWORD)
-    frame.add(routes, HouseJobs(queue, Keys(SECRET)), settings, str)
+    frame.add(routes, HouseJobs(queue, Keys(SECRET)), settings, {}, str)
     app.include_router(routes)
     with TestClient(app) as opened:
         yield opened
