@@ -61,7 +61,7 @@ class Remote:
         """Return the pictures that frames show now, or the frame of this name."""
         with self._lock:
             since = self._clock() - SHOWN_S
-            asked = [self._shown[name]] if name in self._shown else () if name else self._shown.values()
+            asked = [said for frame, said in self._shown.items() if name in ("", frame)]
             return list(dict.fromkeys(i for at, ids in asked if at >= since for i in ids))
 
     def frames(self) -> int:

@@ -86,3 +86,11 @@ def test_next_and_pause_move_and_hold_the_turn() -> None:
     assert remote.turn(IDS, 60)[0] == second
     remote.pause()
     assert remote.turn(IDS, 60)[0] == second  # 600 s later: a whole round of ten
+
+
+def test_a_frame_is_asked_for_by_its_name() -> None:
+    remote = Remote()
+    for name, pictures in (("hall", ["a"]), ("", ["b"]), ("shop", [])):
+        remote.says(name, pictures)
+    assert remote.shown() == ["a", "b"]
+    assert (remote.shown("hall"), remote.shown("shop"), remote.shown("nobody")) == (["a"], [], [])
