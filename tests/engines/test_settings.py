@@ -35,6 +35,9 @@ ALL = {
     "STUDIO_QUIET_HOURS": "22:00-07:00",
     "STUDIO_ALBUMS": "/srv/holidays,~/wedding",
     "STUDIO_WALL_APPROVAL": "on",
+    "STUDIO_FEEDS": "news=https://feeds.example/a.json, nas = http://192.168.1.5/list",
+    "STUDIO_IMMICH": "http://192.168.1.5:2283",
+    "STUDIO_IMMICH_KEY": "a key of immich",
     "STUDIO_HTTPS": "on",
     "STUDIO_MCP": "on",
     "STUDIO_INBOX": "/srv/nas/inbox",
@@ -59,13 +62,16 @@ def test_every_setting_is_read() -> None:
         "22:00-07:00",
         ALL["STUDIO_ALBUMS"],
         True,
+        ALL["STUDIO_FEEDS"],
+        ALL["STUDIO_IMMICH"],
+        ALL["STUDIO_IMMICH_KEY"],
         True,
         True,
     )
     watched = ("/srv/nas/inbox", "/srv/nas/better", 60)
     broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
     assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker)
-    assert "sesame" not in repr(settings) and "abracadabra" not in repr(settings)
+    assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key"))
     assert settings.host_names == ("studio.local", "box")
 
 
@@ -118,6 +124,14 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_INBOX", " "),
         ("STUDIO_INBOX", "~nobody-of-this-name/x"),
         ("STUDIO_INBOX_PER_HOUR", "-1"),
+        ("STUDIO_FEEDS", "https://feeds.example/a.json"),
+        ("STUDIO_FEEDS", "a=ftp://feeds.example"),
+        ("STUDIO_FEEDS", "a=https://me:secret@feeds.example"),
+        ("STUDIO_FEEDS", "a=https://feeds.example:port"),
+        ("STUDIO_FEEDS", "a=https://x.example,a=https://y.example"),
+        ("STUDIO_IMMICH", "http://nas:2283"),  # without its key
+        ("STUDIO_IMMICH", "nas:2283"),
+        ("STUDIO_IMMICH_KEY", "x"),
         ("STUDIO_HOEM", "/srv"),
         ("STUDIO_", "x"),
     ],
@@ -177,6 +191,19 @@ def test_folders_of_frames_go_by_their_names(tmp_path: Path) -> None:
     settings = Settings.load({"STUDIO_ALBUMS": f"{first}, {tmp_path / 'wedding'},{second},"})
     assert list(settings.album_folders.items()) == [("holidays", first), ("wedding", tmp_path / "wedding")]
     assert Settings.load({}).album_folders == {}
+
+
+def test_feeds_go_by_their_names() -> None:
+    assert Settings.load(ALL).feed_addresses == {
+        "news": "https://feeds.example/a.json",
+        "nas": "http://192.168.1.5/list",
+    }
+
+
+def test_a_wrong_address_does_not_show_its_password() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings.load({"STUDIO_FEEDS": "a=https://me:secret@feeds.example"})
+    assert "secret" not in str(refusal.value)
 
 
 def test_the_outbox_lies_beside_the_inbox_unless_it_is_named() -> None:

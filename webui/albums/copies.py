@@ -1,6 +1,7 @@
 """
 Copies of pictures in the size of a screen, made in a process of its own (engines/images/decoder.py) and stored, as a
-wall shows the same ones again and again. The oldest go when they take too much room.
+wall shows the same ones again and again. The oldest go when they take too much room. What lies on another machine is
+fetched when there is no copy of it, and not kept itself.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines import files
 from engines.errors import ImageError, NotFoundError, StudioError
+from webui import outgoing
 from webui.albums.folders import Shown
+from webui.outgoing import Resource, Unanswered
 
 if TYPE_CHECKING:  # with libraries that whoever shows none of them need not wait for
     from engines.images.decoder import Decoder
@@ -26,6 +31,9 @@ log = logging.getLogger(__name__)
 MOST_BYTES, SWEPT_TO = 300_000_000, 0.8  # of all copies; and what share of it is left after a sweep
 SWEEP_EVERY = 50  # copies
 IDLE_S = 120.0  # after which the process that makes them ends: it takes 100 MB
+FETCH_S = 15.0  # less than a frame waits
+REST_S = 20.0  # for a server that does not answer, until it is asked again
+MB = 1_000_000
 SUFFIX = {"avif": ".avif", "webp": ".webp", "jpeg": ".jpg", "png": ".png"}
 MEDIA = {"avif": "image/avif", "webp": "image/webp", "jpeg": "image/jpeg", "png": "image/png"}
 
@@ -33,22 +41,33 @@ MEDIA = {"avif": "image/avif", "webp": "image/webp", "jpeg": "image/jpeg", "png"
 class Copies:
     """Any thread may ask; one copy at a time is made."""
 
-    def __init__(self, folder: Path, decode_s: float) -> None:
-        self.folder, self.decode_s = folder, decode_s
+    def __init__(
+        self, folder: Path, decode_s: float, fetch_mb: int = 30, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`fetch_mb`: what may be fetched of a picture that lies elsewhere."""
+        self.folder, self.decode_s, self.fetch_mb = folder, decode_s, fetch_mb
+        self._clock = clock
         self._decoder: Decoder | None = None
         self._idle: threading.Timer | None = None
         self._lock = threading.Lock()
         self._unreadable: dict[str, StudioError] = {}
+        self._resting: dict[str, float] = {}  # servers that did not answer, and until when they are left alone
         self._count = 0
 
     def get(self, shown: Shown, how: Scaling) -> bytes:
-        """NotFoundError: the picture went. ImageError: it cannot be read, which is logged once for each version."""
+        """
+        NotFoundError: the picture went, or is elsewhere and cannot be had now. ImageError: it cannot be read, which is
+        logged once for each version.
+        """
+        how = replace(how, focus=shown.focus)
+        if shown.remote is not None:  # its path is another when it is
+            return self.of(str(shown.path), shown.name, how, partial(self._fetched, shown, shown.remote))
         try:
             stat = shown.path.stat()
         except OSError as exc:
             raise NotFoundError("picture", shown.name) from exc
         version = f"{shown.path} {stat.st_mtime_ns} {stat.st_size}"
-        return self.of(version, shown.name, replace(how, focus=shown.focus), lambda: nullcontext(shown.path))
+        return self.of(version, shown.name, how, lambda: nullcontext(shown.path))
 
     def of(self, version: str, name: str, how: Scaling, lent: Callable[[], AbstractContextManager[Path]]) -> bytes:
         """
@@ -72,6 +91,24 @@ class Copies:
                 raise
         self._store(place, data)
         return data
+
+    @contextmanager
+    def _fetched(self, shown: Shown, remote: Resource) -> Iterator[Path]:
+        """Give the body the file of a picture that lies elsewhere. NotFoundError."""
+        if self._resting.get(remote.host, 0.0) > self._clock():
+            raise NotFoundError("picture", shown.name)
+        with files.temporary(self.folder) as path:
+            try:
+                outgoing.download(remote, path, self.fetch_mb * MB, FETCH_S)
+            except Unanswered as exc:
+                log.warning("a picture cannot be fetched: %s", exc)
+                if not exc.status:
+                    self._resting[remote.host] = self._clock() + REST_S
+                raise NotFoundError("picture", shown.name) from exc
+            except OSError as exc:
+                log.warning("a picture cannot be stored: %s", exc.strerror)
+                raise NotFoundError("picture", shown.name) from exc
+            yield path
 
     def _scaled(self, path: Path, how: Scaling) -> bytes:
         with self._lock:

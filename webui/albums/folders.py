@@ -20,6 +20,7 @@ from engines import files
 from engines.errors import NotFoundError
 from webui.albums import reading
 from webui.albums.reading import FILE_S, Waiting
+from webui.outgoing import Resource, Unanswered
 from webui.people.secret import derive
 from webui.watch.scan import enters, is_meant
 
@@ -33,12 +34,16 @@ PORTRAIT: Focus = (0.5, 0.4)  # where faces are in a portrait, and higher than t
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture: where it lies, since when, in seconds since 1970, and of which job it is; "": of a folder."""
+    """
+    A picture: where it lies, since when, in seconds since 1970, and of which job it is; "": of none. `remote`: where it
+    is to be fetched from; then `path` is but its name, which changes with it.
+    """
 
     path: Path
     since: float
     focus: Focus = PORTRAIT
     job_id: str = ""
+    remote: Resource | None = None
 
     @property
     def name(self) -> str:
@@ -52,8 +57,8 @@ Pictures = dict[str, Shown]  # by their ids, which nobody guesses
 class Listed:
     """
     Pictures as they were last read; who asks after `good_s` seconds has them read anew. `read` is given what was there
-    before; OSError: it cannot be read, and what was there counts. `apart`: it may take for ever, as on a share that
-    hangs, and is done beside; meanwhile, too, what was there counts. Any thread may ask.
+    before; OSError, Unanswered: it cannot be read, and what was there counts. `apart`: it may take for ever, as on a
+    share that hangs, and is done beside; meanwhile, too, what was there counts. Any thread may ask.
     """
 
     def __init__(
@@ -87,6 +92,14 @@ class Listed:
         return self._pictures
 
     @property
+    def count(self) -> int:
+        return len(self._pictures)
+
+    @property
+    def is_busy(self) -> bool:
+        return not self._idle.is_set()
+
+    @property
     def is_away(self) -> bool:
         """Whether the pictures could not be read anew, the last time, or have not been yet."""
         return self._failed or not self._idle.is_set()
@@ -96,9 +109,10 @@ class Listed:
         try:
             self._pictures = self.read(self._pictures)
             self._failed = False
-        except OSError as exc:
+        except (OSError, Unanswered) as exc:
             if not self._failed:
-                log.warning("a folder of STUDIO_ALBUMS cannot be read: %s", exc.strerror)
+                why = exc if isinstance(exc, Unanswered) else exc.strerror
+                log.warning("a source of pictures cannot be read: %s", why)
             self._failed, good_s = True, min(AWAY_S, good_s)
         finally:
             self._until = self.clock() + good_s

@@ -80,6 +80,8 @@ def install(env: Mapping[str, str]) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     for name, icon in zip(ICONS, icons, strict=True):
         shutil.copyfile(ASSETS / name, icon)
+    menu.touch(0o600)
+    menu.chmod(0o600)  # there may be a key among the settings
     menu.write_text(entry(PROJECT / "run.sh", settings), encoding="utf-8")
     _tell(icons[0].parents[2])
     return [menu, *icons]

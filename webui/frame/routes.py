@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,10 +20,13 @@ from webui import asset_files
 from webui.albums.copies import MEDIA, Copies
 from webui.albums.folders import Folder
 from webui.frame import page, phone, visits
+from webui.frame.feeds import Feeds
+from webui.frame.immich_albums import ImmichAlbums
 from webui.frame.links import Links
 from webui.frame.remote import Remote
-from webui.frame.sources import Sources
+from webui.frame.sources import Elsewhere, Sources
 from webui.i18n import preferred, spoken
+from webui.immich import Immich
 from webui.own_jobs import HouseJobs
 from webui.people import person_of
 
@@ -52,10 +55,16 @@ class Frame:
     copies: Copies
     remote: Remote
     limiter: CapacityLimiter
+    remote_limiter: CapacityLimiter
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what may wait for a disk, beside the other requests."""
         return await to_thread.run_sync(call, *arguments, limiter=self.limiter)
+
+    async def run_for(self, names: Sequence[str], call: Callable[..., T], *arguments: Any) -> T:
+        """Run what may fetch a picture of these sources: then only who does so too waits for it."""
+        limiter = self.remote_limiter if self.sources.are_remote(names) else self.limiter
+        return await to_thread.run_sync(call, *arguments, limiter=limiter)
 
 
 def add(
@@ -65,9 +74,9 @@ def add(
     folders: Mapping[str, Folder],
     begin_visit: Callable[[], str],
 ) -> None:
-    sources = Sources(house.queue, house.keys.secret, folders)
-    copies = Copies(settings.state / "frame", settings.decode_s)
-    frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS))
+    sources = Sources(house.queue, house.keys.secret, folders, elsewhere=_elsewhere(settings))
+    copies = Copies(settings.state / "frame", settings.decode_s, settings.upload_mb)
+    frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS), CapacityLimiter(THREADS))
     if settings.mqtt:
         from webui.frame.mqtt import Door  # here: whoever has no broker need not have its package
 
@@ -80,6 +89,11 @@ def add(
     links = Links(settings.phone_links)
     visits.add(routes, visits.Visits(house, settings, links), begin_visit)
     phone.add(routes, links)
+
+
+def _elsewhere(settings: Settings) -> list[Elsewhere]:
+    feeds = Feeds(settings.feed_addresses)
+    return [feeds, ImmichAlbums(Immich(settings.immich, settings.immich_key))] if settings.immich else [feeds]
 
 
 def _add_page(routes: APIRouter) -> None:
@@ -146,9 +160,10 @@ def _add_pictures(routes: APIRouter, frame: Frame) -> None:
         picture_id: str, request: Request, w: Side = 1920, h: Side = 1080, fit: str = "auto", show: str = ""
     ) -> Response:
         """A picture of the listing, no larger than the screen, in the best format that it reads."""
-        shown = await frame.run(frame.sources.picture, frame.sources.parse(show), picture_id)
+        names = frame.sources.parse(show)
+        shown = await frame.run(frame.sources.picture, names, picture_id)
         kind = best_format(request.headers.get("accept", ""))
-        data = await frame.run(frame.copies.get, shown, _scaling(w, h, fit, kind))
+        data = await frame.run_for(names, frame.copies.get, shown, _scaling(w, h, fit, kind))
         return Response(data, headers={**NO_STORE, "Vary": "Accept"}, media_type=MEDIA[kind])
 
     @routes.get("/frame/image.{ending}", response_class=Response)
@@ -165,13 +180,15 @@ def _add_pictures(routes: APIRouter, frame: Frame) -> None:
         """
         The picture whose turn it is, for frames that only fetch one: another after so many `seconds`. `ending`: jpg,
         png or webp. `fit`: auto, contain, cover. `palette`: of an e-ink panel (mono, grey4, grey16, spectra6, acep7),
-        as png. `max_kb`: 0, or how large it may be. `show`: album, favourites, folder:NAME, with commas between.
+        as png. `max_kb`: 0, or how large it may be. `show`: album, favourites, folder:NAME, feed:NAME, immich,
+        immich:ALBUM, with commas between.
         """
         kinds: dict[str, ScreenFormat] = {"jpg": "jpeg", "png": "png", "webp": "webp"}
         if ending not in kinds:
             raise NotFoundError("picture", f"image.{ending}"[:40])
         how = _scaling(w, h, fit, kinds[ending], palette, max_kb * 1000)
-        data = await frame.run(_whose_turn, frame, frame.sources.parse(show), how, seconds)
+        names = frame.sources.parse(show)
+        data = await frame.run_for(names, _whose_turn, frame, names, how, seconds)
         return Response(data, headers=NO_STORE, media_type=MEDIA[kinds[ending]])
 
 

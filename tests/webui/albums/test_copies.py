@@ -13,9 +13,11 @@ from PIL import Image
 
 from engines.errors import ImageError, NotFoundError
 from engines.images.scaling import Scaling
+from tests.support.site import Site, served
 from webui.albums import copies
 from webui.albums.copies import Copies
 from webui.albums.folders import Shown
+from webui.outgoing import Resource
 
 HOW = Scaling(64, 48)
 
@@ -109,3 +111,94 @@ def test_what_is_shown_again_counts_as_new(copying: Copies, tmp_path: Path) -> N
     os.utime(place, (1, 1))
     copying.get(shown, HOW)
     assert place.stat().st_mtime > 1
+
+
+# ---- pictures of other machines
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with served(Site()) as opened:
+        yield opened
+
+
+def file_of(colour: str) -> bytes:
+    Image.new("RGB", (640, 480), colour).save(data := io.BytesIO(), "PNG")
+    return data.getvalue()
+
+
+def elsewhere(site: Site, path: str = "/a.png", version: str = "1") -> Shown:
+    return Shown(Path("feed:", version, "a.png"), 0.0, remote=Resource(site.url + path, site.url))
+
+
+def test_it_is_fetched_once_for_a_size_and_not_kept_itself(copying: Copies, site: Site) -> None:
+    site.put("/a.png", file_of("red"))
+    for _ in range(3):
+        assert colour(copying.get(elsewhere(site), HOW)) == (1, 0, 0)
+    assert site.paths() == ["/a.png"]
+    assert [path.suffix for path in copying.folder.iterdir()] == [".jpg"]
+    site.put("/a.png", file_of("blue"))
+    assert colour(copying.get(elsewhere(site, version="2"), HOW)) == (0, 0, 1)
+
+
+def test_its_copy_is_shown_while_its_server_is_away(copying: Copies) -> None:
+    with served(Site()) as site:
+        site.put("/a.png", file_of("red"))
+        copying.get(elsewhere(site), HOW)
+    assert colour(copying.get(elsewhere(site), HOW)) == (1, 0, 0)
+    with pytest.raises(NotFoundError):
+        copying.get(elsewhere(site, version="2"), HOW)
+
+
+def test_a_server_that_does_not_answer_is_left_alone_for_a_while(copying: Copies, tmp_path: Path) -> None:
+    now = [0.0]
+    copying._clock = lambda: now[0]
+    with served(Site()) as site:
+        pass
+    with pytest.raises(NotFoundError):
+        copying.get(elsewhere(site), HOW)
+    with served(Site(), port=int(site.url.rpartition(":")[2])) as again:
+        again.put("/a.png", file_of("red"))
+        with pytest.raises(NotFoundError):
+            copying.get(elsewhere(site), HOW)
+        assert again.asked == []
+        now[0] += copies.REST_S
+        assert colour(copying.get(elsewhere(site), HOW)) == (1, 0, 0)
+
+
+def test_one_missing_picture_does_not_stop_the_others(copying: Copies, site: Site) -> None:
+    site.put("/a.png", file_of("red"))
+    with pytest.raises(NotFoundError):
+        copying.get(elsewhere(site, "/gone.png", "2"), HOW)
+    assert colour(copying.get(elsewhere(site), HOW)) == (1, 0, 0)
+
+
+def test_what_is_no_picture_is_fetched_once(copying: Copies, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.put("/a.png", b"<html>")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            with pytest.raises(ImageError):
+                copying.get(elsewhere(site), HOW)
+    assert site.paths() == ["/a.png"] and "a.png" in caplog.text
+    assert list(copying.folder.iterdir()) == []
+
+
+def test_a_huge_one_is_left_out(tmp_path: Path, site: Site) -> None:
+    copying = Copies(tmp_path / "copies", 8.0, fetch_mb=1)
+    site.put("/a.png", bytes(1_000_001))
+    with pytest.raises(NotFoundError):
+        copying.get(elsewhere(site), HOW)
+    assert list(copying.folder.iterdir()) == []
+
+
+def test_a_full_disk_is_no_fault_of_the_server(copying: Copies, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.put("/a.png", file_of("red"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies.outgoing, "download", full)
+        with pytest.raises(NotFoundError):
+            copying.get(elsewhere(site), HOW)
+    assert colour(copying.get(elsewhere(site), HOW)) == (1, 0, 0)

@@ -19,6 +19,7 @@ from PIL import Image
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import CREDIT, Generate
 from engines.settings import Settings
+from tests.support import immich, site
 from tests.support.queues import FINAL, claimed
 from webui import api, frame
 from webui.albums.folders import folders_of
@@ -42,7 +43,11 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
 
 @pytest.fixture
 def client(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """`x-person`: who asks, in the place of Admission."""
+    yield from clients(queue, tmp_path, monkeypatch)
+
+
+def clients(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> Iterator[TestClient]:
+    """`x-person`: who asks, in the place of Admission. `more`: settings."""
     monkeypatch.setattr(routes, "HELD_S", 0.0)
     (folder := tmp_path / "holidays").mkdir()
     app, door = FastAPI(), APIRouter()
@@ -56,7 +61,7 @@ def client(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return await call_next(request)
 
     api.install_errors(app)
-    settings = Settings(home=tmp_path, albums=str(folder))
+    settings = Settings(home=tmp_path, albums=str(folder), **more)  # type: ignore[arg-type]
     folders = folders_of(settings.album_folders, b"secret")
     frame.add(door, HouseJobs(queue, Keys(b"secret")), settings, folders, str)
     app.include_router(door)
@@ -213,3 +218,34 @@ def test_one_picture_within_so_many_bytes_and_in_a_panels_colours(client: TestCl
 def test_an_empty_album_has_no_picture(client: TestClient) -> None:
     assert client.get("/frame/list").json()["pictures"] == []
     assert client.get("/frame/image.jpg").status_code == 404
+
+
+def png(colour: str) -> bytes:
+    Image.new("RGB", (640, 480), colour).save(data := io.BytesIO(), "PNG")
+    return data.getvalue()
+
+
+def test_pictures_of_a_feed_and_of_immich(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = immich.Library()
+    library.add(immich.Stored("cake", png("blue")), "Family")
+    library.add(immich.Stored("passport", png("green")))
+    with site.served(site.Site()) as pages, immich.served(library):
+        pages.put("/a.png", png("red"))
+        feeds = "news=" + pages.put("/list.json", ["/a.png", "/broken.png"])
+        for client in clients(queue, tmp_path, monkeypatch, feeds=feeds, immich=library.url, immich_key=immich.KEY):
+            for show, colour in (("feed:news", (254, 0, 0)), ("immich:Family", (0, 0, 254))):
+                ids = client.get("/frame/list", params={"show": show}).json()["pictures"]
+                answers = [client.get(f"/frame/picture/{each}", params={"show": show}) for each in ids]
+                pixels = [opened(answer).convert("RGB").getpixel((9, 9)) for answer in answers if answer.is_success]
+                assert pixels == [pytest.approx(colour, abs=4)]
+                assert {answer.status_code for answer in answers} <= {200, 404}
+                turn = client.get("/frame/image.png", params={"show": show})
+                assert opened(turn).convert("RGB").getpixel((9, 9)) == pytest.approx(colour, abs=4)
+                assert client.get(f"/frame/picture/{ids[0]}", params={"show": "album"}).status_code == 404
+            assert client.get("/frame/list", params={"show": "immich:Friends"}).json()["pictures"] == []
+            refused = client.get("/frame/list", params={"show": "feed:others"})
+            assert refused.status_code == 400 and immich.KEY not in refused.text and library.url not in refused.text
+
+
+def test_without_immich_there_is_none(client: TestClient) -> None:
+    assert client.get("/frame/list", params={"show": "immich"}).status_code == 400

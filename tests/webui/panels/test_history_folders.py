@@ -16,6 +16,7 @@ from pillow_heif import register_heif_opener
 
 from engines.messages import Inspect
 from tests.support.http import FILE_DATA, Session, people, succeeded, tree
+from webui.albums.folders import Listed, Pictures
 from webui.i18n import words
 from webui.panels.history import SHOWN, folder_wall
 

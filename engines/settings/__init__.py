@@ -1,6 +1,6 @@
 """
 Everything that can be set, from STUDIO_* variables, read once at the start. `python3 -m engines.settings` lists them;
-it needs no installation, so this file imports no library.
+it needs no installation, so this package imports no library.
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from engines.settings import values
+from engines.settings.values import SettingsError as SettingsError
+from engines.settings.values import variable as variable
 
 HASHED = "$argon2"  # how a password begins that is given as its hash
 SHORTEST_PASSWORD = 6
-SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OUTBOX = "restored"  # beside the inbox, where none is named
 CLOCK = r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*"
 HOURS = f"{CLOCK}-{CLOCK}"  # from and to, as engines/jobs/quiet.py reads them
-HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9A-Fa-f:.]+\]"
-BROKER = re.compile(rf"mqtts?://([^\s:/?#@\[\]]+@)?({HOST})(:[0-9]{{1,5}})?/?")
-
-
-class SettingsError(ValueError):
-    """A variable has a value that cannot be used. The message names both."""
 
 
 def _setting(default: Any, zh: str, en: str, secret: bool = False) -> Any:
@@ -99,6 +95,18 @@ class Settings:
         "访客在相框前做的图,先由主人看过再上墙;on 或 off",
         "what visitors make at a frame waits for the owner's approval before it is on the wall; on or off",
     )
+    feeds: str = _setting(
+        "",
+        "相框还可显示的图片列表(JSON Feed 或地址列表),如 名称=https://…,逗号分隔;在相框里叫 feed:名称",
+        "lists of pictures for frames (JSON Feed, or addresses), NAME=https://..., comma-separated; there: feed:NAME",
+        secret=True,  # an address may have a token in it
+    )
+    immich: str = _setting(
+        "",
+        "immich 的地址,如 http://192.168.1.5:2283;相框可显示 immich(收藏的)与 immich:相册",
+        "address of immich, like http://192.168.1.5:2283; frames may show immich (favourites) and immich:ALBUM",
+    )
+    immich_key: str = _setting("", "immich 的 API 密钥", "API key of immich", secret=True)
     https: bool = _setting(
         False,
         "用 https 提供服务,证书由本机自签(同 --https);on 或 off",
@@ -138,8 +146,10 @@ class Settings:
         }
         if unknown := sorted(set(ours) - set(settable)):
             raise SettingsError(f"{unknown[0]} is not a setting. Known: {', '.join(settable)}")
-        values = {settable[name].name: _read(name, text, type(settable[name].default)) for name, text in ours.items()}
-        settings = cls(**{"home": cls.home.resolve(), **values})
+        given = {
+            settable[name].name: values.read(name, text, type(settable[name].default)) for name, text in ours.items()
+        }
+        settings = cls(**{"home": cls.home.resolve(), **given})
         settings._check()
         return settings
 
@@ -167,17 +177,17 @@ class Settings:
                 raise SettingsError(f"STUDIO_PROXY={self.proxy}: {exc}") from exc
         for name in ("inbox", "outbox"):
             if text := getattr(self, name):
-                _folder(variable(name), text)
+                values.folder(variable(name), text)
         if (inbox := self.inbox_folder) and (outbox := self.outbox_folder) and inbox.is_relative_to(outbox):
             raise SettingsError(f"STUDIO_OUTBOX={outbox}: must not be the inbox, nor a folder that it lies in")
-        try:
-            is_broker = BROKER.fullmatch(self.mqtt) and urlsplit(self.mqtt).port != 0
-        except ValueError:  # of a port above 65535
-            is_broker = False
-        if self.mqtt and not is_broker:  # what it is, is not repeated: there may be a password in it
-            raise SettingsError("STUDIO_MQTT: must be like mqtt://user@host:1883; its password is STUDIO_MQTT_PASSWORD")
+        if self.mqtt:
+            values.check_broker(self.mqtt)
         if self.hf_mirror and not self.hf_mirror.startswith(("https://", "http://")):
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
+        for address in (*self.feed_addresses.values(), *filter(None, [self.immich])):
+            values.check_address(variable("immich" if address == self.immich else "feeds"), address)
+        if bool(self.immich) != bool(self.immich_key):
+            raise SettingsError("STUDIO_IMMICH, STUDIO_IMMICH_KEY: each needs the other")
 
     @property
     def outputs(self) -> Path:
@@ -226,14 +236,23 @@ class Settings:
         """The folders of STUDIO_ALBUMS by their names, in its order: of two with the same one, the first."""
         folders: dict[str, Path] = {}
         for text in filter(None, map(str.strip, self.albums.split(","))):
-            path = _folder(variable("albums"), text)
+            path = values.folder(variable("albums"), text)
             folders.setdefault(path.name, path)
         return folders
 
     @property
+    def feed_addresses(self) -> dict[str, str]:
+        """The addresses of STUDIO_FEEDS by their names. SettingsError: one has none, or has that of another."""
+        pairs = [text.strip().partition("=")[::2] for text in self.feeds.split(",") if text.strip()]
+        named = {name.strip(): address.strip() for name, address in pairs}
+        if "" in (*named, *named.values()) or len(named) < len(pairs):
+            raise SettingsError("STUDIO_FEEDS: must be NAME=ADDRESS,NAME=ADDRESS, each name once")
+        return named
+
+    @property
     def inbox_folder(self) -> Path | None:
         """The folder whose photos are restored by themselves (webui/watch); None: there is none."""
-        return _folder(variable("inbox"), self.inbox) if self.inbox.strip() else None
+        return values.folder(variable("inbox"), self.inbox) if self.inbox.strip() else None
 
     @property
     def outbox_folder(self) -> Path | None:
@@ -241,7 +260,7 @@ class Settings:
         inbox = self.inbox_folder
         if inbox is None or not self.outbox.strip():
             return inbox and inbox.parent / OUTBOX
-        return _folder(variable("outbox"), self.outbox)
+        return values.folder(variable("outbox"), self.outbox)
 
     @property
     def proxies(self) -> tuple[str, ...]:
@@ -250,43 +269,3 @@ class Settings:
     @property
     def host_names(self) -> tuple[str, ...]:
         return tuple(name.strip().lower() for name in self.names.split(",") if name.strip())
-
-
-def variable(name: str) -> str:
-    return f"STUDIO_{name.upper()}"
-
-
-def _read(name: str, text: str, kind: type[Any]) -> Any:
-    if kind is bool:
-        if text.strip().lower() not in SWITCH:
-            raise SettingsError(f"{name}={text}: must be one of {', '.join(SWITCH)}")
-        return SWITCH[text.strip().lower()]
-    if kind is int:
-        if not text.strip().isdecimal():
-            raise SettingsError(f"{name}={text}: must be a whole number")
-        return int(text)
-    if kind is float:
-        return _number(name, text)
-    if kind is str:
-        return text
-    return _folder(name, text)
-
-
-def _folder(name: str, text: str) -> Path:
-    if not text.strip():
-        raise SettingsError(f"{name} is empty: it must name a folder")
-    try:
-        return Path(text).expanduser().resolve()
-    except RuntimeError as exc:  # ~somebody who is not on this machine
-        raise SettingsError(f"{name}={text}: {exc}") from exc
-
-
-def _number(name: str, text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text.strip()):
-        raise SettingsError(f"{name}={text}: must be a number")
-    return float(text)
-
-
-if __name__ == "__main__":
-    for f in fields(Settings):
-        print(f"  {variable(f.name):<21} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")
