@@ -100,6 +100,14 @@ class Asset:
     faces: tuple[Box, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An asset that is there, be it in the trash."""
+
+    id: str
+    is_trashed: bool
+
+
 @dataclass(frozen=True)
 class Immich:
     """`address`: as the owner has set it. Every method: Unanswered, with status 401 or 403 where the key is refused."""
@@ -124,14 +132,14 @@ class Immich:
         """Return where a picture lies, about as large as a screen, and as it was edited."""
         return self._resource(f"assets/{asset}/thumbnail?size=preview&edited=true")
 
-    def present(self, checksums: Mapping[str, str]) -> dict[str, str]:
-        """Return the ids of the assets that have these SHA-1, in hexadecimal, by whatever they are called here."""
+    def present(self, checksums: Mapping[str, str]) -> dict[str, Present]:
+        """Return the assets that have these SHA-1, in hexadecimal, by whatever those are called here."""
         body = {"assets": [{"id": name, "checksum": checksum} for name, checksum in checksums.items()]}
         results = self._ask("assets/bulk-upload-check", _CheckedAll, body)["results"]
         return {
-            result["id"]: str(result["assetId"])
+            result["id"]: Present(str(result["assetId"]), result.get("isTrashed", False))
             for result in results
-            if result.get("assetId") and result.get("action") == "reject" and not result.get("isTrashed")
+            if result["action"] == "reject" and result.get("assetId")
         }
 
     def upload(self, path: Path, name: str, checksum: str, modified: float) -> str:

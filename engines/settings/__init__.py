@@ -128,6 +128,11 @@ class Settings:
     inbox_per_hour: int = _setting(
         0, "每小时最多自动修复的照片数;0 表示不限", "most photos of the inbox to restore within an hour; 0: any number"
     )
+    inbox_immich: bool = _setting(
+        False,
+        "修好的照片也传到 immich,与那里的原件叠在一起;on 或 off",
+        "upload what was restored to immich too, onto a stack with its original there; on or off",
+    )
     mqtt: str = _setting(
         "",
         "MQTT 服务器,如 mqtt://用户@主机:1883 或 mqtts://主机:8883:相框自动出现在 Home Assistant;空表示不用",
@@ -186,8 +191,8 @@ class Settings:
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
         for address in (*self.feed_addresses.values(), *filter(None, [self.immich])):
             values.check_address(variable("immich" if address == self.immich else "feeds"), address)
-        if bool(self.immich) != bool(self.immich_key):
-            raise SettingsError("STUDIO_IMMICH, STUDIO_IMMICH_KEY: each needs the other")
+        if bool(self.immich) != bool(self.immich_key) or (self.inbox_immich and not self.immich):
+            raise SettingsError("STUDIO_IMMICH, STUDIO_IMMICH_KEY: each needs the other, and STUDIO_INBOX_IMMICH both")
 
     @property
     def outputs(self) -> Path:

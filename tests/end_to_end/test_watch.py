@@ -114,8 +114,9 @@ def test_a_server_watches_too(tmp_path: Path) -> None:
         assert server.stop() == 0, server.log.read_text(encoding="utf-8")
 
 
-def test_killed_before_each_single_step_it_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.support.inbox_crashes", str(tmp_path)]
+@pytest.mark.parametrize("module", ["inbox_crashes", "stack_crashes"])
+def test_killed_before_each_single_step_it_loses_and_doubles_nothing(tmp_path: Path, module: str) -> None:
+    command = [sys.executable, "-m", f"tests.support.{module}", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=500)
     points, *wrong = done.stdout.splitlines()
     assert wrong == [] and done.returncode == 0, done.stderr

@@ -43,6 +43,7 @@ ALL = {
     "STUDIO_INBOX": "/srv/nas/inbox",
     "STUDIO_OUTBOX": "/srv/nas/better",
     "STUDIO_INBOX_PER_HOUR": "60",
+    "STUDIO_INBOX_IMMICH": "on",
     "STUDIO_MQTT": "mqtts://studio@broker.lan:8883",
     "STUDIO_MQTT_PASSWORD": "abracadabra",
 }
@@ -68,7 +69,7 @@ def test_every_setting_is_read() -> None:
         True,
         True,
     )
-    watched = ("/srv/nas/inbox", "/srv/nas/better", 60)
+    watched = ("/srv/nas/inbox", "/srv/nas/better", 60, True)
     broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
     assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker)
     assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key"))
@@ -132,6 +133,7 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_IMMICH", "http://nas:2283"),  # without its key
         ("STUDIO_IMMICH", "nas:2283"),
         ("STUDIO_IMMICH_KEY", "x"),
+        ("STUDIO_INBOX_IMMICH", "on"),
         ("STUDIO_HOEM", "/srv"),
         ("STUDIO_", "x"),
     ],

@@ -1,6 +1,6 @@
 """
 A stand-in for immich on a loopback port, with the routes of its documented API (v2) that this program asks. Alone it
-runs by `python -m tests.support.immich`, prints its address, and says at /state what it has.
+runs by `python -m tests.support.immich`, prints its address, says at /state what it has, and at /forget starts anew.
 """
 
 from __future__ import annotations
@@ -119,6 +119,10 @@ class LibraryHandler(Handler):
             return self.answer(failing.pop(0))
         if path == "/state":
             return self._json(library.state())
+        if path == "/forget":  # what was uploaded, and every stack
+            library.assets = {id: stored for id, stored in library.assets.items() if stored.sha1 not in library.uploads}
+            library.stacks, library.uploads = [], []
+            return self._json({})
         if path == "/api/server/version":
             return self._json({"major": library.version, "minor": 1, "patch": 0})
         if self.headers.get("x-api-key") != KEY:

@@ -23,7 +23,7 @@ from webui.watch.ledger import Ledger
 
 KILLED = 9
 DAY_S = 86400
-EFFECTS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.chmod", "os.utime")  # audit events
+EFFECTS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.chmod", "os.utime", "socket.connect")  # audit events
 PHOTOS = {"a.png": photo(1, "PNG"), "x/b.png": photo(2, "PNG"), "twice.png": photo(1, "PNG"), "c.png": photo(3, "PNG")}
 CHANGED = {**PHOTOS, "c.png": photo(4, "PNG")}
 
@@ -44,7 +44,7 @@ class Count:
 def life(root: Path, count: Count) -> None:
     """Put photos in, and later another in the place of one; rename one; and let it all be done."""
     house = House(root)
-    _count_effects(count, root)
+    count_effects(count)
     house.until_done()
     if (old := house.inbox / "a.png").exists():
         old.rename(house.inbox / "renamed.png")
@@ -55,7 +55,9 @@ def life(root: Path, count: Count) -> None:
     house.close()
 
 
-def _count_effects(count: Count, root: Path) -> None:
+def count_effects(count: Count) -> None:
+    """From now on, for as long as this process lives."""
+
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if event in EFFECTS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT):
             count.next()
@@ -125,7 +127,13 @@ def faults(root: Path) -> list[str]:
     return wrong
 
 
-def main(folder: Path) -> int:
+def killed_at_each(
+    folder: Path,
+    prepare: Callable[[Path], None],
+    life: Callable[[Path, Count], None],
+    faults: Callable[[Path], list[str]],
+) -> int:
+    """Live each life again and again, killed before one thing more each time. Print what went wrong; return 1 then."""
     wrong, last = list[str](), 0
     while True:
         last += 1
@@ -145,4 +153,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(killed_at_each(Path(sys.argv[1]), prepare, life, faults))

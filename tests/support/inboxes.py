@@ -9,7 +9,8 @@ import hashlib
 import io
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -17,6 +18,7 @@ from PIL import Image
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Final, Preview
 from engines.settings import Settings
+from tests.support.immich import KEY
 from webui.watch.contact_sheet import FOLDER
 from webui.watch.inbox import Pace
 from webui.watch.intake import OWNER
@@ -49,6 +51,12 @@ def restored(data: bytes) -> bytes:
     return written.getvalue() + checksum
 
 
+def at_once(work: Callable[[], None]) -> Callable[[], bool]:
+    """In the place of a thread."""
+    work()
+    return lambda: False
+
+
 @dataclass
 class Hands:
     """Seconds on both clocks."""
@@ -61,12 +69,13 @@ class Hands:
 
 @dataclass
 class House:
-    """`root`: where the home lies, and beside it the share with the inbox."""
+    """`root`: where the home lies, and beside it the share with the inbox. `immich`: its address, if there is one."""
 
     root: Path
     per_hour: int = 0
     outbox_name: str = ""
     queue_limit: float = 1000
+    immich: str = ""
     hands: Hands = field(default_factory=Hands)
 
     def __post_init__(self) -> None:
@@ -74,6 +83,8 @@ class House:
         self.inbox.mkdir(parents=True, exist_ok=True)
         named = {"outbox": str(self.root / self.outbox_name)} if self.outbox_name else {}
         self.settings = Settings(self.root / "home", inbox=str(self.inbox), inbox_per_hour=self.per_hour, **named)
+        if self.immich:
+            self.settings = replace(self.settings, immich=self.immich, immich_key=KEY, inbox_immich=True)
         folder = self.settings.outbox_folder
         assert folder is not None
         self.outbox = folder
@@ -85,6 +96,8 @@ class House:
         self.queue.recover()
         self.ledger = Ledger(self.settings.state / DATABASE)
         self.watcher = Watcher(self.queue, self.settings, self.ledger, PACE, self.hands.clock())
+        if self.watcher.stacking is not None:
+            self.watcher.stacking.begin = at_once
 
     def close(self) -> None:
         self.ledger.close()

@@ -22,6 +22,8 @@ from webui.watch.scan import Stamp
 
 DATABASE = "watch.db"  # a backup of the home has it (webui/backup)
 State = Literal["intended", "submitted", "done", "failed", "gone"]  # gone: its result, from everywhere
+# With its original in immich. absent: that is not there; gone: the result was taken away before; refused: by immich.
+Stacked = Literal["waiting", "stacked", "absent", "gone", "refused"]
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PRIMARY = 0xFF  # of an SQLite error: the rest says more of the same
 SCHEMA = """
@@ -39,6 +41,10 @@ CREATE INDEX IF NOT EXISTS photo_content ON photo(sha256);
 CREATE INDEX IF NOT EXISTS photo_waiting ON photo(sha256) WHERE NOT delivered;
 CREATE TABLE IF NOT EXISTS pair(
   number INTEGER PRIMARY KEY, day TEXT NOT NULL, path BLOB NOT NULL, before BLOB NOT NULL, after BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS stacking(
+  sha256 TEXT PRIMARY KEY, sha1 TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
+  tries INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, why TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS stacking_state ON stacking(state, due);
 CREATE TABLE IF NOT EXISTS mark(name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 CONTENT = "SELECT sha256, state, job, tries, due, submitted, picture, code, facts FROM content"
@@ -49,6 +55,9 @@ ON CONFLICT(path) DO UPDATE SET size=excluded.size, mtime_ns=excluded.mtime_ns, 
 # The job before stays written down: one that is submitted now is told from it. A change of the file spares no try.
 INTEND = """INSERT INTO content(sha256) VALUES(?)
 ON CONFLICT(sha256) DO UPDATE SET state='intended', tries=0, due=0, picture='', code='', facts='{}'"""
+# What is on a stack stays so; of the others one that is laid down again may have its original in immich by now.
+PUT_STACKING = """INSERT INTO stacking(sha256, sha1) SELECT sha256, ? FROM photo WHERE path=?
+ON CONFLICT(sha256) DO UPDATE SET state='waiting', tries=0, due=0, why='' WHERE stacking.state<>'stacked'"""
 PUT_PAIR = "INSERT INTO pair(day, path, before, after) VALUES(?, ?, ?, ?)"
 
 
@@ -79,6 +88,15 @@ class Photo:
     sha256: str
     outbox: str = ""
     laid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToStack:
+    """A result that is to be stacked with its original. `sha1`: the original's, by which immich knows it."""
+
+    sha256: str
+    sha1: str
+    tries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +221,45 @@ class Ledger:
     def photos_of(self, sha256: str) -> list[Photo]:
         return [_photo(row) for row in self._rows(f"{PHOTO} WHERE sha256=? ORDER BY path", sha256)]
 
-    def delivered(self, path: str, outbox: str, laid: str, pair: Pair | None = None) -> None:
-        """Write down where the result lies, and its small copies for the day's sheet."""
+    def delivered(self, path: str, outbox: str, laid: str, pair: Pair | None = None, sha1: str = "") -> None:
+        """
+        Write down where the result lies, its small copies for the day's sheet, and, where it is to be stacked with its
+        original, the SHA-1 of that.
+        """
         with self._transaction() as db:
             change = "UPDATE photo SET delivered=1, outbox=?, laid=? WHERE path=?"
             db.execute(change, (os.fsencode(outbox), laid, os.fsencode(path)))
             if pair is not None:
                 db.execute(PUT_PAIR, (pair.day, os.fsencode(pair.path), pair.before, pair.after))
+            if sha1:
+                db.execute(PUT_STACKING, (sha1, os.fsencode(path)))
 
     def failures(self) -> list[tuple[str, str, dict[str, Fact]]]:
         """Return the path, the error's code and its facts of every file that could not be restored."""
         sql = "SELECT path, code, facts FROM photo JOIN content USING (sha256) WHERE state='failed' ORDER BY path"
         return [(os.fsdecode(path), code, json.loads(facts)) for path, code, facts in self._rows(sql)]
+
+    # ---- stacks in immich
+
+    def to_stack(self, now: float) -> ToStack | None:
+        """Return what is to be stacked next, and may be by now, in seconds since 1970; None: nothing."""
+        sql = "SELECT sha256, sha1, tries FROM stacking WHERE state='waiting' AND due<=? ORDER BY due, sha256 LIMIT 1"
+        rows = self._rows(sql, now)
+        return ToStack(*rows[0]) if rows else None
+
+    def stack_later(self, sha256: str, due: float, tries: int) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE stacking SET due=?, tries=? WHERE sha256=?", (due, tries, sha256))
+
+    def set_stacked(self, sha256: str, state: Stacked, why: str = "") -> None:
+        """Write down what has become of it; `why` it was refused."""
+        with self._transaction() as db:
+            db.execute("UPDATE stacking SET state=?, why=? WHERE sha256=?", (state, why, sha256))
+
+    def stacking(self, state: Stacked) -> list[tuple[str, str]]:
+        """Return the path of every file of which this has become, and why."""
+        sql = "SELECT path, why FROM photo JOIN stacking USING (sha256) WHERE state=? ORDER BY path"
+        return [(os.fsdecode(path), why) for path, why in self._rows(sql, state)]
 
     # ---- the day's sheet, and marks
 

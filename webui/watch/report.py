@@ -25,13 +25,12 @@ class Failure:
     facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
-def text(failures: Iterable[Failure]) -> str:
-    """Return the report; empty: nothing has failed."""
+def text(failures: Iterable[Failure], absent: int = 0) -> str:
+    """Return the report; empty: there is nothing to say. `absent`: how many results have no original in immich."""
     entries = [_entry(failure) for failure in sorted(failures, key=lambda failure: failure.path)]
-    if not entries:
-        return ""
-    head = [words(language)("watch_report", count=len(entries)) for language in BOTH]
-    return "\n".join([*head, "", *entries])
+    head = [words(language)("watch_report", count=len(entries)) for language in BOTH] if entries else []
+    note = [words(language)("watch_not_in_immich", count=absent) for language in BOTH] if absent else []
+    return "\n".join([*head, *([""] if entries else []), *entries, *note, *([""] if note else [])])
 
 
 def _entry(failure: Failure) -> str:

@@ -19,12 +19,14 @@ from engines.errors import JobInterrupted, NotFoundError, OutOfMemory, QueueFull
 from engines.jobs import ENDED, JobQueue
 from engines.messages import Failed, Final
 from engines.settings import Settings
+from webui.immich import Immich
 from webui.watch import contact_sheet, report
 from webui.watch.inbox import Inbox, Notices, Pace
 from webui.watch.intake import OWNER, Changed, Intake, Unreadable
 from webui.watch.ledger import DATABASE, Content, Ledger, Photo
 from webui.watch.outbox import OF_ALL, Outbox, OutboxAway, Where
 from webui.watch.report import Failure
+from webui.watch.stacking import Stacking
 
 log = logging.getLogger(__name__)
 HOUR_S, DAY_S = 3600.0, 86400.0
@@ -82,6 +84,9 @@ class Watcher:
         self.outbox = Outbox(outbox, folder)
         self.intake = Intake(queue, ledger, folder, settings.uploads, clock.wall)
         self._notices = Notices()
+        immich = Immich(settings.immich, settings.immich_key)
+        stacking = Stacking(immich, ledger, self.outbox, pace.again_s, clock.wall, self._notices)
+        self.stacking = stacking if settings.inbox_immich else None
         self._next_scan_s = self._next_submit_s = self._next_tidy_s = float("-inf")  # by the monotonic clock
         self._undelivered: dict[str, tuple[Failure, float]] = {}  # what could not be laid down, and when to try again
         self._reported: str | None = None
@@ -95,9 +100,12 @@ class Watcher:
         if self.inbox.is_there:
             self._take()
             self._deliver()
+        if self.stacking is not None:
+            self.stacking.step()
         self._tidy()
         until_scan_s = max(0.0, self._next_scan_s - self.clock.monotonic())
-        return min(self.pace.look_s, until_scan_s) if self._under_way() else until_scan_s
+        is_busy = self._under_way() or (self.stacking is not None and self.stacking.is_busy())
+        return min(self.pace.look_s, until_scan_s) if is_busy else until_scan_s
 
     def _look(self) -> None:
         begun_s = time.thread_time()
@@ -218,7 +226,9 @@ class Watcher:
             return
         is_first = source == picture and not any(other.laid for other in others)
         pair = contact_sheet.pair(self.queue, content, photo.path, self._today()) if is_first else None
-        self.ledger.delivered(photo.path, name, checksum, pair)
+        originals = (self.intake.upload(photo.sha256), self.inbox.folder / photo.path)
+        sha1 = self.stacking.will_stack(originals, photo.sha256) if self.stacking is not None else ""
+        self.ledger.delivered(photo.path, name, checksum, pair, sha1)
         self._undelivered.pop(photo.path, None)
 
     def _was_renamed(self, photo: Photo, others: list[Photo]) -> bool:
@@ -243,8 +253,13 @@ class Watcher:
             *(Failure(path, code, facts=facts) for path, code, facts in self.ledger.failures()),
             *self.inbox.refused.values(),
             *(why for why, _ in self._undelivered.values()),
+            *(self.stacking.failures() if self.stacking is not None else ()),
         ]
-        text = report.text(failure for failure in failures if self.inbox.has(failure.path))
+        absent = self.stacking.absent() if self.stacking is not None else []
+        text = report.text(
+            (failure for failure in failures if self.inbox.has(failure.path)),
+            sum(map(self.inbox.has, absent)),
+        )
         if text == self._reported:
             return
         if text:
