@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import anyio
@@ -13,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from engines.errors import ImageError, NotFoundError, OptionError, OwnerOnly
+from engines.errors import FolderAway, ImageError, NotFoundError, OptionError, OwnerOnly
 from engines.jobs import JobQueue
 from engines.settings import Settings
 from webui import asset_files
@@ -37,7 +38,7 @@ T = TypeVar("T")
 PATHS = ("/frame", "/frame/")  # what Guard lets through
 HELD_S, LOOK_S = 6.0, 0.5  # how long a frame is let wait for news, and how often there may be some
 LOOK_AGAIN_S = 3.0  # at the listing, which takes longer
-THREADS = 4  # of the frame's own, so that a share that hangs keeps nobody waiting but frames
+THREADS = 4  # of the frame's own, so that a disk or a machine that is slow keeps nobody waiting but frames
 BROKEN_IN_A_ROW = 8  # pictures that are passed over for a frame that fetches one
 NO_STORE = {"Cache-Control": "no-store"}  # a page of a frame has them in memory; its card need not wear out
 ID = re.compile(r"[0-9a-f]{1,64}")
@@ -56,6 +57,18 @@ class Frame:
     remote: Remote
     limiter: CapacityLimiter
     remote_limiter: CapacityLimiter
+    cache: Path  # for what is only needed for a moment
+
+    def copy(self, names: Sequence[str], picture_id: str, how: Scaling) -> bytes:
+        """
+        Return a picture of these sources in a size. NotFoundError, ImageError, as Copies.get. FolderAway: its share
+        does not answer; who asks while it does not is told so at once.
+        """
+        shown, folder = self.sources.picture(names, picture_id), self.sources.folder_of(names, picture_id)
+        if folder is None:
+            return self.copies.get(shown, how)
+        how = replace(how, focus=shown.focus)
+        return self.copies.of(picture_id, shown.name, how, lambda: folder.lent(shown, self.cache))
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what may wait for a disk, beside the other requests."""
@@ -76,7 +89,9 @@ def add(
 ) -> None:
     sources = Sources(house.queue, house.keys.secret, folders, elsewhere=_elsewhere(settings))
     copies = Copies(settings.state / "frame", settings.decode_s, settings.upload_mb)
-    frame = Frame(house.queue, sources, copies, Remote(), CapacityLimiter(THREADS), CapacityLimiter(THREADS))
+    frame = Frame(
+        house.queue, sources, copies, Remote(), CapacityLimiter(THREADS), CapacityLimiter(THREADS), settings.cache
+    )
     if settings.mqtt:
         from webui.frame.mqtt import Door  # here: whoever has no broker need not have its package
 
@@ -161,9 +176,8 @@ def _add_pictures(routes: APIRouter, frame: Frame) -> None:
     ) -> Response:
         """A picture of the listing, no larger than the screen, in the best format that it reads."""
         names = frame.sources.parse(show)
-        shown = await frame.run(frame.sources.picture, names, picture_id)
         kind = best_format(request.headers.get("accept", ""))
-        data = await frame.run_for(names, frame.copies.get, shown, _scaling(w, h, fit, kind))
+        data = await frame.run_for(names, frame.copy, names, picture_id, _scaling(w, h, fit, kind))
         return Response(data, headers={**NO_STORE, "Vary": "Accept"}, media_type=MEDIA[kind])
 
     @routes.get("/frame/image.{ending}", response_class=Response)
@@ -194,11 +208,11 @@ def _add_pictures(routes: APIRouter, frame: Frame) -> None:
 
 def _whose_turn(frame: Frame, names: tuple[str, ...], how: Scaling, seconds: float) -> bytes:
     """Pass over pictures that cannot be read. NotFoundError: there is none that can."""
-    listed = frame.sources.listing(names).pictures
-    for picture_id in frame.remote.turn(list(listed), seconds)[:BROKEN_IN_A_ROW]:
+    listed = list(frame.sources.listing(names).pictures)
+    for picture_id in frame.remote.turn(listed, seconds)[:BROKEN_IN_A_ROW]:
         try:
-            return frame.copies.get(listed[picture_id], how)
-        except (ImageError, NotFoundError):
+            return frame.copy(names, picture_id, how)
+        except (FolderAway, ImageError, NotFoundError):
             continue
     raise NotFoundError("picture", ",".join(names))
 

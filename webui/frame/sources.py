@@ -104,6 +104,11 @@ class Sources:
                 return shown
         raise NotFoundError("picture", picture_id[:40])
 
+    def folder_of(self, names: Sequence[str], picture_id: str) -> Folder | None:
+        """Return the owner's folder that has a picture. None: it is elsewhere."""
+        folders = [source for name in names if isinstance(source := self._sources.get(name), Folder)]
+        return next((folder for folder in folders if picture_id in folder.pictures()), None)
+
     def _source(self, name: str) -> Listed | Folder:
         """NotFoundError: there is none of this name."""
         if (near := self._sources.get(name)) is not None:

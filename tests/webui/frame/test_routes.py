@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from engines.settings import Settings
 from tests.support import immich, site
 from tests.support.queues import FINAL, claimed
 from webui import api, frame
+from webui.albums import folders as album_folders
+from webui.albums import reading
 from webui.albums.folders import folders_of
 from webui.frame import routes
 from webui.frame.routes import best_format
@@ -249,3 +252,33 @@ def test_pictures_of_a_feed_and_of_immich(queue: SqliteQueue, tmp_path: Path, mo
 
 def test_without_immich_there_is_none(client: TestClient) -> None:
     assert client.get("/frame/list", params={"show": "immich"}).status_code == 400
+
+
+def test_a_share_that_hangs_keeps_no_frame_from_the_album(
+    client: TestClient, queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(queue, "a.png")
+    for number in range(routes.THREADS + 1):
+        Image.new("RGB", (80 + number, 60)).save(tmp_path / "holidays" / f"{number}.jpg")
+    gate, true_opened = threading.Event(), reading.opened
+
+    def hanging(folder: Path, path: Path) -> int:
+        gate.wait(60)
+        return true_opened(folder, path)
+
+    monkeypatch.setattr(reading, "opened", hanging)
+    monkeypatch.setattr(album_folders, "FILE_S", 0.05)
+    there = client.get("/frame/list?show=folder:holidays").json()["pictures"]
+    assert len(there) > routes.THREADS
+    for picture in there:
+        answer = client.get(f"/frame/picture/{picture}?show=folder:holidays")
+        assert (answer.status_code, answer.json()["code"]) == (503, "folder_away")
+    assert client.get("/frame/image.jpg?show=folder:holidays").status_code == 404, "it has nothing to send"
+    assert opened(client.get(f"/frame/picture/{listed(client)[0]}")).size[1] > 1
+    assert opened(client.get("/frame/image.jpg?show=album,folder:holidays")).size[0] == 800, "the album's"
+    monkeypatch.setattr(album_folders, "FILE_S", 60.0)
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name == "album":
+            thread.join(60)
+    assert opened(client.get(f"/frame/picture/{there[0]}?show=folder:holidays")).size == (80 + routes.THREADS, 60)
