@@ -14,6 +14,7 @@ import pytest
 import presets
 from engines import files
 from engines.errors import NotFoundError, PresetRefused, PresetsFull, RequestError, StorageError
+from engines.jobs.sqlite_queue import SqliteQueue
 from engines.settings import Settings
 from presets import Lora, Preset, Wording
 from tests.support.full_disk import full_disk
@@ -146,18 +147,16 @@ def test_what_comes_back_needs_a_place(store: OwnPresets) -> None:
 
 
 def test_the_sweep_takes_deleted_words_off_the_disk(tmp_path: Path) -> None:
-    class Queue:
-        def purge(self, before_s: float) -> int:
-            return 0
-
     settings = Settings(tmp_path)
+    queue = SqliteQueue(settings.state / "jobs.db", settings.outputs)
     store = OwnPresets(settings.presets)
     old, new = store.add(ANNA, preset("old")), store.add(ANNA, preset("new"))
     for preset_id in (old, new):
         store.delete(ANNA, preset_id)
     aged = next(settings.presets.rglob(f"{old}.deleted"))
     os.utime(aged, (time.time() - sweep.UNDO_S - 1,) * 2)
-    sweep.purge(Queue(), settings)  # type: ignore[arg-type]
+    sweep.purge(queue, settings)
+    queue.close()
     assert not aged.exists()
     store.undelete(ANNA, new)
 

@@ -188,7 +188,7 @@ def test_a_phone_reads_the_invitation_from_the_screen(browser: httpx.Client) -> 
     code = re.search(r'<img class="qr" src="data:image/png;base64,(.+?)"', page)
     assert link and code
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(code[1]), np.uint8), cv2.IMREAD_GRAYSCALE)
-    read, *_ = cv2.QRCodeDetector().detectAndDecode(picture)
+    read, *_ = cv2.QRCodeDetectorAruco().detectAndDecode(picture)
     assert read == link[1] and "/join/" in read
 
 
