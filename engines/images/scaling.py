@@ -6,7 +6,7 @@ reads, with the colours that it has. Pictures are uint8 RGB (H, W, 3).
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,9 @@ from engines.errors import ImageError
 Fit = Literal["auto", "contain", "cover"]
 ScreenFormat = Literal["avif", "webp", "jpeg", "png"]
 Palette = Literal["", "mono", "grey4", "grey16", "spectra6", "acep7"]
+Focus = tuple[float, float]
 Crop = tuple[float, float, float, float]  # left, top, width, height, in pixels of the picture
+PORTRAIT: Focus = (0.5, 0.4)  # where faces are in a portrait, and higher than the middle in most photos
 LOST = 0.2  # of a picture: what "auto" cuts off at most to fill a screen
 QUALITY = {"avif": 62, "webp": 80, "jpeg": 85}
 STEPS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)  # of the quality, where bytes are few
@@ -37,15 +39,15 @@ INKS = {
 class Scaling:
     """
     A box of `width` by `height` pixels. `fit`: "contain" shows all of the picture, "cover" fills the box about `focus`
-    (shares of the picture, from its left and upper edges), "auto" covers where that cuts off little. Nothing is made
-    larger than it is. `palette`: what an e-ink panel can show, in dots; then the format should be "png". `most_bytes`:
-    0, or how long the file may be; it gets coarser, and then smaller, until it is.
+    (shares of the picture, from its left and upper edges; None: about the faces in it), "auto" covers where that cuts
+    off little. Nothing is made larger than it is. `palette`: what an e-ink panel can show, in dots; then the format
+    should be "png". `most_bytes`: 0, or how long the file may be; it gets coarser, and then smaller, until it is.
     """
 
     width: int
     height: int
     fit: Fit = "auto"
-    focus: tuple[float, float] = (0.5, 0.5)
+    focus: Focus | None = None
     format: ScreenFormat = "jpeg"
     palette: Palette = ""
     most_bytes: int = 0
@@ -55,6 +57,8 @@ def scaled(path: Path, how: Scaling) -> bytes:
     """Return the file of a picture for a screen. ImageError, ImageTooLarge: as images.read, or no file is so small."""
     pixels = images.read_shrunk(path, lambda width, height: share(width, height, how))
     height, width = pixels.shape[:2]
+    if how.focus is None and _covers(width, height, how):
+        how = replace(how, focus=_focus(pixels))
     left, top, crop_width, crop_height = crop(width, height, how)
     factor = share(width, height, how)
     size = max(1, round(crop_width * factor)), max(1, round(crop_height * factor))
@@ -71,13 +75,20 @@ def share(width: int, height: int, how: Scaling) -> float:
 
 def crop(width: int, height: int, how: Scaling) -> Crop:
     """Return what is shown of an upright picture: all of it, or a part in the shape of the box, about the focus."""
+    focus = how.focus or PORTRAIT
     if not _covers(width, height, how):
         return 0.0, 0.0, float(width), float(height)
     aspect = how.width / how.height
     shown_width, shown_height = min(width, height * aspect), min(height, width / aspect)
-    left = min(max(how.focus[0] * width - shown_width / 2, 0.0), width - shown_width)
-    top = min(max(how.focus[1] * height - shown_height / 2, 0.0), height - shown_height)
+    left = min(max(focus[0] * width - shown_width / 2, 0.0), width - shown_width)
+    top = min(max(focus[1] * height - shown_height / 2, 0.0), height - shown_height)
     return left, top, shown_width, shown_height
+
+
+def _focus(pixels: images.Pixels) -> Focus | None:
+    from engines.images.focus import middle_of_faces  # with OpenCV, which most screens' pictures do not need
+
+    return middle_of_faces(pixels)
 
 
 def _covers(width: int, height: int, how: Scaling) -> bool:

@@ -29,19 +29,19 @@ Focus = tuple[float, float]  # what matters in a picture, in shares of it from i
 FOLDER_S = 60.0  # for how long a listing counts: a folder may lie across the network
 AWAY_S = 10.0  # and for how long it counts that there is none
 PATIENCE_S = 2.0  # with a folder
-PORTRAIT: Focus = (0.5, 0.4)  # where faces are in a portrait, and higher than the middle in most photos
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """
-    A picture: where it lies, since when, in seconds since 1970, and of which job it is; "": of none. `remote`: where it
-    is to be fetched from; then `path` is but its name, which changes with it.
+    A picture: where it lies, since when, in seconds since 1970, and of which job it is; "": of none. `focus`: None if
+    nobody has looked for faces. `remote`: where it is to be fetched from; then `path` is but its name, which changes
+    with it.
     """
 
     path: Path
     since: float
-    focus: Focus = PORTRAIT
+    focus: Focus | None = None
     job_id: str = ""
     remote: Resource | None = None
 

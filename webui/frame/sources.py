@@ -15,7 +15,7 @@ from typing import Protocol
 
 from engines.errors import NotFoundError, OptionError
 from engines.jobs import Finished, JobQueue, Search
-from webui.albums.folders import FOLDER_S, PORTRAIT, Focus, Folder, Listed, Pictures, Shown
+from webui.albums.folders import FOLDER_S, Focus, Folder, Listed, Pictures, Shown
 from webui.people.secret import derive
 
 ALBUM, FAVOURITES, FOLDER = "album", "favourites", "folder:"
@@ -142,19 +142,19 @@ class Sources:
         return derive(self._secret, "frame", name)
 
 
-def _facts(finished: Finished) -> tuple[float, Focus, str]:
+def _facts(finished: Finished) -> tuple[float, Focus | None, str]:
     return finished.position[0], focus_of(finished), finished.job.id
 
 
-def focus_of(finished: Finished) -> Focus:
-    """Return the middle of the faces, where they were looked for."""
+def focus_of(finished: Finished) -> Focus | None:
+    """Return the middle of the faces, or None: none was found, or nobody has looked."""
     return middle_of([face.box for face in finished.final.faces if face.is_face])
 
 
-def middle_of(boxes: Iterable[tuple[float, float, float, float]]) -> Focus:
-    """Return the middle of faces, each with left, top, width and height in shares of the picture."""
+def middle_of(boxes: Iterable[tuple[float, float, float, float]]) -> Focus | None:
+    """Return the middle of faces, each with left, top, width and height in shares of the picture. None: of none."""
     corners = [(x, y, x + width, y + height) for x, y, width, height in boxes]
     if not corners:
-        return PORTRAIT
+        return None
     lefts, tops, rights, bottoms = zip(*corners, strict=True)
     return (min(lefts) + max(rights)) / 2, (min(tops) + max(bottoms)) / 2

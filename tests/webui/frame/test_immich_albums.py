@@ -12,7 +12,7 @@ import pytest
 from engines.jobs.sqlite_queue import SqliteQueue
 from tests.support.immich import KEY, Library, Stored, asset_id, served
 from webui.albums import folders
-from webui.albums.folders import FOLDER_S, PORTRAIT
+from webui.albums.folders import FOLDER_S
 from webui.frame.immich_albums import ImmichAlbums
 from webui.frame.sources import MOST_LISTINGS, Sources
 from webui.immich import Immich
@@ -194,7 +194,7 @@ def test_what_matters_is_between_the_faces(library: Library, albums: Sources) ->
     (two,) = albums.listing(("immich:Two",)).pictures.values()
     assert two.focus == pytest.approx((0.35, 0.4))
     (odd,) = albums.listing(("immich:Odd",)).pictures.values()
-    assert odd.focus == PORTRAIT
+    assert odd.focus is None
 
 
 def test_the_address_may_end_as_one_likes(library: Library, tmp_path: Path, clock: Clock) -> None:

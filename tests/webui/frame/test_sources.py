@@ -18,7 +18,7 @@ from engines.messages import Generate
 from engines.messages.faces import FaceReport
 from tests.support.queues import FINAL, claimed
 from webui.albums import folders
-from webui.albums.folders import FOLDER_S, PORTRAIT, Folder, Shown
+from webui.albums.folders import FOLDER_S, Folder, Shown
 from webui.frame.sources import ALBUM_S, Sources, focus_of
 
 
@@ -206,6 +206,6 @@ def finished(queue: SqliteQueue, *faces: FaceReport) -> Finished:
 
 def test_what_matters_is_between_the_faces(queue: SqliteQueue) -> None:
     left, right = FaceReport((0.1, 0.2, 0.2, 0.2), "restored", 70), FaceReport((0.5, 0.4, 0.1, 0.2), "skipped", 0)
-    assert focus_of(finished(queue)) == PORTRAIT
+    assert focus_of(finished(queue)) is None
     x, y = focus_of(finished(queue, left, right, FaceReport((0.9, 0.9, 0, 0), "skipped", 0)))
     assert (x, y) == pytest.approx((0.35, 0.4))
