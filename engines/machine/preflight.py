@@ -45,14 +45,15 @@ EXCEPTION = re.compile(r"^[\w.]+(Error|Exception): ", re.MULTILINE)
 LONGEST = 200  # characters of it
 LONGEST_S = 120.0  # of a child: the first import of a large library from a memory card takes a minute
 LOOK_S = 1.0
-# It ends with who waits for it (PR_SET_PDEATHSIG), leaves no core, which would have the size of the library, and does
-# not die of how a library is taken down.
+# It ends with who waits for it (PR_SET_PDEATHSIG), leaves no core, which would have the size of the library, does not
+# die of how a library is taken down, and, as engines/__init__.py, lets none of them report that it is used.
 CHILD = """
 import ctypes, os, resource, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 os.nice(int(sys.argv[1]))
+sys.modules["openvino_telemetry"] = None
 for name in sys.argv[2:]:
     print(name, flush=True)
     __import__(name)

@@ -230,3 +230,15 @@ def test_a_stop_in_the_middle_of_it_is_a_stop(tmp_path: Path) -> None:
         threading.Timer(2.0, server.send_signal, (signal.SIGTERM,)).start()
         _, err = server.communicate(timeout=60)
     assert (server.returncode, err) == (0, "")
+
+
+def test_what_is_tried_reports_to_nobody(counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO imports its reporter when it is imported, which writes an identity into the user's home."""
+    reports = "try:\n    import openvino_telemetry\nexcept ImportError:\n    pass\n"
+    use(broken(broken(tmp_path / "site", "openvino_telemetry", COUNTS), "strange_wheel", reports), monkeypatch)
+    assert examine([WHEEL], None)["wheel"] == FINE
+    assert not counted.exists()
+    monkeypatch.setenv("HOME", str(home := tmp_path / "person"))
+    home.mkdir()
+    assert examine([ImportTrial("engines", ("onnxruntime", "openvino"))], None)["engines"] == FINE
+    assert not any(home.iterdir())
