@@ -18,6 +18,7 @@ from pathlib import Path
 from starlette.requests import cookie_parser
 
 from engines.errors import Fact
+from engines.settings.installation import called
 
 LOCALES = Path(__file__).parent / "locales"
 # Called after their files, Chinese first.
@@ -71,7 +72,7 @@ class _Facts(dict[str, Fact]):
 @cache
 def words(language: str) -> Words:
     text = (LOCALES / f"{language}.toml").read_text(encoding="utf-8")
-    return Words(language, tomllib.loads(text))
+    return Words(language, tomllib.loads(called(text)))
 
 
 def tags() -> tuple[str, ...]:

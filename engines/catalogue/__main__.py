@@ -21,6 +21,7 @@ from engines.errors import StudioError
 from engines.messages import Event, Failed, Final, Note, Progress, pack
 from engines.messages.status import Mirror, ModelStatus
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND, called
 
 # Read by the hubs' libraries when they are imported. Whoever asks for a model goes online for it, and for nothing else.
 ENVIRONMENT = {
@@ -30,8 +31,8 @@ ENVIRONMENT = {
     "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",  # fetch.py knows better when to try again
 }
 NEXT = {
-    "portrait": "./run.sh build portrait --base {path} --name {name}",
-    "restorer": "./run.sh build restorer --weights {path} --name {name}",
+    "portrait": COMMAND + " build portrait --base {path} --name {name}",
+    "restorer": COMMAND + " build restorer --weights {path} --name {name}",
 }
 
 
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run.sh models", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"{COMMAND} models", description=called(__doc__ or ""))
     get = parser.add_subparsers(dest="verb").add_parser("get", help="download a model")
     get.add_argument("id")
     get.add_argument("--from", dest="mirror", default="hf", choices=get_args(Mirror), help="the hub")
@@ -68,7 +69,7 @@ def _list() -> int:
     settings = Settings.load(os.environ)
     for status in statuses(Places(settings.checkpoints, settings.loras)):
         print("\n".join(_lines(status)))
-    print("\n下载 Download: ./run.sh models get ID [--from hf|modelscope]")
+    print(f"\n下载 Download: {COMMAND} models get ID [--from hf|modelscope]")
     return 0
 
 

@@ -28,9 +28,9 @@ from engines import images
 from engines.errors import EngineError, ImageError, ImageTooLarge, ImageTooSlow, OutOfMemory, StudioError
 from engines.images import Photo, Pixels
 from engines.images.scaling import Scaling, scaled
+from engines.settings.installation import PROJECT
 
 T = TypeVar("T")
-PROJECT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "engines.images.decoder")
 DECODE_S = 8.0  # of processor time; phones' largest photos take two on a desktop
 MOST_BYTES = 2 << 30  # of memory: 50 megapixels take half of it at most, whatever the format

@@ -28,6 +28,7 @@ from signal import Signals
 
 from engines.machine import processor_flags
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import INSTALL_ANEW
 
 FOLDER = "preflight"  # of state/
 # What numpy's wheels are built for, in the kernel's words: x86-64-v2, and Armv8 with its vectors. OpenCV, ONNX Runtime
@@ -114,8 +115,8 @@ def sentence(outcome: Outcome) -> tuple[str, str]:
     if outcome.why.startswith(LACKS):
         return f"{zh}:请换一台较新的电脑。", f"{en}: use a newer machine."
     return (
-        f"{zh}:请重装,删除 .venv 后运行 ./run.sh setup。",
-        f"{en}: install it anew, delete .venv and run ./run.sh setup.",
+        f"{zh}:请重装,{INSTALL_ANEW[0]}。",
+        f"{en}: install it anew, {INSTALL_ANEW[1]}.",
     )
 
 

@@ -1,6 +1,6 @@
 """
-Everything that can be set, from STUDIO_* variables, read once at the start. `python3 -m engines.settings` lists them;
-it needs no installation, so this package imports no library.
+Everything that can be set, from STUDIO_* variables, read once at the start. `./run.sh help` lists them, which
+needs no installation, so this package imports no library.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.settings import values
+from engines.settings.installation import default_home
 from engines.settings.values import SettingsError as SettingsError
 from engines.settings.values import variable as variable
 
@@ -31,7 +32,7 @@ def _setting(default: Any, zh: str, en: str, secret: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    home: Path = _setting(Path("data"), "输出、模型与状态所在的文件夹", "folder of outputs, models and state")
+    home: Path = _setting(default_home(), "输出、模型与状态所在的文件夹", "folder of outputs, models and state")
     host: str = _setting(
         "0.0.0.0", "监听地址;127.0.0.1 表示仅限本机", "address to listen on; 127.0.0.1 keeps it on this machine"
     )

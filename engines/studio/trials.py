@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import IO, Literal
 
 from engines import backends, files
@@ -21,12 +20,12 @@ from engines.backends import Candidate, TooLarge, fits
 from engines.backends.arrangement import Arrangement, spelled
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import BUILT_IN, PRECISIONS, PROOF, Bundle, size_bytes
+from engines.settings.installation import PROJECT
 from engines.studio import proof
 from engines.studio.proof import Drawing
 
 PATIENCE_S = 1800.0
 LOOK_S = 0.1
-PROJECT = Path(__file__).parents[2]  # where a child finds the packages
 CLOSE = 1.2  # times as long as the fastest: chance decides
 ROUNDS = 3  # timings of those that are close, in turn
 

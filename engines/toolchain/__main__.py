@@ -22,6 +22,7 @@ from engines.bundle.build_job import BuildJob
 from engines.errors import StudioError
 from engines.messages import BUNDLE_NAME, Event, Failed, Final, Note, Progress, pack
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND, called
 from engines.toolchain import recipe, sources
 from engines.toolchain.build import Builder, BuildOptions
 from engines.toolchain.compress.distill import DistillOptions
@@ -148,7 +149,7 @@ def _lines(path: Path | None) -> tuple[str, ...]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run.sh build", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"{COMMAND} build", description=called(__doc__ or ""))
     parser.add_argument("--job", action="store_true", help="a worker's: what to make comes on standard input")
     kinds = parser.add_subparsers(dest="kind")
     origins = (

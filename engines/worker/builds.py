@@ -31,6 +31,7 @@ from engines.errors import EngineError, JobCancelled, NotDownloaded, NotFoundErr
 from engines.machine import usage
 from engines.messages import Build, Event, Failed, Fetch, Final, Progress, Request, unpack
 from engines.messages.status import ModelStatus
+from engines.settings.installation import PROJECT
 from engines.studio import trials
 from engines.studio.proof import Drawing
 from engines.worker.inventory import readable, sources
@@ -38,7 +39,6 @@ from engines.worker.inventory import readable, sources
 DISTURBED_AGAIN_S = 600.0  # until what others disturbed twice is timed once more
 GLANCE_S = 1.0
 PULSE_S = 3.0  # a silent child says this often that it lives; a cancelled job is noticed then
-PROJECT = Path(__file__).parents[2]
 
 
 class BackgroundJobs:

@@ -9,7 +9,6 @@ import json
 import logging
 import platform
 import time
-import tomllib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -21,9 +20,9 @@ from engines.errors import StorageError
 from engines.jobs import Lane
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import BUNDLE_NAME, Develop, Enhance, Generate, Progress, Request
+from engines.settings import installation
 
 log = logging.getLogger(__name__)
-PROJECT = Path(__file__).parents[2]
 MOST = 200  # the oldest go
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
 NOWHERE = Progress("load", 0, 0)
@@ -97,8 +96,7 @@ def _name(text: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of the program, of Python, and of the engines' libraries that are installed; none is imported."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    installed = {"program": str(project["version"]), "python": platform.python_version()}
+    installed = {"program": installation.version(), "python": platform.python_version()}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)

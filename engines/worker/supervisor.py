@@ -23,10 +23,10 @@ from engines import logs
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Progress, unpack
 from engines.messages.status import WorkerState
+from engines.settings.installation import PROJECT
 from engines.worker import AGAIN_S, STOP, crashes, insist, surviving
 
 log = logging.getLogger(__name__)
-PROJECT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "engines.worker")
 LOOK_S = 0.5  # how often to look whether it hangs
 OF_ETA = 4.0  # how many times what a job says that it still takes may pass in silence

@@ -60,7 +60,7 @@ def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def pretend(folder: Path, *venvs: str) -> None:
-    """Have installations in the folder whose Python says how it was called, and with which settings."""
+    """Have installations in the folder whose Python says how it was called."""
     for name in ("run.sh", "pyproject.toml", "constraints.txt"):
         (folder / name).write_bytes((REPO / name).read_bytes())
     stamp = "cat pyproject.toml constraints.txt | sha256sum"
@@ -68,7 +68,7 @@ def pretend(folder: Path, *venvs: str) -> None:
     for venv in venvs:
         python = folder / venv / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\necho {venv} "$@" https=$STUDIO_HTTPS\n')
+        python.write_text(f'#!/bin/sh\necho {venv} "$@"\n')
         python.chmod(0o755)
         for extra in ("base", "torch", "build"):
             (folder / venv / f".installed-{extra}").write_bytes(want)
@@ -84,20 +84,22 @@ def pretended(folder: Path, *args: str) -> str:
 @pytest.mark.parametrize(("there", "used"), [([".venv-edge"], ".venv-edge"), ([".venv", ".venv-edge"], ".venv")])
 def test_the_window_is_opened_with_the_installation_that_is_there(there: list[str], used: str, tmp_path: Path) -> None:
     pretend(tmp_path, *there)
-    assert pretended(tmp_path, "app", "--stop") == f"{used} -m webui.desktop --stop https=\n"
+    assert pretended(tmp_path, "app", "--stop") == f"{used} -m webui.cli app --stop\n"
 
 
 @pytest.mark.parametrize(
     ("args", "called"),
     [
-        ([], ".venv -m webui https="),
-        (["--https"], ".venv -m webui https=on"),
-        (["serve", "--https"], ".venv -m webui https=on"),
-        (["--https", "edge"], ".venv-edge -m webui https=on"),
-        (["app", "--https"], ".venv -m webui.desktop https=on"),
+        ([], ".venv -m webui.cli"),
+        (["--https"], ".venv -m webui.cli --https"),
+        (["serve", "--https"], ".venv -m webui.cli serve --https"),
+        (["--https", "edge"], ".venv-edge -m webui.cli --https edge"),
+        (["app", "--https"], ".venv -m webui.cli app --https"),
+        (["bench", "gpen"], ".venv -m benchmarks gpen"),
+        (["restore", "a b.tar"], ".venv -m webui.cli restore a b.tar"),
     ],
 )
-def test_https_is_a_setting_wherever_it_stands(args: list[str], called: str, tmp_path: Path) -> None:
+def test_every_verb_is_the_command_s(args: list[str], called: str, tmp_path: Path) -> None:
     pretend(tmp_path, ".venv", ".venv-edge")
     assert pretended(tmp_path, *args) == f"{called}\n"
 

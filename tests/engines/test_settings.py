@@ -166,17 +166,15 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_the_list_of_settings_needs_no_installation() -> None:
     """`-I -S` hides every installed package, as before ./run.sh setup."""
-    code = (
-        "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_module('engines.settings', run_name='__main__')"
-    )
+    code = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('webui.cli', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, str(REPOSITORY)],
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, str(REPOSITORY), "help"],
         capture_output=True,
         text=True,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  STUDIO_")]
     assert [line.split()[0] for line in lines] == list(ALL)
     assert all(" · " in line and line.endswith("]") for line in lines)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engines.errors import StorageError
 from engines.settings import Settings
+from engines.settings.installation import COMMAND, called
 from webui.backup.restore import restore
 from webui.backup.write import write
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=called(__doc__ or ""))
     verbs = parser.add_subparsers(dest="verb", required=True)
     backup = verbs.add_parser("backup", description="把数据写成一个文件 · write the home into one file")
     backup.add_argument("file")

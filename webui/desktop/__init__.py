@@ -5,10 +5,7 @@ in the menu. What it says is for the person who sits at the machine.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 APP_ID = "awportrait-edge"  # of the menu's entry, of its icon, and of the window
-PROJECT = Path(__file__).parents[2]
 
 
 class Unavailable(Exception):

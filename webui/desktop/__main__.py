@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from engines.errors import StorageError
 from engines.jobs import counts
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND, called
 from webui.banner import local_url, say_addresses
 from webui.desktop import APP_ID, Unavailable, launcher, serving, window
 from webui.desktop.serving import Server
 
-STOP = "停止 Stop: ./run.sh app --stop"
+STOP = f"停止 Stop: {COMMAND} app --stop"
 NOTIFY_S = 5.0
 
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.sh app", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"{COMMAND} app", description=called(__doc__ or ""))
     verbs = parser.add_mutually_exclusive_group()
     verbs.add_argument("--stop", action="store_true", help="停止程序 · stop the server")
     verbs.add_argument("--install", action="store_true", help="加到应用菜单 · add it to the menu of the desktop")
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def _menu(install: bool) -> int:
     if sys.platform == "darwin":
         raise Unavailable(
-            "macOS 没有这种应用菜单:请直接运行 ./run.sh app · there is no such menu on macOS: run ./run.sh app"
+            f"macOS 没有这种应用菜单:请直接运行 {COMMAND} app · there is no such menu on macOS: run {COMMAND} app"
         )
     if install:
         files, what = launcher.install(os.environ), "已加入应用菜单 · it is in the menu now"
@@ -117,7 +118,7 @@ def _farewell(settings: Settings, server: Server) -> str:
         running, waiting = left["running"], left["queued"]
         zh = f"{running} 个任务在做,{waiting} 个在排队,都不受影响" if left else "没有未完成的任务"
         en = f"{running} running and {waiting} waiting jobs are not touched by that" if left else "no job is unfinished"
-    again = f"再次打开 Open it again: ./run.sh app, {local_url(settings.host, server.port, server.https)}"
+    again = f"再次打开 Open it again: {COMMAND} app, {local_url(settings.host, server.port, server.https)}"
     return f"✓ 窗口已关闭,程序仍在运行:{zh} · the window is closed, the studio goes on: {en}\n  {again}\n  {STOP}"
 
 

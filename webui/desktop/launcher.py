@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engines.settings import HASHED
+from engines.settings.installation import COMMAND, IS_SOURCE, PROJECT, data_folder
 from webui.asset_files import FOLDER as ASSETS
-from webui.desktop import APP_ID, PROJECT, Unavailable
+from webui.desktop import APP_ID, Unavailable
 
 ICONS = {"icon.svg": "scalable", "icon-192.png": "192x192", "icon-512.png": "512x512"}
 RESERVED = set(" \t\n\"'\\><~|&;$*?#()`")  # what has one of these must be quoted
@@ -26,7 +28,7 @@ Name[zh_TW]=人像工作室
 Comment=Draw portraits and restore photos on this machine
 Comment[zh_CN]=在本机画人像、修照片
 Comment[zh_TW]=在本機畫人像、修照片
-TryExec={script}
+TryExec={program}
 Exec={open}
 Icon={icon}
 Categories=Graphics;Photography;
@@ -42,20 +44,19 @@ Exec={stop}
 """
 
 
-def data_folder(env: Mapping[str, str]) -> Path:
-    """Return where programs of this user have their data; a path that is not absolute counts as none (XDG)."""
-    named = Path(env.get("XDG_DATA_HOME", ""))
-    return named if named.is_absolute() else Path.home() / ".local" / "share"
+def command() -> tuple[str, ...]:
+    """Return what starts this installation's command line: a program, and before it what it needs."""
+    return ("bash", str(PROJECT / "run.sh")) if IS_SOURCE else (str(Path(sys.executable).with_name(COMMAND)),)
 
 
-def entry(script: Path, settings: Mapping[str, str]) -> str:
-    """Return the entry that starts `script` with these variables set, as they are now."""
+def entry(command: Sequence[str], settings: Mapping[str, str]) -> str:
+    """Return the entry that starts a command, of which the program is the last word, with these variables set."""
     begin = ["env", *(f"{name}={value}" for name, value in sorted(settings.items()))] if settings else []
     commands = {
-        name: _string(" ".join(map(_argument, [*begin, "bash", str(script), "app", *arguments])))
+        name: _string(" ".join(map(_argument, [*begin, *command, "app", *arguments])))
         for name, arguments in (("open", ()), ("stop", ("--stop",)))
     }
-    return ENTRY.format(script=_string(str(script)), icon=APP_ID, **commands)
+    return ENTRY.format(program=_string(command[-1]), icon=APP_ID, **commands)
 
 
 def install(env: Mapping[str, str]) -> list[Path]:
@@ -67,8 +68,8 @@ def install(env: Mapping[str, str]) -> list[Path]:
     settings = {name: env[name] for name in ours}
     if not settings.get("STUDIO_PASSWORD", HASHED).startswith(HASHED):
         raise Unavailable(
-            "STUDIO_PASSWORD: 密码不应写进菜单文件,请先用 ./run.sh password 得到散列,再用它来设置。"
-            " A menu should not hold the password: set its hash instead, by ./run.sh password."
+            f"STUDIO_PASSWORD: 密码不应写进菜单文件,请先用 {COMMAND} password 得到散列,再用它来设置。"
+            f" A menu should not hold the password: set its hash instead, by {COMMAND} password."
         )
     if settings.get("STUDIO_MQTT_PASSWORD"):
         raise Unavailable(
@@ -82,7 +83,7 @@ def install(env: Mapping[str, str]) -> list[Path]:
         shutil.copyfile(ASSETS / name, icon)
     menu.touch(0o600)
     menu.chmod(0o600)  # there may be a key among the settings
-    menu.write_text(entry(PROJECT / "run.sh", settings), encoding="utf-8")
+    menu.write_text(entry(command(), settings), encoding="utf-8")
     _tell(icons[0].parents[2])
     return [menu, *icons]
 

@@ -6,12 +6,10 @@ nothing, works beside a server, and needs the standard library alone: it can say
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 Level = Literal["ok", "warning", "error"]
 MARKS: dict[Level, str] = {"ok": "✓", "warning": "!", "error": "✗"}
-PROJECT = Path(__file__).parents[2]
 GB = 1_000_000_000
 
 

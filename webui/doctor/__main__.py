@@ -15,6 +15,7 @@ from engines import logs
 from engines import machine as kernel
 from engines.machine import preflight
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND, called
 from webui.doctor import Line, broker, engines, folders, home, machine, server
 
 UPLOADS = 4  # at one time
@@ -56,7 +57,7 @@ def _examine_home(settings: Settings, env: Mapping[str, str]) -> Iterator[Line]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="run.sh doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"{COMMAND} doctor", description=called(__doc__ or ""))
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
     as_json = parser.parse_args(arguments).json
     lines = []

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from signal import Signals
 
 from engines.machine import preflight
-from webui.doctor import PROJECT, Level, Line
+from engines.settings.installation import INSTALL_ANEW, PROJECT
+from webui.doctor import Level, Line
 
 ANSWER_S = preflight.LONGEST_S - 20.0  # so that one that hangs is named: the child that imports it is given up later
 ENDING = "_backend.py"  # the file name is the registration
@@ -30,8 +31,8 @@ def engines(command: Sequence[str] = COMMAND, asked: Sequence[str] = ()) -> Iter
     if not some:
         yield Line(
             "error",
-            "没有可用的引擎:请运行 ./run.sh setup(或 ./run.sh edge)",
-            "no engine can work: run ./run.sh setup (or ./run.sh edge)",
+            f"没有可用的引擎:请{INSTALL_ANEW[0]}",
+            f"no engine can work: {INSTALL_ANEW[1]}",
         )
 
 
@@ -58,6 +59,6 @@ def engine(name: str, command: Sequence[str] = COMMAND) -> Line:
 def _broken(name: str, zh: str, en: str) -> Line:
     return Line(
         "error",
-        f"引擎 {name}:{zh};请重装:删除 .venv 后运行 ./run.sh setup",
-        f"engine {name}: {en}; install it anew: delete .venv, then ./run.sh setup",
+        f"引擎 {name}:{zh};请重装:{INSTALL_ANEW[0]}",
+        f"engine {name}: {en}; install it anew: {INSTALL_ANEW[1]}",
     )

@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Set
 
 from engines import machine
-from webui.doctor import GB, PROJECT, Line
+from engines.settings.installation import PROJECT
+from webui.doctor import GB, Line
 
 NEEDED = (3, 11)
 ENOUGH_MEMORY = 1 * GB  # an old photo of 12 megapixels with eight faces takes as much (docs/restore.md)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engines import files
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND
 
 NAME = re.compile(r"[\w.-]{1,40}")
 BYTES = 32
@@ -73,7 +74,7 @@ def _checksum(token: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("./run.sh token", description="程序用的令牌 · tokens of programs")
+    parser = argparse.ArgumentParser(f"{COMMAND} token", description="程序用的令牌 · tokens of programs")
     parser.add_argument("name", nargs="?", help="程序的名称;不写则列出 · the program's name; without, they are listed")
     parser.add_argument("--revoke", action="store_true", help="作废 · end it")
     asked = parser.parse_args(arguments)

@@ -17,6 +17,7 @@ from engines import logs
 from engines.errors import StorageError
 from engines.machine import preflight
 from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND, called
 from webui import home_lock
 
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
@@ -25,8 +26,8 @@ if TYPE_CHECKING:  # what is compiled for certain processors is imported when it
 LOOK_S = 1.0  # between two looks whether somebody watches
 STOP_S = 7.0  # what a stop may take of the worker: Docker kills after 10
 NO_INBOX = (
-    "请说明要看哪个文件夹:./run.sh watch 文件夹,或设置 STUDIO_INBOX。"
-    " Say which folder to watch: ./run.sh watch FOLDER, or set STUDIO_INBOX."
+    f"请说明要看哪个文件夹:{COMMAND} watch 文件夹,或设置 STUDIO_INBOX。"
+    f" Say which folder to watch: {COMMAND} watch FOLDER, or set STUDIO_INBOX."
 )
 SERVED = (
     "若那是本程序的服务器,请在它那里设置 STUDIO_INBOX,由它来看。"
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.sh watch", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"{COMMAND} watch", description=called(__doc__ or ""))
     parser.add_argument("inbox", nargs="?", default="", help="其中的照片自动修复 · folder whose photos are restored")
     return parser
 

@@ -50,7 +50,7 @@ def arguments(command: str) -> list[str]:
 @pytest.mark.parametrize("awkward", AWKWARD)
 def test_a_desktop_reads_the_arguments_as_they_are(awkward: str) -> None:
     script = Path("/opt", awkward, "run.sh")
-    read = groups(launcher.entry(script, {"STUDIO_NAMES": awkward, "STUDIO_PORT": "7861"}))
+    read = groups(launcher.entry(("bash", str(script)), {"STUDIO_NAMES": awkward, "STUDIO_PORT": "7861"}))
     begin = ["env", f"STUDIO_NAMES={awkward}", "STUDIO_PORT=7861", "bash", str(script), "app"]
     assert arguments(read["Desktop Entry"]["Exec"]) == begin
     assert arguments(read["Desktop Action stop"]["Exec"]) == [*begin, "--stop"]
@@ -58,7 +58,7 @@ def test_a_desktop_reads_the_arguments_as_they_are(awkward: str) -> None:
 
 
 def test_the_entry_has_what_a_menu_needs() -> None:
-    read = groups(launcher.entry(Path("/opt/a=b/run.sh"), {}))["Desktop Entry"]
+    read = groups(launcher.entry(("bash", "/opt/a=b/run.sh"), {}))["Desktop Entry"]
     assert arguments(read["Exec"]) == ["bash", "/opt/a=b/run.sh", "app"], "a program's own name may hold no ="
     assert (read["Type"], read["Icon"], read["StartupWMClass"]) == ("Application", APP_ID, APP_ID)
     assert read["Categories"] == "Graphics;Photography;"

@@ -18,7 +18,8 @@ from typing_extensions import TypedDict
 
 from engines import files
 from engines.errors import OwnerOnly
-from webui.doctor import MARKS, PROJECT, Line
+from engines.settings.installation import PROJECT
+from webui.doctor import MARKS, Line
 from webui.i18n import Words
 from webui.widgets.panel_context import QUICK, PanelContext, complaint, words_of
 
