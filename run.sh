@@ -88,7 +88,7 @@ done
 case "$verb" in
   serve|build) ensure .venv torch build; exec .venv/bin/python -m webui.cli "$@" ;;
   edge) ensure .venv-edge; exec .venv-edge/bin/python -m webui.cli "$@" ;;
-  app|watch|models|token|password|backup|restore) any_venv; exec "$venv/bin/python" -m webui.cli "$@" ;;
+  app|watch|worker|models|token|password|backup|restore) any_venv; exec "$venv/bin/python" -m webui.cli "$@" ;;
   setup) ensure .venv torch build; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
   bench) shift; ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)

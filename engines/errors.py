@@ -39,6 +39,7 @@ where they arise.
   x JobCancelled
   x JobInterrupted          the program stopped twice in the middle of this job
   x JobPostponed            the program is being stopped: the job is done after its next start
+  x JobMoved                another worker does it by now
 """
 
 from __future__ import annotations
@@ -249,3 +250,7 @@ class JobInterrupted(StudioError):
 
 class JobPostponed(StudioError):
     code = "postponed"
+
+
+class JobMoved(StudioError):
+    code = "job_moved"

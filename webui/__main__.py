@@ -25,6 +25,7 @@ from engines.settings import Settings, SettingsError
 from webui import home_lock, notify
 
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
+    from engines.jobs.dispatch import Dispatcher
     from engines.jobs.sqlite_queue import SqliteQueue
     from engines.worker.supervisor import Supervisor
     from webui.certificates import Certificates
@@ -68,6 +69,7 @@ def main() -> int:
         _say_repaired(*queue.repaired)
     if queue.lost_commits:
         _say_lost()
+    from engines.jobs.dispatch import Dispatcher
     from engines.worker import inventory
     from engines.worker.supervisor import Supervisor
     from webui import sweep
@@ -79,9 +81,11 @@ def main() -> int:
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
     _watch_inbox(queue, settings, stopping)
     queue.announce(inventory.at_start(settings))
+    dispatcher = Dispatcher(queue, stopping)
+    threading.Thread(target=dispatcher.attend, name="dispatcher", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
-        _serve(settings, queue, door, tls, stopping, partial(_watch, systemd, queue, worker, stopping))
+        _serve(settings, queue, dispatcher, door, tls, stopping, partial(_watch, systemd, queue, worker, stopping))
     finally:
         stopping.set()
         served.set()
@@ -226,6 +230,7 @@ def _watch(
 def _serve(
     settings: Settings,
     queue: SqliteQueue,
+    dispatcher: Dispatcher,
     door: socket.socket,
     tls: Certificates | None,
     stopping: threading.Event,
@@ -236,7 +241,7 @@ def _serve(
     # These import Gradio, which takes a second and reads the environment set above; gradio_patches does so fastest.
     from webui import connections, gradio_patches, server  # noqa: F401 (in this order)
 
-    app = server.build(queue, settings, host_names(settings))
+    app = server.build(queue, settings, host_names(settings), dispatcher)
     gc.freeze()  # the page's 200,000 objects stay: whoever is asking need not wait 0.2 s while they are looked through
     config = uvicorn.Config(
         connections.Forwarded(app, settings.proxies),

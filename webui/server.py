@@ -19,9 +19,10 @@ from starlette.types import ASGIApp
 
 import presets
 from engines.jobs import JobQueue
+from engines.jobs.dispatch import Dispatcher
 from engines.settings import Settings
 from webui import albums, api, app_shell, connections, frame, gradio_patches, page, trust
-from webui.api import gradio_api
+from webui.api import gradio_api, workers
 from webui.compression import Compression
 from webui.gradio_patches import frontend
 from webui.gradio_patches.handshake import Handshake
@@ -77,7 +78,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> ASGIApp:
+def build(
+    queue: JobQueue, settings: Settings, host_names: tuple[str, ...], dispatcher: Dispatcher | None = None
+) -> ASGIApp:
+    """`dispatcher`: for machines that work for this house; None: none may."""
     people = People.of(settings)
     jobs = HouseJobs(queue, people.keys)
     folders = albums.folders_of(settings.album_folders, people.keys.secret, settings.upload_mb * 1_000_000)
@@ -89,7 +93,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     app.add_middleware(Handshake)
     app.add_middleware(Compression)
     api.install_errors(app)
-    app.include_router(api.router(jobs, settings))
+    app.include_router(api.router(jobs, settings, dispatcher))
     door = routes.router(people)
     app_shell.add(door)
     trust.add(door, settings)
@@ -122,6 +126,7 @@ def build(queue: JobQueue, settings: Settings, host_names: tuple[str, ...]) -> A
     limit = settings.upload_mb * 1_000_000 + UPLOAD_OVERHEAD_BYTES
     paths = (
         *api.PATHS,
+        *workers.PATHS,
         *routes.PATHS,
         *app_shell.PATHS,
         *trust.PATHS,

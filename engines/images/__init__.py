@@ -266,7 +266,7 @@ def _claimed(folder: Path, data: bytes, ending: str) -> str:
     with mapped_storage(folder), files.temporary(folder) as beside:
         beside.write_bytes(data)
         files.sync(beside)
-        return next(name for name in names if _claim(beside, folder / name))
+        return next(name for name in names if claim(beside, folder / name))
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
@@ -284,7 +284,7 @@ def write_preview(folder: Path, pixels: Pixels, profile: bytes = b"") -> str:
     return name
 
 
-def _claim(beside: Path, path: Path) -> bool:
+def claim(beside: Path, path: Path) -> bool:
     """Give a finished file its name unless the name is taken. A link cannot overwrite; file systems without links get a
     rename.
     """

@@ -5,7 +5,7 @@ workers are; they run nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,10 +290,7 @@ class JobQueue(Protocol):
         ...
 
     def delete_pictures(self, jobs: Sequence[Deletable]) -> list[Deletable]:
-        """
-        Delete them, and what is kept beside them. Return of which jobs: those stay of which somebody needs a picture by
-        now.
-        """
+        """Delete them, and what is beside them. Return of which jobs: those stay of which somebody needs one by now."""
         ...
 
     def latest_of(self, owner: str, limit: int) -> list[Job]:
@@ -303,6 +300,8 @@ class JobQueue(Protocol):
     def announce(self, status: Status) -> None: ...
 
     def status(self) -> Status: ...
+
+    def workers(self) -> Mapping[str, Status]: ...  # on other machines
 
 
 def lane_of(request: Request) -> Lane:

@@ -22,8 +22,9 @@ from engines.errors import (
     RequestError,
 )
 from engines.jobs import ENDED, Estimate, Job, Lane, Place, Priority, lane_of, leftovers, state_after
-from engines.jobs.deletion import Deletions
+from engines.jobs.crew import UNPLANNED, CrewJobs
 from engines.jobs.line import Board, Line
+from engines.jobs.plan import HOME
 from engines.jobs.quiet import NEVER_QUIET, QuietHours
 from engines.jobs.statements import (
     ADVANCE,
@@ -35,17 +36,18 @@ from engines.jobs.statements import (
     JOB,
     KEEP,
     LANE,
+    LEFT_RUNNING,
     LIKE_IT,
     NAMED,
     NEWEST,
     NUMBER,
     PAUSE,
     UNFINISHED,
+    UNGIVEN,
     WAITING,
     job_of,
 )
-from engines.messages import Event, Failed, Preview, Request, pack, unpack
-from engines.messages.status import Status
+from engines.messages import Event, Failed, Request, pack, unpack
 
 POLL_S = 0.5
 STOPPING, RESTART_S = "the program is being stopped", 30  # until it may have started again
@@ -53,7 +55,7 @@ UNKNOWN_S = 10.0  # until somebody who finds no room asks again, while nobody kn
 MAX_ATTEMPTS = 2  # a job during which the program stopped twice is not tried a third time
 
 
-class SqliteQueue(Deletions):
+class SqliteQueue(CrewJobs):
     def __init__(
         self,
         path: Path,
@@ -70,7 +72,6 @@ class SqliteQueue(Deletions):
         """
         super().__init__(path, folder, repairing)
         self.limit, self.quiet = limit, quiet
-        self._status = Status("loading")
         pauses: dict[Lane, float] = {"pictures": pause_s, "builds": 0.0}
         self._lines = {lane: Line(lane, self._rows, self._version, quiet, s) for lane, s in pauses.items()}
         self._retired = self._released = False
@@ -81,12 +82,16 @@ class SqliteQueue(Deletions):
         return self.submit_all([request], owner)[0]
 
     def submit_all(self, requests: Sequence[Request], owner: str = "", priority: Priority = "interactive") -> list[str]:
-        rows = [(uuid.uuid4().hex, owner, pack(request), lane_of(request), priority) for request in requests]
+        worker = HOME if len(self._crew) == 1 else UNPLANNED
+        rows = [
+            (uuid.uuid4().hex, owner, pack(request), lane, priority, worker if lane == "pictures" else HOME)
+            for request, lane in ((request, lane_of(request)) for request in requests)
+        ]
         lanes = Counter(map(lane_of, requests))
         self._check_room(lanes)  # those who find none, a crowd perhaps, do not wait for the disk
         with self._transaction() as db:
             self._check_room(lanes)
-            db.executemany("INSERT INTO job(id, owner, request, lane, priority) VALUES(?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO job(id, owner, request, lane, priority, worker) VALUES(?, ?, ?, ?, ?, ?)", rows)
         return [job_id for job_id, *_ in rows]
 
     def _check_room(self, lanes: Mapping[Lane, int]) -> None:
@@ -101,7 +106,7 @@ class SqliteQueue(Deletions):
         return count
 
     def _board(self, lane: Lane) -> Board:
-        return self._lines[lane].board(self._status.bundles)
+        return self._lines[lane].board(self._crew)
 
     def since(self, job_id: str, after: int) -> tuple[list[tuple[int, Event]], bool]:
         with self._changed:
@@ -147,14 +152,14 @@ class SqliteQueue(Deletions):
 
     def expected(self, request: Request) -> Estimate | None:
         with self._changed:
-            return self._lines[lane_of(request)].expected(request, self._status.bundles)
+            return self._lines[lane_of(request)].expected(request, self._crew)
 
     def busy(self, lane: Lane = "pictures") -> bool:
         return self._count(lane) > 0
 
     def running(self, lane: Lane = "pictures") -> tuple[str, int] | None:
-        """What is being worked on there: its job, and the number of its latest event."""
-        rows = self._rows("SELECT id, last_event FROM job WHERE state='running' AND lane=?", lane)
+        """What the home's worker works on there: the job, and the number of its latest event."""
+        rows = self._rows("SELECT id, last_event FROM job WHERE state='running' AND lane=? AND worker=?", lane, HOME)
         return rows[0] if rows else None
 
     def move_first(self, job_id: str) -> None:
@@ -197,20 +202,23 @@ class SqliteQueue(Deletions):
 
     # ---- workers
 
-    def claim(self, wait_s: float = 0.0, lane: Lane = "pictures") -> Job | None:
-        """Take the job whose turn it is, waiting for one if there is none. After `retire` or `pause` there is none."""
+    def claim(self, wait_s: float = 0.0, lane: Lane = "pictures", worker: str = HOME) -> Job | None:
+        """
+        Take the job whose turn it is at a worker, waiting for one if there is none. After `retire` or `pause` there is
+        none.
+        """
         with self._changed:  # held from looking to waiting, so that no submission falls in between
-            job = self._take(lane)
+            job = self._take(lane, worker)
             if job is None and self._changed.wait(wait_s):
-                job = self._take(lane)
+                job = self._take(lane, worker)
         return job
 
-    def _take(self, lane: Lane) -> Job | None:
+    def _take(self, lane: Lane, worker: str) -> Job | None:
         """One that cannot be read, of another version say, is failed and passed over."""
         # Looked at before it is taken: a transaction wakes all who wait, so two idle workers would never rest.
-        while not self._retired and self._rows(WAITING, self.is_quiet(), lane):
+        while not self._retired and self._rows(WAITING, self.is_quiet(), lane, worker):
             with self._transaction() as db:
-                row = db.execute(CLAIM, (self.is_quiet(), lane, time.time())).fetchone()
+                row = db.execute(CLAIM, (self.is_quiet(), lane, worker, time.time())).fetchone()
                 if row is None:
                     break
                 db.execute(COUNT_PASSED, (row[0],))
@@ -251,24 +259,24 @@ class SqliteQueue(Deletions):
 
     def release(self) -> None:
         """
-        At the stop of the only worker: what still runs waits for the next start, and the attempt is not counted. Who
+        At the stop of the home's worker: what still runs waits for the next start, and the attempt is not counted. Who
         follows a job that has not ended is told so.
         """
         self._released = True  # first: a disk that refuses keeps nobody waiting
         try:
             with self._transaction() as db:
-                db.execute("UPDATE job SET state='queued', stops=stops+1 WHERE state='running'")
+                db.execute("UPDATE job SET state='queued', stops=stops+1 WHERE state='running' AND worker=?", (HOME,))
         finally:
             self._wake_all()
 
     def recover(self, why: str = "the program was killed") -> None:
         """
-        Before the only worker starts: what was left running, or put back, waits again and goes on from its latest
+        Before the home's worker starts: what was left running, or put back, waits again and goes on from its latest
         snapshot, or fails if its worker has died twice in its middle, the last time for this reason. What was told of
         it is forgotten, with the pictures on which the snapshot does not count.
         """
         leftovers.delete_half_written(self.folder)
-        for job_id, crashes, begun in self._rows("SELECT id, attempts-stops, begun FROM job WHERE state='running'"):
+        for job_id, crashes, begun in self._rows(LEFT_RUNNING, HOME):
             # Of an earlier version, or with events that are lost, nothing is certain.
             if begun and not self.repaired and not self.lost_commits:
                 leftovers.delete_unnamed(self.folder, begun, self._is_named)
@@ -277,17 +285,13 @@ class SqliteQueue(Deletions):
                 continue
             with self._transaction() as db:
                 db.execute("UPDATE job SET state='queued' WHERE id=?", (job_id,))
-        sql = "SELECT id, pictures FROM job LEFT JOIN snapshot ON job=id WHERE state='queued' AND attempts>0"
-        for job_id, counted in self._rows(sql):
-            for _, body in self._rows(EVENTS, job_id, 0):
-                with suppress(RequestError):  # of another version
-                    if isinstance(event := unpack(body), Preview) and event.image not in (counted or ""):
-                        leftovers.delete_picture(self.folder, event.image)
-            with self._transaction() as db:
-                db.execute("DELETE FROM event WHERE job=?", (job_id,))
+        with self._transaction() as db:
+            db.execute("UPDATE job SET worker=? WHERE state='queued'", (HOME,))  # until it is given out anew
+        for (job_id,) in self._rows("SELECT id FROM job WHERE state='queued' AND attempts>0"):
+            self._forget_events(job_id)
 
     def _is_named(self, picture: str) -> bool:
-        return bool(self._rows(NAMED, f"%{picture}%"))
+        return any(name.startswith(picture) for name in self.arriving) or bool(self._rows(NAMED, f"%{picture}%"))
 
     def _end(self, job_id: str, failed: Failed) -> None:
         with self._transaction(job_id) as db:
@@ -295,13 +299,11 @@ class SqliteQueue(Deletions):
             _append(db, job_id, failed)
             db.execute(FORGET_SNAPSHOT, (job_id,))
 
-    def announce(self, status: Status) -> None:
+    def give_out(self) -> None:
+        """Give each job that waits to whom it will be finished by first. StorageError."""
         with self._changed:
-            self._status = status
-            self._changed.notify_all()
-
-    def status(self) -> Status:
-        return self._status
+            if len(self._crew) > 1 or self._rows(UNGIVEN, HOME):
+                self.give({job_id: turn.worker for job_id, turn in self._board("pictures").waits.items()})
 
 
 def _append(db: sqlite3.Connection, job_id: str, event: Event) -> None:

@@ -13,10 +13,11 @@ JOB = "id, owner, request, state, attempts, ended"
 LANE = "SELECT passed, paused FROM lane WHERE name=?"
 PAUSE = "INSERT INTO lane(name, paused) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET paused=?2"
 GOES_ON = "NOT EXISTS(SELECT 1 FROM lane WHERE name=?2 AND paused)"
-MAY_BEGIN = f"state='queued' AND lane=?2 AND NOT (?1 AND priority='batch') AND {GOES_ON}"  # ?1: it is quiet
+# ?1: it is quiet. ?2: the lane. ?3: who asks, of those to whom jobs are given.
+MAY_BEGIN = f"state='queued' AND lane=?2 AND worker=?3 AND NOT (?1 AND priority='batch') AND {GOES_ON}"
 WAITING = f"SELECT 1 FROM job WHERE {MAY_BEGIN} LIMIT 1"
 # One statement selects and claims, so two workers cannot take the same job. Which, engines.jobs.turns says.
-CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?3
+CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?4
 WHERE number=(SELECT number FROM job WHERE {MAY_BEGIN}
   ORDER BY (priority='batch') = (COALESCE((SELECT passed FROM lane WHERE name=?2), 0) < {MOST_PASSED}), number LIMIT 1)
 RETURNING {JOB}"""
@@ -25,6 +26,11 @@ COUNT_PASSED = """INSERT INTO lane(name, passed) SELECT lane, priority='interact
 WHERE id=? AND (priority='batch' OR EXISTS(
   SELECT 1 FROM job WHERE state='queued' AND lane=taken.lane AND priority='batch'))
 ON CONFLICT(name) DO UPDATE SET passed=CASE excluded.passed WHEN 1 THEN lane.passed+1 ELSE 0 END"""
+LEFT_RUNNING = "SELECT id, attempts-stops, begun FROM job WHERE state='running' AND worker=?"
+UNGIVEN = "SELECT 1 FROM job WHERE state='queued' AND worker<>? LIMIT 1"
+GIVE = "UPDATE job SET worker=? WHERE id=? AND state='queued'"
+GIVEN_AWAY = "SELECT DISTINCT worker FROM job WHERE state IN ('queued', 'running') AND worker NOT IN (?, ?)"
+TAKE_BACK = "UPDATE job SET state='queued', stops=stops+1, worker=? WHERE state='running' AND worker=? RETURNING id"
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 # Never before the latest end: a clock that was put back does not reorder what is done.
 ADVANCE = """UPDATE job SET state=?1,
@@ -83,9 +89,9 @@ UNFINISHED_EVENTS = "SELECT body FROM event JOIN job ON id=job WHERE state IN ('
 LIKE_IT = """SELECT number, id FROM job WHERE state='queued' AND owner<>''
 AND (owner, lane, priority)=(SELECT owner, lane, priority FROM job WHERE id=?) ORDER BY number"""
 # The line of a lane, and its history after a moment: the index job_ended leads there, however many jobs there were.
-LINE = """SELECT id, state, priority, begun, last_event FROM job
+LINE = """SELECT id, state, priority, worker, begun, last_event FROM job
 WHERE state IN ('queued', 'running') AND lane=? ORDER BY number"""
-HISTORY = f"""SELECT request, ({LAST}), ended FROM job
+HISTORY = f"""SELECT request, ({LAST}), ended, worker FROM job
 WHERE state='done' AND lane=? AND ended>? AND ended<=? ORDER BY ended DESC LIMIT ?"""
 
 

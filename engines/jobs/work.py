@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from engines.messages import Build, Develop, Enhance, Fetch, Generate, Inspect, PreviewMode, Request, prompts
-from engines.messages.status import BundleStatus
+from engines.messages.status import BundleStatus, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,30 @@ def work_of(request: Request, bundles: Sequence[BundleStatus]) -> Work | None:
         return Work()
     bundle = bundle_of(request, bundles)
     return None if bundle is None else portrait_work(request, bundle)
+
+
+def can_do(request: Request, worker: Status, home: Status) -> bool:
+    """
+    Return whether a worker beside the home's can do it now, and the same comes of it: the bundle is the very same, and
+    so are LoRAs, of which that is certain only where the home has none to be mistaken for.
+    """
+    if worker.state != "ready" or not isinstance(request, Generate | Enhance):
+        return False
+    bundle, own = _named(request.bundle, worker), _named(request.bundle, home)
+    if bundle is None or not bundle.engine or (own is not None and own.digest != bundle.digest) or not bundle.digest:
+        return False
+    if isinstance(request, Enhance):
+        detector = _named("detector", worker)
+        if detector is None or not detector.engine:
+            return False
+    elif request.loras and (own is not None or not {lora.name for lora in request.loras} <= set(worker.loras)):
+        return False
+    choices = (choice for choice in bundle.choices if choice.state != "unavailable")
+    return request.backend == "auto" or any(request.backend in (c.engine, c.group) for c in choices)
+
+
+def _named(name: str, status: Status) -> BundleStatus | None:
+    return next((bundle for bundle in status.bundles if bundle.name == name), None)
 
 
 def bundle_of(request: Generate, bundles: Sequence[BundleStatus]) -> BundleStatus | None:

@@ -141,6 +141,13 @@ class Settings:
     )
     mqtt_password: str = _setting("", "MQTT 服务器的密码", "password at the MQTT broker", secret=True)
 
+    server: str = _setting(
+        "",
+        "为哪个工作室干活(./run.sh worker),如 http://192.168.1.5:7860",
+        "the studio that this machine works for (./run.sh worker), like http://192.168.1.5:7860",
+    )
+    worker_token: str = _setting("", "在那个工作室的令牌", "this machine's token there", secret=True)
+
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
         """Read the settings. SettingsError: a STUDIO_ variable is unknown or unusable. STUDIO_TEST_* is the tests'."""
@@ -192,6 +199,8 @@ class Settings:
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
         for address in (*self.feed_addresses.values(), *filter(None, [self.immich])):
             values.check_address(variable("immich" if address == self.immich else "feeds"), address)
+        if self.server:
+            values.check_address("STUDIO_SERVER", self.server)
         if bool(self.immich) != bool(self.immich_key) or (self.inbox_immich and not self.immich):
             raise SettingsError("STUDIO_IMMICH, STUDIO_IMMICH_KEY: each needs the other, and STUDIO_INBOX_IMMICH both")
 

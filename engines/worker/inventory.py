@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -97,6 +98,7 @@ def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None, too_
         weighs_by_guidance=bundle.family in FAMILIES and FAMILIES[bundle.family].weighs == "guidance",
         takes_loras=bundle.takes_loras,
         precision=precision,
+        digest=_digest(bundle.root / "bundle.json"),
     )
 
 
@@ -104,6 +106,13 @@ def _card(path: Path) -> str:
     try:
         return path.read_bytes()[:CARD_BYTES].decode("utf-8", errors="replace")
     except OSError:  # a bundle need not have one
+        return ""
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # it has just gone
         return ""
 
 

@@ -47,6 +47,7 @@ CODES = {
     "JobCancelled": "cancelled",
     "JobInterrupted": "interrupted",
     "JobPostponed": "postponed",
+    "JobMoved": "job_moved",
 }
 
 

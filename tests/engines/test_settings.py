@@ -46,6 +46,8 @@ ALL = {
     "STUDIO_INBOX_IMMICH": "on",
     "STUDIO_MQTT": "mqtts://studio@broker.lan:8883",
     "STUDIO_MQTT_PASSWORD": "abracadabra",
+    "STUDIO_SERVER": "http://192.168.1.5:7860",
+    "STUDIO_WORKER_TOKEN": "a token of the studio's",
 }
 
 
@@ -71,8 +73,9 @@ def test_every_setting_is_read() -> None:
     )
     watched = ("/srv/nas/inbox", "/srv/nas/better", 60, True)
     broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
-    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker)
-    assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key"))
+    studio = ("http://192.168.1.5:7860", "a token of the studio's")
+    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker, *studio)
+    assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key", "a token"))
     assert settings.host_names == ("studio.local", "box")
 
 
@@ -121,6 +124,7 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_COOL_C", "80"),
         ("STUDIO_COOL_C", "29"),
         ("STUDIO_MCP", "maybe"),
+        ("STUDIO_SERVER", "192.168.1.5:7860"),
         ("STUDIO_MCP", ""),
         ("STUDIO_INBOX", " "),
         ("STUDIO_INBOX", "~nobody-of-this-name/x"),

@@ -32,6 +32,7 @@ import uvicorn
 from engines import backends
 from engines.backends import Engine
 from engines.bundle import Bundle, Shelf
+from engines.jobs.dispatch import Dispatcher
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Final, Generate
 from engines.settings import Settings
@@ -362,7 +363,7 @@ async def _serve(settings: Settings, queue: SqliteQueue, started: Future[tuple[G
         from webui import gradio_patches  # noqa: F401 (first: it does so fastest)
         from webui import server as doors
 
-        app = doors.build(queue, settings, NAMES)
+        app = doors.build(queue, settings, NAMES, Dispatcher(queue, threading.Event()))
         assert isinstance(app, Guard)
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, log_level="critical", server_header=False, timeout_graceful_shutdown=1

@@ -12,8 +12,9 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from engines.jobs.dispatch import Dispatcher
 from engines.settings import Settings
-from webui.api import a1111, docs, errors, health, jobs, metrics, openai, presets, studio
+from webui.api import a1111, docs, errors, health, jobs, metrics, openai, presets, studio, workers
 from webui.api.studio import MEDIA, PICTURE_NAME
 from webui.own_jobs import HouseJobs
 
@@ -26,7 +27,8 @@ PATHS = (  # what Guard lets through
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-def router(house: HouseJobs, settings: Settings) -> APIRouter:
+def router(house: HouseJobs, settings: Settings, dispatcher: Dispatcher | None) -> APIRouter:
+    """`dispatcher`: for machines that work for this house; None: none may."""
     routes, checkpoints = APIRouter(), a1111.Checkpoints()
     studio.add_jobs(routes, house, settings)
     studio.add_files(routes, house)
@@ -39,7 +41,9 @@ def router(house: HouseJobs, settings: Settings) -> APIRouter:
     a1111.add_pictures(routes, house, settings, checkpoints)
     a1111.add_options(routes, house, checkpoints)
     docs.add(routes)
-    end_here(routes, PATHS)
+    if dispatcher is not None:
+        workers.add(routes, dispatcher)
+    end_here(routes, (*PATHS, *workers.PATHS))
     return routes
 
 

@@ -41,6 +41,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.PresetsFull: 409,
     errors.JobCancelled: 409,
     errors.JobPostponed: 503,
+    errors.JobMoved: 409,
 }
 
 

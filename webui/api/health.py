@@ -36,6 +36,7 @@ class Health(TypedDict, total=False):
     paused: bool
     engines: dict[str, str]
     bundles: dict[str, str]
+    workers: dict[str, WorkerState]
 
 
 class Reason(TypedDict):
@@ -53,7 +54,7 @@ def add(routes: APIRouter, queue: JobQueue, outputs: Path) -> None:
     @routes.get("/healthz", responses={200: {"model": Health}})
     async def healthz() -> JSONResponse:
         """Always 200 while the process answers. Looks at memory only: a slow disk kills nobody."""
-        return JSONResponse(_health(queue.status()))
+        return JSONResponse(_health(queue))
 
     @routes.get("/readyz", responses={200: {"model": Readiness}, 503: {"model": Readiness}})
     def readyz(request: Request) -> JSONResponse:
@@ -65,13 +66,14 @@ def add(routes: APIRouter, queue: JobQueue, outputs: Path) -> None:
         except StorageError as exc:
             faults.append((exc.code, exc.facts))
         reasons: list[Reason] = [{"code": code, "message": sentence(language, code, facts)} for code, facts in faults]
-        body: Readiness = {**_health(status), "reasons": reasons}
+        body: Readiness = {**_health(queue), "reasons": reasons}
         if paused:  # no fault: the owner wants it so
             body["paused"] = True
         return JSONResponse(body, 503 if reasons else 200)
 
 
-def _health(status: Status) -> Health:
+def _health(queue: JobQueue) -> Health:
+    status = queue.status()
     body: Health = {"status": status.state, "credit": CREDIT}
     if status.detail:
         body["detail"] = status.detail
@@ -81,6 +83,8 @@ def _health(status: Status) -> Health:
         body["temperature_c"] = status.temperature_c
     body["engines"] = {e.name: f"{e.device}, {e.reason}" if e.ok else f"— {e.reason}" for e in status.engines}
     body["bundles"] = {b.name: b.reason for b in status.bundles}
+    if workers := queue.workers():
+        body["workers"] = {name: worker.state for name, worker in workers.items()}
     return body
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 Role = Literal["owner", "guest"]
 PROGRAM = "token:"  # how the id of one begins that has a token
 VISITOR = "visitor:"  # and of one who stands before a frame, for a while
+WORKER = "worker:"  # and of a machine that works for this house, which may do nothing else
 WALL = "wall"  # whose are the pictures that visitors have left for the wall
 
 
@@ -31,6 +32,10 @@ class Person:
     @property
     def is_program(self) -> bool:
         return self.id.startswith(PROGRAM)
+
+    @property
+    def is_worker(self) -> bool:
+        return self.id.startswith(WORKER)
 
     @property
     def is_visitor(self) -> bool:

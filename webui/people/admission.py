@@ -20,7 +20,7 @@ from engines.settings import Settings
 from webui import app_shell, trust
 from webui.connections import is_this_machine
 from webui.i18n import in_both, preferred, spoken
-from webui.people import NOBODY, PROGRAM, VISITOR, Person, Role, pages, secret
+from webui.people import NOBODY, PROGRAM, VISITOR, WORKER, Person, Role, pages, secret
 from webui.people.passes import COOKIE, Pass, Passes
 from webui.people.password import Attempts, Password
 from webui.people.secret import Keys
@@ -30,6 +30,7 @@ from webui.people.tokens import Tokens
 LINKS = ("/frame/send/", "/frame/take/")
 OPEN_PATHS = (*app_shell.PATHS, *trust.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/", *LINKS)
 FETCHED = "/frame/image."
+FOR_WORKERS = "/workers/"  # theirs alone, and all that is theirs
 OPEN_BELOW = tuple(path for path in OPEN_PATHS if path.endswith("/"))
 
 
@@ -55,7 +56,7 @@ class People:
         headers = Headers(scope=scope)
         token = _token(headers.get("authorization", "")) or _token_in_address(scope)
         if token and (program := self.tokens.name_of(token)):
-            return Person(PROGRAM + program)
+            return Person(program if program.startswith(WORKER) else PROGRAM + program)
         if token and (visitor := self.passes.visitor(token, self.password_key)):
             return Person(VISITOR + visitor)
         card = self.pass_of(scope)
@@ -90,6 +91,8 @@ class Admission:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         person = self.people.person(scope)
+        if scope["path"].startswith(FOR_WORKERS) != (person is not None and person.is_worker):
+            person = None
         if person is None and not _is_open(scope["path"]):
             return await _refusal(scope)(scope, receive, send)
         state = {**scope.get("state", {}), "person": person or NOBODY}

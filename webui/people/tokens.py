@@ -17,6 +17,7 @@ from pathlib import Path
 from engines import files
 from engines.settings import Settings, SettingsError
 from engines.settings.installation import COMMAND
+from webui.people import WORKER
 
 NAME = re.compile(r"[\w.-]{1,40}")
 BYTES = 32
@@ -36,8 +37,11 @@ class Tokens:
         return sorted(self._list().values())
 
     def add(self, name: str) -> str:
-        """Return a new token of that name, in the place of the old one if there is one. ValueError, OSError."""
-        if not NAME.fullmatch(name):
+        """
+        Return a new token of that name, which may be a worker's, in the place of the old one if there is one.
+        ValueError, OSError.
+        """
+        if not NAME.fullmatch(name.removeprefix(WORKER)):
             raise ValueError(f"名称只能用字母、数字和 . _ - Letters, digits and . _ - only: {name!r}")
         token = "awp_" + secrets.token_urlsafe(BYTES)
         self._write({**self._others(name), _checksum(token): name})
@@ -76,18 +80,18 @@ def _checksum(token: str) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(f"{COMMAND} token", description="程序用的令牌 · tokens of programs")
     parser.add_argument("name", nargs="?", help="程序的名称;不写则列出 · the program's name; without, they are listed")
+    parser.add_argument("--worker", action="store_true", help="给帮忙干活的另一台机器 · for a machine that shall help")
     parser.add_argument("--revoke", action="store_true", help="作废 · end it")
     asked = parser.parse_args(arguments)
     try:
         tokens = Tokens(Settings.load(os.environ).state / "tokens.json")
-        if asked.name is None:
+        name = f"{WORKER}{asked.name}" if asked.worker else asked.name
+        if name is None:
             print("\n".join(tokens.names()) or "(没有 none)")
         elif not asked.revoke:
-            print(
-                f"{tokens.add(asked.name)}\n请现在记下,之后不再显示。 Note it now: it is not shown again.", flush=True
-            )
-        elif not tokens.revoke(asked.name):
-            print(f"没有这个名称。 There is none of that name: {asked.name}", file=sys.stderr)
+            print(f"{tokens.add(name)}\n请现在记下,之后不再显示。 Note it now: it is not shown again.", flush=True)
+        elif not tokens.revoke(name):
+            print(f"没有这个名称。 There is none of that name: {name}", file=sys.stderr)
             return 1
     except (SettingsError, ValueError, OSError) as exc:
         print(exc, file=sys.stderr)

@@ -321,9 +321,11 @@ def test_a_house_with_a_password_wants_a_token(closed: Rig, tmp_path: Path) -> N
     with pytest.raises(Exception, match="401|credentials"), opened(closed, tmp_path):
         pass
     token = Tokens(closed.settings.state / "tokens.json").add("program")
+    before = closed.jobs()
     with opened(closed, tmp_path, authorization=f"Bearer {token}") as client:
         job = client.submit("x", **DRAW)
-        until(lambda: len(closed.jobs()) > 0)
-        assert closed.queue.job(list(closed.jobs())[-1]).owner == "token:program"
+        until(lambda: len(closed.jobs()) > len(before))
+        (job_id,) = closed.jobs().keys() - before.keys()
+        assert closed.queue.job(job_id).owner == "token:program"
         cancel(job)
-        until(lambda: list(closed.jobs().values())[-1] == "cancelled")
+        until(lambda: closed.jobs()[job_id] == "cancelled")

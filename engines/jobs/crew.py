@@ -1,0 +1,127 @@
+"""
+The jobs of a queue by whose they are, where several workers do them: the home's, beside the server, and those on other
+machines. Whose a job that waits is, may change; whose one is that runs, may not, until it is taken back.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from engines.errors import NotFoundError, RequestError
+from engines.jobs import lane_of, leftovers
+from engines.jobs.deletion import Deletions
+from engines.jobs.line import Crew
+from engines.jobs.plan import HOME
+from engines.jobs.statements import EVENTS, GIVE, GIVEN_AWAY, TAKE_BACK
+from engines.messages import Preview, Request, pack, unpack
+from engines.messages.status import Status
+
+UNPLANNED = "?"  # whose a job is that waits, until it is given to somebody
+
+
+class CrewJobs(Deletions):
+    def __init__(self, path: Path, folder: Path, repairing: bool = True) -> None:
+        super().__init__(path, folder, repairing)
+        self._crew: Crew = {HOME: Status("loading")}
+        self.arriving: dict[str, str] = {}  # pictures of which no event is stored yet, and the jobs that they are of
+
+    def announce(self, status: Status) -> None:
+        with self._changed:
+            self._crew = {**self._crew, HOME: status}
+            self._changed.notify_all()
+
+    def status(self) -> Status:
+        return self._crew[HOME]
+
+    def workers(self) -> Mapping[str, Status]:
+        return {name: status for name, status in self._crew.items() if name != HOME}
+
+    def be_joined(self, others: Mapping[str, Status]) -> None:
+        """Hear which workers there are beside the home's, and how each is."""
+        with self._changed:
+            self._crew = {HOME: self._crew[HOME], **others}
+            self._changed.notify_all()
+
+    def wait_for_change(self, wait_s: float) -> None:
+        """Wait until anything may have changed, so long at most."""
+        with self._changed:
+            self._changed.wait(wait_s)
+
+    def submit_begun(self, request: Request, owner: str, body: bytes, pictures: Sequence[str]) -> str:
+        """Take what another machine has begun: this snapshot, which counts on these pictures; none: it has not."""
+        row = (job_id := uuid.uuid4().hex), owner, pack(request), lane_of(request)
+        with self._transaction() as db:
+            db.execute("INSERT INTO job(id, owner, request, lane) VALUES(?, ?, ?, ?)", row)
+            if body:
+                db.execute("INSERT INTO snapshot VALUES(?, ?, ?)", (job_id, json.dumps(list(pictures)), body))
+        return job_id
+
+    def owners(self, prefix: str) -> list[str]:
+        """Return those so called who have jobs that were not erased."""
+        sql = "SELECT DISTINCT owner FROM job WHERE owner>=?1 AND owner<?1 || char(1114111) AND deleted IS NULL"
+        return [owner for (owner,) in self._rows(sql, prefix)]
+
+    def worker_of(self, job_id: str) -> str:
+        """Return whose a job is; NotFoundError: there is no such job."""
+        for (worker,) in self._rows("SELECT worker FROM job WHERE id=?", job_id):
+            return str(worker)
+        raise NotFoundError("job", job_id)
+
+    def cancelled_of(self, worker: str) -> list[str]:
+        """Return what a worker does that shall end."""
+        sql = "SELECT id FROM job WHERE state='running' AND worker=? AND cancelled"
+        return [job_id for (job_id,) in self._rows(sql, worker)]
+
+    def counted(self, job_id: str) -> list[str]:
+        """Return the pictures on which a job's snapshot counts."""
+        rows = self._rows("SELECT pictures FROM snapshot WHERE job=?", job_id)
+        return [str(name) for (names,) in rows for name in json.loads(names)]
+
+    def is_of(self, job_id: str, picture: str) -> bool:
+        """Return whether a picture has come with a job."""
+        if self.arriving.get(picture) == job_id:
+            return True
+        sql = "SELECT 1 FROM event WHERE job=? AND instr(body, ?) LIMIT 1"
+        return picture in self.counted(job_id) or bool(self._rows(sql, job_id, json.dumps(picture)))
+
+    def given_away(self) -> set[str]:
+        """Return the workers beside the home's that have, or were given, jobs which have not ended."""
+        return {worker for (worker,) in self._rows(GIVEN_AWAY, HOME, UNPLANNED)}
+
+    def give(self, workers: Mapping[str, str]) -> None:
+        """Give each of these jobs, if it waits, to a worker. StorageError."""
+        whose: dict[str, str] = dict(self._rows("SELECT id, worker FROM job WHERE state='queued' AND lane='pictures'"))
+        moved = [(worker, job_id) for job_id, worker in workers.items() if whose.get(job_id, worker) != worker]
+        if moved:
+            with self._transaction() as db:
+                db.executemany(GIVE, moved)
+
+    def take_back(self, worker: str) -> list[str]:
+        """
+        Let what a worker has begun, or was given, wait for another, which goes on from its snapshot. What was told of
+        it is forgotten, and the attempt is not counted: it was not the job that ended it. Return what had begun.
+        StorageError.
+        """
+        with self._transaction() as db:
+            begun = [job_id for (job_id,) in db.execute(TAKE_BACK, (UNPLANNED, worker)).fetchall()]
+            db.execute("UPDATE job SET worker=? WHERE state='queued' AND worker=?", (UNPLANNED, worker))
+        for job_id in begun:
+            self._forget_events(job_id)
+        return begun
+
+    def _forget_events(self, job_id: str) -> None:
+        """With the pictures that they named, or would have, but those on which the snapshot counts."""
+        counted = self.counted(job_id)
+        for _, body in self._rows(EVENTS, job_id, 0):
+            with suppress(RequestError):  # of another version
+                if isinstance(event := unpack(body), Preview) and event.image not in counted:
+                    leftovers.delete_picture(self.folder, event.image)
+        for picture in [picture for picture, job in self.arriving.items() if job == job_id]:
+            leftovers.delete_picture(self.folder, picture)
+            self.arriving.pop(picture, None)
+        with self._transaction(job_id) as db:
+            db.execute("DELETE FROM event WHERE job=?", (job_id,))

@@ -1,0 +1,107 @@
+"""
+The workers beside the home's, on other machines: who is there, what each is given, and that another one does what was
+given to one that is heard no more. Lives in the server's process, and knows of no network: whoever speaks for a worker
+says what it says.
+
+While there is none, nothing is done here, and the home's worker takes what comes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engines.errors import StorageError
+from engines.jobs import Job
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages.status import Status
+
+log = logging.getLogger(__name__)
+LEASE_S = 10.0  # of silence, after which others do what a worker was given
+LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    status: Status
+    at: float  # by the monotonic clock
+
+
+class Dispatcher:
+    """Any thread may call. When it is `stopping`, nobody waits here any more."""
+
+    def __init__(
+        self, queue: SqliteQueue, stopping: threading.Event, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.queue, self.stopping, self._clock = queue, stopping, clock
+        self._heard: dict[str, _Heard] = {}
+        self._lock = threading.Lock()
+        self._joined = threading.Event()
+        # What earlier runs of the server have given out: who has it may be there yet, and says so, or is not.
+        self._since = clock()
+
+    def hear(self, name: str, status: Status) -> None:
+        """Note that a worker is there, and how it is. Its name is not HOME's."""
+        with self._lock:
+            before = self._heard.get(name)
+            if before is None:
+                log.info("a worker has come: %s", name)
+            # The same status is the same object: what was reckoned by it holds.
+            same = before is not None and before.status == status
+            self._heard[name] = _Heard(before.status if same and before else status, self._clock())
+            if not same:
+                self._tell()
+        self._joined.set()
+
+    def leave(self, name: str) -> None:
+        """Note that a worker goes, and let others do what it was given."""
+        with self._lock:
+            if self._heard.pop(name, None) is not None:
+                log.info("a worker has gone: %s", name)
+                self._tell()
+        self.queue.take_back(name)
+
+    def names(self) -> list[str]:
+        with self._lock:
+            return sorted(self._heard)
+
+    def claim(self, name: str, wait_s: float) -> Job | None:
+        """Take the job whose turn it is at a worker, waiting so long for one if there is none."""
+        until = self._clock() + wait_s
+        while not self.stopping.is_set():
+            left_s = until - self._clock()
+            if (job := self.queue.claim(min(max(left_s, 0.0), LOOK_S), worker=name)) is not None or left_s <= 0:
+                return job
+        return None
+
+    def attend(self) -> None:
+        """Give out what comes, and look who is there, until it is `stopping`."""
+        while not self.stopping.is_set():
+            try:
+                self.round()
+                if self._heard or self.queue.given_away():
+                    self.queue.wait_for_change(LOOK_S)
+                else:
+                    self._joined.clear()
+                    self._joined.wait(LOOK_S)
+            except StorageError as exc:  # the disk refuses: what was given out stays so
+                log.error("%s", exc)
+                self.stopping.wait(LOOK_S)
+
+    def round(self) -> None:
+        now = self._clock()
+        with self._lock:
+            silent = [name for name, heard in self._heard.items() if now - heard.at > LEASE_S]
+            here = set(self._heard) - set(silent)
+        if now - self._since > LEASE_S:  # else whoever was there before this server has not had the time to say so
+            silent += sorted(self.queue.given_away() - here - set(silent))
+        for name in silent:
+            log.warning("a worker is heard no more: %s", name)
+            self.leave(name)
+        self.queue.give_out()
+
+    def _tell(self) -> None:
+        self.queue.be_joined({name: heard.status for name, heard in self._heard.items()})

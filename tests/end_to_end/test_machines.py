@@ -1,0 +1,181 @@
+"""A studio and a machine that works for it, each with its own processes and home, as two computers would have them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from tests.support.proved import believe_engines
+from tests.support.server import Process
+from webui.people import WORKER
+from webui.people.tokens import Tokens
+
+pytestmark = pytest.mark.slow
+TAKEN_OVER_S = 15.0
+LONG: dict[str, Any] = {"prompt": "a woman", "steps": 20, "count": 4, "seed": 7}  # seconds, on any machine
+
+
+def until(condition: Callable[[], object], seconds: float = 240, why: Callable[[], str] = str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.05)
+
+
+class Machine:
+    """`./run.sh worker` in a process of its own, in a session of its own."""
+
+    def __init__(self, home: Path, url: str, token: str) -> None:
+        home.mkdir(exist_ok=True)
+        believe_engines(home)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
+        ours = {"STUDIO_HOME": str(home), "STUDIO_WORKER_TOKEN": token, "STUDIO_BACKEND": "edge"}
+        self.log = home / "log"
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "webui.cli", "worker", "--join", url],
+                cwd=REPOSITORY,
+                env={**kept, **ours},
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """As a power cut does: its engines end with it."""
+        self.popen.kill()
+        self.popen.wait(60)
+
+
+@dataclass
+class House:
+    home: Path
+    server: Process
+    machine: Machine
+
+    def rows(self, what: str) -> list[Any]:
+        with closing(sqlite3.connect(self.home / "state" / "jobs.db")) as db:
+            return db.execute(f"SELECT {what} FROM job ORDER BY number").fetchall()
+
+    def submit(self, **values: Any) -> str:
+        headers = {"Prefer": "respond-async"}
+        answer = httpx.post(f"{self.server.url}/generate", json=values, headers=headers, timeout=60)
+        return str(answer.raise_for_status().json()["id"])
+
+    def ready(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.server.url}/readyz", timeout=60).json())
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = httpx.get(f"{self.server.url}/jobs/{job_id}", timeout=60).raise_for_status().json()
+        return body
+
+    def row(self, job_id: str) -> tuple[str, str, int, int]:
+        """Its state, whose it is, how often it was begun, and how often it was not to blame for the end of that."""
+        return next(tuple(rest) for found, *rest in self.rows("id, state, worker, attempts, stops") if found == job_id)  # type: ignore[return-value]
+
+    def ended(self, *jobs: str) -> None:
+        until(lambda: all(self.row(job)[0] not in ("queued", "running") for job in jobs), why=self.logs)
+
+    def logs(self) -> str:
+        return self.server.log.read_text()[-3000:] + self.machine.log.read_text()[-3000:]
+
+    def at_desk(self, **values: Any) -> str:
+        """Submit a job that is begun there: of two of the same, one is."""
+        jobs = [self.submit(**values) for _ in range(2)]
+        until(lambda: all(self.row(job)[0] == "running" for job in jobs), why=self.logs)
+        return next(job for job in jobs if self.row(job)[1] == "desk")
+
+    def pixels(self, job_id: str) -> list[Any]:
+        images = self.job(job_id)["result"]["images"]
+        return [np.asarray(Image.open(io.BytesIO(httpx.get(self.server.url + url).content))) for url in images]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    (home := tmp_path / "studio").mkdir()
+    server = Process(home)
+    server.until_ready()
+    token = Tokens(home / "state" / "tokens.json").add(WORKER + "desk")
+    house = House(home, server, Machine(tmp_path / "desk", server.url, token))
+    try:
+        until(lambda: house.ready().get("workers") == {"desk": "ready"}, why=house.logs)
+        # The first job of each, so that it is known what one takes there.
+        house.ended(*[house.submit(prompt="p") for _ in range(4)])
+        yield house
+    finally:
+        house.machine.popen.send_signal(signal.SIGTERM)
+        house.machine.popen.wait(60)
+        house.server.stop()
+
+
+def test_two_machines_draw_the_same_and_one_may_vanish(house: House) -> None:
+    """Killed in the middle of a job: home goes on where it was, and every picture is as if nothing had happened."""
+    assert {worker for _, worker in house.rows("state, worker")} == {"", "desk"}
+    job_id = house.at_desk(**LONG)
+    until(lambda: len(_results(house, job_id)) >= 1, why=house.logs)  # the first of its four pictures
+    first = _results(house, job_id)[0]
+    until(lambda: first in _counted(house, job_id), why=house.logs)
+    house.machine.kill()
+    killed = time.monotonic()
+    until(lambda: house.row(job_id)[1] != "desk", why=house.logs)
+    assert "workers" not in house.ready()
+    assert time.monotonic() - killed < TAKEN_OVER_S
+    house.ended(job_id)
+    state, worker, attempts, stops = house.row(job_id)
+    assert (state, worker, attempts, stops) == ("done", "", 2, 1)
+    assert house.job(job_id)["result"]["images"][0].endswith(first), "the picture that was done is not drawn anew"
+    alone = house.submit(**LONG)
+    house.ended(alone)
+    for drawn, wanted in zip(house.pixels(job_id), house.pixels(alone), strict=True):
+        assert np.array_equal(drawn, wanted)
+
+
+def test_the_studio_may_be_killed_and_a_machine_that_stops_gives_back_what_it_has(house: House) -> None:
+    job_id = house.at_desk(**LONG)
+    until(lambda: _results(house, job_id), why=house.logs)
+    house.server.popen.kill()
+    house.server.popen.wait(60)
+    port = int(house.server.url.rpartition(":")[2])
+    house.server = Process(house.home, STUDIO_PORT=str(port))
+    house.server.url = f"http://127.0.0.1:{port}"
+    house.server.until_ready()
+    house.ended(job_id)
+    assert house.row(job_id) == ("done", "desk", 1, 0), "its only attempt, at the desk"
+    assert len(house.job(job_id)["result"]["images"]) == 4
+    stopped = house.at_desk(**LONG)
+    house.machine.popen.send_signal(signal.SIGTERM)
+    until(lambda: house.row(stopped)[1] != "desk", seconds=10, why=house.logs)
+    assert house.machine.popen.wait(30) == 0
+    house.ended(*[job for (job,) in house.rows("id")])
+    assert {state for (state,) in house.rows("state")} == {"done"}
+
+
+def _events(house: House, job_id: str) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(house.home / "state" / "jobs.db")) as db:
+        rows = db.execute("SELECT body FROM event WHERE job=? ORDER BY seq", (job_id,)).fetchall()
+    return [json.loads(body) for (body,) in rows]
+
+
+def _results(house: House, job_id: str) -> list[str]:
+    return [event["image"] for event in _events(house, job_id) if event.get("shows") == "result"]
+
+
+def _counted(house: House, job_id: str) -> str:
+    with closing(sqlite3.connect(house.home / "state" / "jobs.db")) as db:
+        return "".join(names for (names,) in db.execute("SELECT pictures FROM snapshot WHERE job=?", (job_id,)))

@@ -1,0 +1,245 @@
+"""Workers on other machines: what each is given, and that nothing is lost, or done twice, when one is heard no more."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engines.jobs import Job
+from engines.jobs.crew import UNPLANNED
+from engines.jobs.dispatch import LEASE_S, Dispatcher
+from engines.jobs.plan import HOME
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Enhance, Failed, Final, Generate, Inspect, Lora, Preview, Request
+from engines.messages.status import BundleStatus, Choice, Status
+from tests.support.fakes import FakeClock
+from tests.support.queues import FINAL, progress
+
+
+def bundle(name: str = "portrait", digest: str = "d", engine: str = "ort") -> BundleStatus:
+    choices = (Choice("ort", "edge", "accepted"), Choice("torch", "pytorch", "unavailable"))
+    return BundleStatus(name, "portrait", {}, "", ((512, 512),), 8, 0.0, engine, "", choices, digest=digest)
+
+
+def having(*bundles: BundleStatus, loras: tuple[str, ...] = ()) -> Status:
+    return Status("ready", bundles=bundles, loras=loras)
+
+
+ALL = having(bundle(), bundle("restorer"), bundle("detector"))
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> SqliteQueue:
+    queue = SqliteQueue(tmp_path / "jobs.db", tmp_path / "outputs")
+    queue.folder.mkdir()
+    queue.announce(ALL)
+    return queue
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def dispatcher(queue: SqliteQueue, clock: FakeClock) -> Dispatcher:
+    return Dispatcher(queue, threading.Event(), clock.perf_counter)
+
+
+def worked_off(queue: SqliteQueue, seconds: float, worker: str = HOME) -> None:
+    """Let it be heard how long a portrait takes there."""
+    job_id = queue.submit(Generate("p"))
+    queue.give({job_id: worker})
+    queue.publish(claimed(queue, worker), replace(FINAL, seconds=seconds))
+
+
+def claimed(queue: SqliteQueue, worker: str = HOME) -> Job:
+    job = queue.claim(worker=worker)
+    assert job is not None
+    return job
+
+
+def whose(queue: SqliteQueue, *jobs: str) -> list[str]:
+    return [queue.worker_of(job) for job in jobs]
+
+
+def test_while_home_is_alone_it_takes_what_comes(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    job_id = queue.submit(Generate("p"))
+    assert whose(queue, job_id) == [HOME] and claimed(queue).id == job_id
+    assert queue.given_away() == set()
+
+
+def test_nobody_takes_what_was_not_given_out_yet(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    """Else a slow home would have begun before anybody looked whether another is faster."""
+    dispatcher.hear("desk", ALL)
+    job_id = queue.submit(Generate("p"))
+    assert whose(queue, job_id) == [UNPLANNED]
+    assert queue.claim() is None and dispatcher.claim("desk", 0.0) is None
+
+
+def test_the_fast_machine_is_given_the_job(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    worked_off(queue, 60.0)
+    worked_off(queue, 2.0, "desk")
+    dispatcher.hear("desk", ALL)
+    jobs = queue.submit_all([Generate("p")] * 3)
+    dispatcher.round()
+    assert whose(queue, *jobs) == ["desk"] * 3 and queue.claim() is None
+    job = dispatcher.claim("desk", 0.0)
+    assert job is not None and job.id == jobs[0] and job.attempts == 1
+    assert queue.place(jobs[2]).eta_s == pytest.approx(6.0, abs=0.5)
+    assert queue.running() is None, "home's supervisor is not to watch it"
+
+
+def test_when_it_has_gone_home_does_what_waits(queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock) -> None:
+    worked_off(queue, 2.0, "desk")
+    dispatcher.hear("desk", ALL)
+    job_id = queue.submit(Generate("p"))
+    dispatcher.round()
+    assert whose(queue, job_id) == ["desk"]
+    clock.now += LEASE_S + 0.1
+    dispatcher.round()
+    assert whose(queue, job_id) == [HOME] and dispatcher.names() == []
+    assert claimed(queue).id == job_id
+
+
+def test_what_a_silent_worker_has_begun_is_taken_over_from_its_snapshot(
+    queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock
+) -> None:
+    dispatcher.hear("desk", ALL)
+    job_id = queue.submit(Generate("p", count=2))
+    queue.give({job_id: "desk"})
+    job = claimed(queue, "desk")
+    for name in ("kept.png", "half.png", "arrived.png"):
+        (queue.folder / name).write_bytes(b"x")
+    queue.publish(job, progress(1))
+    queue.publish(job, Preview(8, "kept.png", kind="result"))
+    queue.publish(job, Preview(3, "half.png"))
+    queue.arriving["arrived.png"] = job_id
+    queue.save_snapshot(job, b"step 5", ["kept.png"])
+    clock.now += LEASE_S - 1
+    dispatcher.round()
+    assert queue.job(job_id).state == "running", "a machine may be slow for a moment"
+    clock.now += 2
+    dispatcher.round()
+    again = claimed(queue)
+    assert (again.id, again.attempts, queue.snapshot(again)) == (job_id, 2, b"step 5")
+    assert sorted(path.name for path in queue.folder.iterdir()) == ["kept.png"]
+    assert not queue.publish(job, FINAL), "the first attempt says nothing any more"
+    assert queue.since(job_id, 0) == ([], False)
+    assert queue.publish(again, FINAL) and queue.job(job_id).state == "done"
+
+
+def test_however_often_machines_vanish_the_job_is_not_to_blame(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    job_id = queue.submit(Generate("p"))
+    for _ in range(5):
+        dispatcher.hear("desk", ALL)
+        queue.give({job_id: "desk"})
+        claimed(queue, "desk")
+        dispatcher.leave("desk")
+    queue.give({job_id: HOME})
+    claimed(queue)
+    queue.recover()
+    assert queue.job(job_id).state == "queued", "the first time that home's worker died of it"
+
+
+def test_a_restart_of_the_server_leaves_a_machine_its_job(queue: SqliteQueue, clock: FakeClock, tmp_path: Path) -> None:
+    first = Dispatcher(queue, threading.Event(), clock.perf_counter)
+    first.hear("desk", ALL)
+    jobs = queue.submit_all([Generate("p"), Generate("q")])
+    queue.give(dict.fromkeys(jobs, "desk"))
+    job = claimed(queue, "desk")
+    queue.close()
+    queue = SqliteQueue(tmp_path / "jobs.db", tmp_path / "outputs")
+    queue.recover()
+    second = Dispatcher(queue, threading.Event(), clock.perf_counter)
+    second.round()
+    assert queue.job(job.id).state == "running" and whose(queue, jobs[1]) == [HOME]
+    clock.now += LEASE_S / 2
+    second.hear("desk", ALL)
+    assert queue.publish(job, FINAL)
+    queue.close()
+
+
+def test_a_machine_that_does_not_come_back_after_a_restart_loses_it(
+    queue: SqliteQueue, clock: FakeClock, tmp_path: Path
+) -> None:
+    Dispatcher(queue, threading.Event(), clock.perf_counter).hear("desk", ALL)
+    job_id = queue.submit(Generate("p"))
+    queue.give({job_id: "desk"})
+    claimed(queue, "desk")
+    second = Dispatcher(queue, threading.Event(), clock.perf_counter)
+    clock.now += LEASE_S + 0.1
+    second.round()
+    assert queue.job(job_id).state == "queued"
+
+
+@pytest.mark.parametrize(
+    ("request_", "home", "desk", "given"),
+    [
+        (Generate("p", bundle="big"), ALL, having(bundle("big")), "desk"),  # home has no such
+        (Generate("p"), ALL, having(bundle(digest="another")), HOME),  # it would draw another picture
+        (Generate("p"), ALL, having(bundle(engine="")), HOME),  # no engine there can
+        (Generate("p"), ALL, replace(ALL, state="loading"), HOME),
+        (Generate("p", backend="ort"), ALL, ALL, "desk"),
+        (Generate("p", backend="edge"), ALL, ALL, "desk"),
+        (Generate("p", backend="pytorch"), ALL, ALL, HOME),  # not there
+        (Generate("p", loras=(Lora("a"),)), ALL, replace(ALL, loras=("a",)), HOME),  # another may be called so
+        (Generate("p", bundle="big", loras=(Lora("a"),)), ALL, having(bundle("big"), loras=("a",)), "desk"),
+        (Generate("p", bundle="big", loras=(Lora("b"),)), ALL, having(bundle("big"), loras=("a",)), HOME),
+        (Enhance("a.jpg"), ALL, ALL, "desk"),
+        (Enhance("a.jpg"), ALL, having(bundle("restorer")), HOME),  # nobody there finds faces
+        (Inspect("a.jpg"), ALL, ALL, HOME),
+    ],
+)
+def test_a_job_goes_where_the_same_comes_of_it(
+    request_: Request, home: Status, desk: Status, given: str, queue: SqliteQueue, dispatcher: Dispatcher
+) -> None:
+    worked_off(queue, 1.0, "desk")
+    queue.announce(home)
+    dispatcher.hear("desk", desk)
+    busy = queue.submit(Generate("p"))
+    queue.give({busy: HOME})
+    claimed(queue)
+    job_id = queue.submit(request_)
+    dispatcher.round()
+    assert whose(queue, job_id) == [given]
+
+
+def test_each_does_its_own_and_the_line_says_when(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    worked_off(queue, 6.0)
+    worked_off(queue, 2.0, "desk")
+    dispatcher.hear("desk", ALL)
+    jobs = queue.submit_all([Generate("p")] * 4)
+    dispatcher.round()
+    assert whose(queue, *jobs) == ["desk", "desk", HOME, "desk"]
+    assert [queue.place(job).eta_s for job in jobs] == pytest.approx([2, 4, 6, 6], abs=0.5)
+    assert [queue.place(job).ahead for job in jobs] == [0, 1, 0, 2]
+
+
+def test_what_ends_anywhere_ends(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    dispatcher.hear("desk", ALL)
+    job_id = queue.submit(Generate("p"))
+    queue.give({job_id: "desk"})
+    job = claimed(queue, "desk")
+    assert queue.cancelled_of("desk") == []
+    queue.cancel(job_id)
+    assert queue.cancelled_of("desk") == [job_id]
+    assert not queue.publish(job, Failed("cancelled", "")) and queue.job(job_id).state == "cancelled"
+
+
+def test_a_crash_at_home_takes_nothing_from_others(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+    """Its picture has come, and its event has not yet."""
+    dispatcher.hear("desk", ALL)
+    mine, theirs = queue.submit_all([Generate("p"), Generate("q")])
+    queue.give({mine: HOME, theirs: "desk"})
+    claimed(queue)
+    job = claimed(queue, "desk")
+    (queue.folder / "outputs_20260101000000.png").write_bytes(b"x")
+    queue.arriving["outputs_20260101000000.png"] = theirs
+    queue.recover()
+    assert queue.job(theirs).state == "running" and queue.job(mine).state == "queued"
+    assert queue.publish(job, Final(("outputs_20260101000000.png",), 1, 1.0, "ort"))
+    assert (queue.folder / "outputs_20260101000000.png").exists()

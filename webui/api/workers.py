@@ -1,0 +1,215 @@
+"""
+The door of machines that work for this house: each says how it is, takes the job whose turn it is there, and sends what
+comes of it. Who they are, Admission has looked at; what is given to whom, the queue knows. A job is a machine's as long
+as that attempt is the latest: then its photo can be fetched, and what is sent is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from anyio import CapacityLimiter, open_file, to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from typing_extensions import TypedDict
+
+from engines import files
+from engines.errors import ImageError, JobMoved, NotFoundError, RequestError
+from engines.images import mapped_storage, names
+from engines.jobs import Job
+from engines.jobs.dispatch import Dispatcher
+from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, pack, photo_of, unpack
+from engines.messages.status import Status
+from webui.people import WORKER, person_of
+
+T = TypeVar("T")
+PATHS = ("/workers/",)  # what Guard lets through
+MOST_WAIT_S = 20.0  # for a job: less than proxies wait
+THREADS = 40  # that may wait for jobs, beside all other requests
+PHOTO = "photo"  # stands in a request for the path of one, which is of this machine alone
+
+
+class Order(TypedDict):
+    """
+    A job. `photo_bytes`, `photo_sha256`: of the photo that it begins with; 0: with none. `pictures`: those on which its
+    snapshot counts, if it has one.
+    """
+
+    id: str
+    attempt: int
+    request: str
+    photo_name: str
+    photo_bytes: int
+    photo_sha256: str
+    has_snapshot: bool
+    pictures: list[str]
+
+
+def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
+    queue, waiting = dispatcher.queue, CapacityLimiter(THREADS)
+
+    async def beside(call: Callable[..., T], *arguments: object) -> T:
+        return await to_thread.run_sync(call, *arguments)
+
+    def theirs(request: Request, job_id: str, attempt: int) -> Job:
+        """JobMoved: it is not this machine's, or not any more. NotFoundError."""
+        job = queue.job(job_id)
+        if job.state != "running" or job.attempts != attempt or queue.worker_of(job_id) != _name(request):
+            raise JobMoved(f"job {job_id} is another's")
+        return job
+
+    @routes.post("/workers/status", include_in_schema=False)
+    async def status(request: Request) -> JSONResponse:
+        """Hear how it is. The answer: which of its jobs shall end."""
+        status = unpack((await request.body()).decode("utf-8", "replace"))
+        if not isinstance(status, Status):
+            raise RequestError("this says nothing of a worker")
+        name = _name(request)
+        dispatcher.hear(name, status)
+        return JSONResponse({"cancelled": await beside(queue.cancelled_of, name)})
+
+    @routes.post("/workers/leave", include_in_schema=False)
+    async def leave(request: Request) -> JSONResponse:
+        await beside(dispatcher.leave, _name(request))
+        return JSONResponse({})
+
+    @routes.post("/workers/claim", include_in_schema=False)
+    async def claim(request: Request, wait_s: float = 0.0) -> Response:
+        """The job whose turn it is there, as Order says; 204: there is none yet."""
+        wait_s = min(max(wait_s, 0.0), MOST_WAIT_S)
+        order = await to_thread.run_sync(_next_order, dispatcher, _name(request), wait_s, limiter=waiting)
+        return Response(status_code=204) if order is None else JSONResponse(order)
+
+    @routes.get("/workers/jobs/{job_id}/{attempt}/photo", include_in_schema=False)
+    def photo(request: Request, job_id: str, attempt: int) -> Response:
+        path = photo_of(theirs(request, job_id, attempt).request)
+        if not path or not Path(path).is_file():
+            raise NotFoundError("photo", job_id)
+        return FileResponse(path, media_type="application/octet-stream")
+
+    @routes.get("/workers/jobs/{job_id}/{attempt}/pictures/{name}", include_in_schema=False)
+    def picture(request: Request, job_id: str, attempt: int, name: str) -> Response:
+        """One on which the job's snapshot counts."""
+        if name not in queue.counted(theirs(request, job_id, attempt).id):
+            raise NotFoundError("picture", name[:40])
+        return FileResponse(queue.folder / name, media_type="application/octet-stream")
+
+    @routes.put("/workers/jobs/{job_id}/{attempt}/pictures/{name}", include_in_schema=False)
+    async def send_picture(request: Request, job_id: str, attempt: int, name: str) -> JSONResponse:
+        """Take a picture, whose SHA-256 is in the header X-SHA256. The answer: what it is called here."""
+        await beside(theirs, request, job_id, attempt)
+        with mapped_storage(queue.folder), files.temporary(queue.folder) as path:
+            await _received(request, path)
+            await beside(theirs, request, job_id, attempt)  # the sending took its time
+            return JSONResponse({"name": await beside(_adopted, queue, path, job_id, name)})
+
+    @routes.get("/workers/jobs/{job_id}/{attempt}/snapshot", include_in_schema=False)
+    def snapshot(request: Request, job_id: str, attempt: int) -> Response:
+        return Response(queue.snapshot(theirs(request, job_id, attempt)), media_type="application/octet-stream")
+
+    @routes.put("/workers/jobs/{job_id}/{attempt}/snapshot", include_in_schema=False)
+    async def send_snapshot(request: Request, job_id: str, attempt: int) -> JSONResponse:
+        job = await beside(theirs, request, job_id, attempt)
+        pictures = request.query_params.getlist("picture")
+        await beside(queue.save_snapshot, job, await request.body(), pictures)
+        return JSONResponse({})
+
+    @routes.post("/workers/jobs/{job_id}/{attempt}/events", include_in_schema=False)
+    async def events(request: Request, job_id: str, attempt: int) -> JSONResponse:
+        """Take what has happened. The answer: whether it shall go on."""
+        job = await beside(theirs, request, job_id, attempt)
+        goes_on = True
+        for event in _events(await request.body()):
+            images = images_of(event)
+            if not all([await beside(queue.is_of, job_id, image) for image in images]):
+                raise RequestError("it names a picture that was not sent with this job")
+            goes_on = await beside(queue.publish, job, event)
+            for image in images:
+                queue.arriving.pop(image, None)
+        return JSONResponse({"goes_on": goes_on})
+
+
+def _name(request: Request) -> str:
+    return person_of(request).id.removeprefix(WORKER)
+
+
+def _events(body: bytes) -> list[Event]:
+    """RequestError: these are none."""
+    try:
+        events = [unpack(text) for text in files.validate(list[str], files.parse_json(body))]
+    except ValueError as exc:
+        raise RequestError("these are no events") from exc
+    if not all(isinstance(event, Event) for event in events):
+        raise RequestError("these are no events")
+    return events
+
+
+def images_of(event: Event) -> tuple[str, ...]:
+    match event:
+        case Final():
+            return event.images
+        case Preview():
+            return (event.image,)
+    return ()
+
+
+def _next_order(dispatcher: Dispatcher, worker: str, wait_s: float) -> Order | None:
+    """A job whose photo has been deleted ends here."""
+    job = dispatcher.claim(worker, wait_s)
+    if job is None:
+        return None
+    try:
+        return _order(dispatcher.queue, job)
+    except OSError as exc:
+        dispatcher.queue.publish(job, Failed(ImageError.code, f"its photo cannot be read: {exc.strerror}"))
+        return None
+
+
+def _order(queue: SqliteQueue, job: Job) -> Order:
+    """OSError: its photo cannot be read."""
+    path, size, digest, asked = photo_of(job.request), 0, "", job.request
+    if path:
+        with open(path, "rb") as file:
+            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+    match asked:
+        case Generate() if path:
+            asked = replace(asked, start=PHOTO)
+        case Enhance():
+            asked = replace(asked, image=PHOTO)
+    return {
+        "id": job.id,
+        "attempt": job.attempts,
+        "request": pack(asked),
+        "photo_name": Path(path).name,
+        "photo_bytes": size,
+        "photo_sha256": digest,
+        "has_snapshot": queue.snapshot(job) is not None,
+        "pictures": queue.counted(job.id),
+    }
+
+
+async def _received(request: Request, path: Path) -> None:
+    """Write what is sent into a new file. RequestError: it is not what its sender has checked. OSError."""
+    digest = hashlib.sha256()
+    async with await open_file(path, "wb") as file:
+        async for piece in request.stream():
+            digest.update(piece)
+            await file.write(piece)
+    if digest.hexdigest() != request.headers.get("x-sha256"):
+        raise RequestError("what has come is not what was sent")
+
+
+def _adopted(queue: SqliteQueue, path: Path, job_id: str, wish: str) -> str:
+    """Give what has come a name among the pictures. RequestError: that is none. OSError."""
+    files.sync(path)
+    try:
+        name = names.adopt(path, queue.folder, wish)
+    except ValueError as exc:
+        raise RequestError(str(exc)) from exc
+    queue.arriving[name] = job_id
+    return name

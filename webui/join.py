@@ -1,0 +1,111 @@
+"""
+`./run.sh worker [--join URL] [--token TOKEN]`: let this machine work for a studio on another one, which gives it jobs
+while it is here and does without it when it is not. A composition root of its own: the queue, the worker, the bridge to
+the studio, and no page. It has a home of its own, STUDIO_HOME, with its models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from engines import logs
+from engines.errors import StorageError
+from engines.machine import preflight
+from engines.settings import Settings, SettingsError
+from engines.settings.installation import COMMAND, called
+from webui import home_lock
+
+if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
+    from engines.jobs.sqlite_queue import SqliteQueue
+
+STOP_S = 7.0  # what a stop may take of the worker: Docker kills after 10
+NO_SERVER = (
+    f"请说明为哪个工作室干活:{COMMAND} worker --join 地址 --token 令牌,或设置 STUDIO_SERVER 与 STUDIO_WORKER_TOKEN。"
+    f" Say for which studio to work: {COMMAND} worker --join URL --token TOKEN, or set both variables."
+    f" 令牌在工作室那台机器上取得 · the token comes from the studio's machine: {COMMAND} token NAME --worker"
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    os.umask(0o077)  # photos and faces: nobody else's on this machine
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    asked = _parser().parse_args(arguments)
+    given = {"STUDIO_SERVER": asked.join, "STUDIO_WORKER_TOKEN": asked.token}
+    env = {**os.environ, **{name: value for name, value in given.items() if value}}
+    try:
+        settings = Settings.load(env)
+        if not settings.server or not settings.worker_token:
+            raise SettingsError(NO_SERVER)
+        lock = home_lock.take(settings)
+        for folder in (settings.outputs, settings.models, settings.uploads):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if why := preflight.refusal(settings.state / preflight.FOLDER):
+            raise SettingsError(" ".join(why))
+        queue = _queue(settings)
+        home_lock.sign(lock, "worker")
+    except (SettingsError, StorageError) as exc:
+        print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
+        return 2
+    except OSError as exc:
+        print(f"无法启动 Cannot start: {exc.filename or settings.home}: {exc.strerror}", file=sys.stderr)
+        return 2
+    logs.begin(settings, "worker-bridge")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # each request would be a line
+    print(f"✓ 为 {settings.server} 干活 · this machine works for it · 停止 Stop: Ctrl+C", flush=True)
+    _work(queue, settings, {**env, "STUDIO_HOME": str(settings.home)}, lock, stopping)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"{COMMAND} worker", description=called(__doc__ or ""))
+    parser.add_argument("--join", metavar="URL", default="", help="工作室的地址 · the studio's address")
+    parser.add_argument("--token", default="", help="这台机器的令牌 · this machine's token")
+    return parser
+
+
+def _queue(settings: Settings) -> SqliteQueue:
+    from engines.jobs import QuietHours
+    from engines.jobs.sqlite_queue import SqliteQueue
+
+    quiet = QuietHours.parse(settings.quiet_hours)
+    return SqliteQueue(settings.state / "jobs.db", settings.outputs, quiet=quiet, pause_s=settings.pause_s)
+
+
+def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> None:
+    from engines.worker import inventory
+    from engines.worker.bridge import Bridge
+    from engines.worker.studio_client import StudioAway, StudioClient, StudioRefuses
+    from engines.worker.supervisor import Supervisor
+
+    studio = StudioClient(settings.server, settings.worker_token)
+    bridge = Bridge(studio, queue, settings.uploads / "studio", socket.gethostname())
+    worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
+    queue.announce(inventory.at_start(settings))
+    worker.start()
+    threads = [
+        threading.Thread(target=act, args=(stopping,), name=name, daemon=True)
+        for name, act in (("heartbeat", bridge.beat), ("bridge", bridge.work))
+    ]
+    for thread in threads:
+        thread.start()
+    stopping.wait()
+    try:
+        studio.leave()  # first: others begin with what it had at once
+    except (StudioAway, StudioRefuses):
+        pass  # who is heard no more has left
+    worker.stop(STOP_S)
+    queue.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
