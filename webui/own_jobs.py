@@ -6,7 +6,7 @@ are called "KEY/NAME", by which they can be fetched and which nobody guesses.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,11 @@ class HouseJobs:
     @property
     def status(self) -> Status:
         return self.queue.status()
+
+    @property
+    def workers(self) -> Mapping[str, Status]:
+        """Return how each machine is that works for the house."""
+        return self.queue.workers()
 
     def expected(self, request: Request) -> Estimate | None:
         """Return how long such a request would take here, whoever made it. None: that is not known."""

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx2
 
 from engines import files
 from engines.errors import JobMoved
 from engines.messages import Event, pack
 from engines.messages.status import Status
+
+if TYPE_CHECKING:
+    import httpx2
 
 CONNECT_S, SILENCE_S = 5.0, 30.0
 PIECE_BYTES = 1 << 16
@@ -55,6 +56,8 @@ class StudioClient:
     """Any thread may ask. Every call raises StudioAway and StudioRefuses; those about a job JobMoved too."""
 
     def __init__(self, url: str, token: str) -> None:
+        import httpx2  # here: 0.1 s, which nobody else need wait for
+
         timeout = httpx2.Timeout(SILENCE_S, connect=CONNECT_S)
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
@@ -120,6 +123,8 @@ class StudioClient:
 
 @contextmanager
 def _mapped() -> Iterator[None]:
+    import httpx2
+
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL) as exc:

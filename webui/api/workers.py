@@ -89,7 +89,7 @@ def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
     def photo(request: Request, job_id: str, attempt: int) -> Response:
         path = photo_of(theirs(request, job_id, attempt).request)
         if not path or not Path(path).is_file():
-            raise NotFoundError("photo", job_id)
+            raise NotFoundError("picture", job_id)
         return FileResponse(path, media_type="application/octet-stream")
 
     @routes.get("/workers/jobs/{job_id}/{attempt}/pictures/{name}", include_in_schema=False)

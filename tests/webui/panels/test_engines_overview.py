@@ -352,3 +352,11 @@ def test_the_radios_of_an_open_page_get_their_times(told: Rig, about: str, inste
     assert [name for name, value in radio["choices"] if " 秒" in name and value == "edge"]
     assert radio.get("value", "kept") == "kept", "what was chosen stays"
     assert bundle.get("value", "restorer") == instead, "a model that has gone gives way to one that is here"
+
+
+def test_the_machines_that_help_are_named() -> None:
+    helpers = {"desk": Status("ready"), "<i>old</i>": Status("loading"), "attic": Status("failed")}
+    lines = [line for line in tree(overview.status_html(HERE, EN, helpers)).text if line.startswith("Machines")]
+    absent, ready, loading = (EN(f"engines_{key}") for key in ("absent", "ready", "loading"))
+    assert lines == [f"Machines that help: <i>old</i>: {loading} · attic: {absent} · desk: {ready}"]
+    assert not [line for line in tree(overview.status_html(HERE, EN)).text if line.startswith("Machines")]

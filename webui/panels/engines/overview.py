@@ -5,9 +5,10 @@ was measured to take on this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, get_args
 
 import gradio as gr
@@ -28,6 +29,7 @@ element.addEventListener('toggle', ({ target }) => open[target.open ? 'add' : 'd
 new MutationObserver(() => element.querySelectorAll('details').forEach((card) => {
   card.open = open.has(card.dataset.card);
 })).observe(element, { childList: true, subtree: true });"""
+NOBODY: Mapping[str, Status] = MappingProxyType({})
 FIGURES = ("psnr", "ssim", "look", "finish", "peak")
 
 
@@ -50,7 +52,7 @@ def look_on(events: list[Any], v: View, context: PanelContext) -> None:
 
     def look(every_s: float, request: gr.Request) -> list[object]:
         say, status = words_of(request), context.status
-        return [status_html(status, say), chip_html(status, say), next_look(status, every_s)]
+        return [status_html(status, say, context.jobs.workers), chip_html(status, say), next_look(status, every_s)]
 
     for event in events:
         event(look, [v.timer], [v.table, v.chip, v.timer], **QUICK)
@@ -85,12 +87,13 @@ def chip_html(status: Status, say: Words) -> Markup:
     return Markup('<span class="engine-chip is-{}">{}</span>').format(status.state, text)
 
 
-def status_html(status: Status, say: Words) -> Markup:
+def status_html(status: Status, say: Words, workers: Mapping[str, Status] = NOBODY) -> Markup:
+    """`workers`: on other machines, which help."""
     torch_is_here = any(engine.group == "pytorch" and engine.ok for engine in status.engines)
     note = Markup("<p>{}</p>").format(say("engines_no_torch"))
     return Markup(
         '<h3>{title}</h3><table class="here"><thead><tr>{heads}</tr></thead><tbody>{engines}</tbody></table>'
-        '<p class="note">{order}</p>{note}{heat}<h3>{bundles_title}</h3>{bundles}'
+        '<p class="note">{order}</p>{note}{heat}{workers}<h3>{bundles_title}</h3>{bundles}'
     ).format(
         title=say("engines_title"),
         heads=_each(Markup("<th>{}</th>"), (say(f"engines_{key}") for key in ("name", "device", "state"))),
@@ -98,6 +101,7 @@ def status_html(status: Status, say: Words) -> Markup:
         order=say("engines_order"),
         note="" if torch_is_here else note,
         heat=_heat(status, say),
+        workers=_workers(workers, say),
         bundles_title=say("engines_bundles"),
         bundles=Markup().join(_bundle_card(bundle, say) for bundle in sorted(status.bundles, key=_kind)),
     )
@@ -116,6 +120,13 @@ def _heat(status: Status, say: Words) -> Markup:
         say("engines_resting", why=say.phrase(resting)) if resting else "",
     ]
     return _each(Markup('<p class="note heat">{}</p>'), [" · ".join(filter(None, lines))] if any(lines) else [])
+
+
+def _workers(workers: Mapping[str, Status], say: Words) -> Markup:
+    """Return a line on the machines that help, if there are any."""
+    words = {"ready": say("engines_ready"), "loading": say("engines_loading"), "failed": say("engines_absent")}
+    said = " · ".join(f"{name}: {words[worker.state]}" for name, worker in sorted(workers.items()))
+    return _each(Markup('<p class="note workers">{}</p>'), [say("engines_workers", said=said)] if said else [])
 
 
 def _each(template: Markup, texts: Iterable[str]) -> Markup:
