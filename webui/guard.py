@@ -32,8 +32,8 @@ UPLOAD_PATHS = (
     "/enhance", "/gradio_api/upload", "/v1/images/edits", "/sdapi/v1/img2img", "/mcp",
     "/frame/send/", "/frame/visit/draw", "/frame/visit/restore",
 )  # fmt: skip
-# What another machine of the house has made for it: the largest photo, restored, as PNG.
-WORKER_PATH, WORKER_BYTES = "/workers/", 300_000_000
+# What another machine of the house has made for it: the largest photo, restored, as PNG; how far it has come.
+WORKER_PATHS, WORKER_BYTES = re.compile(r"/workers/jobs/\w+/\d+/(pictures/.*|snapshot)"), 300_000_000
 FORM_PATHS = ("/generate",)  # where an upload may come as a form, and anything else is small
 # What a browser needs of Gradio, seen by watching it; its other routes resize without limit, fetch foreign addresses,
 # show what others did, or have no use here.
@@ -171,7 +171,7 @@ class Guard:
         return listed and not path.lower().startswith(SHUT_PATHS)
 
     def _limit(self, scope: Scope) -> int:
-        if scope["path"].startswith(WORKER_PATH):
+        if WORKER_PATHS.fullmatch(scope["path"]):
             return WORKER_BYTES
         form = scope["path"] in FORM_PATHS and is_form(Headers(scope=scope))
         return self.upload_bytes if form or scope["path"].startswith(UPLOAD_PATHS) else SMALL_BODY_BYTES

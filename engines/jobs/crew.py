@@ -120,7 +120,7 @@ class CrewJobs(Deletions):
             with suppress(RequestError):  # of another version
                 if isinstance(event := unpack(body), Preview) and event.image not in counted:
                     leftovers.delete_picture(self.folder, event.image)
-        for picture in [picture for picture, job in self.arriving.items() if job == job_id]:
+        for picture in [picture for picture, job in tuple(self.arriving.items()) if job == job_id]:
             leftovers.delete_picture(self.folder, picture)
             self.arriving.pop(picture, None)
         with self._transaction(job_id) as db:

@@ -291,7 +291,7 @@ class SqliteQueue(CrewJobs):
             self._forget_events(job_id)
 
     def _is_named(self, picture: str) -> bool:
-        return any(name.startswith(picture) for name in self.arriving) or bool(self._rows(NAMED, f"%{picture}%"))
+        return any(name.startswith(picture) for name in tuple(self.arriving)) or bool(self._rows(NAMED, f"%{picture}%"))
 
     def _end(self, job_id: str, failed: Failed) -> None:
         with self._transaction(job_id) as db:

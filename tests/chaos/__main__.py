@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from tests.chaos import bombs, crashes, crowd, disk, frame, inbox, kills, soak
+from tests.chaos import bombs, crashes, crowd, disk, frame, inbox, kills, machines, soak
 
 CHAOS: dict[str, Callable[[int, int], list[str]]] = {
     "kills": kills.run,
@@ -18,6 +18,7 @@ CHAOS: dict[str, Callable[[int, int], list[str]]] = {
     "disk": disk.run,
     "soak": soak.run,
     "frame": frame.run,
+    "machines": machines.run,
 }
 INBOX = "inbox"  # takes one number more
 

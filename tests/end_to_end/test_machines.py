@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -21,8 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY
-from tests.support.proved import believe_engines
+from tests.support.machines import Machine
 from tests.support.server import Process
 from webui.people import WORKER
 from webui.people.tokens import Tokens
@@ -37,30 +33,6 @@ def until(condition: Callable[[], object], seconds: float = 240, why: Callable[[
     while not condition():
         assert time.monotonic() < deadline, why()
         time.sleep(0.05)
-
-
-class Machine:
-    """`./run.sh worker` in a process of its own, in a session of its own."""
-
-    def __init__(self, home: Path, url: str, token: str) -> None:
-        home.mkdir(exist_ok=True)
-        believe_engines(home)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
-        ours = {"STUDIO_HOME": str(home), "STUDIO_WORKER_TOKEN": token, "STUDIO_BACKEND": "edge"}
-        self.log = home / "log"
-        with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "webui.cli", "worker", "--join", url],
-                cwd=REPOSITORY,
-                env={**kept, **ours},
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        """As a power cut does: its engines end with it."""
-        self.popen.kill()
-        self.popen.wait(60)
 
 
 @dataclass

@@ -1,0 +1,35 @@
+"""A machine that works for a studio on another, as a process with a home of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+from tests.support.proved import believe_engines
+
+
+class Machine:
+    """`./run.sh worker` in a process of its own, in a session of its own."""
+
+    def __init__(self, home: Path, url: str, token: str) -> None:
+        home.mkdir(exist_ok=True)
+        believe_engines(home)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
+        ours = {"STUDIO_HOME": str(home), "STUDIO_WORKER_TOKEN": token, "STUDIO_BACKEND": "edge"}
+        self.log = home / "log"
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "webui.cli", "worker", "--join", url],
+                cwd=REPOSITORY,
+                env={**kept, **ours},
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """As a power cut does: its engines end with it."""
+        self.popen.kill()
+        self.popen.wait(60)
