@@ -73,6 +73,7 @@ def main() -> int:
     from engines.worker import inventory
     from engines.worker.supervisor import Supervisor
     from webui import sweep
+    from webui.people.tokens import Tokens
 
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
     worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
@@ -81,7 +82,8 @@ def main() -> int:
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
     _watch_inbox(queue, settings, stopping)
     queue.announce(inventory.at_start(settings))
-    dispatcher = Dispatcher(queue, stopping)
+    tokens = Tokens(settings.state / "tokens.json")
+    dispatcher = Dispatcher(queue, stopping, settings.state / "workers.json", tokens.workers)
     threading.Thread(target=dispatcher.attend, name="dispatcher", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:

@@ -108,17 +108,18 @@ class Place:
     Where a job is in its line: how many will be finished before it starts, and in how many seconds it will have ended
     itself, as earlier jobs and what runs let one expect; None: nobody knows, or it has ended. `paused`: it waits, and
     none that waits begins before somebody says so. `quiet_s`: in how many seconds the quiet hours end, for which it
-    waits; 0: it does not.
+    waits; 0: it does not. `away`: the machine that it waits for, which alone can do it.
     """
 
     ahead: int
     eta_s: float | None
     paused: bool = False
     quiet_s: float = 0.0
+    away: str = ""
 
     @property
     def waits(self) -> bool:
-        return self.ahead > 0 or self.paused or self.quiet_s > 0
+        return self.ahead > 0 or self.paused or self.quiet_s > 0 or bool(self.away)
 
 
 @dataclass(frozen=True, slots=True)

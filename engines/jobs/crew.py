@@ -9,41 +9,50 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import NotFoundError, RequestError
 from engines.jobs import lane_of, leftovers
 from engines.jobs.deletion import Deletions
 from engines.jobs.line import Crew
-from engines.jobs.plan import HOME
+from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.statements import EVENTS, GIVE, GIVEN_AWAY, TAKE_BACK
 from engines.messages import Preview, Request, pack, unpack
 from engines.messages.status import Status
-
-UNPLANNED = "?"  # whose a job is that waits, until it is given to somebody
 
 
 class CrewJobs(Deletions):
     def __init__(self, path: Path, folder: Path, repairing: bool = True) -> None:
         super().__init__(path, folder, repairing)
-        self._crew: Crew = {HOME: Status("loading")}
+        self._crew = Crew({HOME: Status("loading")})
+        self._status = self._crew.here[HOME]
         self.arriving: dict[str, str] = {}  # pictures of which no event is stored yet, and the jobs that they are of
 
     def announce(self, status: Status) -> None:
-        with self._changed:
-            self._crew = {**self._crew, HOME: status}
-            self._changed.notify_all()
+        self._set_crew(Crew({**self._crew.here, HOME: status}, self._crew.away))
 
     def status(self) -> Status:
-        return self._crew[HOME]
+        """Return how the home's worker is, with the bundles of other machines that it does not have itself."""
+        return self._status
 
     def workers(self) -> Mapping[str, Status]:
-        return {name: status for name, status in self._crew.items() if name != HOME}
+        return {name: status for name, status in self._crew.here.items() if name != HOME}
 
-    def be_joined(self, others: Mapping[str, Status]) -> None:
-        """Hear which workers there are beside the home's, and how each is."""
+    def be_joined(self, here: Mapping[str, Status], away: Mapping[str, Status]) -> None:
+        """Hear which workers there are beside the home's, how each is, and which have been here and are not."""
+        self._set_crew(Crew({HOME: self._crew.here[HOME], **here}, away))
+
+    def _set_crew(self, crew: Crew) -> None:
+        home = crew.here[HOME]
+        bundles = {bundle.name: bundle for bundle in home.bundles}
+        for name, status in ({**crew.away, **crew.here} if crew.is_shared else {}).items():
+            for bundle in status.bundles if name != HOME else ():
+                if bundle.engine and bundle.digest:
+                    bundles.setdefault(bundle.name, replace(bundle, at=name))
         with self._changed:
-            self._crew = {HOME: self._crew[HOME], **others}
+            self._crew = crew
+            self._status = replace(home, bundles=tuple(bundles.values())) if crew.is_shared else home
             self._changed.notify_all()
 
     def wait_for_change(self, wait_s: float) -> None:

@@ -8,15 +8,19 @@ While there is none, nothing is done here, and the home's worker takes what come
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
-from engines.errors import StorageError
+from engines import files
+from engines.errors import RequestError, StorageError
 from engines.jobs import Job
 from engines.jobs.sqlite_queue import SqliteQueue
+from engines.messages import pack, unpack
 from engines.messages.status import Status
 
 log = logging.getLogger(__name__)
@@ -31,17 +35,28 @@ class _Heard:
 
 
 class Dispatcher:
-    """Any thread may call. When it is `stopping`, nobody waits here any more."""
+    """
+    Any thread may call. When it is `stopping`, nobody waits here any more. `memory`: the file of who has been here, as
+    what only they can do waits for them. `may_come`: the names of all that may come at all.
+    """
 
     def __init__(
-        self, queue: SqliteQueue, stopping: threading.Event, clock: Callable[[], float] = time.monotonic
+        self,
+        queue: SqliteQueue,
+        stopping: threading.Event,
+        memory: Path,
+        may_come: Callable[[], Collection[str]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.queue, self.stopping, self._clock = queue, stopping, clock
+        self.queue, self.stopping, self.memory, self.may_come, self._clock = queue, stopping, memory, may_come, clock
+        self._remembered = self._read()
         self._heard: dict[str, _Heard] = {}
         self._lock = threading.Lock()
         self._joined = threading.Event()
         # What earlier runs of the server have given out: who has it may be there yet, and says so, or is not.
         self._since = clock()
+        with self._lock:
+            self._tell()
 
     def hear(self, name: str, status: Status) -> None:
         """Note that a worker is there, and how it is. Its name is not HOME's."""
@@ -53,6 +68,7 @@ class Dispatcher:
             same = before is not None and before.status == status
             self._heard[name] = _Heard(before.status if same and before else status, self._clock())
             if not same:
+                self._remember(name, status)
                 self._tell()
         self._joined.set()
 
@@ -82,7 +98,7 @@ class Dispatcher:
         while not self.stopping.is_set():
             try:
                 self.round()
-                if self._heard or self.queue.given_away():
+                if self._heard or self._remembered or self.queue.given_away():
                     self.queue.wait_for_change(LOOK_S)
                 else:
                     self._joined.clear()
@@ -96,6 +112,10 @@ class Dispatcher:
         with self._lock:
             silent = [name for name, heard in self._heard.items() if now - heard.at > LEASE_S]
             here = set(self._heard) - set(silent)
+            if gone := self._remembered.keys() - set(self.may_come()):
+                self._remembered = {name: each for name, each in self._remembered.items() if name not in gone}
+                self._write()
+                self._tell()
         if now - self._since > LEASE_S:  # else whoever was there before this server has not had the time to say so
             silent += sorted(self.queue.given_away() - here - set(silent))
         for name in silent:
@@ -104,4 +124,29 @@ class Dispatcher:
         self.queue.give_out()
 
     def _tell(self) -> None:
-        self.queue.be_joined({name: heard.status for name, heard in self._heard.items()})
+        here = {name: heard.status for name, heard in self._heard.items()}
+        able = {name for name, status in here.items() if status.state == "ready"}
+        self.queue.be_joined(here, {name: each for name, each in self._remembered.items() if name not in able})
+
+    def _remember(self, name: str, status: Status) -> None:
+        """Note what a worker has; that counts while it is away, and while it loads its models."""
+        has, had = Status("ready", bundles=status.bundles, loras=status.loras), self._remembered.get(name)
+        if status.state == "ready" and has != had:
+            self._remembered = {**self._remembered, name: has}
+            self._write()
+
+    def _read(self) -> dict[str, Status]:
+        """A file that is damaged, or of another version, says nothing: who is there says it anew."""
+        try:
+            packed = files.read_json(dict[str, str], self.memory)
+            statuses = {name: unpack(text) for name, text in packed.items()}
+        except (OSError, ValueError, RequestError):
+            return {}
+        return {name: status for name, status in statuses.items() if isinstance(status, Status)}
+
+    def _write(self) -> None:
+        packed = {name: pack(status) for name, status in self._remembered.items()}
+        try:
+            files.write_atomic(self.memory, json.dumps(packed).encode())
+        except OSError as exc:
+            log.error("it cannot be noted who works for this house: %s", exc.strerror)

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from engines.errors import RequestError
 from engines.jobs import Estimate, Lane, Place
@@ -24,11 +25,37 @@ from engines.jobs.plan import HOME, Busy, Turn, give_out, total
 from engines.jobs.quiet import QuietHours
 from engines.jobs.statements import HISTORY, LANE, LINE, NEWEST, REQUEST
 from engines.jobs.turns import in_turn
-from engines.jobs.work import can_do
+from engines.jobs.work import can_do, has_bundle
 from engines.messages import RESTORED_BEFORE, Final, Progress, Request, unpack
 from engines.messages.status import Status
 
-Crew = Mapping[str, Status]  # of each worker, HOME's among them
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crew:
+    """How each worker is: of those that are here, HOME among them, and of those that have been and are not."""
+
+    here: Mapping[str, Status]
+    away: Mapping[str, Status] = field(default_factory=dict)
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether there is anybody beside HOME, here or away."""
+        return len(self.here) + len(self.away) > 1
+
+    def can(self, worker: str, request: Request) -> bool:
+        """Return whether a worker that is here can do it. What nobody can do is HOME's, which says why."""
+        home = self.here[HOME]
+        if worker != HOME:
+            return can_do(request, self.here[worker], home)
+        others = (status for name, status in chain(self.here.items(), self.away.items()) if name != HOME)
+        return has_bundle(request, home) or not any(can_do(request, status, home) for status in others)
+
+    def awaited(self, request: Request) -> str:
+        """Return which of those that are away could do it; empty: none."""
+        able = (name for name, status in self.away.items() if can_do(request, status, self.here[HOME]))
+        return next(able, "")
+
+
 AT_FIRST = 300  # runs that are looked at after a start
 LATEST = 4  # events of a job: previews come between what it says of its end
 
@@ -57,6 +84,8 @@ class Board:
         turn = self.waits[job_id]
         if self.paused:
             return Place(turn.ahead, None, paused=True)
+        if turn.away:
+            return Place(turn.ahead, None, away=turn.away)
         quiet_s = max(0.0, self.quiet_s - (now - self.at)) if job_id in self.held else 0.0
         return Place(turn.ahead, total((self._left_s(turn.worker, now), turn.waits_s, quiet_s)), quiet_s=quiet_s)
 
@@ -70,7 +99,7 @@ class Board:
             return None
         ends = [self.left_s[worker] for worker in self.running.values()]
         ends += [
-            total((self.left_s[turn.worker], turn.waits_s, self.quiet_s if job_id in self.held else 0.0))
+            total((self.left_s.get(turn.worker), turn.waits_s, self.quiet_s if job_id in self.held else 0.0))
             for job_id, turn in self.waits.items()
         ]
         ends.sort(key=lambda end: math.inf if end is None else end)
@@ -118,8 +147,8 @@ class Line:
     def expected(self, request: Request, crew: Crew) -> Estimate | None:
         """Return how long a request takes that nobody has submitted yet. None: nothing is there to say it by."""
         self.board(crew)  # by what has ended since
-        able = [name for name in crew if name == HOME or can_do(request, crew[name], crew[HOME])]
-        estimates = [self._history(name).estimate(request, crew[name].bundles) for name in able]
+        able = [name for name in crew.here if crew.can(name, request)]
+        estimates = [self._history(name).estimate(request, crew.here[name].bundles) for name in able]
         return min((e for e in estimates if e), key=lambda estimate: estimate.finish_s, default=None)
 
     def _look(self, crew: Crew) -> Board:
@@ -128,12 +157,14 @@ class Line:
         rows = self._rows(LINE, self.lane)
         running = {row[0]: row for row in rows if row[1] == "running"}
         self._forget({row[0] for row in rows}, running.keys())
-        workers = {name: self._busy(name, running.values(), now, crew) for name in {*crew, *_whose(running.values())}}
+        names = {*crew.here, *_whose(running.values())}
+        workers = {name: self._busy(name, running.values(), now, crew) for name in names}
         passed, paused = next(iter(self._rows(LANE, self.lane)), (0, 0))
         waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
         quiet_s = self._quiet.left_s(now)
         order = in_turn(waiting, passed, quiet_s > 0)
-        waits = give_out(order, {name: workers[name] for name in crew}, partial(self._seconds, crew))
+        here = {name: workers[name] for name in crew.here}
+        waits = give_out(order, here, partial(self._seconds, crew), partial(self._awaited, crew))
         held = {job_id for job_id, priority in waiting if quiet_s and priority == "batch"}
         whose = {job_id: row[3] for job_id, row in running.items()}
         left_s = {name: busy.left_s for name, busy in workers.items()}
@@ -150,9 +181,12 @@ class Line:
     def _seconds(self, crew: Crew, job_id: str, worker: str) -> float | None:
         """As give_out wants it. What cannot be read ends at once."""
         request = self._request(job_id)
-        if worker != HOME and (request is None or not can_do(request, crew[worker], crew[HOME])):
-            return math.inf
-        return self._estimate_s(job_id, worker, crew)
+        able = worker == HOME if request is None else crew.can(worker, request)
+        return self._estimate_s(job_id, worker, crew) if able else math.inf
+
+    def _awaited(self, crew: Crew, job_id: str) -> str:
+        request = self._request(job_id)
+        return crew.awaited(request) if request is not None else ""
 
     def _history(self, worker: str) -> History:
         return self._histories.setdefault(worker, History())
@@ -196,7 +230,7 @@ class Line:
         request = self._request(job_id)
         if request is None:  # what cannot be read ends at once
             return 0.0
-        estimate = self._history(worker).estimate(request, crew[worker].bundles if worker in crew else ())
+        estimate = self._history(worker).estimate(request, crew.here[worker].bundles if worker in crew.here else ())
         return None if estimate is None else estimate.finish_s
 
     def _request(self, job_id: str) -> Request | None:

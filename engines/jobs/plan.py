@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 HOME = ""  # the worker beside the server
+UNPLANNED = "?"  # nobody's, until it is given to somebody
 GUESS_S = 30.0  # of what nobody knows: about a picture
 
 
@@ -26,25 +27,33 @@ class Busy:
 class Turn:
     """
     A job's place at a worker: how many are ahead of it there, and how long those that wait will take up to and with
-    itself, from when what runs has ended. None: unknown.
+    itself, from when what runs has ended. None: unknown. `away`: the worker it waits for, as nobody else can.
     """
 
     worker: str
     ahead: int
     waits_s: float | None
+    away: str = ""
 
 
 def give_out(
-    order: Iterable[str], workers: Mapping[str, Busy], seconds: Callable[[str, str], float | None]
+    order: Iterable[str],
+    workers: Mapping[str, Busy],
+    seconds: Callable[[str, str], float | None],
+    awaited: Callable[[str], str] = lambda job: "",
 ) -> dict[str, Turn]:
     """
     Return the turn of each job. `seconds` says how long a job takes a worker: inf if it cannot do it, None if nobody
-    knows. What nobody can do is HOME's, which says why.
+    knows. `awaited`: which worker that is away could do what none of these can; what nobody can do is HOME's, which
+    says why.
     """
     last = {name: Turn(name, busy.count - 1, 0.0) for name, busy in workers.items()}
     turns: dict[str, Turn] = {}
     for job in order:
         takes = {name: s for name in workers if (s := seconds(job, name)) is None or math.isfinite(s)}
+        if not takes and (away := awaited(job)):
+            turns[job] = Turn(UNPLANNED, 0, None, away)
+            continue
         after = {name: _after(last[name], workers[name], s) for name, s in (takes or {HOME: 0.0}).items()}
         name = min(after, key=lambda name: (_end_s(after[name], workers[name]), name != HOME))
         turns[job] = last[name] = after[name]

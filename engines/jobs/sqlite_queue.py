@@ -22,9 +22,9 @@ from engines.errors import (
     RequestError,
 )
 from engines.jobs import ENDED, Estimate, Job, Lane, Place, Priority, lane_of, leftovers, state_after
-from engines.jobs.crew import UNPLANNED, CrewJobs
+from engines.jobs.crew import CrewJobs
 from engines.jobs.line import Board, Line
-from engines.jobs.plan import HOME
+from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.quiet import NEVER_QUIET, QuietHours
 from engines.jobs.statements import (
     ADVANCE,
@@ -82,7 +82,7 @@ class SqliteQueue(CrewJobs):
         return self.submit_all([request], owner)[0]
 
     def submit_all(self, requests: Sequence[Request], owner: str = "", priority: Priority = "interactive") -> list[str]:
-        worker = HOME if len(self._crew) == 1 else UNPLANNED
+        worker = UNPLANNED if self._crew.is_shared else HOME
         rows = [
             (uuid.uuid4().hex, owner, pack(request), lane, priority, worker if lane == "pictures" else HOME)
             for request, lane in ((request, lane_of(request)) for request in requests)
@@ -286,7 +286,8 @@ class SqliteQueue(CrewJobs):
             with self._transaction() as db:
                 db.execute("UPDATE job SET state='queued' WHERE id=?", (job_id,))
         with self._transaction() as db:
-            db.execute("UPDATE job SET worker=? WHERE state='queued'", (HOME,))  # until it is given out anew
+            worker = UNPLANNED if self._crew.is_shared else HOME
+            db.execute("UPDATE job SET worker=? WHERE state='queued' AND lane='pictures'", (worker,))
         for (job_id,) in self._rows("SELECT id FROM job WHERE state='queued' AND attempts>0"):
             self._forget_events(job_id)
 
@@ -302,7 +303,7 @@ class SqliteQueue(CrewJobs):
     def give_out(self) -> None:
         """Give each job that waits to whom it will be finished by first. StorageError."""
         with self._changed:
-            if len(self._crew) > 1 or self._rows(UNGIVEN, HOME):
+            if self._crew.is_shared or self._rows(UNGIVEN, HOME):
                 self.give({job_id: turn.worker for job_id, turn in self._board("pictures").waits.items()})
 
 

@@ -84,6 +84,11 @@ def can_do(request: Request, worker: Status, home: Status) -> bool:
     return request.backend == "auto" or any(request.backend in (c.engine, c.group) for c in choices)
 
 
+def has_bundle(request: Request, home: Status) -> bool:
+    """Return whether the bundle that a request names is there, if it names one."""
+    return not isinstance(request, Generate | Enhance) or _named(request.bundle, home) is not None
+
+
 def _named(name: str, status: Status) -> BundleStatus | None:
     return next((bundle for bundle in status.bundles if bundle.name == name), None)
 

@@ -93,6 +93,7 @@ class BundleStatus:
     weighs_by_guidance: bool = False  # a weight in a prompt takes a run of the denoiser more in each step
     precision: str = ""  # in which the engine would serve it
     digest: str = ""  # SHA-256 of its manifest, which has those of its parts: who has the same draws the same
+    at: str = ""  # the machine that has it, if it is not the home's; it may be off
 
     def is_served_by(self, choice: Choice) -> bool:
         """Tell whether it is this choice that would serve; a worker of before says no precision."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sqlite3
 import time
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.bundle import BUILT_IN
 from tests.support.machines import Machine
 from tests.support.server import Process
 from webui.people import WORKER
@@ -37,6 +39,7 @@ def until(condition: Callable[[], object], seconds: float = 240, why: Callable[[
 
 @dataclass
 class House:
+    token: str
     home: Path
     server: Process
     machine: Machine
@@ -84,7 +87,11 @@ def house(tmp_path: Path) -> Iterator[House]:
     server = Process(home)
     server.until_ready()
     token = Tokens(home / "state" / "tokens.json").add(WORKER + "desk")
-    house = House(home, server, Machine(tmp_path / "desk", server.url, token))
+    big = tmp_path / "desk" / "models" / "big"
+    shutil.copytree(BUILT_IN / "portrait", big)
+    manifest = json.loads((big / "bundle.json").read_text())
+    (big / "bundle.json").write_text(json.dumps({**manifest, "name": "big"}))
+    house = House(token, home, server, Machine(tmp_path / "desk", server.url, token))
     try:
         until(lambda: house.ready().get("workers") == {"desk": "ready"}, why=house.logs)
         # The first job of each, so that it is known what one takes there.
@@ -134,6 +141,12 @@ def test_the_studio_may_be_killed_and_a_machine_that_stops_gives_back_what_it_ha
     house.machine.popen.send_signal(signal.SIGTERM)
     until(lambda: house.row(stopped)[1] != "desk", seconds=10, why=house.logs)
     assert house.machine.popen.wait(30) == 0
+    waits, other = house.submit(prompt="p", bundle="big"), house.submit(prompt="p")
+    house.ended(stopped, other)
+    assert house.row(waits)[:2] == ("queued", "?"), "only the desk, which is off, has that model"
+    house.machine = Machine(house.machine.home, house.server.url, house.token)
+    house.ended(waits)
+    assert house.row(waits)[:2] == ("done", "desk")
     house.ended(*[job for (job,) in house.rows("id")])
     assert {state for (state,) in house.rows("state")} == {"done"}
 

@@ -19,7 +19,7 @@ class Machine:
         believe_engines(home)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
         ours = {"STUDIO_HOME": str(home), "STUDIO_WORKER_TOKEN": token, "STUDIO_BACKEND": "edge"}
-        self.log = home / "log"
+        self.home, self.log = home, home / "log"
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "webui.cli", "worker", "--join", url],

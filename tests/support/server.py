@@ -363,7 +363,8 @@ async def _serve(settings: Settings, queue: SqliteQueue, started: Future[tuple[G
         from webui import gradio_patches  # noqa: F401 (first: it does so fastest)
         from webui import server as doors
 
-        app = doors.build(queue, settings, NAMES, Dispatcher(queue, threading.Event()))
+        dispatcher = Dispatcher(queue, threading.Event(), settings.state / "workers.json", may_come=tuple)
+        app = doors.build(queue, settings, NAMES, dispatcher)
         assert isinstance(app, Guard)
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, log_level="critical", server_header=False, timeout_graceful_shutdown=1

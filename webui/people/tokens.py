@@ -36,6 +36,10 @@ class Tokens:
     def names(self) -> list[str]:
         return sorted(self._list().values())
 
+    def workers(self) -> list[str]:
+        """Return the names of the machines that may work for this house."""
+        return [name.removeprefix(WORKER) for name in self.names() if name.startswith(WORKER)]
+
     def add(self, name: str) -> str:
         """
         Return a new token of that name, which may be a worker's, in the place of the old one if there is one.

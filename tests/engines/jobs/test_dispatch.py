@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.jobs import Job
-from engines.jobs.crew import UNPLANNED
 from engines.jobs.dispatch import LEASE_S, Dispatcher
-from engines.jobs.plan import HOME
+from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Final, Generate, Inspect, Lora, Preview, Request
 from engines.messages.status import BundleStatus, Choice, Status
@@ -44,9 +44,24 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+Begin = Callable[[SqliteQueue], Dispatcher]
+
+
 @pytest.fixture
-def dispatcher(queue: SqliteQueue, clock: FakeClock) -> Dispatcher:
-    return Dispatcher(queue, threading.Event(), clock.perf_counter)
+def members() -> set[str]:
+    return {"desk"}
+
+
+@pytest.fixture
+def begin(clock: FakeClock, tmp_path: Path, members: set[str]) -> Begin:
+    """Begin as a server does, which remembers what earlier ones have heard."""
+    memory = tmp_path / "workers.json"
+    return lambda queue: Dispatcher(queue, threading.Event(), memory, lambda: members, clock.perf_counter)
+
+
+@pytest.fixture
+def dispatcher(queue: SqliteQueue, begin: Begin) -> Dispatcher:
+    return begin(queue)
 
 
 def worked_off(queue: SqliteQueue, seconds: float, worker: str = HOME) -> None:
@@ -145,16 +160,19 @@ def test_however_often_machines_vanish_the_job_is_not_to_blame(queue: SqliteQueu
     assert queue.job(job_id).state == "queued", "the first time that home's worker died of it"
 
 
-def test_a_restart_of_the_server_leaves_a_machine_its_job(queue: SqliteQueue, clock: FakeClock, tmp_path: Path) -> None:
-    first = Dispatcher(queue, threading.Event(), clock.perf_counter)
+def test_a_restart_of_the_server_leaves_a_machine_its_job(
+    queue: SqliteQueue, clock: FakeClock, tmp_path: Path, begin: Begin
+) -> None:
+    first = begin(queue)
     first.hear("desk", ALL)
     jobs = queue.submit_all([Generate("p"), Generate("q")])
     queue.give(dict.fromkeys(jobs, "desk"))
     job = claimed(queue, "desk")
     queue.close()
     queue = SqliteQueue(tmp_path / "jobs.db", tmp_path / "outputs")
+    second = begin(queue)
     queue.recover()
-    second = Dispatcher(queue, threading.Event(), clock.perf_counter)
+    queue.announce(ALL)
     second.round()
     assert queue.job(job.id).state == "running" and whose(queue, jobs[1]) == [HOME]
     clock.now += LEASE_S / 2
@@ -164,13 +182,13 @@ def test_a_restart_of_the_server_leaves_a_machine_its_job(queue: SqliteQueue, cl
 
 
 def test_a_machine_that_does_not_come_back_after_a_restart_loses_it(
-    queue: SqliteQueue, clock: FakeClock, tmp_path: Path
+    queue: SqliteQueue, clock: FakeClock, tmp_path: Path, begin: Begin
 ) -> None:
-    Dispatcher(queue, threading.Event(), clock.perf_counter).hear("desk", ALL)
+    begin(queue).hear("desk", ALL)
     job_id = queue.submit(Generate("p"))
     queue.give({job_id: "desk"})
     claimed(queue, "desk")
-    second = Dispatcher(queue, threading.Event(), clock.perf_counter)
+    second = begin(queue)
     clock.now += LEASE_S + 0.1
     second.round()
     assert queue.job(job_id).state == "queued"
@@ -243,3 +261,68 @@ def test_a_crash_at_home_takes_nothing_from_others(queue: SqliteQueue, dispatche
     assert queue.job(theirs).state == "running" and queue.job(mine).state == "queued"
     assert queue.publish(job, Final(("outputs_20260101000000.png",), 1, 1.0, "ort"))
     assert (queue.folder / "outputs_20260101000000.png").exists()
+
+
+BIG = Generate("p", bundle="big")
+
+
+def test_what_only_a_machine_that_is_off_can_do_waits_for_it(
+    queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock
+) -> None:
+    """And all else is done at home."""
+    dispatcher.hear("desk", having(bundle("big"), bundle()))
+    dispatcher.leave("desk")
+    big, small = queue.submit(BIG), queue.submit(Generate("p"))
+    dispatcher.round()
+    assert whose(queue, big, small) == [UNPLANNED, HOME]
+    assert claimed(queue).id == small and queue.claim() is None
+    assert (queue.place(big).away, queue.place(big).waits, queue.place(big).eta_s) == ("desk", True, None)
+    dispatcher.hear("desk", replace(having(bundle("big"), bundle()), state="loading"))
+    dispatcher.round()
+    assert whose(queue, big) == [UNPLANNED], "it is on, and not ready yet"
+    dispatcher.hear("desk", having(bundle("big"), bundle()))
+    dispatcher.round()
+    assert whose(queue, big) == ["desk"] and not queue.place(big).away
+
+
+def test_it_waits_through_a_restart_of_the_server(queue: SqliteQueue, dispatcher: Dispatcher, begin: Begin) -> None:
+    dispatcher.hear("desk", having(bundle("big")))
+    dispatcher.leave("desk")
+    big = queue.submit(BIG)
+    again = begin(queue)
+    queue.recover()
+    assert queue.claim() is None, "home would fail it"
+    again.round()
+    assert queue.claim() is None and queue.place(big).away == "desk"
+
+
+def test_who_may_not_come_any_more_is_waited_for_by_nobody(
+    queue: SqliteQueue, dispatcher: Dispatcher, begin: Begin, members: set[str]
+) -> None:
+    dispatcher.hear("desk", having(bundle("big")))
+    dispatcher.leave("desk")
+    big = queue.submit(BIG)
+    members.clear()
+    dispatcher.round()
+    assert claimed(queue).id == big, "home says why it cannot be done"
+    assert [each.name for each in queue.status().bundles] == ["portrait", "restorer", "detector"]
+    assert begin(queue).names() == []
+
+
+def test_what_another_machine_has_is_offered_whether_it_is_on_or_not(
+    queue: SqliteQueue, dispatcher: Dispatcher
+) -> None:
+    dispatcher.hear("desk", having(bundle("big"), bundle(digest="another"), bundle("none", engine="")))
+    for _ in range(2):
+        bundles = {each.name: each.at for each in queue.status().bundles}
+        assert bundles == {"portrait": "", "restorer": "", "detector": "", "big": "desk"}
+        dispatcher.leave("desk")
+    queue.announce(replace(ALL, detail="anew"))
+    assert "big" in {each.name for each in queue.status().bundles} and queue.status().detail == "anew"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"desk": "nonsense"}', '{"desk": 3}', "no JSON"])
+def test_a_damaged_memory_says_nothing(queue: SqliteQueue, begin: Begin, tmp_path: Path, text: str) -> None:
+    (tmp_path / "workers.json").write_text(text)
+    begin(queue).round()
+    assert queue.status() == ALL

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from engines.jobs.plan import GUESS_S, HOME, Busy, Turn, give_out
+from engines.jobs.plan import GUESS_S, HOME, UNPLANNED, Busy, Turn, give_out
 
 
 def by_speed(**speeds: float) -> Callable[[str, str], float | None]:
@@ -78,3 +78,8 @@ def test_nobody_is_idle_while_another_has_work_that_he_would_finish_sooner() -> 
             best = min(ends[name] + speeds[name] for name in names)
             ends[turns[job].worker] += speeds[turns[job].worker]
             assert ends[turns[job].worker] == best
+
+
+def test_what_only_somebody_who_is_away_can_do_waits_for_him() -> None:
+    turns = give_out("ab", {HOME: Busy()}, lambda job, worker: math.inf if job == "a" else 3.0, lambda job: "desk")
+    assert turns == {"a": Turn(UNPLANNED, 0, None, "desk"), "b": Turn(HOME, 0, 3.0)}

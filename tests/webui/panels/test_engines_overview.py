@@ -360,3 +360,8 @@ def test_the_machines_that_help_are_named() -> None:
     absent, ready, loading = (EN(f"engines_{key}") for key in ("absent", "ready", "loading"))
     assert lines == [f"Machines that help: <i>old</i>: {loading} · attic: {absent} · desk: {ready}"]
     assert not [line for line in tree(overview.status_html(HERE, EN)).text if line.startswith("Machines")]
+
+
+def test_a_model_of_another_machine_says_where_it_is() -> None:
+    there = replace(HERE, bundles=(replace(HERE.bundles[0], at="desk"),))
+    assert "on desk" in tree(overview.status_html(there, EN)).text

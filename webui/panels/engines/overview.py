@@ -145,7 +145,8 @@ def _engine_row(engine: EngineStatus, say: Words) -> Markup:
 
 def _bundle_card(bundle: BundleStatus, say: Words) -> Markup:
     sizes = ", ".join(f"{width}×{height}" for width, height in bundle.sizes)
-    facts = [f"{bundle.size_mb:.1f} MB" if bundle.size_mb else "", sizes and say("engines_sizes", sizes=sizes)]
+    at = say("engines_at", name=bundle.at) if bundle.at else ""
+    facts = [at, f"{bundle.size_mb:.1f} MB" if bundle.size_mb else "", sizes and say("engines_sizes", sizes=sizes)]
     return Markup(
         '<article><h4>{title}</h4><p class="chips">{chips}</p><p class="served">{served}</p>{choices}{card}</article>'
     ).format(
