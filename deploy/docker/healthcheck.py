@@ -20,7 +20,7 @@ def main() -> int:
         if os.environ.get("STUDIO_HTTPS", "").lower() in ("1", "on", "true", "yes"):
             # The certificate is this home's own, and this machine is asked.
             door = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=ssl._create_unverified_context())
-        door.request("GET", os.environ.get("STUDIO_PATH", "").rstrip("/") + "/healthz")
+        door.request("GET", "/healthz")
         answer = door.getresponse()
     except (OSError, http.client.HTTPException) as exc:
         print(exc, file=sys.stderr)
