@@ -20,7 +20,8 @@ STARTS = (
 
 for name in (*STARTS, *sys.argv[1:]):
     import_module(name)
-# Not imported, for qemu-user 7.2 crashes in it where the image of another processor is built: all of its few modules
+# Not imported: where the image of another processor is built, it reads this one's /proc/cpuinfo and crashes. All of its
+# few modules
 runtime = Path(next(iter(find_spec("onnxruntime").submodule_search_locations)))
 files = {str(path) for path in (*runtime.glob("*.py"), *runtime.glob("capi/*.py"))}
 files |= {module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
