@@ -1,6 +1,6 @@
 """
-Where the program lies and what starts it: a source tree with run.sh in it, or a package that pip has installed. Imports
-no library, as its package says.
+Where the program lies and what starts it: a source tree with run.sh in it, an image, which has the tree without, or a
+package that pip has installed. Imports no library, as its package says.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 
 PACKAGE = "awportrait-edge"
 PROJECT = Path(__file__).parents[2]  # the folder of our packages, in which children find them
-IS_SOURCE = (PROJECT / "run.sh").is_file()
+IS_SOURCE, IS_PACKAGE = (PROJECT / "run.sh").is_file(), not (PROJECT / "pyproject.toml").is_file()
 COMMAND = "./run.sh" if IS_SOURCE else "awportrait"
 # What to do about a library that cannot be imported: in Chinese, in English.
 INSTALL_ANEW = (
     ("删除 .venv 后运行 ./run.sh setup", "delete .venv and run ./run.sh setup")
     if IS_SOURCE
     else (f"运行 pip install --force-reinstall {PACKAGE}", f"run pip install --force-reinstall {PACKAGE}")
+    if IS_PACKAGE
+    else ("重新制作映像(docker compose build --pull)", "build the image anew (docker compose build --pull)")
 )
 
 
@@ -44,7 +46,7 @@ def called(text: str) -> str:
 
 def version() -> str:
     """Return the program's version. OSError, PackageNotFoundError: the installation is damaged."""
-    if not IS_SOURCE:
+    if IS_PACKAGE:
         return metadata.version(PACKAGE)
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
