@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from markupsafe import Markup
 
 from engines.messages import CREDIT
+from webui import addresses
 from webui.asset_files import FOLDER as ASSETS
 from webui.i18n import LANGUAGES, words
 from webui.plain_page import page
@@ -33,8 +34,10 @@ def add(routes: APIRouter) -> None:
     """Add what a browser asks for besides the page."""
 
     @routes.get("/manifest.json", include_in_schema=False)
-    def manifest() -> JSONResponse:
-        return JSONResponse(manifest_json(), headers=DAY, media_type="application/manifest+json")
+    def manifest(request: Request) -> JSONResponse:
+        return JSONResponse(
+            manifest_json(addresses.root(request.scope)), headers=DAY, media_type="application/manifest+json"
+        )
 
     _add_file(routes, "/favicon.ico", ASSETS / "favicon.ico", "image/x-icon", DAY)
     for name, media in ICONS.items():
@@ -56,33 +59,37 @@ def _add_file(routes: APIRouter, address: str, path: Path, media: str, headers: 
         return FileResponse(path, headers=headers, media_type=media)
 
 
-def manifest_json() -> dict[str, Any]:
+def manifest_json(root: str) -> dict[str, Any]:
+    """`root`: as addresses.root has it; by it the browser knows one house from another on the same host."""
     zh, en = words("zh"), words("en")
     return {
-        "id": "/",
+        "id": f"{root}/",
         "name": zh("title"),
         "short_name": zh("app_name"),
         "description": f"{zh('tagline')} {en('tagline')}",
         "lang": "zh-CN",
-        "start_url": "/",
+        "start_url": f"{root}/",
         "display": "standalone",
         "background_color": THEME_COLOUR["light"],
         "theme_color": THEME_COLOUR["light"],
         "categories": ["photo", "graphics"],
         "icons": [
-            {"src": "/icons/icon.svg", "sizes": "any", "type": "image/svg+xml", "purpose": "any"},
-            *({"src": f"/icons/icon-{px}.png", "sizes": f"{px}x{px}", "type": "image/png", "purpose": purpose}
+            {"src": f"{root}/icons/icon.svg", "sizes": "any", "type": "image/svg+xml", "purpose": "any"},
+            *({"src": f"{root}/icons/icon-{px}.png", "sizes": f"{px}x{px}", "type": "image/png", "purpose": purpose}
               for px in (192, 512) for purpose in ("any", "maskable")),
         ],
         "shortcuts": [
-            {"name": f"{zh('tab_restore')} · {en('tab_restore')}", "url": "/?tab=restore"},
-            {"name": f"{zh('tab_history')} · {en('tab_history')}", "url": "/?tab=history"},
+            {"name": f"{zh('tab_restore')} · {en('tab_restore')}", "url": f"{root}/?tab=restore"},
+            {"name": f"{zh('tab_history')} · {en('tab_history')}", "url": f"{root}/?tab=history"},
         ],
     }  # fmt: skip
 
 
 def head_html(address: str) -> str:
-    """`address`: where the house is, without a slash at its end: a link's picture needs a whole address."""
+    """
+    Return what the page at the house's own address has in its head. `address`: that, without a slash at its end: a
+    link's picture needs a whole one.
+    """
     zh, en = words("zh"), words("en")
     about = {"title": zh("title"), "description": f"{zh('tagline')} {en('tagline')}"}
     metas = [
@@ -100,8 +107,8 @@ def head_html(address: str) -> str:
         [
             *(meta.format(*each) for each in metas),
             *(colour.format(*each) for each in THEME_COLOUR.items()),
-            Markup('<link rel="icon" href="/icons/icon.svg" type="image/svg+xml">'),
-            Markup('<link rel="apple-touch-icon" href="/icons/icon-180.png">'),
+            Markup('<link rel="icon" href="icons/icon.svg" type="image/svg+xml">'),
+            Markup('<link rel="apple-touch-icon" href="icons/icon-180.png">'),
         ]
     )
 

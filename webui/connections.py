@@ -1,24 +1,33 @@
 """
-What lies between a socket and the guard: how long a connection may take to say what it wants, and which proxies are
-believed when they say for whom they ask. Nothing here knows portraits.
+What lies between a socket and the guard: how long a connection may take to say what it wants, which proxies are
+believed when they say for whom they ask, and below which path the house lies. Nothing here knows portraits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from webui.guard import CREDITED
 
 HEAD_S = 20.0  # for the head of a request: uvicorn waits for ever, and each such connection is a file that stays open
 FORWARDED = (b"forwarded", b"x-real-ip")
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
+USUAL_PORTS = (b"80", b"443")  # which addresses do without; and a proxy behind another says its own
+PORT = re.compile(rb":[0-9]+$")
+HEALTH = ("/healthz", "/readyz")  # which those who look after a process ask for, whatever lies before it
+COOKIE_PATH = re.compile(rb"; *Path=(?=/)", re.IGNORECASE)
 RELAYED = "studio.relayed"  # of a scope: who asks does so for somebody else, or says so
+BELIEVED = "studio.believed"  # and is a proxy that the owner has named
 
 
 class DeadlineProtocol(H11Protocol):
@@ -54,7 +63,8 @@ class DeadlineProtocol(H11Protocol):
 class Forwarded:
     """
     Takes what a proxy says of the client, of its scheme and of the name that was asked (X-Forwarded-For, -Proto,
-    -Host) from those that the owner has named, and takes it away from all others. `proxies`: addresses and networks.
+    -Host, -Port) from those that the owner has named, and takes it away from all others. `proxies`: addresses and
+    networks.
     """
 
     def __init__(self, app: ASGIApp, proxies: Iterable[str]) -> None:
@@ -66,11 +76,48 @@ class Forwarded:
             return await self.app(scope, receive, send)
         client = scope.get("client")
         if client and client[0] in self.believing.trusted_hosts:
-            believed = {**scope, "headers": _as_asked(scope["headers"]), RELAYED: True}
+            believed = {**scope, "headers": _as_asked(scope["headers"]), RELAYED: True, BELIEVED: True}
             return await self.believing(believed, receive, send)  # type: ignore[arg-type]
         headers = [(name, value) for name, value in scope["headers"] if not _is_forwarded(name)]
         relayed = len(headers) < len(scope["headers"])
         return await self.app({**scope, "headers": headers, RELAYED: relayed}, receive, send)
+
+
+class Subpath:
+    """
+    Lets a house lie below a path, like /studio. Whatever the application is asked for begins with it, which some
+    proxies have cut off; and what the application sends browsers to (Location), or lets them send cookies to, within
+    the house, begins with it too.
+    """
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self.app, self.path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        asked = scope["path"]
+        if asked == self.path or (asked == "/" and not scope.get(RELAYED)):
+            query = scope["query_string"].decode("latin-1")
+            answer = RedirectResponse(f"{self.path}/?{query}".rstrip("?"), 307, CREDITED)
+            return await answer(scope, receive, send)
+        if not asked.startswith(f"{self.path}/") and (scope.get(RELAYED) or asked in HEALTH):
+            scope = {**scope, "path": self.path + asked, "raw_path": self.path.encode() + scope["raw_path"]}
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [self._outside(*header) for header in message["headers"]]}
+            await send(message)
+
+        await self.app({**scope, "root_path": self.path}, receive, sent)
+
+    def _outside(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+        match name.lower():
+            case b"location" if value.startswith(b"/"):
+                value = self.path.encode() + value
+            case b"set-cookie":
+                value = COOKIE_PATH.sub(rb"\g<0>" + self.path.encode(), value)
+        return name, value
 
 
 def is_this_machine(scope: Scope) -> bool:
@@ -111,7 +158,8 @@ def _is_forwarded(name: bytes) -> bool:
 
 def _as_asked(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers with the name that the client asked for in the place of the one that the proxy asks for."""
-    asked = [value.split(b",")[0].strip() for name, value in headers if name == b"x-forwarded-host"]
-    if not asked:
-        return headers
-    return [(b"host", asked[0]), *((name, value) for name, value in headers if name != b"host")]
+    said = {name: value.split(b",")[0].strip() for name, value in headers}
+    host, port = said.get(b"x-forwarded-host", said.get(b"host", b"")), said.get(b"x-forwarded-port", b"")
+    if port.isdigit() and port not in USUAL_PORTS and not PORT.search(host):
+        host += b":" + port
+    return [(b"host", host), *((name, value) for name, value in headers if name != b"host")]

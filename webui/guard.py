@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines.messages import CREDIT
+from webui.addresses import inside
 from webui.plain_page import page
 
 SMALL_BODY_BYTES = 2_000_000  # anything but an upload
@@ -95,11 +96,11 @@ HEADERS_BY_KIND = {
     **dict.fromkeys(
         (
             "application/json",
-            "text/event-stream",
             *("image/avif", "image/heic", "image/jpeg", "image/png", "image/webp"),
         ),
         CREDITED,
     ),
+    "text/event-stream": {**CREDITED, "X-Accel-Buffering": "no"},  # nginx passes each event on at once
 }
 BAD_HOST = (
     "本机不以名称「{name}」提供服务:请用 IP 地址打开,或把名称加入 STUDIO_NAMES 后重新启动。"
@@ -144,7 +145,7 @@ class Guard:
             await gate.refuse(413, "body_too_large", TOO_LARGE.format(mb=gate.limit / 1e6))
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
-        headers, path = Headers(scope=scope), scope["path"]
+        headers, path = Headers(scope=scope), inside(scope)
         host = headers.get("host", "")
         if not self._ours(_host_name(host), scope.get("server")):
             return 400, "bad_host", BAD_HOST.format(name=host[:SHOWN_LETTERS])
@@ -171,10 +172,11 @@ class Guard:
         return listed and not path.lower().startswith(SHUT_PATHS)
 
     def _limit(self, scope: Scope) -> int:
-        if WORKER_PATHS.fullmatch(scope["path"]):
+        path = inside(scope)
+        if WORKER_PATHS.fullmatch(path):
             return WORKER_BYTES
-        form = scope["path"] in FORM_PATHS and is_form(Headers(scope=scope))
-        return self.upload_bytes if form or scope["path"].startswith(UPLOAD_PATHS) else SMALL_BODY_BYTES
+        form = path in FORM_PATHS and is_form(Headers(scope=scope))
+        return self.upload_bytes if form or path.startswith(UPLOAD_PATHS) else SMALL_BODY_BYTES
 
 
 class _Gate:
@@ -234,15 +236,17 @@ def is_form(headers: Headers) -> bool:
 def foreign(method: str, headers: Headers, host: str) -> bool:
     """
     Does another site's page send this? Following a link to us is fine; acting, or reading pictures, from elsewhere is
-    not. Browsers say Sec-Fetch-Site only to secure origins, so an Origin that is not ours counts as well.
+    not. Browsers say Sec-Fetch-Site only to secure origins, so an Origin that is not ours counts as well, unless they
+    do: there are proxies that leave the port out of Host.
     """
-    elsewhere = headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
+    site = headers.get("sec-fetch-site", "")
+    elsewhere = site in ("cross-site", "same-site")
     if method in ("GET", "HEAD"):
         link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         return elsewhere and not link
     origin = headers.get("origin")
     ours = (None, f"http://{host.lower()}", f"https://{host.lower()}")
-    return elsewhere or (origin and origin.lower()) not in ours
+    return elsewhere or (site != "same-origin" and (origin and origin.lower()) not in ours)
 
 
 def _host_name(host: str) -> str:

@@ -210,7 +210,7 @@ def _connect_build(
 def header_html() -> Markup:
     return Markup(
         '<header class="banner"><h1>{title}</h1><p class="tagline">{tagline}</p><p class="credit">{credit}</p>'
-        '<a class="owners-only" href="/invite">{guests}</a></header>'
+        '<a class="owners-only" href="invite">{guests}</a></header>'
     ).format(
         title=TITLE,
         tagline=languages.spans_of("tagline"),

@@ -1,4 +1,6 @@
-"""How pictures stand in a page: their addresses, and two of them under one slider. HTML is Markup."""
+"""
+How pictures stand in a page: their addresses, within the house, and two of them under one slider. HTML is Markup.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from markupsafe import Markup
 
 def address(picture: str) -> str:
     """Return where a picture is served, which doors call "KEY/NAME": a name may be in any script."""
-    return f"/outputs/{quote(picture)}"
+    return f"outputs/{quote(picture)}"
 
 
 def thumbnail_address(picture: str) -> str:
     """Return where its small copy is served."""
-    return f"/thumbnails/{quote(picture)}"
+    return f"thumbnails/{quote(picture)}"
 
 
 def file_name(picture: str) -> str:

@@ -110,6 +110,7 @@ def build(
         app,
         blocks,
         path="/",
+        root_path=settings.path or None,
         show_error=False,
         allowed_paths=[],
         blocked_paths=[str(folder) for folder in (settings.models, settings.state, settings.uploads, settings.presets)],
@@ -135,7 +136,8 @@ def build(
         "/thumbnails/",
         *([mcp.route.path] if mcp else []),
     )
-    return Guard(Admission(app, people), host_names, paths, limit)
+    guard = Guard(Admission(app, people), host_names, paths, limit)
+    return connections.Subpath(guard, settings.path) if settings.path else guard
 
 
 def _mcp(jobs: HouseJobs, settings: Settings) -> Door | None:

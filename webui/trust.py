@@ -49,7 +49,7 @@ def trust_html(say: Words, mark: str) -> Markup:
     ).format(
         what=say("trust_what"),
         means=say("trust_means"),
-        file=FILE,
+        file=FILE.removeprefix("/"),
         get=say("trust_get"),
         compare=say("trust_compare"),
         mark=mark,

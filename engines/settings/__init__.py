@@ -45,6 +45,16 @@ class Settings:
     proxy: str = _setting(
         "", "可信反向代理的地址或网段,逗号分隔", "addresses or networks of reverse proxies to believe, comma-separated"
     )
+    path: str = _setting(
+        "",
+        "在反向代理后面时所在的路径,如 /studio;空表示根",
+        "path below which the page is served, behind a reverse proxy, like /studio; empty: the root",
+    )
+    accel: str = _setting(
+        "",
+        "图片由 nginx 直接发送:其 internal 位置,如 /_pictures;须设 STUDIO_PROXY;空表示不用",
+        "let nginx deliver pictures: its internal location, like /_pictures; needs STUDIO_PROXY; empty: no",
+    )
     backend: str = _setting(
         "auto", "默认后端:auto、pytorch、edge 或引擎名", "default backend: auto, pytorch, edge, or an engine's name"
     )
@@ -188,6 +198,10 @@ class Settings:
                 ip_network(proxy, strict=False)
             except ValueError as exc:
                 raise SettingsError(f"STUDIO_PROXY={self.proxy}: {exc}") from exc
+        for name in ("path", "accel"):
+            values.check_path(variable(name), getattr(self, name))
+        if self.accel and not self.proxies:
+            raise SettingsError("STUDIO_ACCEL: needs STUDIO_PROXY, as only the proxy that it names may be given it")
         for name in ("inbox", "outbox"):
             if text := getattr(self, name):
                 values.folder(variable(name), text)

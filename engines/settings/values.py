@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9A-Fa-f:.]+\]"
+PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # RFC 3986: of characters that are nowhere written otherwise
 BROKER = re.compile(rf"mqtts?://([^\s:/?#@\[\]]+@)?({HOST})(:[0-9]{{1,5}})?/?")
 
 
@@ -54,6 +55,12 @@ def check_address(name: str, text: str) -> None:
         usable = False
     if not usable or "@" in address.netloc or not re.fullmatch(r"[!-~]+", text):
         raise SettingsError(f"{name}: an address in it must be like https://host/path, without a password")
+
+
+def check_path(name: str, text: str) -> None:
+    """SettingsError: it is neither empty nor a plain path, like /studio or /a/studio."""
+    if text and not (PATH.fullmatch(text) and not {".", ".."} & set(text.split("/"))):
+        raise SettingsError(f"{name}={text}: must be like /studio: letters, digits, . _ - and ~, without / at its end")
 
 
 def check_broker(text: str) -> None:

@@ -106,7 +106,7 @@ def test_what_it_says_of_itself_is_https(secure: Secure) -> None:
     assert mark in re.sub(r"\s", "", secure.log), "for people to compare"
     assert f":{port}/trust" in secure.log
     invitation = secure.client.get("/invite").text
-    assert re.search(rf"<code>https://[^/]+:{port}/</code>", invitation) and 'href="/trust"' in invitation
+    assert re.search(rf"<code>https://[^/]+:{port}/</code>", invitation) and 'href="trust"' in invitation
 
 
 def test_the_cookie_stays_on_encrypted_ways(secure: Secure) -> None:

@@ -19,6 +19,8 @@ ALL = {
     "STUDIO_PORT": "8000",
     "STUDIO_NAMES": "studio.local, Box ,",
     "STUDIO_PROXY": "10.0.0.1",
+    "STUDIO_PATH": "/studio",
+    "STUDIO_ACCEL": "/_pictures",
     "STUDIO_BACKEND": "edge",
     "STUDIO_UPLOAD_MB": "5",
     "STUDIO_DECODE_S": "20",
@@ -54,7 +56,21 @@ ALL = {
 def test_every_setting_is_read() -> None:
     assert set(ALL) == {variable(f.name) for f in dataclasses.fields(Settings)}
     settings = Settings.load({**ALL, "PATH": "/bin", "STUDIO_TEST_SHARED": "ours"})
-    told = ("127.0.0.1", 8000, "studio.local, Box ,", "10.0.0.1", "edge", 5, 20.0, 64, 0, "debug", 3.5)
+    told = (
+        "127.0.0.1",
+        8000,
+        "studio.local, Box ,",
+        "10.0.0.1",
+        "/studio",
+        "/_pictures",
+        "edge",
+        5,
+        20.0,
+        64,
+        0,
+        "debug",
+        3.5,
+    )
     more = (
         "open sesame",
         "https://hub.example",
@@ -116,6 +132,16 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_LOG", "loud"),
         ("STUDIO_HF_MIRROR", "hub.example"),
         ("STUDIO_PROXY", "nginx"),
+        ("STUDIO_PATH", "studio"),
+        ("STUDIO_PATH", "/"),
+        ("STUDIO_PATH", "/studio/"),
+        ("STUDIO_PATH", "/a//b"),
+        ("STUDIO_PATH", "/a/../b"),
+        ("STUDIO_PATH", "/工作室"),
+        ("STUDIO_PATH", "/a?b"),
+        ("STUDIO_PATH", "/studio\n"),
+        ("STUDIO_ACCEL", "pictures"),
+        ("STUDIO_ACCEL", "/_pictures"),
         ("STUDIO_HOME", ""),
         ("STUDIO_HOME", "~nobody-of-this-name/x"),
         ("STUDIO_PAUSE_S", "3601"),

@@ -44,6 +44,7 @@ from tests.support.failing_disk import FailingDisk
 from tests.support.http import SKETCH, Session, encoded, people
 from tests.support.proved import believe_engines
 from webui.__main__ import _prepare
+from webui.connections import Subpath
 from webui.guard import Guard
 from webui.own_jobs import HouseJobs, OwnJobs
 from webui.people import Person, secret
@@ -326,6 +327,14 @@ def assisted(rig: Rig) -> Iterator[Rig]:
         yield Rig(settings, rig.queue, rig.engine, app, url, client)
 
 
+@pytest.fixture(scope="session")
+def below(rig: Rig) -> Iterator[Rig]:
+    """The same queue behind doors below a path, MCP's among them. `url`, and what `client` asks for, are below it."""
+    settings = replace(rig.settings, mcp=True, path="/studio")
+    with _served(settings, rig.queue) as (app, url), httpx.Client(base_url=f"{url}/studio", timeout=300) as client:
+        yield Rig(settings, rig.queue, rig.engine, app, f"{url}/studio", client)
+
+
 @contextmanager
 def _worked(settings: Settings, shelf: Shelf, engine: fakes.FakeEngine) -> Iterator[SqliteQueue]:
     def select(bundle: Bundle, wanted: str, *, passed_over: int = 0) -> tuple[Engine, str]:
@@ -365,7 +374,8 @@ async def _serve(settings: Settings, queue: SqliteQueue, started: Future[tuple[G
 
         dispatcher = Dispatcher(queue, threading.Event(), settings.state / "workers.json", may_come=tuple)
         app = doors.build(queue, settings, NAMES, dispatcher)
-        assert isinstance(app, Guard)
+        guard = app.app if isinstance(app, Subpath) else app
+        assert isinstance(guard, Guard)
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, log_level="critical", server_header=False, timeout_graceful_shutdown=1
         )
@@ -375,5 +385,5 @@ async def _serve(settings: Settings, queue: SqliteQueue, started: Future[tuple[G
     except BaseException as exc:
         started.set_exception(exc)
         raise
-    started.set_result((app, server))
+    started.set_result((guard, server))
     await serving

@@ -89,7 +89,7 @@ def test_several_pages_of_a_process_have_it_once(rig: Rig, closed: Rig, head: He
 
 
 def test_a_phone_can_install_it(rig: Rig, head: Head) -> None:
-    assert head.links["manifest"] == ["/manifest.json"]
+    assert head.links["manifest"] == ["manifest.json"]
     answer = httpx.get(f"{rig.url}/manifest.json")
     manifest = answer.json()
     assert answer.headers["content-type"] == "application/manifest+json"
@@ -104,7 +104,7 @@ def test_a_phone_can_install_it(rig: Rig, head: Head) -> None:
     sizes = {(icon["sizes"], icon["purpose"]) for icon in manifest["icons"]}
     assert {(size, purpose) for size in ("192x192", "512x512") for purpose in ("any", "maskable")} <= sizes
     (touch,) = head.links["apple-touch-icon"]
-    assert httpx.get(rig.url + touch).status_code == 200
+    assert httpx.get(f"{rig.url}/{touch}").status_code == 200
 
 
 def test_its_shortcuts_lead_to_tabs(rig: Rig) -> None:

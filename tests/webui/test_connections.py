@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from webui import connections
-from webui.connections import DeadlineProtocol, Forwarded
+from webui.connections import BELIEVED, RELAYED, DeadlineProtocol, Forwarded
 
 HEAD_S = 0.3
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
@@ -95,14 +95,14 @@ CLAIMED = (
 )  # fmt: skip
 
 
-def arrives(proxies: tuple[str, ...], peer: str) -> dict[str, Any]:
+def arrives(proxies: tuple[str, ...], peer: str, claimed: tuple[tuple[bytes, bytes], ...] = CLAIMED) -> dict[str, Any]:
     """What an application is told of a request from this address."""
     arrived: dict[str, Any] = {}
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         arrived.update(scope)
 
-    scope = {"type": "http", "scheme": "http", "client": (peer, 5000), "headers": list(CLAIMED)}
+    scope = {"type": "http", "scheme": "http", "client": (peer, 5000), "headers": list(claimed)}
     asyncio.run(Forwarded(application, proxies)(scope, None, None))  # type: ignore[arg-type]
     return arrived
 
@@ -115,6 +115,7 @@ def test_nobody_else_is_believed(proxies: tuple[str, ...], peer: str) -> None:
     scope = arrives(proxies, peer)
     assert (scope["client"], scope["scheme"]) == ((peer, 5000), "http")
     assert scope["headers"] == [(b"host", b"upstream"), (b"accept", b"*/*")]
+    assert scope[RELAYED] and BELIEVED not in scope
 
 
 @pytest.mark.parametrize(("proxies", "peer"), [(("127.0.0.1",), "127.0.0.1"), (("::1", "10.0.0.0/8"), "10.9.8.7")])
@@ -122,3 +123,23 @@ def test_a_proxy_of_the_house_is_believed(proxies: tuple[str, ...], peer: str) -
     scope = arrives(proxies, peer)
     assert scope["client"][0] == "203.0.113.9" and scope["scheme"] == "https"
     assert [value for name, value in scope["headers"] if name == b"host"] == [b"studio.example"]
+    assert scope[RELAYED] and scope[BELIEVED]
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "name"),
+    [
+        (b"studio.lan", b"8443", b"studio.lan:8443"),
+        (b"[fd00::1]", b"8443", b"[fd00::1]:8443"),
+        (b"studio.lan:7000", b"8443", b"studio.lan:7000"),
+        (b"studio.lan", b"443", b"studio.lan"),
+        (b"studio.lan", b"80", b"studio.lan"),
+        (b"studio.lan", b"", b"studio.lan"),
+        (b"studio.lan", b"8443/x", b"studio.lan"),
+    ],
+)
+def test_a_proxy_may_say_its_port_apart(host: bytes, port: bytes, name: bytes) -> None:
+    scope = arrives(("127.0.0.1",), "127.0.0.1", ((b"host", host), (b"x-forwarded-port", port)))
+    assert [value for key, value in scope["headers"] if key == b"host"] == [name]
+    others = arrives((), "127.0.0.1", ((b"host", host), (b"x-forwarded-port", port)))
+    assert others["headers"] == [(b"host", host)]

@@ -120,6 +120,7 @@ ALLOWED: tuple[tuple[str, dict[str, str]], ...] = (
     ("POST", {"origin": HERE}),
     ("POST", {"origin": HERE.upper().replace("HTTP", "http")}),
     ("POST", {"origin": HERE, "sec_fetch_site": "same-origin"}),
+    ("POST", {"origin": HERE.replace("7860", "8080"), "sec_fetch_site": "same-origin"}),  # through a proxy's own port
     ("POST", {"sec_fetch_site": "none"}),
     ("GET", {"sec_fetch_site": "same-origin"}),
     ("GET", {"sec_fetch_site": "none", **NAVIGATE}),

@@ -205,8 +205,8 @@ def test_the_history_offers_each_picture_and_its_settings_again(language: str) -
     restored = Finished(Job("b" * 32, "", Enhance("x"), "done", 1), Final(("outputs_3.png",), 0, 1.0, "ort"))
     parsed = tree(wall_html([drawn, restored], {}, NOBODYS, say))
     assert [a["href"] for a in parsed.all("a") if a.get("target")][:2] == [
-        "/outputs/outputs_1.png",
-        "/outputs/outputs_2.png",
+        "outputs/outputs_1.png",
+        "outputs/outputs_2.png",
     ]
     assert [b["data-reuse"] for b in parsed.all("button") if "data-reuse" in b] == ["a" * 32], "a restoration cannot"
     assert "a woman" in parsed.text and say("history_restored") in parsed.text
@@ -265,7 +265,7 @@ def test_the_preset_cards_say_every_language_and_can_be_pressed() -> None:
     assert {span["lang"] for span in spans} == {"zh", "zh-CN", "zh-TW", "en"}, "zh for what is alike"
     assert len(parsed.all("span")) == len(spans) + 1, "the name of the row"
     assert {"写实人像", "寫實人像", "水彩", "Realistic"} <= set(parsed.text)
-    assert {image["data-src"] for image in parsed.all("img")} == {f"/thumbnails/{p.name}.webp" for p in presets.load()}
+    assert {image["data-src"] for image in parsed.all("img")} == {f"thumbnails/{p.name}.webp" for p in presets.load()}
 
 
 def test_a_preset_that_somebody_has_put_into_the_folder_is_a_card_without_a_picture(

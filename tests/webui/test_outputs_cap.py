@@ -305,7 +305,7 @@ def test_what_was_deleted_is_not_in_the_history(queue: SqliteQueue, settings: Se
     a_day_later(queue, settings)
     (queue.folder / "b.png").unlink()  # by somebody else
     grid = str(first_page(own(queue, Person("anna")), Search("anna"), EN, settings))
-    assert f"/outputs/{KEYS.sign('c.png')}" in grid
+    assert f"outputs/{KEYS.sign('c.png')}" in grid
     assert "a.png" not in grid and "b.png" not in grid, "no broken image"
 
 

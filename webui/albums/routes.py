@@ -41,8 +41,8 @@ MEDIA = {
 
 
 def address(folder: str, picture_id: str, copy: str = "") -> str:
-    """Return where a picture is served: its file, or with "thumbnail" or "large" a copy of it."""
-    return "/".join(["/albums", quote(folder, safe=""), picture_id, *filter(None, (copy,))])
+    """Return where, within the house, a picture is served: its file, or with "thumbnail" or "large" a copy of it."""
+    return "/".join(["albums", quote(folder, safe=""), picture_id, *filter(None, (copy,))])
 
 
 @dataclass(frozen=True)

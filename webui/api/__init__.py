@@ -31,7 +31,7 @@ def router(house: HouseJobs, settings: Settings, dispatcher: Dispatcher | None) 
     """`dispatcher`: for machines that work for this house; None: none may."""
     routes, checkpoints = APIRouter(), a1111.Checkpoints()
     studio.add_jobs(routes, house, settings)
-    studio.add_files(routes, house)
+    studio.add_files(routes, house, settings)
     jobs.add(routes, house)
     jobs.add_queue(routes, house)
     presets.add(routes, settings)

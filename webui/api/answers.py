@@ -44,11 +44,12 @@ class Restored(TypedDict):
     faces: list[Face]
 
 
-def of(order: Generate | Enhance, final: Final) -> Drawn | Restored:
-    return drawn(final) if isinstance(order, Generate) else restored(final)
+def of(order: Generate | Enhance, final: Final, root: str) -> Drawn | Restored:
+    return drawn(final, root) if isinstance(order, Generate) else restored(final, root)
 
 
-def drawn(final: Final) -> Drawn:
+def drawn(final: Final, root: str) -> Drawn:
+    """`root`: as addresses.root has it."""
     return {
         "status": "success",
         "seed": final.seed,
@@ -56,13 +57,13 @@ def drawn(final: Final) -> Drawn:
         "engine": final.engine,
         "reason": final.reason,
         "without": list(final.without),
-        "images": [address(name) for name in final.images],
+        "images": [f"{root}/{address(name)}" for name in final.images],
     }
 
 
-def drawn_here(jobs: HouseJobs, final: Final) -> DrawnHere:
+def drawn_here(jobs: HouseJobs, final: Final, root: str) -> DrawnHere:
     """Read and encode the picture: in a thread, so that the event loop answers others meanwhile."""
-    return {**drawn(final), "image_base64": encoded(jobs, final.images[:1])[0]}
+    return {**drawn(final, root), "image_base64": encoded(jobs, final.images[:1])[0]}
 
 
 def encoded(jobs: HouseJobs, pictures: Sequence[str]) -> list[str]:
@@ -70,15 +71,19 @@ def encoded(jobs: HouseJobs, pictures: Sequence[str]) -> list[str]:
     return [base64.b64encode(jobs.file(picture).read_bytes()).decode() for picture in pictures]
 
 
-def restored(final: Final) -> Restored:
+def restored(final: Final, root: str) -> Restored:
     return {
         "status": "success",
-        "output_path": address(final.images[0]),
+        "output_path": f"{root}/{address(final.images[0])}",
         "inference_time": f"{final.seconds:.2f}s",
         "engine": final.engine,
         "reason": final.reason,
-        "faces": [_face(face) for face in final.faces],
+        "faces": faces(final),
     }
+
+
+def faces(final: Final) -> list[Face]:
+    return [_face(face) for face in final.faces]
 
 
 def _face(face: FaceReport) -> Face:

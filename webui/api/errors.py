@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from engines import errors
 from engines.errors import Fact, StudioError
 from engines.messages import Failed
+from webui.addresses import inside
 from webui.i18n import in_both, preferred, spoken
 
 STATUS: Mapping[type[StudioError], int] = {
@@ -78,7 +79,7 @@ def install(app: FastAPI, forms: Mapping[str, Form]) -> None:
         request: Request, status: int, code: str, facts: Mapping[str, Fact], headers: Headers = None
     ) -> Response:
         message = sentence(preferred(request.headers), code, facts)
-        form = next((form for start, form in forms.items() if request.url.path.startswith(start)), own_form)
+        form = next((form for start, form in forms.items() if inside(request.scope).startswith(start)), own_form)
         if status == 401:
             headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
         if "retry_s" in facts:

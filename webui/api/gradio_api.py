@@ -120,7 +120,7 @@ class Endpoints:
     async def restore(self, request: gr.Request, values: Values) -> tuple[Any, ...]:
         with _in_words(request):
             final = await self._outcome(Enhance, "image", values, request)
-        faces = answers.restored(final)["faces"]
+        faces = answers.faces(final)
         return _file(final.images[0], request), faces, final.seconds, final.engine
 
     async def _outcome(self, kind: type[Generate | Enhance], photo: str, values: Values, request: gr.Request) -> Final:
@@ -144,7 +144,7 @@ class Endpoints:
 
 
 def _file(picture: str, request: gr.Request) -> Values:
-    return gradio_patches.served(str(request.request.base_url).rstrip("/") + address(picture), file_name(picture))
+    return gradio_patches.served(str(request.request.base_url) + address(picture), file_name(picture))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from anyio import to_thread
@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 from engines.errors import JobPostponed, NotFoundError
 from engines.jobs import ENDED, State, state_after
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress, Stage
+from webui.addresses import root
 from webui.api import answers
 from webui.api.errors import sentence
 from webui.api.outcome import Accepted
@@ -33,7 +34,18 @@ Order = Generate | Enhance
 Numbered = tuple[int, Event]
 EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
 LISTED = 50  # jobs
-STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx passes each on at once
+
+
+@dataclass(frozen=True)
+class Reader:
+    """For whom an answer is written. `root`: as addresses.root has it."""
+
+    language: str | None
+    root: str
+
+    @classmethod
+    def of(cls, request: Request) -> Reader:
+        return cls(preferred(request.headers), root(request.scope))
 
 
 class Step(TypedDict):
@@ -82,8 +94,8 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         """The caller's latest jobs, newest first: none are those of a caller without a cookie or a token."""
         own = jobs.of(request)
         orders = [(job.id, job.request) for job in own.latest_jobs(LISTED)]
-        language = preferred(request.headers)
-        bodies = [_body(own, job_id, order, language) for job_id, order in orders if isinstance(order, Order)]
+        reader = Reader.of(request)
+        bodies = [_body(own, job_id, order, reader) for job_id, order in orders if isinstance(order, Order)]
         return JSONResponse({"jobs": bodies})
 
     @routes.get("/jobs/{job_id}", responses={200: {"model": JobBody}})
@@ -91,7 +103,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         """How the job is."""
         own = jobs.of(request)
         order = _find(own, job_id)
-        return JSONResponse(_body(own, job_id, order, preferred(request.headers)))
+        return JSONResponse(_body(own, job_id, order, Reader.of(request)))
 
     @routes.delete("/jobs/{job_id}", responses={200: {"model": JobBody}, 202: {"model": JobBody}})
     def cancel(job_id: str, request: Request) -> JSONResponse:
@@ -99,7 +111,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         own = jobs.of(request)
         order = _find(own, job_id)
         own.cancel(job_id)
-        body = _body(own, job_id, order, preferred(request.headers))
+        body = _body(own, job_id, order, Reader.of(request))
         return JSONResponse(body, 200 if body["state"] in ENDED else 202)
 
     @routes.post("/jobs/{job_id}/retry", status_code=202, responses={202: {"model": Accepted}})
@@ -116,7 +128,7 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         own = jobs.of(request)
         order = _find(own, job_id)
         own.move_first(job_id)
-        return JSONResponse(_body(own, job_id, order, preferred(request.headers)))
+        return JSONResponse(_body(own, job_id, order, Reader.of(request)))
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse)
     async def follow(job_id: str, request: Request) -> Response:
@@ -126,13 +138,12 @@ def add(routes: APIRouter, jobs: HouseJobs) -> None:
         """
         own = jobs.of(request)
         order = await to_thread.run_sync(_find, own, job_id)
-        language = preferred(request.headers)
         events, ended = await to_thread.run_sync(_past, own, job_id)
         after = _after(request.headers.get("last-event-id", ""), events)
         if ended and not [number for number, _ in events if number > after]:
             return Response(status_code=204)
-        pieces = _stream(own, job_id, order, after, language)
-        return StreamingResponse(pieces, headers=STREAM_HEADERS, media_type="text/event-stream")
+        pieces = _stream(own, job_id, order, after, Reader.of(request))
+        return StreamingResponse(pieces, headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
 
 
 def add_queue(routes: APIRouter, jobs: HouseJobs) -> None:
@@ -168,7 +179,7 @@ def _past(own: OwnJobs, job_id: str) -> tuple[list[Numbered], bool]:
     return [], False
 
 
-def _body(own: OwnJobs, job_id: str, order: Order, language: str | None) -> JobBody:
+def _body(own: OwnJobs, job_id: str, order: Order, reader: Reader) -> JobBody:
     state = own.job(job_id).state  # asked first: the events are then as new as it, or newer, and decide
     events = [event for _, event in _past(own, job_id)[0]]
     last = events[-1] if events else None
@@ -185,9 +196,9 @@ def _body(own: OwnJobs, job_id: str, order: Order, language: str | None) -> JobB
     for progress in [event for event in events if isinstance(event, Progress)][-1:]:
         body["progress"] = _step(progress)
     if isinstance(last, Final):
-        body["result"] = answers.of(order, last)
+        body["result"] = answers.of(order, last, reader.root)
     elif isinstance(last, Failed):
-        body["error"] = _fault(last, language)
+        body["error"] = _fault(last, reader.language)
     return body
 
 
@@ -212,29 +223,29 @@ def _after(last_event_id: str, events: Sequence[Numbered]) -> int:
     return number if events and number <= events[-1][0] else 0
 
 
-async def _stream(own: OwnJobs, job_id: str, order: Order, after: int, language: str | None) -> AsyncIterator[str]:
+async def _stream(own: OwnJobs, job_id: str, order: Order, after: int, reader: Reader) -> AsyncIterator[str]:
     """Yield server-sent events (HTML standard, section 9.2): a comment where there is nothing to say."""
     try:
         async for numbered in numbered_events(own, job_id, after):
-            yield _written(numbered, order, language) if numbered else ": waiting\n\n"
+            yield _written(numbered, order, reader) if numbered else ": waiting\n\n"
     except NotFoundError:  # its visitor's time at a frame is over, and nothing of it is left
         return
     except JobPostponed as exc:  # without a number, so that who comes back goes on where it was
-        yield _message("postponed", {"code": exc.code, "message": sentence(language, exc.code, exc.facts)})
+        yield _message("postponed", {"code": exc.code, "message": sentence(reader.language, exc.code, exc.facts)})
 
 
-def _written(numbered: Numbered, order: Order, language: str | None) -> str:
+def _written(numbered: Numbered, order: Order, reader: Reader) -> str:
     number, event = numbered
     match event:
         case Progress():
             return _message("progress", _step(event), number)
         case Preview():
-            shown = {**asdict(event), "image": address(event.image)}
+            shown = {**asdict(event), "image": f"{reader.root}/{address(event.image)}"}
             return _message("preview", shown, number)
         case Final():
-            return _message("final", answers.of(order, event), number)
+            return _message("final", answers.of(order, event, reader.root), number)
         case Failed():
-            return _message("failed", _fault(event, language), number)
+            return _message("failed", _fault(event, reader.language), number)
     return f"id: {number}\n\n"  # nothing for those who follow; the number counts
 
 

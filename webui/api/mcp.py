@@ -192,7 +192,7 @@ class Door:
 
 
 def _url(picture: str, request: Request) -> str:
-    return str(request.base_url).rstrip("/") + address(picture)
+    return str(request.base_url) + address(picture)
 
 
 def _text(about: Mapping[str, object]) -> TextContent:

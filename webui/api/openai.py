@@ -153,7 +153,7 @@ def _size(text: str, listed: list[str]) -> tuple[int | None, int | None]:
 def _answered(asked: ImagesRequest, final: Final, jobs: HouseJobs, base_url: str) -> ImagesResponse:
     """Read and encode the pictures, in a thread."""
     if asked.response_format == "url":
-        pictures = [Picture(url=base_url.rstrip("/") + address(name)) for name in final.images]
+        pictures = [Picture(url=base_url + address(name)) for name in final.images]
     else:
         pictures = [Picture(b64_json=text) for text in answers.encoded(jobs, final.images)]
     return {

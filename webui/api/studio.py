@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
@@ -14,10 +15,12 @@ from engines.errors import NotFoundError, OptionError
 from engines.messages import Enhance, Generate, parse
 from engines.settings import Settings
 from webui import archive, thumbnails, uploads
+from webui.addresses import root
 from webui.api import answers, choices
 from webui.api.bodies import Values, parse_text, read_form, read_json
 from webui.api.outcome import Accepted, accepted, goes_on_without, outcome
 from webui.api.schemas import FILE, body, schema
+from webui.connections import BELIEVED
 from webui.guard import is_form
 from webui.own_jobs import HouseJobs
 
@@ -46,7 +49,7 @@ def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
         if goes_on_without(request.headers):
             return await accepted(jobs.of(request), order)
         final = await outcome(jobs.of(request), order, request)
-        return JSONResponse(await to_thread.run_sync(answers.drawn_here, jobs, final))
+        return JSONResponse(await to_thread.run_sync(answers.drawn_here, jobs, final, root(request.scope)))
 
     @routes.post(
         "/enhance",
@@ -63,20 +66,25 @@ def add_jobs(routes: APIRouter, jobs: HouseJobs, settings: Settings) -> None:
             choices.check_backend(jobs.status, order.backend)
         if goes_on_without(request.headers):
             return await accepted(jobs.of(request), order)
-        return JSONResponse(answers.restored(await outcome(jobs.of(request), order, request)))
+        final = await outcome(jobs.of(request), order, request)
+        return JSONResponse(answers.restored(final, root(request.scope)))
 
 
-def add_files(routes: APIRouter, house: HouseJobs) -> None:
+def add_files(routes: APIRouter, house: HouseJobs, settings: Settings) -> None:
     """Add what lies there."""
     turn = CapacityLimiter(AT_ONCE)
 
     @routes.get("/outputs/{key}/{name}", response_class=FileResponse)
-    def picture(key: str, name: str) -> FileResponse:
+    def picture(key: str, name: str, request: Request) -> Response:
         """A picture, by the address that an answer gave: nobody guesses its key."""
         path = _picture(key, name)
         if not path.is_file():
             raise NotFoundError("picture", name)
-        return FileResponse(path, headers=FOR_GOOD, media_type=MEDIA[path.suffix])
+        media = MEDIA[path.suffix]
+        if settings.accel and request.scope.get(BELIEVED):  # others would get nothing, and hear where it lies
+            place = quote(path.relative_to(settings.outputs).as_posix())
+            return Response(headers={**FOR_GOOD, "X-Accel-Redirect": f"{settings.accel}/{place}"}, media_type=media)
+        return FileResponse(path, headers=FOR_GOOD, media_type=media)
 
     @routes.get("/thumbnails/{key}/{name}", include_in_schema=False)  # the page's own
     async def thumbnail(key: str, name: str) -> Response:

@@ -61,7 +61,7 @@
     for (;;) {
       try {
         const query = new URLSearchParams({ show: options.show, version, presses, paused, name: options.name, shown });
-        const answer = await fetch(`/frame/state?${query}`, { cache: "no-store", signal: AbortSignal.timeout(HELD_MS) });
+        const answer = await fetch(`frame/state?${query}`, { cache: "no-store", signal: AbortSignal.timeout(HELD_MS) });
         if (!answer.ok) await refuse(answer);
         else await hear(await answer.json());
       } catch {
@@ -92,7 +92,7 @@
     ({ presses, paused } = news);
     if (news.version !== version || listing === null) {
       const query = new URLSearchParams({ show: options.show });
-      const answer = await fetch(`/frame/list?${query}`, { cache: "no-store", signal: AbortSignal.timeout(LOAD_MS) });
+      const answer = await fetch(`frame/list?${query}`, { cache: "no-store", signal: AbortSignal.timeout(LOAD_MS) });
       if (!answer.ok) throw new Error(String(answer.status));
       const listed = await answer.json();
       list(listed.pictures);
@@ -150,7 +150,7 @@
 
   async function loaded(id) {
     const query = new URLSearchParams({ w: screenPx(innerWidth), h: screenPx(innerHeight), fit: options.fit, show: options.show });
-    const answer = await fetch(`/frame/picture/${id}?${query}`, {
+    const answer = await fetch(`frame/picture/${id}?${query}`, {
       cache: "no-store", headers: { Accept: await reads }, signal: AbortSignal.timeout(LOAD_MS),
     });
     if (answer.status >= 500 || answer.status === 429) throw new Error(String(answer.status));
@@ -325,7 +325,7 @@
   let reloaded = Number(sessionStorage.getItem("reloaded") ?? 0);
   async function anew() { // never while the server is away: a browser's own page of errors would stay
     if (held || Date.now() - reloaded < 60_000) return;
-    const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(HELD_MS) }).catch(() => null);
+    const answer = await fetch("healthz", { cache: "no-store", signal: AbortSignal.timeout(HELD_MS) }).catch(() => null);
     if (!answer) return;
     reloaded = Date.now();
     sessionStorage.setItem("reloaded", String(reloaded));

@@ -82,7 +82,7 @@ function takeAway(cards) { // at once; they come back if the server does not agr
 function act(what, cards) {
   const jobs = cards.map((card) => card.dataset.job);
   if (!jobs.length) return;
-  if (what === "zip") location.href = `/batch.zip?jobs=${jobs.join("-")}`;
+  if (what === "zip") location.href = `batch.zip?jobs=${jobs.join("-")}`;
   if (what === "favour") trigger("favour", { jobs, favourite: true });
   if (what === "unfavour") trigger("favour", { jobs, favourite: false });
   if (what === "delete") {

@@ -29,7 +29,7 @@
     document.body.append(notice);
     document.documentElement.dataset.lost = "";
     const timer = setInterval(async () => {
-      const answer = await send("/healthz", { cache: "no-store" }).catch(() => null);
+      const answer = await send("healthz", { cache: "no-store" }).catch(() => null);
       if (!answer?.ok) return;
       clearInterval(timer);
       if (document.querySelector(".stage.is-running, .photos .is-running, [data-step=cancel]")) return location.reload();

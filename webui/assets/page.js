@@ -70,7 +70,7 @@ for (const kind of ["error", "load"]) {
 // The page is loaded anew in the language that was chosen. It remembers what was written, and jobs go on.
 document.addEventListener("change", async (event) => {
   if (event.target.id !== "language") return;
-  const answer = await fetch(`/language/${event.target.value}`, { method: "POST" }).catch(() => null);
+  const answer = await fetch(`language/${event.target.value}`, { method: "POST" }).catch(() => null);
   if (answer?.ok) location.reload();
   else event.target.value = document.documentElement.lang;
 });
@@ -104,4 +104,4 @@ document.addEventListener("change", async (event) => {
 })();
 
 // While the house cannot be reached, the browser says so (service-worker.js), where it allows that: over https, or here.
-if (isSecureContext) navigator.serviceWorker?.register("/service-worker.js");
+if (isSecureContext) navigator.serviceWorker?.register("service-worker.js");

@@ -5,7 +5,7 @@
 // Who is no longer let in is led to the door.
 (() => {
   const send = window.fetch.bind(window);
-  const me = send("/me", { cache: "no-store" })
+  const me = send("me", { cache: "no-store" })
     .then((answer) => answer.json())
     .then(({ role }) => { if (role) document.documentElement.dataset.role = role; })
     .catch(() => {}); // without the server nothing else works either, and Gradio says so
@@ -33,7 +33,7 @@
   for (const kind of ["pointerdown", "keydown", "scroll", "input"]) document.addEventListener(kind, touched, true);
 
   async function leave() {
-    await fetch("/leave", { method: "POST" });
+    await fetch("leave", { method: "POST" });
     localStorage.clear();
     sessionStorage.clear();
     location.reload();

@@ -61,7 +61,7 @@ function open(name, text) {
 function manage({ manage: id, title, file }) {
   managed = id;
   const link = sheet("manage").querySelector("[data-export]");
-  link.href = `/own-presets/${id}.toml`;
+  link.href = `own-presets/${id}.toml`;
   link.download = file;
   open("manage", title);
 }

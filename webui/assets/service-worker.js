@@ -1,5 +1,7 @@
 // Of the house only this is kept in the browser: a page that says that it cannot be reached. All else comes from it.
-const CACHE = "away-2", AWAY = "/away";
+// Its cache bears the house's path, as others may lie on the same host, with caches of their own.
+const HOUSE = new URL(self.registration.scope).pathname, CACHE = `away-3 ${HOUSE}`, AWAY = "away";
+const isOld = (name) => name !== CACHE && /^away-\d+( |$)/.test(name) && (name.split(" ")[1] ?? "/") === HOUSE;
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(CACHE).then((cache) => cache.add(new Request(AWAY, { cache: "reload" }))));
@@ -8,7 +10,7 @@ self.addEventListener("install", (event) => {
 
 self.addEventListener("activate", (event) => {
   event.waitUntil((async () => {
-    for (const name of await caches.keys()) if (name !== CACHE) await caches.delete(name);
+    for (const name of await caches.keys()) if (isOld(name)) await caches.delete(name);
     await self.registration.navigationPreload?.enable();
     await self.clients.claim();
   })());

@@ -40,7 +40,7 @@
   }
 
   async function begin() {
-    const body = await (await ask("/frame/visit", { method: "POST" }, false)).json();
+    const body = await (await ask("frame/visit", { method: "POST" }, false)).json();
     offer(body.cards);
     approval = body.approval;
     return body.token;
@@ -184,17 +184,17 @@
     const mine = (sending = {});
     const box = $(".qr", panes.photo);
     box.hidden = true;
-    const link = await (await ask("/frame/visit/links/send", { method: "POST" })).json();
+    const link = await (await ask("frame/visit/links/send", { method: "POST" })).json();
     if (sending !== mine) return;
     $("img", box).src = link.qr;
     box.hidden = false;
     for (let before = "waiting"; sending === mine; ) {
-      const { state, name } = await (await ask(`/frame/visit/links/${link.code}`)).json();
+      const { state, name } = await (await ask(`frame/visit/links/${link.code}`)).json();
       if (state !== before && sending === mine) {
         before = state;
         touched = Date.now(); // whoever is at his phone is still here
         if (state === "open") tell(words.touch_phone_open);
-        if (state === "here") return take(await (await ask(`/frame/visit/links/${link.code}/photo`)).blob(), name);
+        if (state === "here") return take(await (await ask(`frame/visit/links/${link.code}/photo`)).blob(), name);
       }
       await new Promise((done) => setTimeout(done, LOOK_MS));
     }
@@ -240,7 +240,7 @@
     show("result");
     if (result.from?.readable) tell(words.touch_hold);
     touched = Date.now();
-    const link = await (await ask(`/frame/visit/links/take/${result.id}`, { method: "POST" })).json();
+    const link = await (await ask(`frame/visit/links/take/${result.id}`, { method: "POST" })).json();
     $("img", box).src = link.qr;
     box.hidden = false;
   }
@@ -250,7 +250,7 @@
     let last = "";
     for (;;) {
       try {
-        const answer = await ask(`/jobs/${id}/events`, last ? { headers: { "Last-Event-ID": last } } : {});
+        const answer = await ask(`jobs/${id}/events`, last ? { headers: { "Last-Event-ID": last } } : {});
         if (answer.status === 204) throw new Error(words.touch_lost);
         const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
         for (let rest = ""; ; ) {
@@ -295,19 +295,19 @@
       await visit();
     },
     draw: async () => {
-      if (card) return make("/frame/visit/draw", { card: card.name, photo: photo?.file }, null);
+      if (card) return make("frame/visit/draw", { card: card.name, photo: photo?.file }, null);
       await DO.style();
       tell(words.touch_style_first);
     },
     restore: async () => {
-      if (photo) return make("/frame/visit/restore", { photo: photo.file }, photo);
+      if (photo) return make("frame/visit/restore", { photo: photo.file }, photo);
       const choosing = choosePhoto();
       tell(words.touch_photo_first);
       await choosing;
     },
     heart: async () => {
       if (shown !== "result") return favour();
-      const { on_wall } = await (await ask(`/frame/visit/wall/${result.id}`, { method: "POST" })).json();
+      const { on_wall } = await (await ask(`frame/visit/wall/${result.id}`, { method: "POST" })).json();
       result.hung = true;
       show("result");
       tell(on_wall ? words.touch_on_wall : words.touch_asked);
@@ -315,14 +315,14 @@
     next: async () => (shown ? end() : frame.step()),
     shoot,
     cancel: async () => {
-      if (job && job !== "asked") await ask(`/jobs/${job}`, { method: "DELETE" });
+      if (job && job !== "asked") await ask(`jobs/${job}`, { method: "DELETE" });
     },
     stay: async () => {},
   };
 
   async function favour() {
     dock.dataset.said = "";
-    const answer = await fetch(`/frame/favourite?name=${encodeURIComponent(frame.name)}`, { method: "POST" }).catch(() => null);
+    const answer = await fetch(`frame/favourite?name=${encodeURIComponent(frame.name)}`, { method: "POST" }).catch(() => null);
     dock.dataset.said = answer?.ok ? words.touch_favourite : words.touch_nothing;
   }
 
@@ -339,7 +339,7 @@
     panes.style.replaceChildren();
     $("input[type=file]").value = "";
     close();
-    old?.then((given) => fetch("/frame/visit", { method: "DELETE", keepalive: true, headers: { Authorization: `Bearer ${given}` } })).catch(() => {});
+    old?.then((given) => fetch("frame/visit", { method: "DELETE", keepalive: true, headers: { Authorization: `Bearer ${given}` } })).catch(() => {});
   }
 
   function close() {

@@ -133,7 +133,7 @@ def status_text(items: Sequence[Item], say: Words, quiet_s: float = 0.0) -> str:
 def _for_all(items: Sequence[Item], say: Words) -> Markup:
     """Return what can be done with all that is finished, and with all that failed."""
     done, lost = [item.job_id for item in items if item.result], sum(item.lost for item in items)
-    archive = Markup('<a href="/batch.zip?jobs={}" download>{}</a>').format(
+    archive = Markup('<a href="batch.zip?jobs={}" download>{}</a>').format(
         "-".join(done), say("batch_zip", count=len(done))
     )
     again = Markup('<button type="button" data-again="">{}</button>').format(say("batch_retry_all", count=lost))

@@ -78,7 +78,7 @@ def _stop(settings: Settings) -> int:
 
 def _open(settings: Settings) -> int:
     server = serving.find_or_start(settings)
-    url = local_url(settings.host, server.port, server.https)
+    url = local_url(settings, server.port, server.https)
     if not window.has_display(os.environ):
         say_addresses(settings, server.port, server.https)
         print("  这里没有显示器,请在浏览器里打开上面的地址 · no display here: open the address in a browser")
@@ -118,7 +118,7 @@ def _farewell(settings: Settings, server: Server) -> str:
         running, waiting = left["running"], left["queued"]
         zh = f"{running} 个任务在做,{waiting} 个在排队,都不受影响" if left else "没有未完成的任务"
         en = f"{running} running and {waiting} waiting jobs are not touched by that" if left else "no job is unfinished"
-    again = f"再次打开 Open it again: {COMMAND} app, {local_url(settings.host, server.port, server.https)}"
+    again = f"再次打开 Open it again: {COMMAND} app, {local_url(settings, server.port, server.https)}"
     return f"✓ 窗口已关闭,程序仍在运行:{zh} · the window is closed, the studio goes on: {en}\n  {again}\n  {STOP}"
 
 

@@ -18,14 +18,14 @@ PAGE = Markup(
     '<!doctype html><html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>'
     '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
     '<meta name="color-scheme" content="dark"><meta name="theme-color" content="#000000">'
-    '<link rel="icon" href="/icons/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/frame/frame.css">'
-    '<link rel="stylesheet" href="/frame/touch.css">'
+    '<link rel="icon" href="icons/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="frame/frame.css">'
+    '<link rel="stylesheet" href="frame/touch.css">'
     "</head><body data-words='{words}'>"
     '<main id="wall" aria-label="{title}">{layer}{layer}</main>'
     '<p id="note" role="status" hidden></p>'
     '<footer><time id="clock" hidden></time><small id="credit">{credit}</small></footer>'
     '<div id="dark" hidden></div>{touch}'
-    '<script src="/frame/frame.js"></script><script src="/frame/touch.js"></script></body></html>'
+    '<script src="frame/frame.js"></script><script src="frame/touch.js"></script></body></html>'
 )
 LAYER = Markup('<canvas class="layer" role="img" aria-label="{}"></canvas>')
 SCRIPTS, STYLES = ("frame.js", "touch.js"), ("frame.css", "touch.css")

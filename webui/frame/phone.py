@@ -77,7 +77,7 @@ def _add_take(routes: APIRouter, links: Links) -> None:
             return _refused(exc, say)
         picture = link.picture or Path("picture.png")
         body = TAKE.format(
-            source=f"/frame/take/{code}/{picture.name}", name=picture.name, label=say("phone_picture"),
+            source=f"{code}/{picture.name}", name=picture.name, label=say("phone_picture"),
             save=say("phone_save"), hint=say("phone_save_hint"),
         )  # fmt: skip
         return _kept(_page(body, say), request, "take", code, browser)

@@ -20,7 +20,7 @@ from engines.errors import LinkEnded, NotFoundError, OptionError, OwnerOnly
 from engines.messages import Enhance, Final, Generate
 from engines.messages import Request as Order
 from engines.settings import Settings
-from webui import sweep, uploads
+from webui import addresses, sweep, uploads
 from webui.connections import base_url
 from webui.frame.links import Links
 from webui.i18n import Words, preferred, spoken
@@ -72,9 +72,9 @@ def _add_visit(routes: APIRouter, visits: Visits, begin: Callable[[], str]) -> N
     @routes.post("/frame/visit", include_in_schema=False)
     def visit(request: Request) -> JSONResponse:
         """Begin a visit, for whoever may see the frame."""
-        say = spoken(preferred(request.headers))
+        say, root = spoken(preferred(request.headers)), addresses.root(request.scope)
         cards = [
-            Card(name=preset.name, title=say.choose(preset.title), picture=f"/thumbnails/{preset.name}.webp")
+            Card(name=preset.name, title=say.choose(preset.title), picture=f"{root}/thumbnails/{preset.name}.webp")
             for preset in presets.load()
         ]
         body = Visit(token=begin(), cards=cards, approval=visits.settings.wall_approval)

@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines import files
+from webui import addresses
 
 STREAM, JOIN = "/gradio_api/queue/data", "/gradio_api/queue/join"
 FAREWELL = b'data: {"msg":"close_stream"'
@@ -32,7 +33,7 @@ class Handshake:
         self.ending: dict[str, asyncio.Event] = {}  # by session: its last stream to say farewell, set when that is over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path")
+        path = addresses.inside(scope)
         serve = self._stream if path == STREAM else self._join if path == JOIN else self.app
         await serve(scope, receive, send)
 

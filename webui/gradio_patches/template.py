@@ -25,6 +25,7 @@ PAGE = "frontend/index.html"
 ADVERTISED = re.compile(r'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*/>')
 ADDRESS = Markup("{{ config['root'] }}")  # by which the page was asked for, as Gradio has it
 ENGLISH, ASKED = 'lang="en"', 'lang="{{ language_of(request) }}"'
+MANIFEST, BESIDE_THE_PAGE = 'href="/manifest.json"', 'href="manifest.json"'
 CONFIG, IN_ITS_LANGUAGE = "{{ config | toorjson }}", "{{ config | in_language(request) | toorjson }}"
 ENDPOINTS, NONE = "{{ gradio_api_info | toorjson }}", '{"named_endpoints": {}, "unnamed_endpoints": {}}'
 RESIZER = re.compile(r"<script>(?:(?!</script>).)*iframeResizer(?:(?!</script>).)*</script>", re.DOTALL)
@@ -55,6 +56,7 @@ def install(environment: Environment) -> None:
 def with_head(text: str) -> str:
     head = f"{head_html(ADDRESS)}<script>{{% raw %}}{language_script()}{{% endraw %}}</script>"
     text = RESIZER.sub("", ADVERTISED.sub("", text)).replace(CONFIG, IN_ITS_LANGUAGE).replace(ENDPOINTS, NONE)
+    text = text.replace(MANIFEST, BESIDE_THE_PAGE)
     return text.replace(ENGLISH, ASKED, 1).replace("</head>", f"{head}</head>", 1)
 
 

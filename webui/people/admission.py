@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engines.errors import LoginNeeded
 from engines.settings import Settings
-from webui import app_shell, trust
+from webui import addresses, app_shell, trust
 from webui.connections import is_this_machine
 from webui.i18n import in_both, preferred, spoken
 from webui.people import NOBODY, PROGRAM, VISITOR, WORKER, Person, Role, pages, secret
@@ -91,9 +91,10 @@ class Admission:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         person = self.people.person(scope)
-        if scope["path"].startswith(FOR_WORKERS) != (person is not None and person.is_worker):
+        path = addresses.inside(scope)
+        if path.startswith(FOR_WORKERS) != (person is not None and person.is_worker):
             person = None
-        if person is None and not _is_open(scope["path"]):
+        if person is None and not _is_open(path):
             return await _refusal(scope)(scope, receive, send)
         state = {**scope.get("state", {}), "person": person or NOBODY}
         return await self.app({**scope, "state": state}, receive, send)
@@ -107,8 +108,8 @@ def _refusal(scope: Scope) -> Response:
     headers = Headers(scope=scope)
     say = spoken(preferred(headers))
     if "text/html" in headers.get("accept", ""):
-        asked = f"{scope['path']}?{scope.get('query_string', b'').decode('latin-1')}".rstrip("?")
-        return HTMLResponse(pages.login(say, to=asked), 401, {"Cache-Control": "no-store"})
+        asked = f"{addresses.inside(scope)}?{scope.get('query_string', b'').decode('latin-1')}".rstrip("?")
+        return HTMLResponse(pages.login(say, addresses.root(scope), to=asked), 401, {"Cache-Control": "no-store"})
     refusal = {"status": "error", "code": LoginNeeded.code, "message": in_both(LoginNeeded.code, {})}
     body = json.dumps(refusal, ensure_ascii=False)
     return Response(body, 401, {"WWW-Authenticate": "Bearer"}, "application/json")
@@ -116,7 +117,7 @@ def _refusal(scope: Scope) -> Response:
 
 def _token_in_address(scope: Scope) -> str:
     """Return the token of a frame that can fetch an address and nothing else."""
-    if not scope.get("path", "").startswith(FETCHED):
+    if not addresses.inside(scope).startswith(FETCHED):
         return ""
     return QueryParams(scope.get("query_string", b"")).get("token", "")
 

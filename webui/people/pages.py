@@ -9,17 +9,20 @@ from webui.plain_page import SENDS_ORIGIN, page
 
 # A link from elsewhere comes without the cookie (SameSite=Strict); what a page of ours loads has it, and says who it is
 ALREADY_IN = Markup(
-    '<script>fetch("/me").then((answer) => answer.json()).then(({ role }) => role && location.reload())</script>'
+    '<script>fetch("{}/me").then((answer) => answer.json()).then(({{ role }}) => role && location.reload())</script>'
 )
-LOG_OUT = Markup('<form method="post" action="/logout"><button class="quiet">{}</button></form>')
-TO_STUDIO = Markup('<p><a class="button" href="/">{}</a></p>')
-TO_TRUST = Markup('<p><a href="/trust">{}</a></p>')
+LOG_OUT = Markup('<form method="post" action="logout"><button class="quiet">{}</button></form>')
+TO_STUDIO = Markup('<p><a class="button" href="{}">{}</a></p>')
+TO_TRUST = Markup('<p><a href="trust">{}</a></p>')
 
 
-def login(say: Words, wrong: str = "", to: str = "/") -> Markup:
-    """`wrong`: why it has to be asked again. `to`: what was asked for, where a login may lead."""
+def login(say: Words, root: str, wrong: str = "", to: str = "/") -> Markup:
+    """
+    Return the page that stands at any address. `root`: as addresses.root has it. `wrong`: why the password has to be
+    asked for again. `to`: what was asked for, within the house, where a login may lead.
+    """
     body = Markup(
-        '<p>{ask}</p>{wrong}<form method="post" action="/login"><input type="password" name="password" required'
+        '<p>{ask}</p>{wrong}<form method="post" action="{root}/login"><input type="password" name="password" required'
         ' autofocus autocomplete="current-password" aria-label="{label}">'
         '<input type="hidden" name="to" value="{to}"><button>{enter}</button></form>'
     ).format(
@@ -28,14 +31,15 @@ def login(say: Words, wrong: str = "", to: str = "/") -> Markup:
         label=say("door_password"),
         enter=say("door_enter"),
         to=to,
+        root=root,
     )
-    return page(body, say.tag, SENDS_ORIGIN + ("" if wrong else ALREADY_IN))
+    return page(body, say.tag, SENDS_ORIGIN + (ALREADY_IN.format(root) if not wrong else ""))
 
 
 def welcome(say: Words) -> Markup:
     """What an invitation leads to. It leads on by itself: a redirection would go there without the new cookie."""
-    body = Markup("<p>{}</p>").format(say("door_welcome")) + TO_STUDIO.format(say("door_enter"))
-    return page(body, say.tag, Markup('<meta http-equiv="refresh" content="1; url=/">'))
+    body = Markup("<p>{}</p>").format(say("door_welcome")) + TO_STUDIO.format("..", say("door_enter"))
+    return page(body, say.tag, Markup('<meta http-equiv="refresh" content="1; url=..">'))
 
 
 def ended(say: Words) -> Markup:
@@ -49,7 +53,7 @@ def invitation(say: Words, link: str, hours: int | None) -> Markup:
     words = say("door_invite", hours=hours) if hours else say("door_open")
     body = Markup('<p>{}</p><p><code>{}</code></p><p><img class="qr" src="{}" alt="{}"></p>').format(
         words, link, segno.make(link).png_data_uri(scale=8), say("door_qr")
-    ) + TO_STUDIO.format(say("door_back"))
+    ) + TO_STUDIO.format(".", say("door_back"))
     leave = LOG_OUT.format(say("door_log_out")) if hours else Markup()
     if link.startswith("https:"):
         body += TO_TRUST.format(say("trust_more"))

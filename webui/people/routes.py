@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from engines.errors import OwnerOnly
-from webui import i18n
+from webui import addresses, i18n
 from webui.connections import base_url
 from webui.i18n import preferred, spoken
 from webui.people import pages, person_of
@@ -78,16 +78,17 @@ def _add_login(routes: APIRouter, people: People) -> None:
     @routes.post("/login")
     async def login(request: Request) -> Response:
         say, address = spoken(preferred(request.headers)), request.client.host if request.client else ""
+        root = addresses.root(request.scope)
         if people.password is None:
             return RedirectResponse("/", 303)
         if wait_s := math.ceil(people.attempts.wait_s(address)):
             headers = {**NO_STORE, "Retry-After": str(wait_s)}
-            return HTMLResponse(pages.login(say, say("door_later", seconds=wait_s)), 429, headers)
+            return HTMLResponse(pages.login(say, root, say("door_later", seconds=wait_s)), 429, headers)
         async with request.form(max_files=0, max_fields=4, max_part_size=FIELD_BYTES) as form:
             password, asked = form.get("password"), str(form.get("to", ""))
         to = asked if FRAME.fullmatch(asked) else "/"
         if not await to_thread.run_sync(people.password.fits, str(password)):
-            return HTMLResponse(pages.login(say, say("door_wrong"), to), 401, NO_STORE)
+            return HTMLResponse(pages.login(say, root, say("door_wrong"), to), 401, NO_STORE)
         people.attempts.forget(address)
         given = replace(
             people.pass_of(request.scope) or stranger(),

@@ -49,7 +49,7 @@ def cards_html() -> Markup:
         card.format(
             name=preset.name,
             tabindex=-1 if number else 0,
-            picture=_picture(f"/thumbnails/{quote(preset.name)}.webp" * preset.thumbnail.is_file(), preset.title["zh"]),
+            picture=_picture(f"thumbnails/{quote(preset.name)}.webp" * preset.thumbnail.is_file(), preset.title["zh"]),
             title=spans(preset.title),
         )
         for number, preset in enumerate(presets.load())

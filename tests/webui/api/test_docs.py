@@ -104,7 +104,7 @@ def test_the_page_needs_nothing_from_elsewhere(rig: Rig) -> None:
     addresses = [
         value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href")
     ]
-    assert addresses == ["/openapi.json"]
+    assert addresses == ["icons/icon.svg", "openapi.json"]
     assert not re.findall(r"https?://|//[a-z]", answer.text.replace("// ", ""))
     assert any("科哥" in text for text in page.text)
 

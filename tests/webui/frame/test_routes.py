@@ -93,7 +93,7 @@ def opened(answer: httpx.Response) -> Image.Image:
 
 def test_the_page_is_light_and_asks_for_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/frame", headers={"accept-language": "en"})
-    parts = [page, *(client.get(path) for path in re.findall(r'(?:src|href)="(/frame/[^"]+)"', page.text))]
+    parts = [page, *(client.get(f"/{path}") for path in re.findall(r'(?:src|href)="(frame/[^"]+)"', page.text))]
     assert len(parts) == 5 and all(part.status_code == 200 for part in parts)
     assert sum(len(part.content) for part in parts) <= MOST_BYTES
     assert CREDIT in page.text and 'lang="en"' in page.text

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -296,7 +297,8 @@ def test_a_phone_takes_the_picture_away_once_also_after_the_visit(home: House) -
     code = link(home, visitor, f"take/{job_id}")["code"]
     with home.phone() as phone, home.phone() as other:
         page = phone.get(f"/frame/take/{code}")
-        (source,) = set(re.findall(r'src="([^"]+)"', page.text))
+        (picture,) = set(re.findall(r'src="([^"]+)"', page.text))
+        source = urljoin(f"/frame/take/{code}", picture)
         assert page.status_code == 200 and CREDIT in page.text
         assert other.get(source).status_code == 410 and other.get(f"/frame/take/{code}").status_code == 410
         home.client.delete("/frame/visit", headers=visitor)

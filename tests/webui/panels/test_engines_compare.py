@@ -52,7 +52,7 @@ def test_the_end_is_a_slider_over_both_pictures_with_the_times_of_both(rig: Rig,
     assert (slider["type"], slider["aria-label"]) == ("range", say("compare_drag"))
     titles = [f"A · {say('backend_auto')}", "B · ort"]
     pictures = [(image["src"], image["alt"]) for image in parsed.all("img")]
-    assert pictures == [(f"/outputs/{rig.signed(f)}", title) for f, title in zip((first, second), titles, strict=True)]
+    assert pictures == [(f"outputs/{rig.signed(f)}", title) for f, title in zip((first, second), titles, strict=True)]
     names = [text for text in parsed.text if text in (say("compare_look"), say("compare_finish"))]
     assert names == [say("compare_look"), say("compare_finish")] * 2
     seconds = [say("stage_after", seconds=fine_s(final.seconds)) for final in (first, second)]
@@ -71,7 +71,7 @@ def test_one_seed_gives_one_picture(rig: Rig) -> None:
 def test_there_is_no_slider_before_there_are_two_pictures(rig: Rig) -> None:
     with rig.session("en") as page:
         shown = [str(message.get("output", "")) for message in duel(page)]
-    states = ["slider" if 'type="range"' in text else "one" if "/outputs/" in text else "" for text in shown]
+    states = ["slider" if 'type="range"' in text else "one" if "outputs/" in text else "" for text in shown]
     assert states.index("one") < states.index("slider")
     assert any(EN("stage_waiting", ahead=1) in text for text in shown[: states.index("one")]), "both sides are told"
 
@@ -231,7 +231,7 @@ def test_a_failed_side_says_so_and_the_other_is_still_shown() -> None:
     failed = JobView(state="failed", code="engine_failed", facts={"engine": "ort"})
     html = stage_html([(side_title(0, "auto", EN), drawn), (side_title(1, "ort", EN), failed)], EN)
     parsed = tree(html)
-    assert [image["src"] for image in parsed.all("img")] == ["/outputs/outputs_1.png"] and not parsed.all("input")
+    assert [image["src"] for image in parsed.all("img")] == ["outputs/outputs_1.png"] and not parsed.all("input")
     assert EN.error("engine_failed", {"engine": "ort"}) in html and "is-failed" in html
     assert "0.20 s" in parsed.text and "1.00 s" in parsed.text, "the first look, whichever decoder gave it, and the end"
 

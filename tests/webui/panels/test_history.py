@@ -64,7 +64,7 @@ class Wall:
         return jobs(self.first(*asked.values()))
 
     def address(self, job_id: str) -> str:
-        return f"/outputs/{self.rig.signed(self.rig.queue.latest(job_id))}"  # type: ignore[arg-type]
+        return f"outputs/{self.rig.signed(self.rig.queue.latest(job_id))}"  # type: ignore[arg-type]
 
     def status(self, address: str) -> int:
         return self.page.client.get(address).status_code
@@ -110,7 +110,7 @@ def test_the_first_view_weighs_little(wall_of: Wall) -> None:
     value = wall_of.first()
     assert sum(len(text.encode()) for text in value.values() if isinstance(text, str)) < 150_000
     images = {image["src"] for image in tree(value["cards"]).all("img")}
-    assert len(images) == SHOWN and all(source.startswith("/thumbnails/") for source in images)
+    assert len(images) == SHOWN and all(source.startswith("thumbnails/") for source in images)
     assert SHOWN * 30_000 + 150_000 < 1_000_000
     assert [wall_of.status(source) for source in sorted(images)[:2]] == [200, 200]
 
@@ -196,7 +196,7 @@ def test_in_the_album_nobody_looks_for_words(wall_of: Wall) -> None:
         assert len(cards(wall_of.first("album", "another"))) == len(cards(wall_of.first("album", "secret"))) == 1
         assert "secret" not in str(wall_of.first("album")) and wall_of.look_for(words="secret") == []
         tools = tree(wall_of.first("album")["tools"])
-        assert not tools.all("button") and [link["href"] for link in tools.all("a")] == ["/frame"]
+        assert not tools.all("button") and [link["href"] for link in tools.all("a")] == ["frame"]
     finally:
         wall_of.rig.queue.share(job_id, False)
 
@@ -228,7 +228,7 @@ def test_a_deletion_is_seen_at_once_and_can_be_taken_back(wall_of: Wall) -> None
     value = wall_of.call("delete", [], {"jobs": [first]})
     assert value["gone"] == [position] and EN("history_deleted", count=1) in value["undo"]
     assert wall_of.look_for() == [second]
-    for place in (address, address.replace("/outputs/", "/thumbnails/")):
+    for place in (address, address.replace("outputs/", "thumbnails/")):
         refused(wall_of.page.client.get(place), 404, "not_found")
     assert wall_of.status(f"/jobs/{first}") == wall_of.status(f"/batch.zip?jobs={first}") == 404
     again = tree(wall_of.first()["undo"])  # the page was closed in between
@@ -321,7 +321,7 @@ def test_a_restored_photo_is_shown_before_and_after(wall_of: Wall) -> None:
     images = tree(wall_of.first()["cards"]).all("img")
     signed = wall_of.rig.house.keys.sign(before)
     assert [image["src"] for image in images] == [
-        f"/thumbnails/{signed}", wall_of.address(job_id).replace("/outputs/", "/thumbnails/"),
+        f"thumbnails/{signed}", wall_of.address(job_id).replace("outputs/", "thumbnails/"),
     ]  # fmt: skip
     assert {EN("restore_before"), EN("restore_after")} <= set(tree(wall_of.first()["cards"]).text)
     (wall_of.rig.settings.outputs / before).unlink()

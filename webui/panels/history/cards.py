@@ -117,7 +117,7 @@ def _acts(finished: Finished, is_own: bool, own: OwnJobs, say: Words) -> Iterato
     job, final = finished.job, finished.final
     many = len(final.images) > 1 and own.owns(job)
     yield Markup('<a href="{address}" download="{name}" aria-label="{label}" title="{label}">{icon}</a>').format(
-        address=f"/batch.zip?jobs={job.id}" if many else address(final.images[0]),
+        address=f"batch.zip?jobs={job.id}" if many else address(final.images[0]),
         name="" if many else file_name(final.images[0]),
         label=say("stage_download"),
         icon=DOWNLOAD,

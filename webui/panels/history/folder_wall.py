@@ -22,7 +22,7 @@ FOLDER = "folder:"  # before its name, as frames have it
 PATIENCE_S = 0.5  # with a folder: all who look at the wall are served in turn
 AGAIN_S = 5  # after which a page looks once more at a folder that is away
 Entry = tuple[str, Shown]
-FRAME = Markup('<a href="/frame?show={}" target="_blank" rel="noopener">{}</a>')
+FRAME = Markup('<a href="frame?show={}" target="_blank" rel="noopener">{}</a>')
 
 
 def first_page(name: str, folder: Folder, say: Words) -> Value:

@@ -22,7 +22,7 @@ from webui.pictures import address, thumbnail_address
 SHOWN = 24  # cards of a page
 OFFERED_S = 10.0  # how long it is offered to take a deletion back
 Value = dict[str, Any]
-FRAME = Markup('<a href="/frame" target="_blank" rel="noopener">{}</a>')
+FRAME = Markup('<a href="frame" target="_blank" rel="noopener">{}</a>')
 
 
 def first_page(own: OwnJobs, search: Search, say: Words, settings: Settings) -> Value:

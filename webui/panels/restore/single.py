@@ -47,7 +47,7 @@ from webui.widgets.panel_context import (
 START = JobView(task="enhance", status="restore_empty")
 CHOSEN = "{ faces: window.chosenFaces?.() ?? null }"
 # The script for faces comes with this tab: nobody else needs it.
-ADVICE = """document.head.append(Object.assign(document.createElement('script'), { src: '/faces.js' }));
+ADVICE = """document.head.append(Object.assign(document.createElement('script'), { src: 'faces.js' }));
 new MutationObserver(() => window.showFaces?.()).observe(element, { childList: true, subtree: true });
 element.addEventListener('click', (event) => {
   if (event.target.closest('[data-adopt]')) trigger('adopt', {});
