@@ -329,3 +329,11 @@ def test_a_house_with_a_password_wants_a_token(closed: Rig, tmp_path: Path) -> N
         assert closed.queue.job(job_id).owner == "token:program"
         cancel(job)
         until(lambda: closed.jobs()[job_id] == "cancelled")
+
+
+def test_it_works_below_a_path(below: Rig, tmp_path: Path, photo: Path) -> None:
+    """Pictures come from the studio's own addresses, which are whole there."""
+    with opened(below, tmp_path / "downloads") as client:
+        pictures, *_ = client.predict("a girl", **DRAW)
+        restored, *_ = client.predict(handle_file(photo), api_name="/restore")
+    assert [Path(each).read_bytes()[:4] for each in (*pictures, restored)] == [b"\x89PNG"] * 2

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from engines.messages import CREDIT, Generate
 from tests.support.http import QUICK, SKETCH, X_CREDIT, pixels, post, succeeded
 from tests.support.owners import KEY
+from webui.api import studio
+from webui.connections import Forwarded
 from webui.gradio_patches import FOLLOWED
 
 if TYPE_CHECKING:
@@ -226,3 +230,19 @@ def answers_within(rig: Rig, path: str, seconds: float) -> bool:
         return httpx.get(f"{rig.url}{path}", timeout=seconds).status_code == 200
     except httpx.TimeoutException:
         return False
+
+
+@pytest.mark.parametrize(("proxies", "left_to_it"), [((), False), (("10.0.0.1",), False), (("192.168.1.9",), True)])
+def test_only_a_proxy_of_the_house_is_told_where_a_picture_lies(
+    rig: Rig, proxies: tuple[str, ...], left_to_it: bool
+) -> None:
+    address = draw(rig, **SKETCH)["images"][0]
+    whole = rig.client.get(address).content
+    app, routes = FastAPI(), APIRouter()
+    studio.add_files(routes, rig.house, replace(rig.settings, accel="/_pictures"))
+    app.include_router(routes)
+    client = TestClient(Forwarded(app, proxies), client=("192.168.1.9", 5000))
+    answer = client.get(address, headers={"x-forwarded-for": "203.0.113.9"})
+    place = f"/_pictures/{address.rpartition('/')[2]}"
+    assert (answer.content, answer.headers.get("x-accel-redirect")) == ((b"", place) if left_to_it else (whole, None))
+    assert answer.headers["content-type"] == "image/png" and "immutable" in answer.headers["cache-control"]
