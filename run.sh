@@ -24,6 +24,7 @@ make_venv() {  # folder
 
 # The CPU build of PyTorch is ten times smaller. Its own index has it; where that is out of reach, pip's configuration decides.
 torch_index() {
+  [ -z "$wheelhouse" ] || return 0
   command -v nvidia-smi >/dev/null && return
   "$1" - <<'PY' || true
 from urllib.request import urlopen
@@ -55,6 +56,11 @@ ensure() {  # folder, extras...
   echo "正在安装 Installing:$missing …"
   # pip would compile all modules there are, most of which nothing imports.
   local install=("$python" -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt)
+  if [ -n "$wheelhouse" ]; then
+    (cd "$wheelhouse" && sha256sum --check --quiet --strict SHA256SUMS) ||
+      die "$wheelhouse: 与 SHA256SUMS 不符 · is not what its SHA256SUMS says"
+    install+=(--no-index --find-links "$wheelhouse")
+  fi
   if [[ "$missing" = *" torch"* ]] && ! "$python" -c 'import torch' 2>/dev/null; then
     # shellcheck disable=SC2046  # no index is no argument
     "${install[@]}" $(torch_index "$python") 'torch==2.13.*'
@@ -79,6 +85,42 @@ any_venv() {
   else venv=.venv; ensure "$venv" torch build; fi
 }
 
+python_here() {  # that of what is installed, or else the system's
+  local venv python=${PYTHON:-python3}
+  for venv in .venv-edge .venv; do [ ! -x "$venv/bin/python" ] || python="$venv/bin/python"; done
+  need_python "$python"
+  echo "$python"
+}
+
+# Where a network is missing: what `./run.sh wheelhouse FOLDER` has put there. It is no setting of the program's.
+words=() wheelhouse=${STUDIO_WHEELHOUSE:-}
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --wheelhouse=*) wheelhouse=${1#*=} ;;
+    --wheelhouse) [ $# -gt 1 ] || die "--wheelhouse FOLDER"; wheelhouse=$2; shift ;;
+    *) words+=("$1") ;;
+  esac
+  shift
+done
+set -- ${words[@]+"${words[@]}"}
+case "$wheelhouse" in ""|/*) ;; *) wheelhouse=$PWD/$wheelhouse ;; esac
+unset STUDIO_WHEELHOUSE
+
+# An update has put a newer program beside this one (docs/update.md): that is meant. Files are still named from here.
+if [ -e current/run.sh ]; then
+  [ -z "$wheelhouse" ] || export STUDIO_WHEELHOUSE=$wheelhouse
+  case "${STUDIO_HOME:-/}" in /*) ;; *) export STUDIO_HOME=$PWD/$STUDIO_HOME ;; esac
+  case "${1:-}" in backup|restore|watch|update|wheelhouse|release)
+    words=("$1")
+    for word in "${@:2}"; do case "$word" in -*|/*) ;; *) word=$PWD/$word ;; esac; words+=("$word"); done
+    set -- "${words[@]}"
+  esac
+  if grep -qs ^start releases/step && [ "${1:-}" != rollback ]; then
+    echo "! 上次更新在试用新版本时被打断;启动不了就运行 ./run.sh rollback · an update was interrupted as the newer version was tried; if it does not start: ./run.sh rollback" >&2
+  fi
+  exec bash current/run.sh "$@"
+fi
+
 # The verb is the first word that is no option of every verb. What verbs do, and every setting, webui/cli.py says.
 verb=serve
 for word in "$@"; do
@@ -89,7 +131,15 @@ case "$verb" in
   serve|build) ensure .venv torch build; exec .venv/bin/python -m webui.cli "$@" ;;
   edge) ensure .venv-edge; exec .venv-edge/bin/python -m webui.cli "$@" ;;
   app|watch|worker|models|token|password|backup|restore) any_venv; exec "$venv/bin/python" -m webui.cli "$@" ;;
-  setup) ensure .venv torch build; echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
+  setup)
+    if [ "${2:-}" = edge ]; then ensure .venv-edge; else ensure .venv torch build; fi
+    echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;
+  update|rollback) python=$(python_here); exec env ${wheelhouse:+"STUDIO_WHEELHOUSE=$wheelhouse"} "$python" -B -m webui.update "$@" ;;
+  wheelhouse)  # with a pip of its own, which installs nothing here
+    shift; folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
+    make_venv "$folder"
+    "$folder/bin/python" deploy/wheelhouse.py --torch-index="$(torch_index "$folder/bin/python")" "$@" ;;
+  release) shift; exec bash deploy/release.sh "$@" ;;
   bench) shift; ensure .venv torch build; ensure .venv-edge; exec .venv/bin/python -m benchmarks "$@" ;;
   test)
     shift
@@ -108,8 +158,6 @@ case "$verb" in
     .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder --max-worker-restart 0 "${which[@]}" "$@" ;;
   chaos) shift; ensure .venv torch build train dev; exec .venv/bin/python -m tests.chaos "$@" ;;
   *)  # doctor and help, which install nothing: what is not installed, they say
-    python=${PYTHON:-python3}
-    for venv in .venv-edge .venv; do [ ! -x "$venv/bin/python" ] || python="$venv/bin/python"; done
-    need_python "$python"
+    python=$(python_here)
     exec "$python" -B -m webui.cli "$@" ;;
 esac

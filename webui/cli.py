@@ -67,6 +67,12 @@ VERBS = (
 OF_THE_SOURCE = (
     Verb("test", "[quick]", "", "检查与全部测试,多进程并行(quick:三分钟内)",
          "lint, types, architecture and all tests, in parallel (quick: within three minutes)"),
+    Verb("update", "FILE|FOLDER", "", "换成新版本,启动不了就换回来,数据不变(--help)",
+         "a newer version, or back to this if it does not start; data stay (--help)"),
+    Verb("rollback", "", "", "换回上一个版本", "the version before this one"),
+    Verb("wheelhouse", "FOLDER [--full]", "", "收集离线安装所需的包(--help);安装:--wheelhouse FOLDER",
+         "the packages of an offline installation (--help); to install: --wheelhouse FOLDER"),
+    Verb("release", "[FOLDER]", "", "打成发布包", "pack a release"),
     Verb("bench", "[NAME ...]", "", "在本机测速", "measure this machine"),
     Verb("chaos", "WHAT", "", "故意杀死、停止、弄崩、挤爆服务,看有没有丢东西(--help)",
          "kill, stop, crash or crowd the service, and see what is lost (--help)"),

@@ -14,6 +14,7 @@ from pathlib import Path
 PACKAGE = "awportrait-edge"
 PROJECT = Path(__file__).parents[2]  # the folder of our packages, in which children find them
 IS_SOURCE, IS_PACKAGE = (PROJECT / "run.sh").is_file(), not (PROJECT / "pyproject.toml").is_file()
+RELEASE = ".release"  # a file in a program that lies beside others, below what it is a release of (webui/update)
 COMMAND = "./run.sh" if IS_SOURCE else "awportrait"
 # What to do about a library that cannot be imported: in Chinese, in English.
 INSTALL_ANEW = (
@@ -25,11 +26,19 @@ INSTALL_ANEW = (
 )
 
 
+def root_of(program: Path = PROJECT) -> Path:
+    """Return the folder that stays through all updates of that program."""
+    real = program.resolve()
+    return real.parents[1] if (real / RELEASE).exists() else program
+
+
 def default_home(env: Mapping[str, str] = os.environ) -> Path:
     """
-    Return where the data lie if nobody says it: beside a source tree's program, in the folder it is started from; of a
-    package, where programs of this user have their data (XDG).
+    Return where the data lie if nobody says it: beside a source tree's program, in the folder it is started from, and
+    above all of its releases; of a package, where programs of this user have their data (XDG).
     """
+    if (PROJECT / RELEASE).exists():
+        return root_of() / "data"
     return Path("data") if IS_SOURCE else data_folder(env) / PACKAGE
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engines.settings import HASHED
-from engines.settings.installation import COMMAND, IS_SOURCE, PROJECT, data_folder
+from engines.settings.installation import COMMAND, IS_SOURCE, data_folder, root_of
 from webui.asset_files import FOLDER as ASSETS
 from webui.desktop import APP_ID, Unavailable
 
@@ -46,7 +46,7 @@ Exec={stop}
 
 def command() -> tuple[str, ...]:
     """Return what starts this installation's command line: a program, and before it what it needs."""
-    return ("bash", str(PROJECT / "run.sh")) if IS_SOURCE else (str(Path(sys.executable).with_name(COMMAND)),)
+    return ("bash", str(root_of() / "run.sh")) if IS_SOURCE else (str(Path(sys.executable).with_name(COMMAND)),)
 
 
 def entry(command: Sequence[str], settings: Mapping[str, str]) -> str:
