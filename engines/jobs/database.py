@@ -43,9 +43,16 @@ class Database:
             self.lost_commits = repairing and repair.loses_commits(path)
             self.repaired = repair.repair(path) if repairing and repair.is_damaged(path) else None
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as exc:
+            raise StorageError(f"{path}: {exc}", why=str(exc)) from exc
+        try:
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + schema.SCHEMA)
             self._take_over()
-        except (OSError, sqlite3.Error) as exc:
+        except StorageError:
+            self._db.close()
+            raise
+        except sqlite3.Error as exc:
+            self._db.close()
             raise StorageError(f"{path}: {exc}", why=str(exc)) from exc
 
     def _take_over(self) -> None:
