@@ -32,11 +32,11 @@ def test_the_server_alone_speaks_and_has_the_time_it_takes(unit: dict[str, list[
 
 
 def test_it_starts_what_run_sh_starts(unit: dict[str, list[str]]) -> None:
-    """In the program's folder, which it cannot write to: run.sh would install."""
+    """In the folder of the release that is meant, which it cannot write to: run.sh would install."""
     (command,) = unit["ExecStart"]
     folder = unit["WorkingDirectory"][0]
-    assert command == f"{folder}/.venv/bin/python -m webui"
-    assert unit["ExecCondition"] == [f"{folder}/.venv/bin/python -m engines.machine.preflight"]
+    assert command == f"{folder}/venv/bin/python -m webui"
+    assert unit["ExecCondition"] == [f"{folder}/venv/bin/python -m engines.machine.preflight"]
     assert "exec .venv/bin/python -m webui" in (REPOSITORY / "run.sh").read_text(encoding="utf-8")
 
 

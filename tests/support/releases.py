@@ -40,7 +40,7 @@ case "$1" in
 esac
 """
 MAIN = """\
-import fcntl, json, os, runpy, signal, socket, sqlite3, sys
+import fcntl, json, os, runpy, signal, socket, sqlite3, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -49,7 +49,14 @@ told = json.loads((here / "pretends.json").read_text())
 state = Path(os.environ["STUDIO_HOME"]) / "state"
 state.mkdir(parents=True, exist_ok=True)
 lock = open(state / "lock", "a+")
-fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+for attempt in range(300):  # who looks whether somebody has it holds it for a moment
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+    except BlockingIOError:
+        time.sleep(0.01)
+else:
+    sys.exit("somebody has this home")
 if told["how"] == "dies":
     sys.exit("it cannot be: this version is broken")
 columns = runpy.run_path(str(here / "engines/jobs/schema.py"))["COLUMNS"]["job"]

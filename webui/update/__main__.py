@@ -16,7 +16,7 @@ from engines.settings import SettingsError
 from engines.settings.installation import PROJECT
 from webui.update import Refused, release, say, service
 from webui.update.change import Change, Home
-from webui.update.installation import VENVS, Installation
+from webui.update.installation import VENV, VENVS, Installation
 
 WAIT_S = 300.0  # models are read from a memory card
 INSTALLED_BYTES = {"edge": 900_000_000, "full": 4_000_000_000}  # of the packages, where none can be measured
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("source", type=Path, help="发布包 .tar.gz,或解开的文件夹 · a release, or a folder of one")
     kinds = update.add_mutually_exclusive_group()
     kinds.add_argument("--edge", dest="kind", action="store_const", const="edge", help="不装 PyTorch · no PyTorch")
+    update.add_argument("--untried", action="store_true", help=argparse.SUPPRESS)  # in an image: nothing is started
     kinds.add_argument("--full", dest="kind", action="store_const", const="full", help="装 PyTorch · with PyTorch")
     back = verbs.add_parser("rollback", description="换回上一个版本 · the version before this one")
     for verb in (update, back):
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 def _update(place: Installation, asked: argparse.Namespace, wheelhouse: str) -> None:
     source = release.examine(asked.source.absolute())
     present = place.current
-    server = service.of(place, os.environ) if present else None
+    server = service.of(place, os.environ) if present and not asked.untried else None
     there = place.kind(present) if present else None
     kind = asked.kind or (server.kind if server else "") or there or "full"
     place.prune()
@@ -80,6 +81,7 @@ def _update(place: Installation, asked: argparse.Namespace, wheelhouse: str) -> 
         release.unpack(source, folder)
         place.step(f"install {folder.name}")
         _install(folder, kind, wheelhouse)
+        (folder / VENV).symlink_to(VENVS[kind])
         if server is None:
             place.switch(folder.name)
             place.done()

@@ -25,6 +25,7 @@ from webui.update import Refused
 
 CURRENT, RELEASES, STEP = "current", "releases", "step"
 CLONE = "."
+VENV = "venv"  # in a release: the link to the one that a unit starts it with
 VENVS = {"full": ".venv", "edge": ".venv-edge"}
 
 
@@ -61,7 +62,10 @@ class Installation:
         return before if isinstance(before, str) and (self.folder(before) / "run.sh").is_file() else None
 
     def kind(self, name: str) -> str | None:
-        """Return which packages that release has, as run.sh decides it; None: none."""
+        """Return which packages that release has, as it was installed, or as run.sh decides it; None: none."""
+        link = self.folder(name) / VENV
+        if link.is_symlink():
+            return next((kind for kind, venv in VENVS.items() if os.readlink(link) == venv), None)
         for kind, venv in VENVS.items():
             if os.access(self.folder(name) / venv / "bin" / "python", os.X_OK):
                 return kind

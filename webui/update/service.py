@@ -26,14 +26,14 @@ from webui.update.installation import CURRENT, VENVS, Installation
 
 UNIT = "awportrait-edge.service"
 COMMAND_S = 120.0
-FIELDS = ("LoadState", "WorkingDirectory", "ActiveState", "SubState", "NRestarts", "Environment", "EnvironmentFiles")
+FIELDS = ("WorkingDirectory", "ActiveState", "NRestarts", "Environment", "EnvironmentFiles")
 ENDED = ("failed", "inactive")
 NOBODY = frozenset({"no_answer"})  # a reason like those that /readyz gives
 
 
 @dataclass
 class Service(ABC):
-    """`settings`: with which it runs. `kind`: which packages it runs with, "edge" or "full"; empty: nobody knows."""
+    """`settings`: with which it runs. `kind`: which packages it runs with; empty: those of its release."""
 
     settings: Settings
     running: bool
@@ -166,7 +166,7 @@ def _unit(shown: Mapping[str, str]) -> Unit:
             env.update(_variables(Path(line.partition(" (")[0]).read_text(encoding="utf-8").splitlines()))
     settings = Settings.load({name: value for name, value in env.items() if name.startswith("STUDIO_")})
     running = shown["ActiveState"] not in ENDED
-    return Unit(settings, running, _kind([shown["ExecStart"]]), f"journalctl -u {UNIT} -n 50")
+    return Unit(settings, running, "", f"journalctl -u {UNIT} -n 50")
 
 
 def _variables(lines: Sequence[str]) -> dict[str, str]:
@@ -193,14 +193,13 @@ def _read(process: int, name: str) -> list[str]:
 
 
 def _shown() -> dict[str, str]:
-    fields = (*FIELDS, "ExecStart")
-    command = ["systemctl", "show", UNIT, *(f"--property={name}" for name in fields)]
+    command = ["systemctl", "show", UNIT, *(f"--property={name}" for name in FIELDS)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S)
     except subprocess.TimeoutExpired as exc:
         raise Refused(f"systemd 没有回答 · systemd does not answer: {exc}") from exc
     pairs = (line.partition("=") for line in done.stdout.splitlines())
-    return {**dict.fromkeys(fields, ""), **{name: value for name, _, value in pairs}}
+    return {**dict.fromkeys(FIELDS, ""), **{name: value for name, _, value in pairs}}
 
 
 def _systemctl(*arguments: str) -> None:
