@@ -108,7 +108,7 @@ def _rollback(place: Installation, wait_s: float) -> None:
         raise Refused(f"{place.folder(before)}: 没有安装 · it is not installed")
     say(f"→ {place.folder(before)}")
     Change(place, server, before, kind, wait_s, going_back=True).make()
-    _say_done(place, server, before)
+    _say_done(place, server, str(place.folder(before)))
 
 
 def _check_room(place: Installation, source: release.Source, kind: str, server: service.Service | None) -> None:
