@@ -88,7 +88,7 @@ any_venv() {
 python_here() {  # that of what is installed, or else the system's
   local venv python=${PYTHON:-python3}
   for venv in .venv-edge .venv; do [ ! -x "$venv/bin/python" ] || python="$venv/bin/python"; done
-  need_python "$python"
+  need_python "$python" >&2  # only the answer is printed
   echo "$python"
 }
 

@@ -182,3 +182,36 @@ def test_a_second_start_installs_nothing(edge: str, tmp_path: Path) -> None:
     done = run("edge", **env)
     assert done.returncode == 2 and "STUDIO_NONSENSE" in done.stderr  # it reached Python, which refused the setting
     assert "Installing" not in done.stdout
+
+
+@pytest.fixture
+def updated(tmp_path: Path) -> Path:
+    """A clone in which an update has left a newer program."""
+    clone, release = tmp_path / "clone", tmp_path / "clone" / "releases" / "2.0"
+    release.mkdir(parents=True)
+    pretend(clone, ".venv")
+    pretend(release, ".venv-edge")
+    (clone / "current").symlink_to("releases/2.0")
+    return clone
+
+
+def test_the_newer_program_is_meant_and_files_are_named_from_the_clone(updated: Path) -> None:
+    called = ".venv-edge -m webui.cli"
+    assert pretended(updated, "edge", "--https") == f"{called} edge --https\n"
+    assert pretended(updated, "backup", "a.tar", "--models") == f"{called} backup {updated}/a.tar --models\n"
+    assert pretended(updated, "restore", "/b/a.tar") == f"{called} restore /b/a.tar\n"
+    assert pretended(updated, "token", "camera") == f"{called} token camera\n"
+    done = subprocess.run(["bash", "run.sh", "rollback"], cwd=updated, capture_output=True, text=True)
+    assert done.stdout == ".venv-edge -B -m webui.update rollback\n"
+
+
+def test_who_starts_what_an_update_was_killed_over_hears_of_the_way_back(updated: Path) -> None:
+    (updated / "releases" / "step").write_text("start 2.0")
+    done = subprocess.run(["bash", "run.sh", "edge"], cwd=updated, capture_output=True, text=True)
+    assert "./run.sh rollback" in done.stderr and done.returncode == 0
+
+
+def test_a_light_installation_can_be_made_without_being_started(tmp_path: Path) -> None:
+    pretend(tmp_path, ".venv-edge")
+    assert "installed" in pretended(tmp_path, "setup", "edge")
+    assert not (tmp_path / ".venv").exists()

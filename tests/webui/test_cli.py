@@ -109,3 +109,15 @@ def test_where_the_data_of_a_package_lie(monkeypatch: pytest.MonkeyPatch) -> Non
     assert installation.default_home({"XDG_DATA_HOME": "data"}).is_absolute(), "a relative one counts as none"
     monkeypatch.setattr(installation, "IS_SOURCE", True)
     assert installation.default_home({}) == Path("data")
+
+
+def test_data_lie_above_all_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    release = tmp_path / "releases" / "2.0"
+    release.mkdir(parents=True)
+    (tmp_path / "current").symlink_to(release)
+    assert installation.root_of(release) == release, "a clone in a folder of that name"
+    (release / installation.RELEASE).touch()
+    assert installation.root_of(tmp_path / "current") == tmp_path
+    monkeypatch.setattr(installation, "PROJECT", release)
+    monkeypatch.setattr(installation, "root_of", lambda: tmp_path)
+    assert installation.default_home({}) == tmp_path / "data"
