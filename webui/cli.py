@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 
 from engines.settings import Settings
-from engines.settings.installation import COMMAND, IS_SOURCE, PACKAGE
+from engines.settings.installation import COMMAND, IS_SOURCE, PACKAGE, called
 from engines.settings.values import variable
 
 TITLE = "AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥"
@@ -83,10 +83,10 @@ OF_THE_SOURCE = (
 def usage() -> str:
     """Return what there is to say: every verb, and every setting."""
     verbs = VERBS + (OF_THE_SOURCE if IS_SOURCE else ())
-    called = [f"  {COMMAND} {verb.name} {verb.usage}".rstrip() for verb in verbs]
-    width = min(34, max(map(len, called)))
+    starts = [f"  {COMMAND} {verb.name} {verb.usage}".rstrip() for verb in verbs]
+    width = min(34, max(map(len, starts)))
     lines = [TITLE, ""]
-    lines += [f"{start:<{width}}  {verb.zh} · {verb.en}" for start, verb in zip(called, verbs, strict=True)]
+    lines += [f"{start:<{width}}  {verb.zh} · {verb.en}" for start, verb in zip(starts, verbs, strict=True)]
     lines += [
         "",
         f"  {HTTPS}  用 https 提供服务,/trust 说明怎样让手机信任 · serve https; /trust says how phones trust it",
@@ -94,7 +94,8 @@ def usage() -> str:
         "设置 Settings (environment variables):",
     ]
     lines += [
-        f"  {variable(f.name):<21} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]" for f in fields(Settings)
+        called(f"  {variable(f.name):<21} {f.metadata['zh']} · {f.metadata['en']} [{f.default}]")
+        for f in fields(Settings)
     ]
     return "\n".join(lines)
 

@@ -45,7 +45,7 @@ prepare_folders() {
   [ -w "$runtime" ] || runtime=$(mktemp -d)
   profile=${KIOSK_PROFILE:-$runtime/awportrait-kiosk/profile}
   cache=$runtime/awportrait-kiosk/cache
-  mkdir -p -m 700 "$profile" "$cache"
+  (umask 077; mkdir -p "$profile" "$cache")
 }
 
 # A lock of a browser that lost its power, made under another host name, would be "another computer" to Chromium: a dialog.
@@ -77,6 +77,7 @@ watch_page() {  # process of the browser
 }
 
 show_in_chromium() {  # command
+  # shellcheck disable=SC2054  # Chromium's lists have commas
   local flags=(
     --kiosk --no-first-run --no-default-browser-check --password-store=basic
     # Nothing over the picture. The crash bubble's flag was renamed in 2022; a browser passes over the name it lacks.

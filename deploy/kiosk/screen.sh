@@ -2,6 +2,7 @@
 # AWPortrait Edge · 人像工作室 — the kiosk's screen on or off, by the first way that is there and works.
 #   screen.sh on|off    0: done   2: asked wrongly   3: none of the programs is there   4: none of those that are there works
 # SCREEN_TOOLS chooses among them and their order: a screen that takes orders without following them cannot be told.
+# shellcheck disable=SC2317  # each way is called by its name
 set -euo pipefail
 
 say() { echo "$*" >&2; }

@@ -17,7 +17,7 @@ class Refused(Exception):
     """It was not done. The message says why, and what to do, in both languages."""
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Print it. A terminal that was closed meanwhile is no reason to stop half-way."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines.settings import SettingsError
 from engines.settings.installation import PROJECT
-from webui.update import Refused, release, say, service
+from webui.update import Refused, release, report, service
 from webui.update.change import Change, Home
 from webui.update.installation import VENV, VENVS, Installation
 
@@ -33,19 +33,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with place.alone():
             if at := place.interrupted():
-                say(f"! 上次更新在这一步被打断 · the last update was interrupted at: {at}")
+                report(f"! 上次更新在这一步被打断 · the last update was interrupted at: {at}")
             if asked.verb == "rollback":
                 _rollback(place, asked.wait)
             else:
                 _update(place, asked, wheelhouse)
     except KeyboardInterrupt:
-        say("✗ 已中断,什么都没有改 · interrupted, and nothing was changed")
+        report("✗ 已中断,什么都没有改 · interrupted, and nothing was changed")
         return 130
     except (Refused, SettingsError) as exc:
-        say(f"✗ {exc}")
+        report(f"✗ {exc}")
         return 1
     except OSError as exc:
-        say(f"✗ {exc.filename or place.root}: {exc.strerror}")
+        report(f"✗ {exc.filename or place.root}: {exc.strerror}")
         return 1
     return 0
 
@@ -75,7 +75,7 @@ def _update(place: Installation, asked: argparse.Namespace, wheelhouse: str) -> 
     place.prune()
     _check_room(place, source, kind, server)
     folder = place.new(source.version)
-    say(f"→ {source.version}: {folder}")
+    report(f"→ {source.version}: {folder}")
     try:
         place.step(f"unpack {folder.name}")
         release.unpack(source, folder)
@@ -106,7 +106,7 @@ def _rollback(place: Installation, wait_s: float) -> None:
     server, kind = service.of(place, os.environ), place.kind(before)
     if kind is None:
         raise Refused(f"{place.folder(before)}: 没有安装 · it is not installed")
-    say(f"→ {place.folder(before)}")
+    report(f"→ {place.folder(before)}")
     Change(place, server, before, kind, wait_s, going_back=True).make()
     _say_done(place, server, str(place.folder(before)))
 
@@ -150,14 +150,14 @@ def _install(folder: Path, kind: str, wheelhouse: str) -> None:
 
 
 def _say_done(place: Installation, server: service.Service | None, version: str) -> None:
-    say(f"✓ {version}")
+    report(f"✓ {version}")
     if isinstance(server, service.ByHand):
         if server.running:
-            say("  程序在后台运行 · it runs in the background. 停止 Stop: ./run.sh app --stop")
+            report("  程序在后台运行 · it runs in the background. 停止 Stop: ./run.sh app --stop")
         else:
-            say("  启动 Start: ./run.sh" + (" edge" if place.kind(place.current or "") == "edge" else ""))
+            report("  启动 Start: ./run.sh" + (" edge" if place.kind(place.current or "") == "edge" else ""))
     if place.current and place.previous(place.current):
-        say("  换回去 Back: ./run.sh rollback")
+        report("  换回去 Back: ./run.sh rollback")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.settings import SettingsError
 from engines.settings.installation import PROJECT
-from webui.update import MISFIT, Refused, say
+from webui.update import MISFIT, Refused, report
 from webui.update.installation import CLONE, Installation
 from webui.update.service import NOBODY, Service
 
@@ -100,9 +100,11 @@ class Change:
             self._step("copy", "复制任务数据库 copying the jobs' database")
             home.copy(before)
             if self.going_back and not home.fits(self.place.folder(self.target)):
-                say("! 旧版本读不了现在的任务记录:换回更新前的那一份;之后的任务记录另存,图片都还在")
-                say("! the older version cannot read today's database: that of before the update is put back; what is")
-                say("  newer of it lies beside, and all pictures are still there")
+                report("! 旧版本读不了现在的任务记录:换回更新前的那一份;之后的任务记录另存,图片都还在")
+                report(
+                    "! the older version cannot read today's database: that of before the update is put back; what is"
+                )
+                report("  newer of it lies beside, and all pictures are still there")
                 home.restore(self.target)
             self._step("switch", "切换 switching")
             self.place.switch(self.target)
@@ -123,7 +125,7 @@ class Change:
 
     def _step(self, name: str, text: str) -> None:
         self.place.step(f"{name} {self.target}")
-        say(f"  {text} …")
+        report(f"  {text} …")
 
     def _wait(self, accepted: frozenset[str]) -> None:
         """Refused: it has ended, or cannot work in time, for a reason that the other had not."""
@@ -141,7 +143,7 @@ class Change:
         """Let all be as it was, and raise Refused with the cause. The databases first: the newer one reads any."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # half-way back is no place to stop
-        say(f"✗ {why}\n  一切恢复原样 · going back, all of it")
+        report(f"✗ {why}\n  一切恢复原样 · going back, all of it")
         self.place.step(f"back {before}")
         try:
             self.service.stop()
