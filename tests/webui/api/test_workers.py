@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engines.jobs.plan import HOME
 from engines.messages import Enhance, Final, Generate, Preview, Progress, pack, unpack
 from engines.messages.status import Status
 from tests.support.server import Rig
@@ -29,10 +30,11 @@ def machine(rig: Rig, name: str = "desk") -> Iterator[httpx.Client]:
     with httpx.Client(base_url=rig.url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
         yield client
         client.post("/workers/leave")
+    rig.queue.be_joined({}, {})  # no other test's jobs wait for it
     for job_id, state in rig.jobs().items():
         if state in ("queued", "running"):
             rig.queue.cancel(job_id)
-            rig.queue.give({job_id: ""})
+            rig.queue.give({job_id: HOME})
 
 
 def ordered(rig: Rig, client: httpx.Client, request: Generate | Enhance, name: str = "desk") -> dict[str, Any]:
