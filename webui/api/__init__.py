@@ -27,7 +27,7 @@ PATHS = (  # what Guard lets through
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-def router(house: HouseJobs, settings: Settings, dispatcher: Dispatcher | None) -> APIRouter:
+def router(house: HouseJobs, settings: Settings, dispatcher: Dispatcher | None = None) -> APIRouter:
     """`dispatcher`: for machines that work for this house; None: none may."""
     routes, checkpoints = APIRouter(), a1111.Checkpoints()
     studio.add_jobs(routes, house, settings)

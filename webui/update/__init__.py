@@ -13,7 +13,7 @@ from contextlib import suppress
 MISFIT = 3  # exit status of webui/update/database.py: another release cannot work with what is there
 
 
-class Refused(Exception):
+class NotDone(Exception):
     """It was not done. The message says why, and what to do, in both languages."""
 
 

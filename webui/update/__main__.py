@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines.settings import SettingsError
 from engines.settings.installation import PROJECT
-from webui.update import Refused, release, report, service
+from webui.update import NotDone, release, report, service
 from webui.update.change import Change, Home
 from webui.update.installation import VENV, VENVS, Installation
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         report("✗ 已中断,什么都没有改 · interrupted, and nothing was changed")
         return 130
-    except (Refused, SettingsError) as exc:
+    except (NotDone, SettingsError) as exc:
         report(f"✗ {exc}")
         return 1
     except OSError as exc:
@@ -93,7 +93,7 @@ def _update(place: Installation, asked: argparse.Namespace, wheelhouse: str) -> 
             place.done()
     place.prune()
     if server is not None and present is not None:
-        with suppress(Refused):  # what is left of older copies is deleted next time
+        with suppress(NotDone):  # what is left of older copies is deleted next time
             Home(server).tidy(present)
     _say_done(place, server, source.version)
 
@@ -102,17 +102,17 @@ def _rollback(place: Installation, wait_s: float) -> None:
     present = place.current
     before = place.previous(present) if present else None
     if present is None or before is None:
-        raise Refused("没有上一个版本 · there is no version before this one")
+        raise NotDone("没有上一个版本 · there is no version before this one")
     server, kind = service.of(place, os.environ), place.kind(before)
     if kind is None:
-        raise Refused(f"{place.folder(before)}: 没有安装 · it is not installed")
+        raise NotDone(f"{place.folder(before)}: 没有安装 · it is not installed")
     report(f"→ {place.folder(before)}")
     Change(place, server, before, kind, wait_s, going_back=True).make()
     _say_done(place, server, str(place.folder(before)))
 
 
 def _check_room(place: Installation, source: release.Source, kind: str, server: service.Service | None) -> None:
-    """Refused: what is to be written does not fit."""
+    """NotDone: what is to be written does not fit."""
     present = place.current
     venv = place.folder(present) / VENVS[kind] if present else None
     needed = source.size + SPARE_BYTES + (_size(venv) if venv and venv.is_dir() else INSTALLED_BYTES[kind])
@@ -125,7 +125,7 @@ def _check_room(place: Installation, source: release.Source, kind: str, server: 
 def _fits(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise Refused(
+        raise NotDone(
             f"{folder}: 空间不够,需要 {needed / 1e9:.2f} GB,空闲 {free / 1e9:.2f} GB;什么都没有改"
             f" · not enough room: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; nothing was changed"
         )
@@ -136,7 +136,7 @@ def _size(folder: Path) -> int:
 
 
 def _install(folder: Path, kind: str, wheelhouse: str) -> None:
-    """Install the packages of a release, and have it imported, while the old one goes on. Refused, OSError."""
+    """Install the packages of a release, and have it imported, while the old one goes on. NotDone, OSError."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
     if wheelhouse:
         outside["STUDIO_WHEELHOUSE"] = str(Path(wheelhouse).absolute())
@@ -146,7 +146,7 @@ def _install(folder: Path, kind: str, wheelhouse: str) -> None:
         [python, "-c", "import webui.server"],
     ):
         if status := subprocess.run(command, cwd=folder, env=outside, stdin=subprocess.DEVNULL).returncode:
-            raise Refused(f"装不好({status}),旧版本照旧运行 · it cannot be installed ({status}); the old one goes on")
+            raise NotDone(f"装不好({status}),旧版本照旧运行 · it cannot be installed ({status}); the old one goes on")
 
 
 def _say_done(place: Installation, server: service.Service | None, version: str) -> None:

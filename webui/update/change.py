@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.settings import SettingsError
 from engines.settings.installation import PROJECT
-from webui.update import MISFIT, Refused, report
+from webui.update import MISFIT, NotDone, report
 from webui.update.installation import CLONE, Installation
 from webui.update.service import NOBODY, Service
 
@@ -34,7 +34,7 @@ class Home:
         return self.service.settings.state.is_dir()
 
     def copy(self, name: str) -> None:
-        """Copy them as that release has left them. Refused: they cannot be had, or the disk refuses."""
+        """Copy them as that release has left them. NotDone: they cannot be had, or the disk refuses."""
         if self.is_there:
             self._do("copy", NAMES.get(name, name))
             self.copied = True
@@ -65,7 +65,7 @@ class Home:
             **other,
         )
         if done.returncode not in (0, MISFIT):
-            raise Refused(f"任务数据库 · the jobs' database: {done.stderr.strip()[-1000:]}")
+            raise NotDone(f"任务数据库 · the jobs' database: {done.stderr.strip()[-1000:]}")
         return int(done.returncode)
 
 
@@ -85,7 +85,7 @@ class Change:
 
     def make(self) -> None:
         """
-        Stop, copy, switch, start, and wait until it can work. Refused: it was not done, and all is as it was, the
+        Stop, copy, switch, start, and wait until it can work. NotDone: it was not done, and all is as it was, the
         databases too; the message says why.
         """
         before = self.place.current
@@ -114,7 +114,7 @@ class Change:
             why = ""
         except KeyboardInterrupt:
             why = "已中断 · interrupted"
-        except (Refused, OSError, SettingsError) as exc:
+        except (NotDone, OSError, SettingsError) as exc:
             why = str(exc)
         finally:  # also of what nobody has foreseen
             if why:
@@ -128,19 +128,19 @@ class Change:
         report(f"  {text} …")
 
     def _wait(self, accepted: frozenset[str]) -> None:
-        """Refused: it has ended, or cannot work in time, for a reason that the other had not."""
+        """NotDone: it has ended, or cannot work in time, for a reason that the other had not."""
         deadline = time.monotonic() + self.wait_s
         while (faults := self.service.faults() - accepted) and not self.service.ended():
             if time.monotonic() > deadline:
-                raise Refused(
+                raise NotDone(
                     f"{self.wait_s:.0f} 秒内不能接活 · it cannot work within {self.wait_s:.0f} s: {', '.join(faults)}"
                 )
             time.sleep(LOOK_S)
         if faults:
-            raise Refused("它启动后结束了 · it has ended after its start")
+            raise NotDone("它启动后结束了 · it has ended after its start")
 
     def _back(self, before: str, home: Home, accepted: frozenset[str], why: str) -> None:
-        """Let all be as it was, and raise Refused with the cause. The databases first: the newer one reads any."""
+        """Let all be as it was, and raise NotDone with the cause. The databases first: the newer one reads any."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # half-way back is no place to stop
         report(f"✗ {why}\n  一切恢复原样 · going back, all of it")
@@ -154,12 +154,12 @@ class Change:
             if self.service.running:
                 self.service.start(self.place.folder(before), self.service.kind or self.kind)
                 self._wait(accepted)
-        except (Refused, OSError, SettingsError) as exc:
-            raise Refused(
+        except (NotDone, OSError, SettingsError) as exc:
+            raise NotDone(
                 f"{why}\n✗ 旧版本也没有恢复 · the old one is not back either: {exc}\n  日志 the log: {self.service.log}"
             ) from exc
         self.place.done()
-        raise Refused(
+        raise NotDone(
             f"没有更新({why}),旧版本照旧,数据没有变 · not done, all is as before ({why})\n"
             f"  原因在 the cause: {self.service.log}"
         )

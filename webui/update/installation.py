@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.settings.installation import RELEASE, root_of
-from webui.update import Refused
+from webui.update import NotDone
 
 CURRENT, RELEASES, STEP = "current", "releases", "step"
 CLONE = "."
@@ -116,11 +116,11 @@ class Installation:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other update changes this installation. Refused: one does. OSError."""
+        """Inside, no other update changes this installation. NotDone: one does. OSError."""
         self.releases.mkdir(exist_ok=True)
         with (self.releases / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
-                raise Refused("另一个更新正在进行 · another update is at work here") from exc
+                raise NotDone("另一个更新正在进行 · another update is at work here") from exc
             yield

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from engines.settings.installation import RELEASE
-from webui.update import Refused
+from webui.update import NotDone
 from webui.update.installation import CURRENT, RELEASES
 
 NEEDED = ("run.sh", "pyproject.toml", "constraints.txt", "webui/__main__.py", "webui/server.py")
@@ -36,7 +36,7 @@ class Source:
 
 
 def examine(path: Path) -> Source:
-    """Return what lies there. Refused: it is no release of this program, was changed, or would write elsewhere."""
+    """Return what lies there. NotDone: it is no release of this program, was changed, or would write elsewhere."""
     if path.is_dir():
         return _examine_folder(path)
     try:
@@ -45,12 +45,12 @@ def examine(path: Path) -> Source:
             with tarfile.open(fileobj=file, mode="r:gz") as tar:
                 return _examine_file(path, tar)
     except (OSError, tarfile.TarError, EOFError) as exc:
-        raise Refused(f"{path}: {exc}") from exc
+        raise NotDone(f"{path}: {exc}") from exc
 
 
 def unpack(source: Source, target: Path) -> None:
     """
-    Put its files into a folder, readable by all, as a service reads what root has installed. OSError; Refused: it is
+    Put its files into a folder, readable by all, as a service reads what root has installed. OSError; NotDone: it is
     not what was examined.
     """
     if source.path.is_dir():
@@ -59,7 +59,7 @@ def unpack(source: Source, target: Path) -> None:
         return
     with tarfile.open(source.path, "r:gz") as tar:
         if _examine_file(source.path, tar) != source:
-            raise Refused(f"{source.path}: 文件正在被改动 · it is being changed")
+            raise NotDone(f"{source.path}: 文件正在被改动 · it is being changed")
         for member in tar.getmembers():
             name = member.name.partition("/")[2]
             if name and member.isreg() and (file := tar.extractfile(member)):
@@ -75,13 +75,13 @@ def _put(file: IO[bytes], path: Path, executable: bool) -> None:
 
 
 def _check_sum(path: Path, file: io.BufferedReader) -> None:
-    """Refused: another sum lies beside it."""
+    """NotDone: another sum lies beside it."""
     beside = path.with_name(f"{path.name}.sha256")
     if not beside.exists():
         return
     said = LINE.match(beside.read_text(encoding="utf-8", errors="replace") + "\n")
     if not said or said[1].lower() != hashlib.file_digest(file, "sha256").hexdigest():
-        raise Refused(
+        raise NotDone(
             f"{path} 与 {beside.name} 不符:下载不完整,或被改动过,请重新下载"
             f" · it is not what {beside.name} says: not whole, or changed. Download it again"
         )
@@ -96,25 +96,25 @@ def _examine_file(path: Path, tar: tarfile.TarFile) -> Source:
         tops.add(top)
         if member.isreg():
             if name in names:
-                raise Refused(f"{path}: {member.name[:80]!r} 出现两次 · is there twice")
+                raise NotDone(f"{path}: {member.name[:80]!r} 出现两次 · is there twice")
             names.add(name)
             size += -(-member.size // BLOCK_BYTES) * BLOCK_BYTES
         if size > MOST_BYTES or len(names) > MOST_FILES:
-            raise Refused(f"{path}: 太大,不是本程序的发布包 · too large for a release of this program")
+            raise NotDone(f"{path}: 太大,不是本程序的发布包 · too large for a release of this program")
         if name == "pyproject.toml" and (file := tar.extractfile(member)):
             version = _version(file.read(BLOCK_BYTES))
     _check_names(path, names, version)
     if len(tops) != 1:
-        raise Refused(f"{path}: 不是本程序的发布包 · no release of this program")
+        raise NotDone(f"{path}: 不是本程序的发布包 · no release of this program")
     return Source(path, version, size, tops.pop())
 
 
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    """Refused: it would be written elsewhere, or is neither a file nor a folder."""
+    """NotDone: it would be written elsewhere, or is neither a file nor a folder."""
     parts = member.name.split("/")
     plain = (member.isreg() and not member.issparse()) or member.isdir()
     if not plain or any(part in ("", ".", "..") for part in parts) or "\\" in member.name:
-        raise Refused(
+        raise NotDone(
             f"{path}: 含有不该有的内容 {member.name[:80]!r},没有解开"
             " · it holds what no release does, and was not unpacked"
         )
@@ -133,7 +133,7 @@ def _examine_folder(path: Path) -> Source:
 
 def _check_names(path: Path, names: set[str], version: str) -> None:
     if missing := [name for name in NEEDED if name not in names] + ([] if version else ["version"]):
-        raise Refused(f"{path}: 不是本程序的发布包,缺 · no release of this program, it lacks {', '.join(missing)}")
+        raise NotDone(f"{path}: 不是本程序的发布包,缺 · no release of this program, it lacks {', '.join(missing)}")
 
 
 def _version(pyproject: bytes) -> str:

@@ -21,7 +21,7 @@ from engines.settings import Settings
 from webui.desktop import Unavailable, serving
 from webui.doctor import server
 from webui.doctor.server import Holder
-from webui.update import Refused
+from webui.update import NotDone
 from webui.update.installation import CURRENT, VENVS, Installation
 
 UNIT = "awportrait-edge.service"
@@ -42,11 +42,11 @@ class Service(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End it, and wait until it has. Refused: it does not."""
+        """End it, and wait until it has. NotDone: it does not."""
 
     @abstractmethod
     def start(self, program: Path, kind: str) -> None:
-        """Begin the program of that folder. OSError, Refused."""
+        """Begin the program of that folder. OSError, NotDone."""
 
     @abstractmethod
     def ended(self) -> bool:
@@ -96,7 +96,7 @@ class ByHand(Service):
         try:
             serving.stop(self.settings)
         except Unavailable as exc:
-            raise Refused(str(exc)) from exc
+            raise NotDone(str(exc)) from exc
         if self.begun is not None:
             with suppress(OSError):  # the next start writes over it
                 shutil.copyfile(serving.start_log(self.settings), self.log)
@@ -134,7 +134,7 @@ class ByHand(Service):
 
 
 def of(installation: Installation, env: Mapping[str, str]) -> Service:
-    """Return the server of this installation, whether it runs or not. SettingsError, Refused."""
+    """Return the server of this installation, whether it runs or not. SettingsError, NotDone."""
     shown = _shown() if shutil.which("systemctl") else {}
     if shown.get("WorkingDirectory", "").rstrip("/") == str(installation.root / CURRENT):
         return _unit(shown)
@@ -143,7 +143,7 @@ def of(installation: Installation, env: Mapping[str, str]) -> Service:
     home = (installation.root / ours["STUDIO_HOME"]).absolute()
     held = server.holder(home / "state" / "lock")
     if held is not None and not held.port:
-        raise Refused(
+        raise NotDone(
             f"STUDIO_HOME={home}: 正被进程 {held.process or '?'} 使用,请先停止它"
             f" · process {held.process or '?'} uses it: stop that first"
         )
@@ -159,7 +159,7 @@ def of(installation: Installation, env: Mapping[str, str]) -> Service:
 
 def _unit(shown: Mapping[str, str]) -> Unit:
     if os.geteuid() != 0:
-        raise Refused("程序由 systemd 运行,请用 root:sudo · systemd runs the program: use root, as with sudo")
+        raise NotDone("程序由 systemd 运行,请用 root:sudo · systemd runs the program: use root, as with sudo")
     env = dict(pair.split("=", 1) for pair in shlex.split(shown["Environment"]))
     for line in shown["EnvironmentFiles"].splitlines():
         with suppress(FileNotFoundError):
@@ -197,7 +197,7 @@ def _shown() -> dict[str, str]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S)
     except subprocess.TimeoutExpired as exc:
-        raise Refused(f"systemd 没有回答 · systemd does not answer: {exc}") from exc
+        raise NotDone(f"systemd 没有回答 · systemd does not answer: {exc}") from exc
     pairs = (line.partition("=") for line in done.stdout.splitlines())
     return {**dict.fromkeys(FIELDS, ""), **{name: value for name, _, value in pairs}}
 
@@ -206,6 +206,6 @@ def _systemctl(*arguments: str) -> None:
     try:
         done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=COMMAND_S)
     except subprocess.TimeoutExpired as exc:
-        raise Refused(f"systemctl {' '.join(arguments)}: {exc}") from exc
+        raise NotDone(f"systemctl {' '.join(arguments)}: {exc}") from exc
     if done.returncode:
-        raise Refused(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
+        raise NotDone(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")

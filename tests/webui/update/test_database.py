@@ -21,7 +21,7 @@ from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Generate
 from engines.settings import Settings
 from tests.conftest import REPOSITORY
-from webui.update import MISFIT, Refused, database
+from webui.update import MISFIT, NotDone, database
 from webui.update.change import Home
 from webui.update.service import ByHand
 
@@ -159,6 +159,6 @@ def test_root_does_it_as_whoever_owns_the_home(nobodys: Path, tmp_path: Path) ->
     victim.mkdir()
     copies.rename(nobodys / "state" / "elsewhere")
     copies.symlink_to(victim)
-    with pytest.raises(Refused, match="Permission denied"):
+    with pytest.raises(NotDone, match="Permission denied"):
         home.copy("2.0")
     assert list(victim.iterdir()) == []

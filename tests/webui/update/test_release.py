@@ -11,7 +11,7 @@ import pytest
 from tests.support import releases
 from tests.support.stub_commands import is_bilingual
 from tests.support.tree import tree
-from webui.update import Refused, release
+from webui.update import NotDone, release
 
 
 def member(kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 3) -> tarfile.TarInfo:
@@ -62,7 +62,7 @@ def test_a_file_with_anything_else_is_refused_before_it_is_unpacked(
 ) -> None:
     path = releases.packed(folder, {name: entry})
     before = tree(tmp_path)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(NotDone) as refused:
         release.examine(path)
     assert is_bilingual(str(refused.value))
     assert tree(tmp_path) == before
@@ -71,7 +71,7 @@ def test_a_file_with_anything_else_is_refused_before_it_is_unpacked(
 def test_a_bomb_is_refused_by_what_it_says_of_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = releases.packed(folder, {"studio-2/large": member(size=200_000)})
     monkeypatch.setattr(release, "MOST_BYTES", 100_000)
-    with pytest.raises(Refused, match="too large"):
+    with pytest.raises(NotDone, match="too large"):
         release.examine(path)
 
 
@@ -79,13 +79,13 @@ def test_a_bomb_is_refused_by_what_it_says_of_itself(folder: Path, monkeypatch: 
 def test_what_is_no_release_is_refused(lacking: str, folder: Path) -> None:
     (folder / lacking).unlink()
     for path in (folder, releases.packed(folder)):
-        with pytest.raises(Refused, match="no release of this program"):
+        with pytest.raises(NotDone, match="no release of this program"):
             release.examine(path)
 
 
 def test_a_version_that_is_a_path_is_none(folder: Path) -> None:
     releases.write(folder, "../../2")
-    with pytest.raises(Refused, match="version"):
+    with pytest.raises(NotDone, match="version"):
         release.examine(folder)
 
 
@@ -94,9 +94,9 @@ def test_half_a_file_is_refused(folder: Path, tmp_path: Path) -> None:
     for number, part in enumerate((data[: len(data) // 2], b"", b"nonsense", gzip.compress(b"nonsense"))):
         path = tmp_path / f"{number}.tar.gz"
         path.write_bytes(part)
-        with pytest.raises(Refused):
+        with pytest.raises(NotDone):
             release.examine(path)
-    with pytest.raises(Refused):
+    with pytest.raises(NotDone):
         release.examine(tmp_path / "nowhere")
 
 
@@ -105,7 +105,7 @@ def test_what_is_changed_between_two_looks_is_refused(folder: Path, tmp_path: Pa
     releases.write(folder, "2.0.2")
     releases.packed(folder)
     (tmp_path / "out").mkdir()
-    with pytest.raises(Refused, match="being changed"):
+    with pytest.raises(NotDone, match="being changed"):
         release.unpack(source, tmp_path / "out")
 
 
@@ -113,6 +113,6 @@ def test_what_is_changed_between_two_looks_is_refused(folder: Path, tmp_path: Pa
 def test_another_sum_beside_it_is_refused(said: str, folder: Path) -> None:
     path = releases.packed(folder)
     path.with_name(f"{path.name}.sha256").write_text(said, encoding="utf-8")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(NotDone) as refused:
         release.examine(path)
     assert is_bilingual(str(refused.value))

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.support import releases
 from tests.support.releases import House
 from tests.support.stub_commands import is_bilingual
-from webui.update import Refused
+from webui.update import NotDone
 from webui.update.installation import Installation
 
 COLOUR, SIZE = (*releases.OLD, "colour"), (*releases.OLD, "size")
@@ -244,5 +244,5 @@ def test_a_sum_beside_it_must_agree(house: House, newer: Path) -> None:
 
 
 def test_only_one_lock_is_had(tmp_path: Path) -> None:
-    with Installation(tmp_path).alone(), pytest.raises(Refused), Installation(tmp_path).alone():
+    with Installation(tmp_path).alone(), pytest.raises(NotDone), Installation(tmp_path).alone():
         pass
