@@ -81,6 +81,27 @@ def test_a_photo_is_restored_and_compared(visit: Visit, home: Path, put: Any, ba
     assert visit.complaints == []
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844), (1024, 600)])
+def test_a_press_that_has_begun_is_not_lost_when_the_advice_comes(
+    browser, base: str, put: Any, width: int, height: int
+) -> None:
+    """What comes of looking at the photo moves nothing that one may just be pressing."""
+    visit = Visit(browser, base, width=width, height=height)
+    visit.tab(1)
+    lid = visit.page.locator("#restore-output > button.label-wrap")
+    lid.evaluate("element => element.scrollIntoView({ block: 'center' })")
+    visit.rest()
+    box = lid.bounding_box()
+    visit.page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2)
+    visit.page.mouse.down()
+    visit.page.set_input_files("#photo input[type=file]", put("奶奶.png", encoded(people(), "PNG")))
+    advised(visit)
+    visit.page.mouse.up()
+    visit.page.locator("#restore-backend").wait_for()
+    assert abs(lid.bounding_box()["y"] - box["y"]) < 1
+    visit.close()
+
+
 def test_the_page_hangs_up_when_the_server_says_farewell(visit: Visit, put: Any) -> None:
     """After an upload too, for whose progress Gradio opens another stream. The server waits."""
     ends: list[str] = []

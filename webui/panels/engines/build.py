@@ -212,7 +212,7 @@ def advice_html(status: Status, kind: str, name: str, recipe: Recipe, own: OwnJo
     expected = own.expected(parse(Build, like))
     time = say("build_time", about=about_text(expected.finish_s, say)) if expected else say("build_time_unknown")
     lines = Markup().join(Markup("<li>{}</li>").format(text) for text in (f"{lead}{why}", disk, time))
-    return Markup('<ul class="advice">{}</ul>').format(lines)
+    return Markup('<ul class="hints">{}</ul>').format(lines)
 
 
 def _between(low_gb: float, high_gb: float) -> str:
