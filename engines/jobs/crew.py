@@ -109,6 +109,12 @@ class CrewJobs(Deletions):
             with self._transaction() as db:
                 db.executemany(GIVE, moved)
 
+    def do_alone(self) -> None:
+        """Let home do what waits, as if it had never had help. StorageError."""
+        self.be_joined({}, {})
+        with self._transaction() as db:
+            db.execute("UPDATE job SET worker=? WHERE state='queued'", (HOME,))
+
     def take_back(self, worker: str) -> list[str]:
         """
         Let what a worker has begun, or was given, wait for another, which goes on from its snapshot. What was told of

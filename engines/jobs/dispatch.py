@@ -26,6 +26,7 @@ from engines.messages.status import Status
 log = logging.getLogger(__name__)
 LEASE_S = 10.0  # of silence, after which others do what a worker was given
 LOOK_S = 1.0
+IDLE_S = 60.0  # while no other machine has ever been here
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,6 @@ class Dispatcher:
                 self._tell()
         self.queue.take_back(name)
 
-    def names(self) -> list[str]:
-        with self._lock:
-            return sorted(self._heard)
-
     def claim(self, name: str, wait_s: float) -> Job | None:
         """Take the job whose turn it is at a worker, waiting so long for one if there is none."""
         until = self._clock() + wait_s
@@ -94,18 +91,25 @@ class Dispatcher:
         return None
 
     def attend(self) -> None:
-        """Give out what comes, and look who is there, until it is `stopping`."""
-        while not self.stopping.is_set():
-            try:
-                self.round()
-                if self._heard or self._remembered or self.queue.given_away():
-                    self.queue.wait_for_change(LOOK_S)
-                else:
-                    self._joined.clear()
-                    self._joined.wait(LOOK_S)
-            except StorageError as exc:  # the disk refuses: what was given out stays so
-                log.error("%s", exc)
-                self.stopping.wait(LOOK_S)
+        """Give out what comes, and look who is there, until it is `stopping`. After a bug home does all by itself."""
+        try:
+            while not self.stopping.is_set():
+                self._attend()
+        finally:
+            if not self.stopping.is_set():
+                self.queue.do_alone()
+
+    def _attend(self) -> None:
+        try:
+            self.round()
+            if self._heard or self._remembered or self.queue.given_away():
+                self.queue.wait_for_change(LOOK_S)
+            else:
+                self._joined.wait(IDLE_S)
+                self._joined.clear()
+        except StorageError as exc:  # the disk refuses: what was given out stays so
+            log.error("%s", exc)
+            self.stopping.wait(LOOK_S)
 
     def round(self) -> None:
         now = self._clock()

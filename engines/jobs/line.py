@@ -157,7 +157,7 @@ class Line:
         rows = self._rows(LINE, self.lane)
         running = {row[0]: row for row in rows if row[1] == "running"}
         self._forget({row[0] for row in rows}, running.keys())
-        names = {*crew.here, *_whose(running.values())}
+        names = {*crew.here, *(row[3] for row in running.values())}  # one that is away may have one yet
         workers = {name: self._busy(name, running.values(), now, crew) for name in names}
         passed, paused = next(iter(self._rows(LANE, self.lane)), (0, 0))
         waiting = [(job_id, priority) for job_id, state, priority, *_ in rows if state == "queued"]
@@ -239,8 +239,3 @@ class Line:
             with suppress(RequestError):
                 self._requests[job_id] = unpack(self._rows(REQUEST, job_id)[0][0])
         return self._requests[job_id]
-
-
-def _whose(running: Iterable[Row]) -> set[str]:
-    """Return who has these jobs: a worker that is away may have one yet."""
-    return {row[3] for row in running}

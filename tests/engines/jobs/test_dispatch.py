@@ -116,7 +116,7 @@ def test_when_it_has_gone_home_does_what_waits(queue: SqliteQueue, dispatcher: D
     assert whose(queue, job_id) == ["desk"]
     clock.now += LEASE_S + 0.1
     dispatcher.round()
-    assert whose(queue, job_id) == [HOME] and dispatcher.names() == []
+    assert whose(queue, job_id) == [HOME] and not queue.workers()
     assert claimed(queue).id == job_id
 
 
@@ -306,7 +306,8 @@ def test_who_may_not_come_any_more_is_waited_for_by_nobody(
     dispatcher.round()
     assert claimed(queue).id == big, "home says why it cannot be done"
     assert [each.name for each in queue.status().bundles] == ["portrait", "restorer", "detector"]
-    assert begin(queue).names() == []
+    begin(queue)
+    assert not queue.workers()
 
 
 def test_what_another_machine_has_is_offered_whether_it_is_on_or_not(
@@ -326,3 +327,20 @@ def test_a_damaged_memory_says_nothing(queue: SqliteQueue, begin: Begin, tmp_pat
     (tmp_path / "workers.json").write_text(text)
     begin(queue).round()
     assert queue.status() == ALL
+
+
+def test_after_a_bug_home_does_all_by_itself(
+    queue: SqliteQueue, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would give out anything any more."""
+    dispatcher.hear("desk", ALL)
+    waits = queue.submit(Generate("p"))
+
+    def bug() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(dispatcher, "round", bug)
+    with pytest.raises(KeyError):
+        dispatcher.attend()
+    later = queue.submit(Generate("q"))
+    assert [claimed(queue).id, claimed(queue).id] == [waits, later]
