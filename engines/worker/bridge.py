@@ -26,9 +26,10 @@ from engines.images.kept_latents import KEPT_SUFFIX
 from engines.jobs import ENDED, Job, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Final, Generate, Preview, unpack
+from engines.messages.order import Order
 from engines.studio.snapshot import Snapshot
 from engines.worker import surviving
-from engines.worker.studio_client import Order, StudioAway, StudioClient, StudioRefuses
+from engines.worker.studio_client import StudioAway, StudioClient, StudioRefuses
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from urllib.parse import quote
 from engines import files
 from engines.errors import JobMoved
 from engines.messages import Event, pack
+from engines.messages.order import Order
 from engines.messages.status import Status
 
 if TYPE_CHECKING:
@@ -32,24 +32,6 @@ class StudioAway(Exception):
 
 class StudioRefuses(Exception):
     """The studio does not let this machine work for it. Its text says why."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """A job to do, as webui/api/workers.py gives it."""
-
-    id: str
-    attempt: int
-    request: str
-    photo_name: str
-    photo_bytes: int
-    photo_sha256: str
-    has_snapshot: bool
-    pictures: tuple[str, ...]
-
-    @property
-    def path(self) -> str:
-        return f"/workers/jobs/{self.id}/{self.attempt}"
 
 
 class StudioClient:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
 from anyio import CapacityLimiter, open_file, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from typing_extensions import TypedDict
 
 from engines import files
 from engines.errors import ImageError, JobMoved, NotFoundError, RequestError
@@ -24,6 +23,7 @@ from engines.jobs import Job
 from engines.jobs.dispatch import Dispatcher
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, pack, photo_of, unpack
+from engines.messages.order import PHOTO, Order
 from engines.messages.status import Status
 from webui.people import WORKER, person_of
 
@@ -31,23 +31,6 @@ T = TypeVar("T")
 PATHS = ("/workers/",)  # what Guard lets through
 MOST_WAIT_S = 20.0  # for a job: less than proxies wait
 THREADS = 40  # that may wait for jobs, beside all other requests
-PHOTO = "photo"  # stands in a request for the path of one, which is of this machine alone
-
-
-class Order(TypedDict):
-    """
-    A job. `photo_bytes`, `photo_sha256`: of the photo that it begins with; 0: with none. `pictures`: those on which its
-    snapshot counts, if it has one.
-    """
-
-    id: str
-    attempt: int
-    request: str
-    photo_name: str
-    photo_bytes: int
-    photo_sha256: str
-    has_snapshot: bool
-    pictures: list[str]
 
 
 def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
@@ -83,7 +66,7 @@ def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
         """The job whose turn it is there, as Order says; 204: there is none yet."""
         wait_s = min(max(wait_s, 0.0), MOST_WAIT_S)
         order = await to_thread.run_sync(_next_order, dispatcher, _name(request), wait_s, limiter=waiting)
-        return Response(status_code=204) if order is None else JSONResponse(order)
+        return Response(status_code=204) if order is None else JSONResponse(asdict(order))
 
     @routes.get("/workers/jobs/{job_id}/{attempt}/photo", include_in_schema=False)
     def photo(request: Request, job_id: str, attempt: int) -> Response:
@@ -125,7 +108,7 @@ def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
         job = await beside(theirs, request, job_id, attempt)
         goes_on = True
         for event in _events(await request.body()):
-            images = images_of(event)
+            images = _pictures_of(event)
             if not all([await beside(queue.is_of, job_id, image) for image in images]):
                 raise RequestError("it names a picture that was not sent with this job")
             goes_on = await beside(queue.publish, job, event)
@@ -149,7 +132,7 @@ def _events(body: bytes) -> list[Event]:
     return events
 
 
-def images_of(event: Event) -> tuple[str, ...]:
+def _pictures_of(event: Event) -> tuple[str, ...]:
     match event:
         case Final():
             return event.images
@@ -181,16 +164,8 @@ def _order(queue: SqliteQueue, job: Job) -> Order:
             asked = replace(asked, start=PHOTO)
         case Enhance():
             asked = replace(asked, image=PHOTO)
-    return {
-        "id": job.id,
-        "attempt": job.attempts,
-        "request": pack(asked),
-        "photo_name": Path(path).name,
-        "photo_bytes": size,
-        "photo_sha256": digest,
-        "has_snapshot": queue.snapshot(job) is not None,
-        "pictures": queue.counted(job.id),
-    }
+    has_snapshot, pictures = queue.snapshot(job) is not None, tuple(queue.counted(job.id))
+    return Order(job.id, job.attempts, pack(asked), Path(path).name, size, digest, has_snapshot, pictures)
 
 
 async def _received(request: Request, path: Path) -> None:

@@ -17,11 +17,12 @@ from engines.images.kept_latents import KEPT_SUFFIX
 from engines.jobs.plan import HOME
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress, pack
+from engines.messages.order import Order
 from engines.messages.status import Status
 from engines.studio.snapshot import Snapshot
 from engines.worker import execute
 from engines.worker.bridge import OWNER, Bridge
-from engines.worker.studio_client import Order, StudioAway
+from engines.worker.studio_client import StudioAway
 
 PHOTO = b"a photo"
 FINAL = Final(("outputs_20260102030405.png",), 7, 1.5, "ort", "why")
