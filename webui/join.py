@@ -17,16 +17,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from engines import logs
-from engines.errors import StorageError
-from engines.machine import preflight
 from engines.settings import Settings, SettingsError
 from engines.settings.installation import COMMAND, called
-from webui import home_lock
+from webui import without_page
 
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
     from engines.jobs.sqlite_queue import SqliteQueue
 
-STOP_S = 7.0  # what a stop may take of the worker: Docker kills after 10
 NO_SERVER = (
     f"请说明为哪个工作室干活:{COMMAND} worker --join 地址 --token 令牌,或设置 STUDIO_SERVER 与 STUDIO_WORKER_TOKEN。"
     f" Say for which studio to work: {COMMAND} worker --join URL --token TOKEN, or set both variables."
@@ -46,18 +43,9 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings.load(env)
         if not settings.server or not settings.worker_token:
             raise SettingsError(NO_SERVER)
-        lock = home_lock.take(settings)
-        for folder in (settings.outputs, settings.models, settings.uploads):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if why := preflight.refusal(settings.state / preflight.FOLDER):
-            raise SettingsError(" ".join(why))
-        queue = _queue(settings)
-        home_lock.sign(lock, "worker")
-    except (SettingsError, StorageError) as exc:
-        print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
-        return 2
-    except OSError as exc:
-        print(f"无法启动 Cannot start: {exc.filename or settings.home}: {exc.strerror}", file=sys.stderr)
+        lock, queue = without_page.open_home(settings, "worker")
+    except without_page.CANNOT as exc:
+        without_page.say_why(exc)
         return 2
     logs.begin(settings, "worker-bridge")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # each request would be a line
@@ -71,14 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--join", metavar="URL", default="", help="工作室的地址 · the studio's address")
     parser.add_argument("--token", default="", help="这台机器的令牌 · this machine's token")
     return parser
-
-
-def _queue(settings: Settings) -> SqliteQueue:
-    from engines.jobs import QuietHours
-    from engines.jobs.sqlite_queue import SqliteQueue
-
-    quiet = QuietHours.parse(settings.quiet_hours)
-    return SqliteQueue(settings.state / "jobs.db", settings.outputs, quiet=quiet, pause_s=settings.pause_s)
 
 
 def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> None:
@@ -103,7 +83,7 @@ def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: Tex
         studio.leave()  # first: others begin with what it had at once
     except (StudioAway, StudioRefuses):
         pass  # who is heard no more has left
-    worker.stop(STOP_S)
+    worker.stop(without_page.STOP_S)
     queue.close()
 
 

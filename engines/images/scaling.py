@@ -58,7 +58,9 @@ def scaled(path: Path, how: Scaling) -> bytes:
     pixels = images.read_shrunk(path, lambda width, height: share(width, height, how))
     height, width = pixels.shape[:2]
     if how.focus is None and _covers(width, height, how):
-        how = replace(how, focus=_focus(pixels))
+        from engines.images.focus import middle_of_faces  # with OpenCV, which most screens' pictures do not need
+
+        how = replace(how, focus=middle_of_faces(pixels))
     left, top, crop_width, crop_height = crop(width, height, how)
     factor = share(width, height, how)
     size = max(1, round(crop_width * factor)), max(1, round(crop_height * factor))
@@ -83,12 +85,6 @@ def crop(width: int, height: int, how: Scaling) -> Crop:
     left = min(max(focus[0] * width - shown_width / 2, 0.0), width - shown_width)
     top = min(max(focus[1] * height - shown_height / 2, 0.0), height - shown_height)
     return left, top, shown_width, shown_height
-
-
-def _focus(pixels: images.Pixels) -> Focus | None:
-    from engines.images.focus import middle_of_faces  # with OpenCV, which most screens' pictures do not need
-
-    return middle_of_faces(pixels)
 
 
 def _covers(width: int, height: int, how: Scaling) -> bool:

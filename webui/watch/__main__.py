@@ -14,17 +14,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from engines import logs
-from engines.errors import StorageError
-from engines.machine import preflight
 from engines.settings import Settings, SettingsError
 from engines.settings.installation import COMMAND, called
-from webui import home_lock
+from webui import without_page
 
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
     from engines.jobs.sqlite_queue import SqliteQueue
 
 LOOK_S = 1.0  # between two looks whether somebody watches
-STOP_S = 7.0  # what a stop may take of the worker: Docker kills after 10
 NO_INBOX = (
     f"请说明要看哪个文件夹:{COMMAND} watch 文件夹,或设置 STUDIO_INBOX。"
     f" Say which folder to watch: {COMMAND} watch FOLDER, or set STUDIO_INBOX."
@@ -46,18 +43,9 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings.load(env)
         if settings.inbox_folder is None:
             raise SettingsError(NO_INBOX)
-        lock = _locked(settings)
-        for folder in (settings.outputs, settings.models, settings.uploads):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if why := preflight.refusal(settings.state / preflight.FOLDER):
-            raise SettingsError(" ".join(why))
-        queue = _queue(settings)
-        home_lock.sign(lock, "watch")
-    except (SettingsError, StorageError) as exc:
-        print(f"无法启动 Cannot start: {exc}", file=sys.stderr)
-        return 2
-    except OSError as exc:
-        print(f"无法启动 Cannot start: {exc.filename or settings.home}: {exc.strerror}", file=sys.stderr)
+        lock, queue = without_page.open_home(settings, "watch", SERVED)
+    except without_page.CANNOT as exc:
+        without_page.say_why(exc)
         return 2
     logs.begin(settings, "watch")
     print(f"✓ 放入 {settings.inbox_folder} 的照片会修复到 {settings.outbox_folder}", flush=True)
@@ -70,22 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"{COMMAND} watch", description=called(__doc__ or ""))
     parser.add_argument("inbox", nargs="?", default="", help="其中的照片自动修复 · folder whose photos are restored")
     return parser
-
-
-def _locked(settings: Settings) -> TextIO:
-    """Return the lock of the home. SettingsError: somebody has it, and what to do."""
-    try:
-        return home_lock.take(settings)
-    except SettingsError as exc:
-        raise SettingsError(f"{exc}\n{SERVED}") from exc
-
-
-def _queue(settings: Settings) -> SqliteQueue:
-    from engines.jobs import QuietHours
-    from engines.jobs.sqlite_queue import SqliteQueue
-
-    database, limit, pause_s = settings.state / "jobs.db", settings.queue_limit, settings.pause_s
-    return SqliteQueue(database, settings.outputs, limit, quiet=QuietHours.parse(settings.quiet_hours), pause_s=pause_s)
 
 
 def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> None:
@@ -103,7 +75,7 @@ def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: Tex
     watching.start()
     while watching.is_alive() and not stopping.wait(LOOK_S):
         continue
-    worker.stop(STOP_S)
+    worker.stop(without_page.STOP_S)
     watching.join(1.0)  # a share that hangs keeps it longer
     queue.close()
 
