@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from engines import logs
 from engines.errors import StorageError
 from engines.machine import preflight
 from engines.settings import Settings, SettingsError
-from webui import home_lock, notify
+from webui import home_lock, notify, packages
 
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
     from engines.jobs.dispatch import Dispatcher
@@ -49,7 +48,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         settings = Settings.load(os.environ)
-        _check_packages(settings)
+        packages.check(settings)
         lock = home_lock.take(settings)
         _prepare(settings)
         door = _open(settings)
@@ -113,8 +112,13 @@ def _queue(settings: Settings) -> SqliteQueue:
     from engines.jobs import QuietHours
     from engines.jobs.sqlite_queue import SqliteQueue
 
-    database, limit, pause_s = settings.state / "jobs.db", settings.queue_limit, settings.pause_s
-    return SqliteQueue(database, settings.outputs, limit, quiet=QuietHours.parse(settings.quiet_hours), pause_s=pause_s)
+    quiet, limit, pause_s = QuietHours.parse(settings.quiet_hours), settings.queue_limit, settings.pause_s
+    where = settings.state / "jobs.db", settings.outputs
+    if settings.queue:
+        from engines.jobs.celery_queue import CeleryQueue  # here: a house without Redis need not wait for it
+
+        return CeleryQueue(settings.queue, *where, limit, quiet, pause_s)
+    return SqliteQueue(*where, limit, quiet=quiet, pause_s=pause_s)
 
 
 def _stop(worker: Supervisor, stopping: threading.Event, served: threading.Event) -> None:
@@ -140,17 +144,6 @@ def _tame_malloc() -> None:
     if mallopt is not None:
         mallopt(-8, 2)  # M_ARENA_MAX
         mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD: once it is set it does not move
-
-
-def _check_packages(settings: Settings) -> None:
-    """SettingsError: what was switched on needs a package that is not installed."""
-    for name, is_on, module, package in (
-        ("STUDIO_MCP", settings.mcp, "mcp", "mcp>=2.3"),
-        ("STUDIO_MQTT", settings.mqtt, "paho", "paho-mqtt>=2.2"),
-    ):
-        if is_on and find_spec(module) is None:
-            install = f"{sys.executable} -m pip install -c constraints.txt '{package}'"
-            raise SettingsError(f"{name}: 缺少所需的包,请运行 A package is missing. Run: {install}")
 
 
 def _check_processor(settings: Settings) -> None:

@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from engines import logs
 from engines.settings import Settings, SettingsError
 from engines.settings.installation import COMMAND, called
-from webui import without_page
+from webui import packages, without_page
 
 if TYPE_CHECKING:  # what is compiled for certain processors is imported when it has been tried
     from engines.jobs.sqlite_queue import SqliteQueue
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings.load(env)
         if not settings.server or not settings.worker_token:
             raise SettingsError(NO_SERVER)
+        packages.check(settings)
         lock, queue = without_page.open_home(settings, "worker")
     except without_page.CANNOT as exc:
         without_page.say_why(exc)
@@ -50,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     logs.begin(settings, "worker-bridge")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # each request would be a line
     print(f"✓ 为 {settings.server} 干活 · this machine works for it · 停止 Stop: Ctrl+C", flush=True)
-    _work(queue, settings, {**env, "STUDIO_HOME": str(settings.home)}, lock, stopping)
-    return 0
+    has_failed = _work(queue, settings, {**env, "STUDIO_HOME": str(settings.home)}, lock, stopping)
+    return 1 if has_failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> None:
+def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: TextIO, stopping: threading.Event) -> bool:
+    """
+    Work until it is `stopping`. Return whether a bug has ended it: a machine that said that it is there, and did
+    nothing, would keep its jobs from everybody.
+    """
     from engines.worker import inventory
     from engines.worker.bridge import Bridge
     from engines.worker.studio_client import StudioAway, StudioClient, StudioRefuses
@@ -72,12 +78,15 @@ def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: Tex
     worker = Supervisor(queue, env, lock.fileno(), crash_log=logs.folder(settings.state) / logs.CRASHES)
     queue.announce(inventory.at_start(settings))
     worker.start()
-    threads = [
-        threading.Thread(target=act, args=(stopping,), name=name, daemon=True)
-        for name, act in (("heartbeat", bridge.beat), ("bridge", bridge.work))
-    ]
-    for thread in threads:
-        thread.start()
+    called, work = bool(settings.queue), bridge.work
+    if called:
+        from engines.jobs import celery_queue
+
+        listen = partial(celery_queue.listen, settings.queue, stopping=stopping)
+        work = partial(bridge.heed, listen)
+    failed = threading.Event()
+    for name, act in (("heartbeat", partial(bridge.beat, called=called)), ("bridge", work)):
+        threading.Thread(target=_to_the_end, args=(act, stopping, failed), name=name, daemon=True).start()
     stopping.wait()
     try:
         studio.leave()  # first: others begin with what it had at once
@@ -85,6 +94,16 @@ def _work(queue: SqliteQueue, settings: Settings, env: dict[str, str], lock: Tex
         pass  # who is heard no more has left
     worker.stop(without_page.STOP_S)
     queue.close()
+    return failed.is_set()
+
+
+def _to_the_end(act: Callable[[threading.Event], object], stopping: threading.Event, failed: threading.Event) -> None:
+    try:
+        act(stopping)
+    finally:
+        if not stopping.is_set():
+            failed.set()
+            stopping.set()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ IMAGES = {
     "edge": Image(EDGE),
     "full": Image(TORCH, machines=("x86_64",), cpu_torch=True),
     "cuda": Image(TORCH),
+    "redis": Image((*EDGE, "scale")),
 }
 HEADER = """\
 # Made by deploy/docker/lock.py from pyproject.toml and constraints.txt: change those, and run it again.

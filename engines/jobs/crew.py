@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from engines.jobs import lane_of, leftovers
 from engines.jobs.deletion import Deletions
 from engines.jobs.line import Crew
 from engines.jobs.plan import HOME, UNPLANNED
-from engines.jobs.statements import EVENTS, GIVE, GIVEN_AWAY, TAKE_BACK
+from engines.jobs.statements import EVENTS, GIVE, GIVEN_AWAY, RUNNING_ELSEWHERE, TAKE_BACK
 from engines.messages import Preview, Request, pack, unpack
 from engines.messages.status import Status
 
@@ -30,6 +30,7 @@ class CrewJobs(Deletions):
         self.arriving: dict[str, str] = {}  # pictures of which no event is stored yet, and the jobs that they are of
 
     def announce(self, status: Status) -> None:
+        status = replace(status, hurdle=self._status.hurdle)  # of which the home's worker knows nothing
         self._set_crew(Crew({**self._crew.here, HOME: status}, self._crew.away))
 
     def status(self) -> Status:
@@ -39,9 +40,13 @@ class CrewJobs(Deletions):
     def workers(self) -> Mapping[str, Status]:
         return {name: status for name, status in self._crew.here.items() if name != HOME}
 
-    def be_joined(self, here: Mapping[str, Status], away: Mapping[str, Status]) -> None:
-        """Hear which workers there are beside the home's, how each is, and which have been here and are not."""
-        self._set_crew(Crew({HOME: self._crew.here[HOME], **here}, away))
+    def be_joined(self, here: Mapping[str, Status], away: Mapping[str, Status], hurdle: str = "") -> None:
+        """
+        Hear which workers there are beside the home's, how each is, and which have been here and are not. `hurdle`: why
+        some cannot be given anything at the moment.
+        """
+        home = self._crew.here[HOME]
+        self._set_crew(Crew({HOME: home if home.hurdle == hurdle else replace(home, hurdle=hurdle), **here}, away))
 
     def _set_crew(self, crew: Crew) -> None:
         home = crew.here[HOME]
@@ -115,18 +120,26 @@ class CrewJobs(Deletions):
         with self._transaction() as db:
             db.execute("UPDATE job SET worker=? WHERE state='queued'", (HOME,))
 
-    def take_back(self, worker: str) -> list[str]:
-        """
-        Let what a worker has begun, or was given, wait for another, which goes on from its snapshot. What was told of
-        it is forgotten, and the attempt is not counted: it was not the job that ended it. Return what had begun.
-        StorageError.
-        """
+    def running_elsewhere(self) -> dict[str, str]:
+        """Return what other workers than the home's have begun, and which of them."""
+        return dict(self._rows(RUNNING_ELSEWHERE, HOME))
+
+    def take_all_back(self, worker: str) -> None:
+        """Let what a worker has begun, or was given, wait for another. StorageError."""
+        self.take_back([job_id for job_id, whose in self.running_elsewhere().items() if whose == worker], worker)
         with self._transaction() as db:
-            begun = [job_id for (job_id,) in db.execute(TAKE_BACK, (UNPLANNED, worker)).fetchall()]
             db.execute("UPDATE job SET worker=? WHERE state='queued' AND worker=?", (UNPLANNED, worker))
-        for job_id in begun:
-            self._forget_events(job_id)
-        return begun
+
+    def take_back(self, jobs: Iterable[str], worker: str) -> None:
+        """
+        Let these jobs, which a worker has begun, wait for another, which goes on from their snapshots. What was told of
+        them is forgotten, and the attempt is not counted: it was not the job that ended it. StorageError.
+        """
+        for job_id in jobs:
+            with self._transaction() as db:
+                taken = db.execute(TAKE_BACK, (UNPLANNED, worker, job_id)).rowcount
+            if taken:
+                self._forget_events(job_id)
 
     def _forget_events(self, job_id: str) -> None:
         """With the pictures that they named, or would have, but those on which the snapshot counts."""

@@ -12,9 +12,10 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from engines import files
 from engines.errors import RequestError, StorageError
@@ -29,9 +30,23 @@ LOOK_S = 1.0
 IDLE_S = 60.0  # while no other machine has ever been here
 
 
+class CannotCall(Exception):
+    """What carries calls does not answer: nobody is called, and nothing is lost. Its text is this program's phrase."""
+
+
+@runtime_checkable
+class CallsWorkers(Protocol):
+    """A queue that calls workers to their jobs by messages."""
+
+    def call(self, workers: Iterable[str]) -> None:
+        """Call each of these that does nothing to the job whose turn it is there. CannotCall."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Heard:
     status: Status
+    job: str  # that it does
+    called: bool  # to its jobs; else it asks for them
     at: float  # by the monotonic clock
 
 
@@ -52,6 +67,8 @@ class Dispatcher:
         self.queue, self.stopping, self.memory, self.may_come, self._clock = queue, stopping, memory, may_come, clock
         self._remembered = self._read()
         self._heard: dict[str, _Heard] = {}
+        self._astray: dict[str, float] = {}  # jobs of which those who have them say nothing, and since when
+        self._hurdle = ""
         self._lock = threading.Lock()
         self._joined = threading.Event()
         # What earlier runs of the server have given out: who has it may be there yet, and says so, or is not.
@@ -59,15 +76,24 @@ class Dispatcher:
         with self._lock:
             self._tell()
 
-    def hear(self, name: str, status: Status) -> None:
-        """Note that a worker is there, and how it is. Its name is not HOME's."""
+    @property
+    def calls(self) -> bool:
+        """Return whether workers may wait to be called."""
+        return isinstance(self.queue, CallsWorkers)
+
+    def hear(self, name: str, status: Status, job: str = "", called: bool = False) -> None:
+        """
+        Note that a worker is there, how it is, which job it does, and whether it waits to be `called` to the next, or
+        asks for it. Its name is not HOME's.
+        """
         with self._lock:
             before = self._heard.get(name)
             if before is None:
                 log.info("a worker has come: %s", name)
             # The same status is the same object: what was reckoned by it holds.
             same = before is not None and before.status == status
-            self._heard[name] = _Heard(before.status if same and before else status, self._clock())
+            status = before.status if same and before else status
+            self._heard[name] = _Heard(status, job, called, self._clock())
             if not same:
                 self._remember(name, status)
                 self._tell()
@@ -79,7 +105,7 @@ class Dispatcher:
             if self._heard.pop(name, None) is not None:
                 log.info("a worker has gone: %s", name)
                 self._tell()
-        self.queue.take_back(name)
+        self.queue.take_all_back(name)
 
     def claim(self, name: str, wait_s: float) -> Job | None:
         """Take the job whose turn it is at a worker, waiting so long for one if there is none."""
@@ -125,12 +151,50 @@ class Dispatcher:
         for name in silent:
             log.warning("a worker is heard no more: %s", name)
             self.leave(name)
+        self._seek(now)
         self.queue.give_out()
+        if isinstance(self.queue, CallsWorkers):
+            self._call(self.queue)
+
+    def _seek(self, now: float) -> None:
+        """
+        Let others do what a worker that is there does not do: it has begun anew since, or never heard that it was given
+        the job. It may just have claimed it, and not have said so yet.
+        """
+        astray = {
+            job_id: name
+            for job_id, name in self.queue.running_elsewhere().items()
+            if (heard := self._heard.get(name)) is not None and heard.job != job_id
+        }
+        self._astray = {job_id: self._astray.get(job_id, now) for job_id in astray}
+        for job_id, name in astray.items():
+            if now - self._astray[job_id] > LEASE_S:
+                log.warning("%s does not have a job any more that it was given: %s", name, job_id)
+                self.queue.take_back([job_id], name)
+
+    def _call(self, queue: CallsWorkers) -> None:
+        """While they cannot be called, what waits is planned without those who wait for it."""
+        with self._lock:
+            called = [name for name, heard in self._heard.items() if heard.called and heard.status.state == "ready"]
+        hurdle = ""
+        try:
+            queue.call(called)
+        except CannotCall as exc:
+            hurdle = str(exc)
+            if not self._hurdle:
+                log.warning("%s: %s", exc, exc.__cause__)
+        if hurdle != self._hurdle:
+            if not hurdle:
+                log.info("workers can be called again")
+            with self._lock:
+                self._hurdle = hurdle
+                self._tell()
 
     def _tell(self) -> None:
-        here = {name: heard.status for name, heard in self._heard.items()}
+        here = {name: heard.status for name, heard in self._heard.items() if not (self._hurdle and heard.called)}
         able = {name for name, status in here.items() if status.state == "ready"}
-        self.queue.be_joined(here, {name: each for name, each in self._remembered.items() if name not in able})
+        away = {name: each for name, each in self._remembered.items() if name not in able}
+        self.queue.be_joined(here, away, self._hurdle)
 
     def _remember(self, name: str, status: Status) -> None:
         """Note what a worker has; that counts while it is away, and while it loads its models."""

@@ -16,10 +16,12 @@ GOES_ON = "NOT EXISTS(SELECT 1 FROM lane WHERE name=?2 AND paused)"
 # ?1: it is quiet. ?2: the lane. ?3: who asks, of those to whom jobs are given.
 MAY_BEGIN = f"state='queued' AND lane=?2 AND worker=?3 AND NOT (?1 AND priority='batch') AND {GOES_ON}"
 WAITING = f"SELECT 1 FROM job WHERE {MAY_BEGIN} LIMIT 1"
-# One statement selects and claims, so two workers cannot take the same job. Which, engines.jobs.turns says.
+# Which of those, engines.jobs.turns says.
+TURN = f"(priority='batch') = (COALESCE((SELECT passed FROM lane WHERE name=?2), 0) < {MOST_PASSED}), number"
+# One statement selects and claims, so two workers cannot take the same job.
 CLAIM = f"""UPDATE job SET state='running', attempts=attempts+1, begun=?4
 WHERE number=(SELECT number FROM job WHERE {MAY_BEGIN}
-  ORDER BY (priority='batch') = (COALESCE((SELECT passed FROM lane WHERE name=?2), 0) < {MOST_PASSED}), number LIMIT 1)
+  ORDER BY {TURN} LIMIT 1)
 RETURNING {JOB}"""
 # In the transaction of CLAIM, of the job that it took: how many have begun in a row while a batch waited.
 COUNT_PASSED = """INSERT INTO lane(name, passed) SELECT lane, priority='interactive' FROM job AS taken
@@ -30,7 +32,11 @@ LEFT_RUNNING = "SELECT id, attempts-stops, begun FROM job WHERE state='running' 
 UNGIVEN = "SELECT 1 FROM job WHERE state='queued' AND worker<>? LIMIT 1"
 GIVE = "UPDATE job SET worker=? WHERE id=? AND state='queued'"
 GIVEN_AWAY = "SELECT DISTINCT worker FROM job WHERE state IN ('queued', 'running') AND worker NOT IN (?, ?)"
-TAKE_BACK = "UPDATE job SET state='queued', stops=stops+1, worker=? WHERE state='running' AND worker=? RETURNING id"
+RUNNING_ELSEWHERE = "SELECT id, worker FROM job WHERE state='running' AND worker<>?"
+TAKE_BACK = "UPDATE job SET state='queued', stops=stops+1, worker=? WHERE state='running' AND worker=? AND id=?"
+# Of a worker that does nothing: the job that it would be given.
+DUE = f"""SELECT id FROM job WHERE {MAY_BEGIN} AND NOT EXISTS(SELECT 1 FROM job WHERE state='running' AND worker=?3)
+ORDER BY {TURN} LIMIT 1"""
 # One statement checks the fencing token and changes the state, so a late attempt cannot overwrite its successor's.
 # Never before the latest end: a clock that was put back does not reorder what is done.
 ADVANCE = """UPDATE job SET state=?1,

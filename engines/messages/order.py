@@ -1,4 +1,4 @@
-"""What a studio gives to a machine that works for it: a job, and what is to be fetched for it."""
+"""What a studio says to a machine that works for it: a job, with what is to be fetched for it; and which shall end."""
 
 from __future__ import annotations
 
@@ -27,3 +27,15 @@ class Order:
     def path(self) -> str:
         """Return below which address all that is the job's can be had and sent, as long as it is this attempt's."""
         return f"/workers/jobs/{self.id}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """
+    What a machine hears when it has said how it is: its name at the studio, whether the studio `calls` machines to
+    their jobs, and which of its jobs shall end.
+    """
+
+    name: str
+    calls: bool
+    cancelled: tuple[str, ...] = ()

@@ -187,3 +187,4 @@ class Status:
     memory_gb: float = 0.0  # of this machine; 0: not told
     free_gb: float = 0.0  # of the disk where models lie
     source_mb: tuple[float, ...] = ()  # how large each of the sources is, in their order
+    hurdle: str = ""  # why some other machines are given nothing at the moment, in the phrases of this program

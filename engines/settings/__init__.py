@@ -151,6 +151,13 @@ class Settings:
     )
     mqtt_password: str = _setting("", "MQTT 服务器的密码", "password at the MQTT broker", secret=True)
 
+    queue: str = _setting(
+        "",
+        "用 Redis(经 Celery)通知各台机器取任务,如 redis://:密码@主机:6379/0;工作室与帮忙的机器都要设;空表示不用",
+        "call machines to their jobs over Redis, by Celery, like redis://:password@host:6379/0; to be set at the studio"
+        " and at those machines; empty: they ask",
+        secret=True,
+    )
     server: str = _setting(
         "",
         "为哪个工作室干活(./run.sh worker),如 http://192.168.1.5:7860",
@@ -215,6 +222,8 @@ class Settings:
             values.check_address(variable("immich" if address == self.immich else "feeds"), address)
         if self.server:
             values.check_address("STUDIO_SERVER", self.server)
+        if self.queue and not self.queue.startswith(("redis://", "rediss://")):
+            raise SettingsError("STUDIO_QUEUE: must be an address of Redis, like redis://127.0.0.1:6379/0")
         if bool(self.immich) != bool(self.immich_key) or (self.inbox_immich and not self.immich):
             raise SettingsError("STUDIO_IMMICH, STUDIO_IMMICH_KEY: each needs the other, and STUDIO_INBOX_IMMICH both")
 

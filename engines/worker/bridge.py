@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,28 +61,53 @@ class Bridge:
 
     def __init__(self, studio: StudioClient, queue: SqliteQueue, photos: Path, name: str) -> None:
         self.studio, self.queue, self.photos, self.name = studio, queue, photos, name
+        self._job = ""  # of the studio's, from when it was given until all that comes of it was sent
         self._relay: Relay | None = None
         self._away = ""  # why the studio does not answer; empty: it does
+        self._name_there = ""
+        self._named = threading.Event()
 
-    def beat(self, stopping: threading.Event) -> None:
-        """Say how this worker is, again and again, until it is `stopping`; and end what the studio wants to end."""
+    def beat(self, stopping: threading.Event, called: bool = False) -> None:
+        """
+        Say how this worker is, again and again, until it is `stopping`; and end what the studio wants to end. `called`:
+        to its jobs; else it asks for them.
+        """
         while not stopping.is_set():
-            cancelled = self._try(lambda: self.studio.announce(self.queue.status()))
             relay = self._relay
-            if relay is not None and relay.order.id in (cancelled or ()):
-                self.queue.cancel(relay.local.id)
+            echo = self._try(partial(self.studio.announce, self.queue.status(), self._job, called))
+            if echo is not None:
+                self._name_there = echo.name
+                self._named.set()
+                if relay is not None and relay.order.id in echo.cancelled:
+                    self.queue.cancel(relay.local.id)
             stopping.wait(HEARTBEAT_S)
 
     def work(self, stopping: threading.Event) -> None:
-        """Do the studio's jobs until it is `stopping`."""
+        """Ask for the studio's jobs, and do them, until it is `stopping`."""
         self._clear()
         while not stopping.is_set():
-            with surviving("the studio's job", lambda: stopping.wait(AGAIN_S)):
-                if self.queue.status().state != "ready":
-                    stopping.wait(AGAIN_S)
-                elif (order := self._try(lambda: self.studio.claim(WAIT_S), stopping)) is not None:
-                    with logs.about(order.id):
-                        self._do(order, stopping)
+            if self.queue.status().state != "ready":
+                stopping.wait(AGAIN_S)
+            else:
+                self._next(WAIT_S, stopping)
+
+    def heed(self, listen: Callable[[str, Callable[[str], None]], None], stopping: threading.Event) -> None:
+        """
+        Do the studio's jobs to which this machine is called. `listen` is told its name there, and what to do at a call.
+        """
+        self._clear()
+        while not self._named.wait(AGAIN_S):
+            if stopping.is_set():
+                return
+        listen(self._name_there, lambda job_id: self._next(0.0, stopping))
+
+    def _next(self, wait_s: float, stopping: threading.Event) -> None:
+        """Do the job whose turn it is here, if there is one within that time."""
+        with surviving("the studio's job", lambda: stopping.wait(AGAIN_S)):
+            if (order := self._try(lambda: self.studio.claim(wait_s), stopping)) is not None:
+                with logs.about(order.id):
+                    self._job = order.id
+                    self._do(order, stopping)
 
     def _try(self, ask: Callable[[], T], stopping: threading.Event | None = None) -> T | None:
         """Ask once; None: there was no answer, which is logged once."""
@@ -124,7 +150,7 @@ class Bridge:
             log.error("it is given back: %s", exc)
             self._try(self.studio.leave, stopping)
         finally:
-            self._relay = None
+            self._job, self._relay = "", None
             self._clear()
 
     def _begun(self, order: Order, stopping: threading.Event) -> Relay:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from engines import files
 from engines.errors import JobMoved
 from engines.messages import Event, pack
-from engines.messages.order import Order
+from engines.messages.order import Echo, Order
 from engines.messages.status import Status
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_S, SILENCE_S = 5.0, 30.0
 PIECE_BYTES = 1 << 16
+NO_CALLS = "it has no STUDIO_QUEUE: set it there too, or not here"
 GONE = (404, 409)  # there is no such job any more, or another worker does it
 
 
@@ -47,10 +48,14 @@ class StudioClient:
     def close(self) -> None:
         self._http.close()
 
-    def announce(self, status: Status) -> list[str]:
-        """Say how this worker is. Return which of its jobs shall end."""
-        answer = self._ask("POST", "/workers/status", content=pack(status).encode())
-        return files.validate(list[str], answer.json().get("cancelled", []))
+    def announce(self, status: Status, job: str, called: bool) -> Echo:
+        """Say how this worker is, as Dispatcher.hear wants it."""
+        params = {"job": job, "called": called}
+        answer = self._ask("POST", "/workers/status", params=params, content=pack(status).encode())
+        echo = files.validate(Echo, answer.json())
+        if called and not echo.calls:
+            raise StudioRefuses(NO_CALLS)
+        return echo
 
     def leave(self) -> None:
         self._ask("POST", "/workers/leave")

@@ -1,6 +1,6 @@
 """
-Machines that work for a studio are killed at moments drawn from a seed, and now and then the studio too, while hundreds
-of jobs wait and run.
+Machines that work for a studio are killed at moments drawn from a seed, and now and then the studio, and the Redis over
+which they are called, while hundreds of jobs wait and run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import httpx
 
 from tests.chaos.kills import faults, query, states
 from tests.support.machines import Machine
+from tests.support.redis_server import PROGRAM, RedisServer
 from tests.support.server import Process
 from webui.people import WORKER
 from webui.people.tokens import Tokens
@@ -26,6 +27,7 @@ MACHINES = 3  # beside the studio's own worker
 JOBS_PER_KILL = 400 / 60
 ASKED = {"steps": 4, "count": 2, "backend": "edge"}
 KILLS_PER_RESTART = 30  # of a machine, for one of the studio
+KILLS_PER_OUTAGE, OUTAGE_S = 20, 5.0  # and for one of Redis, if it is installed
 EARLIEST_S, LATEST_S = 1.0, 20.0  # until the next kill; a start takes ten
 PICTURES = 40  # that are different: the others are the same, drawn elsewhere perhaps
 TAKEN_OVER_S = 15.0
@@ -37,12 +39,16 @@ def run(count: int, seed: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as beside:
         home = Path(folder, "studio")
         home.mkdir()
-        server = Process(home)
+        redis = RedisServer(Path(folder, "redis")) if PROGRAM else None
+        if redis is not None:
+            redis.start()
+        env = {"STUDIO_QUEUE": redis.url} if redis else {}
+        server = Process(home, **env)
         server.until_ready()
         port = int(server.url.rpartition(":")[2])
         tokens = Tokens(home / "state" / "tokens.json")
         keys = {f"m{k}": tokens.add(f"{WORKER}m{k}") for k in range(MACHINES)}
-        machines = {name: Machine(Path(folder, name), server.url, token) for name, token in keys.items()}
+        machines = {name: Machine(Path(folder, name), server.url, token, **env) for name, token in keys.items()}
         asking = beside.submit(_ask, server.url, jobs)
         took: list[float] = []
         for k in range(count):
@@ -50,11 +56,15 @@ def run(count: int, seed: int) -> list[str]:
             name = lot.choice(sorted(machines))
             machines[name].kill()
             took += _taken_over(home, name)
-            machines[name] = Machine(Path(folder, name), server.url, keys[name])
+            machines[name] = Machine(Path(folder, name), server.url, keys[name], **env)
             if k % KILLS_PER_RESTART == KILLS_PER_RESTART - 1:
                 server.stop(signal.SIGKILL)
-                server = Process(home, STUDIO_PORT=str(port))
+                server = Process(home, STUDIO_PORT=str(port), **env)
                 server.url = f"http://127.0.0.1:{port}"
+            if redis is not None and k % KILLS_PER_OUTAGE == KILLS_PER_OUTAGE - 1:
+                redis.kill()
+                time.sleep(OUTAGE_S)
+                redis.start()
             print(f"{k + 1}/{count} {name}: {dict(states(home))}, taken over in {took[-1:]}", flush=True)
         taken = asking.result()
         while {"queued", "running"} & states(home).keys():
@@ -63,11 +73,14 @@ def run(count: int, seed: int) -> list[str]:
             machine.popen.terminate()
         by = dict(query(home, "SELECT CASE worker WHEN '' THEN 'home' ELSE worker END, COUNT(*) FROM job GROUP BY 1"))
         server.stop()
+        if redis is not None:
+            redis.kill()
         wrong = faults(home, taken)
     wrong += [f"{len(taken)} of {jobs} jobs were taken"] if len(taken) != jobs else []
     wrong += [f"a job was taken over after {s:.1f} s" for s in took if s > TAKEN_OVER_S]
-    restarts = count // KILLS_PER_RESTART
-    print(f"\n{len(taken)} jobs, {count} kills of machines, {restarts} of the studio, seed {seed}: {by}")
+    restarts, outages = count // KILLS_PER_RESTART, count // KILLS_PER_OUTAGE if PROGRAM else 0
+    killed = f"{count} kills of machines, {restarts} of the studio, {outages} of Redis"
+    print(f"\n{len(taken)} jobs, {killed}, seed {seed}: {by}")
     if len(took) > 1:
         median, last = statistics.median(took), statistics.quantiles(took, n=20)[-1]
         print(f"{len(took)} taken over: median {median:.1f} s, p95 {last:.1f} s; {len(wrong)} faults")

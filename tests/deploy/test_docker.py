@@ -32,7 +32,7 @@ DOCKER = REPOSITORY / "deploy" / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 LOCKS = {path.stem.removeprefix("requirements-"): path for path in DOCKER.glob("requirements-*.txt")}
 WHOLE = ("compose.yaml", "synology.yaml", "truenas.yaml", "casaos.yaml")
-OVERRIDES = ("compose.cuda.yaml", "compose.full.yaml", "compose.nginx.yaml")
+OVERRIDES = ("compose.cuda.yaml", "compose.full.yaml", "compose.nginx.yaml", "compose.redis.yaml")
 TO_BECOME_PUID = {"CHOWN", "SETGID", "SETUID"}
 # docker-compose 1.29, which old NAS have; its package is the only one that brings the schema
 SCHEMA = Path("/usr/lib/python3/dist-packages/compose/config/compose_spec.json")
@@ -82,20 +82,20 @@ def settings(text: str) -> set[str]:
 
 def test_there_is_a_lock_for_each_image() -> None:
     targets = set(re.findall(r"^FROM settings AS (\w+)", DOCKERFILE, re.MULTILINE))
-    assert targets == set(LOCKS) == {"edge", "full", "cuda"}
+    assert targets == set(LOCKS) == {"edge", "full", "cuda", "redis"}
     assert DOCKERFILE.rindex(" AS edge") == DOCKERFILE.rindex(" AS "), "the last is built where none is named"
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_what_is_wanted_at_the_versions_that_are_tested(name: str) -> None:
     packages, pins = locked(name), constraints()
-    extras = ("mcp", "mqtt") if name == "edge" else ("mcp", "mqtt", "torch", "build")
+    extras = ("mcp", "mqtt", *{"edge": (), "redis": ("scale",)}.get(name, ("torch", "build")))
     assert listed(*extras) <= set(packages)
     versions = {package: version.partition("+")[0] for package, (version, _) in packages.items()}
     assert {p: v for p, v in versions.items() if p in pins and pins[p] != v} == {}
     strange = {p for p in packages if p not in pins}
     assert all(re.match("nvidia-|cuda-|triton$|setuptools$", package) for package in strange), strange
-    assert ("torch" in packages) == (name != "edge") and ("nvidia-cublas" in packages) == (name == "cuda")
+    assert ("torch" in packages) == (name in ("full", "cuda")) and ("nvidia-cublas" in packages) == (name == "cuda")
 
 
 def test_compiled_packages_have_a_wheel_for_each_processor() -> None:
@@ -157,7 +157,7 @@ def test_the_dockerfile_begins_with_one_image_and_installs_by_hash() -> None:
     assert re.fullmatch(r"docker\.io/library/debian:bookworm-slim(@sha256:[0-9a-f]{64})?", base)
     assert "--require-hashes" in DOCKERFILE and "--only-binary=:all:" in DOCKERFILE
     installs = [line for line in DOCKERFILE.splitlines() if "-r requirements" in line]
-    assert len(installs) == 3 and all(line.startswith("RUN $INSTALL ") for line in installs)
+    assert len(installs) == len(LOCKS) and all(line.startswith("RUN $INSTALL ") for line in installs)
 
 
 def test_what_it_copies_is_there_and_sent_to_the_engine() -> None:

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from PIL import Image
 
 from engines.bundle import BUILT_IN
 from tests.support.machines import Machine
+from tests.support.redis_server import MISSING, PROGRAM, RedisServer
 from tests.support.server import Process
 from webui.people import WORKER
 from webui.people.tokens import Tokens
@@ -30,7 +31,7 @@ TAKEN_OVER_S = 15.0
 LONG: dict[str, Any] = {"prompt": "a woman", "steps": 20, "count": 4, "seed": 7}  # seconds, on any machine
 
 
-def until(condition: Callable[[], object], seconds: float = 240, why: Callable[[], str] = str) -> None:
+def until(condition: Callable[[], object], seconds: float = 90, why: Callable[[], str] = str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, why()
@@ -83,15 +84,22 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
+    with a_house(tmp_path) as house:
+        yield house
+
+
+@contextmanager
+def a_house(tmp_path: Path, **env: str) -> Iterator[House]:
+    """`env`: what is set at the studio and at the desk."""
     (home := tmp_path / "studio").mkdir()
-    server = Process(home)
+    server = Process(home, **env)
     server.until_ready()
     token = Tokens(home / "state" / "tokens.json").add(WORKER + "desk")
     big = tmp_path / "desk" / "models" / "big"
     shutil.copytree(BUILT_IN / "portrait", big)
     manifest = json.loads((big / "bundle.json").read_text())
     (big / "bundle.json").write_text(json.dumps({**manifest, "name": "big"}))
-    house = House(token, home, server, Machine(tmp_path / "desk", server.url, token))
+    house = House(token, home, server, Machine(tmp_path / "desk", server.url, token, **env))
     try:
         until(lambda: house.ready().get("workers") == {"desk": "ready"}, why=house.logs)
         # The first job of each, so that it is known what one takes there.
@@ -149,6 +157,32 @@ def test_the_studio_may_be_killed_and_a_machine_that_stops_gives_back_what_it_ha
     assert house.row(waits)[:2] == ("done", "desk")
     house.ended(*[job for (job,) in house.rows("id")])
     assert {state for (state,) in house.rows("state")} == {"done"}
+
+
+@pytest.mark.skipif(PROGRAM is None, reason=MISSING)
+def test_called_over_redis_machines_come_and_while_it_is_away_home_goes_on(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    with a_house(tmp_path, STUDIO_QUEUE=redis.url) as house:
+        assert {worker for _, worker in house.rows("state, worker")} == {"", "desk"}
+        job_id = house.at_desk(**LONG)
+        redis.kill()
+        until(lambda: house.ready().get("hurdle") == "Redis does not answer", why=house.logs)
+        assert httpx.get(f"{house.server.url}/readyz").status_code == 200
+        other, waits = house.submit(prompt="p"), house.submit(prompt="p", bundle="big")
+        house.ended(job_id, other)
+        assert house.row(job_id) == ("done", "desk", 1, 0), "what it has begun it does to the end"
+        assert house.row(other)[:2] == ("done", "") and house.row(waits)[:2] == ("queued", "?")
+        redis.start()
+        house.ended(waits)
+        assert house.row(waits)[:2] == ("done", "desk") and "hurdle" not in house.ready()
+        killed = house.at_desk(**LONG)
+        house.machine.kill()
+        house.machine = Machine(house.machine.home, house.server.url, house.token, STUDIO_QUEUE=redis.url)
+        house.ended(*[job for (job,) in house.rows("id")])
+        assert {state for (state,) in house.rows("state")} == {"done"}
+        assert house.row(killed)[2:] == (2, 1), "begun twice, and once it was not to blame"
+    redis.kill()
 
 
 def _events(house: House, job_id: str) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ ALL = {
     "STUDIO_INBOX_IMMICH": "on",
     "STUDIO_MQTT": "mqtts://studio@broker.lan:8883",
     "STUDIO_MQTT_PASSWORD": "abracadabra",
+    "STUDIO_QUEUE": "redis://:word@10.0.0.8:6379/0",
     "STUDIO_SERVER": "http://192.168.1.5:7860",
     "STUDIO_WORKER_TOKEN": "a token of the studio's",
 }
@@ -89,7 +90,7 @@ def test_every_setting_is_read() -> None:
     )
     watched = ("/srv/nas/inbox", "/srv/nas/better", 60, True)
     broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
-    studio = ("http://192.168.1.5:7860", "a token of the studio's")
+    studio = (ALL["STUDIO_QUEUE"], "http://192.168.1.5:7860", "a token of the studio's")
     assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker, *studio)
     assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key", "a token"))
     assert settings.host_names == ("studio.local", "box")
@@ -270,3 +271,13 @@ def test_another_broker_is_refused_and_not_repeated(broker: str) -> None:
     with pytest.raises(SettingsError, match="STUDIO_MQTT: must be like") as refused:
         Settings.load({"STUDIO_MQTT": broker})
     assert "secret-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "queue", ["amqp://me:secret-word@rabbit", "10.0.0.8:6379", "http://secret-word@redis", "sqs://"]
+)
+def test_messages_are_carried_by_redis_alone(queue: str) -> None:
+    with pytest.raises(SettingsError, match="STUDIO_QUEUE") as refused:
+        Settings.load({"STUDIO_QUEUE": queue})
+    assert "secret-word" not in str(refused.value)
+    assert "secret-word" not in repr(Settings(queue=queue))

@@ -14,7 +14,7 @@ from tests.support.proved import believe_engines
 class Machine:
     """`./run.sh worker` in a process of its own, in a session of its own."""
 
-    def __init__(self, home: Path, url: str, token: str) -> None:
+    def __init__(self, home: Path, url: str, token: str, **env: str) -> None:
         home.mkdir(exist_ok=True)
         believe_engines(home)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("STUDIO_", "GRADIO_"))}
@@ -24,7 +24,7 @@ class Machine:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "webui.cli", "worker", "--join", url],
                 cwd=REPOSITORY,
-                env={**kept, **ours},
+                env={**kept, **ours, **env},
                 stdout=log,
                 stderr=log,
             )

@@ -37,6 +37,7 @@ class Health(TypedDict, total=False):
     engines: dict[str, str]
     bundles: dict[str, str]
     workers: dict[str, WorkerState]
+    hurdle: str
 
 
 class Reason(TypedDict):
@@ -85,6 +86,8 @@ def _health(queue: JobQueue) -> Health:
     body["bundles"] = {b.name: b.reason for b in status.bundles}
     if workers := queue.workers():
         body["workers"] = {name: worker.state for name, worker in workers.items()}
+    if status.hurdle:  # no fault: home does what it can
+        body["hurdle"] = status.hurdle
     return body
 
 

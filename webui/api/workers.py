@@ -23,7 +23,7 @@ from engines.jobs import Job
 from engines.jobs.dispatch import Dispatcher
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, pack, photo_of, unpack
-from engines.messages.order import PHOTO, Order
+from engines.messages.order import PHOTO, Echo, Order
 from engines.messages.status import Status
 from webui.people import WORKER, person_of
 
@@ -47,14 +47,16 @@ def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
         return job
 
     @routes.post("/workers/status", include_in_schema=False)
-    async def status(request: Request) -> JSONResponse:
-        """Hear how it is. The answer: which of its jobs shall end."""
+    async def status(request: Request, job: str = "", called: bool = False) -> JSONResponse:
+        """Hear how it is, which job it does, and whether it waits to be `called` to the next. The answer is an Echo."""
         status = unpack((await request.body()).decode("utf-8", "replace"))
         if not isinstance(status, Status):
             raise RequestError("this says nothing of a worker")
         name = _name(request)
-        dispatcher.hear(name, status)
-        return JSONResponse({"cancelled": await beside(queue.cancelled_of, name)})
+        if called and not dispatcher.calls:  # it would wait for ever
+            return JSONResponse(asdict(Echo(name, calls=False)))
+        dispatcher.hear(name, status, job, called)
+        return JSONResponse(asdict(Echo(name, dispatcher.calls, tuple(await beside(queue.cancelled_of, name)))))
 
     @routes.post("/workers/leave", include_in_schema=False)
     async def leave(request: Request) -> JSONResponse:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.jobs import Job
-from engines.jobs.dispatch import LEASE_S, Dispatcher
+from engines.jobs.dispatch import LEASE_S, CannotCall, Dispatcher
 from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Final, Generate, Inspect, Lora, Preview, Request
@@ -158,6 +158,72 @@ def test_however_often_machines_vanish_the_job_is_not_to_blame(queue: SqliteQueu
     claimed(queue)
     queue.recover()
     assert queue.job(job_id).state == "queued", "the first time that home's worker died of it"
+
+
+def test_a_machine_that_began_anew_at_once_has_lost_its_job(
+    queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock
+) -> None:
+    """Or never heard that it was given one, as the answer was lost: it is there, and nobody would do it."""
+    dispatcher.hear("desk", ALL)
+    job_id = queue.submit(Generate("p"))
+    queue.give({job_id: "desk"})
+    job = claimed(queue, "desk")
+
+    def seconds_later(s: float, says: str) -> str:
+        for _ in range(round(s)):
+            clock.now += 1
+            dispatcher.hear("desk", ALL, says)
+            dispatcher.round()
+        return queue.job(job_id).state
+
+    assert seconds_later(LEASE_S - 1, "") == "running", "it may have claimed it since it said so"
+    assert seconds_later(3 * LEASE_S, job_id) == "running"
+    assert seconds_later(LEASE_S - 1, "") == "running"
+    seconds_later(3, "")
+    assert not queue.publish(job, FINAL) and whose(queue, job_id) in ([HOME], ["desk"])
+    assert queue.job(job_id).state == "queued"
+
+
+class CallingQueue(SqliteQueue):
+    """Calls as one over Redis does, and says whom. `carrier_is_away`: nobody can be called."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        super().__init__(path, folder)
+        self.called: list[list[str]] = []
+        self.carrier_is_away = False
+
+    def call(self, workers: Iterable[str]) -> None:
+        self.called.append(list(workers))
+        if self.carrier_is_away:
+            raise CannotCall("Redis does not answer")
+
+
+def test_who_waits_for_calls_is_given_nothing_while_nobody_can_be_called(tmp_path: Path, begin: Begin) -> None:
+    queue = CallingQueue(tmp_path / "jobs.db", tmp_path / "outputs")
+    queue.announce(ALL)
+    dispatcher = begin(queue)
+    worked_off(queue, 60.0)
+    worked_off(queue, 2.0, "desk")
+    both = having(bundle("big"), *ALL.bundles)
+    dispatcher.hear("desk", both, called=True)
+    dispatcher.hear("den", replace(ALL, state="loading"), called=True)
+    dispatcher.hear("shed", replace(ALL, bundles=()))
+    small, big = queue.submit(Generate("p")), queue.submit(BIG)
+    dispatcher.round()
+    assert queue.called == [["desk"]], "the shed asks, and the den is not ready"
+    assert whose(queue, small, big) == ["desk", "desk"] and not queue.status().hurdle
+    queue.carrier_is_away = True
+    dispatcher.round()
+    dispatcher.round()
+    assert whose(queue, small, big) == [HOME, UNPLANNED]
+    assert queue.status().hurdle == "Redis does not answer" and queue.place(big).away == "desk"
+    queue.announce(replace(ALL, detail="anew"))
+    assert queue.status().hurdle, "the home's worker knows nothing of it"
+    queue.carrier_is_away = False
+    dispatcher.round()
+    dispatcher.round()
+    assert whose(queue, big) == ["desk"] and not queue.status().hurdle and not queue.place(big).away
+    queue.close()
 
 
 def test_a_restart_of_the_server_leaves_a_machine_its_job(

@@ -17,7 +17,7 @@ from engines.images.kept_latents import KEPT_SUFFIX
 from engines.jobs.plan import HOME
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, Progress, pack
-from engines.messages.order import Order
+from engines.messages.order import Echo, Order
 from engines.messages.status import Status
 from engines.studio.snapshot import Snapshot
 from engines.worker import execute
@@ -42,6 +42,7 @@ class Studio:
     goes_on: bool = True
     moved_after: float = math.inf  # events, after which another machine has the job
     left: int = 0
+    heard: list[tuple[str, bool]] = field(default_factory=list)
     idle: threading.Event = field(default_factory=threading.Event)  # somebody asks, and there is nothing to do
 
     def _asked(self) -> None:
@@ -55,8 +56,9 @@ class Studio:
         self.idle.set()
         return None
 
-    def announce(self, status: Status) -> list[str]:
-        return self.cancelled
+    def announce(self, status: Status, job: str, called: bool) -> Echo:
+        self.heard.append((job, called))
+        return Echo("desk", called, tuple(self.cancelled))
 
     def leave(self) -> None:
         self.left += 1

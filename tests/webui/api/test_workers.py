@@ -177,7 +177,7 @@ def test_the_heartbeat_says_what_shall_end(rig: Rig) -> None:
         order = ordered(rig, client, Generate("p"))
         rig.queue.cancel(order["id"])
         beat = client.post("/workers/status", content=pack(Status("ready"))).json()
-        assert beat == {"cancelled": [order["id"]]}
+        assert beat == {"name": "desk", "calls": False, "cancelled": [order["id"]]}
         assert say(client, order, Progress("denoise", 1, 2)).json() == {"goes_on": False}
 
 

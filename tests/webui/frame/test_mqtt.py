@@ -33,8 +33,7 @@ from tests.conftest import REPOSITORY
 from tests.support import brokers
 from tests.support.brokers import PASSWORD, USER, Broker, Listener, StandIn, listening, running, wait_until
 from tests.support.queues import FINAL, claimed
-from webui import __main__ as root
-from webui import api, certificates, frame
+from webui import api, certificates, frame, packages
 from webui.frame.discovery import BIRTH, STATES, Topics, document
 from webui.frame.mqtt import Door, Pace
 from webui.frame.remote import SHOWN_S, Remote
@@ -445,11 +444,18 @@ def test_it_is_imported_only_where_it_is_switched_on() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("setting", "package"), [({"mqtt": "mqtt://broker"}, "paho-mqtt"), ({"mcp": True}, "mcp")])
+MISSING = [
+    ({"mqtt": "mqtt://broker"}, "paho-mqtt"),
+    ({"mcp": True}, "mcp"),
+    ({"queue": "redis://redis"}, r"celery\[redis\]"),
+]
+
+
+@pytest.mark.parametrize(("setting", "package"), MISSING)
 def test_a_package_that_is_missing_is_named(
     setting: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(root, "find_spec", lambda name: None)
-    root._check_packages(Settings())
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    packages.check(Settings())
     with pytest.raises(SettingsError, match=rf"STUDIO_{'|'.join(setting).upper()}: .*pip install .*'{package}>="):
-        root._check_packages(Settings(**setting))
+        packages.check(Settings(**setting))

@@ -65,7 +65,7 @@ def next_look(status: Status, every_s: float) -> gr.Timer:
     """
     if status.state == "loading":
         return gr.Timer(LOADING_S)
-    if status.resting:
+    if status.resting or status.hurdle:
         return gr.Timer(PROVING_S)
     proving = any(choice.state == "unproven" for bundle in status.bundles for choice in bundle.choices)
     if not proving and status.temperature_c is not None:
@@ -81,6 +81,8 @@ def chip_html(status: Status, say: Words) -> Markup:
         text = say.phrase(status.detail)
     elif status.resting:
         text = say("engines_resting", why=say.phrase(status.resting))
+    elif status.hurdle:
+        text = say.phrase(status.hurdle)
     else:
         serving = next((bundle for bundle in status.bundles if bundle.kind == "portrait"), None)
         text = say.phrase(serving.reason).partition(" (")[0] if serving else ""
@@ -101,7 +103,7 @@ def status_html(status: Status, say: Words, workers: Mapping[str, Status] = NOBO
         order=say("engines_order"),
         note="" if torch_is_here else note,
         heat=_heat(status, say),
-        workers=_workers(workers, say),
+        workers=_hurdle(status, say) + _workers(workers, say),
         bundles_title=say("engines_bundles"),
         bundles=Markup().join(_bundle_card(bundle, say) for bundle in sorted(status.bundles, key=_kind)),
     )
@@ -120,6 +122,12 @@ def _heat(status: Status, say: Words) -> Markup:
         say("engines_resting", why=say.phrase(resting)) if resting else "",
     ]
     return _each(Markup('<p class="note heat">{}</p>'), [" · ".join(filter(None, lines))] if any(lines) else [])
+
+
+def _hurdle(status: Status, say: Words) -> Markup:
+    """Return a line on why some of them are given nothing, if that is so."""
+    lines = [say("engines_hurdle", why=say.phrase(status.hurdle))] if status.hurdle else []
+    return _each(Markup('<p class="hurdle">{}</p>'), lines)
 
 
 def _workers(workers: Mapping[str, Status], say: Words) -> Markup:
