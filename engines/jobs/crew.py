@@ -6,20 +6,24 @@ machines. Whose a job that waits is, may change; whose one is that runs, may not
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from engines.errors import NotFoundError, RequestError
+from engines.errors import JobInterrupted, NotFoundError, RequestError
 from engines.jobs import lane_of, leftovers
 from engines.jobs.deletion import Deletions
 from engines.jobs.line import Crew
 from engines.jobs.plan import HOME, UNPLANNED
-from engines.jobs.statements import EVENTS, GIVE, GIVEN_AWAY, RUNNING_ELSEWHERE, TAKE_BACK
-from engines.messages import Preview, Request, pack, unpack
+from engines.jobs.statements import EVENTS, FORGET_SNAPSHOT, GIVE, GIVEN_AWAY, RUNNING_ELSEWHERE, TAKE_BACK, append
+from engines.messages import Failed, Preview, Request, pack, unpack
 from engines.messages.status import Status
+
+MOST_LOSSES = 3  # machines in a row that one job may have ended, before it is not given to another
+LOST = "each machine that did it was heard no more"
 
 
 class CrewJobs(Deletions):
@@ -124,22 +128,33 @@ class CrewJobs(Deletions):
         """Return what other workers than the home's have begun, and which of them."""
         return dict(self._rows(RUNNING_ELSEWHERE, HOME))
 
-    def take_all_back(self, worker: str) -> None:
-        """Let what a worker has begun, or was given, wait for another. StorageError."""
-        self.take_back([job_id for job_id, whose in self.running_elsewhere().items() if whose == worker], worker)
+    def take_all_back(self, worker: str, lost: bool = False) -> None:
+        """Let what a worker has begun, or was given, wait for another. `lost`: as take_back has it. StorageError."""
+        begun = [job_id for job_id, whose in self.running_elsewhere().items() if whose == worker]
+        self.take_back(begun, worker, lost)
         with self._transaction() as db:
             db.execute("UPDATE job SET worker=? WHERE state='queued' AND worker=?", (UNPLANNED, worker))
 
-    def take_back(self, jobs: Iterable[str], worker: str) -> None:
+    def take_back(self, jobs: Iterable[str], worker: str, lost: bool = False) -> None:
         """
         Let these jobs, which a worker has begun, wait for another, which goes on from their snapshots. What was told of
-        them is forgotten, and the attempt is not counted: it was not the job that ended it. StorageError.
+        them is forgotten, and the attempt is not counted: it was not the job that ended it. `lost`: perhaps it was, as
+        the worker ended without a word; a job of which MOST_LOSSES were lost, without a snapshot in between, fails.
+        StorageError.
         """
         for job_id in jobs:
             with self._transaction() as db:
-                taken = db.execute(TAKE_BACK, (UNPLANNED, worker, job_id)).rowcount
-            if taken:
+                losses = db.execute(TAKE_BACK, (lost, UNPLANNED, worker, job_id)).fetchone()
+            if losses:
                 self._forget_events(job_id)
+            if losses and losses[0] >= MOST_LOSSES:
+                self._end(job_id, Failed(JobInterrupted.code, LOST, {"why": LOST}))
+
+    def _end(self, job_id: str, failed: Failed) -> None:
+        with self._transaction(job_id) as db:
+            db.execute("UPDATE job SET state='failed', ended=? WHERE id=?", (time.time(), job_id))
+            append(db, job_id, failed)
+            db.execute(FORGET_SNAPSHOT, (job_id,))
 
     def _forget_events(self, job_id: str) -> None:
         """With the pictures that they named, or would have, but those on which the snapshot counts."""

@@ -99,13 +99,13 @@ class Dispatcher:
                 self._tell()
         self._joined.set()
 
-    def leave(self, name: str) -> None:
-        """Note that a worker goes, and let others do what it was given."""
+    def leave(self, name: str, lost: bool = False) -> None:
+        """Note that a worker goes, or was `lost` without a word, and let others do what it was given."""
         with self._lock:
             if self._heard.pop(name, None) is not None:
                 log.info("a worker has gone: %s", name)
                 self._tell()
-        self.queue.take_all_back(name)
+        self.queue.take_all_back(name, lost)
 
     def claim(self, name: str, wait_s: float) -> Job | None:
         """Take the job whose turn it is at a worker, waiting so long for one if there is none."""
@@ -150,7 +150,7 @@ class Dispatcher:
             silent += sorted(self.queue.given_away() - here - set(silent))
         for name in silent:
             log.warning("a worker is heard no more: %s", name)
-            self.leave(name)
+            self.leave(name, lost=True)
         self._seek(now)
         self.queue.give_out()
         if isinstance(self.queue, CallsWorkers):
@@ -170,7 +170,7 @@ class Dispatcher:
         for job_id, name in astray.items():
             if now - self._astray[job_id] > LEASE_S:
                 log.warning("%s does not have a job any more that it was given: %s", name, job_id)
-                self.queue.take_back([job_id], name)
+                self.queue.take_back([job_id], name, lost=True)
 
     def _call(self, queue: CallsWorkers) -> None:
         """While they cannot be called, what waits is planned without those who wait for it."""

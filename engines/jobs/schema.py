@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS job(
   lane TEXT NOT NULL DEFAULT 'pictures', stops INTEGER NOT NULL DEFAULT 0, begun REAL,
   last_event INTEGER NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT '', shared INTEGER NOT NULL DEFAULT 0,
   priority TEXT NOT NULL DEFAULT 'interactive', favourite INTEGER NOT NULL DEFAULT 0,
-  deleted REAL, worker TEXT NOT NULL DEFAULT '');
+  deleted REAL, worker TEXT NOT NULL DEFAULT '', losses INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS job_state ON job(state, number);
 CREATE TABLE IF NOT EXISTS event(
   job TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(job, seq)) WITHOUT ROWID;
@@ -30,7 +30,7 @@ INDEXES = (
 COLUMNS = {
     "job": (
         *("number", "id", "request", "state", "attempts", "cancelled", "ended", "lane", "stops", "begun"),
-        *("last_event", "owner", "shared", "priority", "favourite", "deleted", "worker"),
+        *("last_event", "owner", "shared", "priority", "favourite", "deleted", "worker", "losses"),
     ),
     "event": ("job", "seq", "body"),
     "snapshot": ("job", "pictures", "body"),
@@ -60,6 +60,7 @@ ADD = {
     "favourite": ("ALTER TABLE job ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0",),
     "deleted": ("ALTER TABLE job ADD COLUMN deleted REAL",),
     "worker": ("ALTER TABLE job ADD COLUMN worker TEXT NOT NULL DEFAULT ''",),
+    "losses": ("ALTER TABLE job ADD COLUMN losses INTEGER NOT NULL DEFAULT 0",),
 }
 
 

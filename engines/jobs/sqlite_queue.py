@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 import time
 import uuid
 from collections import Counter
@@ -28,11 +27,11 @@ from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.quiet import NEVER_QUIET, QuietHours
 from engines.jobs.statements import (
     ADVANCE,
-    APPEND,
     CLAIM,
     COUNT_PASSED,
     EVENTS,
     FORGET_SNAPSHOT,
+    GOT_FURTHER,
     JOB,
     KEEP,
     LANE,
@@ -40,11 +39,11 @@ from engines.jobs.statements import (
     LIKE_IT,
     NAMED,
     NEWEST,
-    NUMBER,
     PAUSE,
     UNFINISHED,
     UNGIVEN,
     WAITING,
+    append,
     job_of,
 )
 from engines.messages import Event, Failed, Request, pack, unpack
@@ -138,7 +137,7 @@ class SqliteQueue(CrewJobs):
             db.execute("UPDATE job SET cancelled=1 WHERE id=?", (job_id,))
             waiting = "UPDATE job SET state='cancelled', ended=? WHERE id=? AND state='queued' RETURNING id"
             if db.execute(waiting, (time.time(), job_id)).fetchone():
-                _append(db, job_id, Failed(JobCancelled.code, "before it began"))
+                append(db, job_id, Failed(JobCancelled.code, "before it began"))
                 db.execute(FORGET_SNAPSHOT, (job_id,))  # of an attempt that a restart broke off
 
     def place(self, job_id: str) -> Place:
@@ -244,7 +243,7 @@ class SqliteQueue(CrewJobs):
         with self._transaction(job.id) as db:
             row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
             if row:
-                _append(db, job.id, event)
+                append(db, job.id, event)
             if row and ended:
                 db.execute(FORGET_SNAPSHOT, (job.id,))
         return cast(tuple[int] | None, row) == (0,)
@@ -252,6 +251,7 @@ class SqliteQueue(CrewJobs):
     def save_snapshot(self, job: Job, body: bytes, pictures: Sequence[str]) -> None:
         with self._transaction() as db:
             db.execute(KEEP, (json.dumps(list(pictures)), body, job.id, job.attempts))
+            db.execute(GOT_FURTHER, (job.id, job.attempts))
 
     def snapshot(self, job: Job) -> bytes | None:
         rows = self._rows("SELECT body FROM snapshot WHERE job=?", job.id)
@@ -294,19 +294,8 @@ class SqliteQueue(CrewJobs):
     def _is_named(self, picture: str) -> bool:
         return any(name.startswith(picture) for name in tuple(self.arriving)) or bool(self._rows(NAMED, f"%{picture}%"))
 
-    def _end(self, job_id: str, failed: Failed) -> None:
-        with self._transaction(job_id) as db:
-            db.execute("UPDATE job SET state='failed', ended=? WHERE id=?", (time.time(), job_id))
-            _append(db, job_id, failed)
-            db.execute(FORGET_SNAPSHOT, (job_id,))
-
     def give_out(self) -> None:
         """Give each job that waits to whom it will be finished by first. StorageError."""
         with self._changed:
             if self._crew.is_shared or self._rows(UNGIVEN, HOME):
                 self.give({job_id: turn.worker for job_id, turn in self._board("pictures").waits.items()})
-
-
-def _append(db: sqlite3.Connection, job_id: str, event: Event) -> None:
-    db.execute(NUMBER, (job_id,))
-    db.execute(APPEND, (pack(event), job_id))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from engines.jobs import Job
 from engines.jobs.turns import MOST_PASSED
-from engines.messages import unpack
+from engines.messages import Event, pack, unpack
 
 JOB = "id, owner, request, state, attempts, ended"
 LANE = "SELECT passed, paused FROM lane WHERE name=?"
@@ -33,7 +34,8 @@ UNGIVEN = "SELECT 1 FROM job WHERE state='queued' AND worker<>? LIMIT 1"
 GIVE = "UPDATE job SET worker=? WHERE id=? AND state='queued'"
 GIVEN_AWAY = "SELECT DISTINCT worker FROM job WHERE state IN ('queued', 'running') AND worker NOT IN (?, ?)"
 RUNNING_ELSEWHERE = "SELECT id, worker FROM job WHERE state='running' AND worker<>?"
-TAKE_BACK = "UPDATE job SET state='queued', stops=stops+1, worker=? WHERE state='running' AND worker=? AND id=?"
+TAKE_BACK = """UPDATE job SET state='queued', stops=stops+1, losses=losses+?, worker=?
+WHERE state='running' AND worker=? AND id=? RETURNING losses"""
 # Of a worker that does nothing: the job that it would be given.
 DUE = f"""SELECT id FROM job WHERE {MAY_BEGIN} AND NOT EXISTS(SELECT 1 FROM job WHERE state='running' AND worker=?3)
 ORDER BY {TURN} LIMIT 1"""
@@ -48,6 +50,7 @@ APPEND = "INSERT INTO event SELECT id, last_event, ? FROM job WHERE id=?"
 EVENTS = "SELECT seq, body FROM event WHERE job=? AND seq>? ORDER BY seq"
 # One statement checks the fencing token, as ADVANCE does.
 KEEP = """INSERT OR REPLACE INTO snapshot SELECT id, ?, ? FROM job WHERE id=? AND attempts=? AND state='running'"""
+GOT_FURTHER = "UPDATE job SET losses=0 WHERE id=? AND attempts=? AND state='running'"
 FORGET_SNAPSHOT = "DELETE FROM snapshot WHERE job=?"
 NEWEST = "SELECT body FROM event WHERE job=? ORDER BY seq DESC LIMIT ?"
 # Whether any event, or a snapshot, names a picture.
@@ -105,3 +108,9 @@ def job_of(row: Sequence[Any]) -> Job:
     """Return the job of a row of JOB. RequestError: it holds no request of ours."""
     job_id, owner, request, state, attempts, ended = row
     return Job(job_id, owner, unpack(request), state, attempts, ended)
+
+
+def append(db: sqlite3.Connection, job_id: str, event: Event) -> None:
+    """Add to what is told of a job, in the caller's transaction. sqlite3.Error."""
+    db.execute(NUMBER, (job_id,))
+    db.execute(APPEND, (pack(event), job_id))

@@ -51,7 +51,7 @@ class Relay:
     local: Job
     sent: dict[str, str] = field(default_factory=dict)
     after: int = 0
-    snapshot: str = ""  # a digest of the latest that was sent
+    snapshot: str = ""  # a digest of the latest that the studio has
     looked: float = 0.0
     is_wanted: bool = True
 
@@ -169,7 +169,7 @@ class Bridge:
         if order.has_snapshot:
             body, pictures = self._fetched_snapshot(order, stopping)
         local_id = self.queue.submit_begun(request, OWNER + order.id, body, list(pictures))
-        return Relay(order, self.queue.job(local_id), sent=pictures)
+        return Relay(order, self.queue.job(local_id), sent=pictures, snapshot=_digest(body))
 
     def _fetched_snapshot(self, order: Order, stopping: threading.Event) -> tuple[bytes, dict[str, str]]:
         """Return how far another worker came, with what its pictures are called here and there. None: begin anew."""
@@ -238,7 +238,7 @@ class Bridge:
         relay.looked = time.monotonic()
         if (body := self.queue.snapshot(relay.local)) is None:
             return
-        digest = hashlib.sha256(body).hexdigest()
+        digest = _digest(body)
         snapshot = Snapshot.unpack(body)
         if digest == relay.snapshot or not set(snapshot.names) <= set(relay.sent):
             return
@@ -255,3 +255,7 @@ class Bridge:
         for photo in self.photos.glob("*"):
             with suppress(OSError):
                 photo.unlink()
+
+
+def _digest(snapshot: bytes) -> str:
+    return hashlib.sha256(snapshot).hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines.jobs import Job
+from engines.jobs.crew import LOST, MOST_LOSSES
 from engines.jobs.dispatch import LEASE_S, CannotCall, Dispatcher
 from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.sqlite_queue import SqliteQueue
@@ -147,7 +148,33 @@ def test_what_a_silent_worker_has_begun_is_taken_over_from_its_snapshot(
     assert queue.publish(again, FINAL) and queue.job(job_id).state == "done"
 
 
-def test_however_often_machines_vanish_the_job_is_not_to_blame(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
+def test_a_job_that_ends_machine_after_machine_is_given_to_no_other(
+    queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock
+) -> None:
+    """As one does for which their memory is too small: else it would end each of them, for ever."""
+    dispatcher.hear("desk", ALL)
+    job_id = queue.submit(Generate("p"))
+
+    def lost_again(snapshot: bytes = b"") -> str:
+        dispatcher.hear("desk", ALL)
+        queue.give({job_id: "desk"})
+        job = claimed(queue, "desk")
+        if snapshot:
+            queue.save_snapshot(job, snapshot, [])
+        clock.now += LEASE_S + 1
+        dispatcher.round()
+        return queue.job(job_id).state
+
+    states = [lost_again() for _ in range(MOST_LOSSES - 1)]
+    states += [lost_again(b"step 1"), lost_again(b"step 2"), *(lost_again() for _ in range(MOST_LOSSES - 2))]
+    assert set(states) == {"queued"}, "it gets further, and is not to blame"
+    assert lost_again() == "failed"
+    events, ended = queue.since(job_id, 0)
+    assert ended and isinstance(failed := events[-1][1], Failed)
+    assert (failed.code, failed.facts["why"]) == ("interrupted", LOST)
+
+
+def test_however_often_machines_go_the_job_is_not_to_blame(queue: SqliteQueue, dispatcher: Dispatcher) -> None:
     job_id = queue.submit(Generate("p"))
     for _ in range(5):
         dispatcher.hear("desk", ALL)

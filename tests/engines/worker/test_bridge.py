@@ -20,7 +20,7 @@ from engines.messages import Enhance, Event, Failed, Final, Generate, Preview, P
 from engines.messages.order import Echo, Order
 from engines.messages.status import Status
 from engines.studio.snapshot import Snapshot
-from engines.worker import execute
+from engines.worker import bridge, execute
 from engines.worker.bridge import OWNER, Bridge
 from engines.worker.studio_client import StudioAway
 
@@ -234,6 +234,23 @@ def test_it_goes_on_where_another_has_come_to(machine: Machine) -> None:
     assert np.array_equal(loaded[0].latents, latents)  # type: ignore[arg-type]
     assert machine.studio.events == [replace(FINAL, reason="why (desk)")], "called as it is there, and not sent again"
     assert left_behind(machine) == [FINAL.images[0]]
+
+
+def test_what_it_goes_on_from_is_not_sent_back(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would count as progress of a job that has ended one machine after the other."""
+    monkeypatch.setattr(bridge, "SNAPSHOT_S", 0.0)
+    machine.studio.pictures = {FINAL.images[0]: b"done there"}
+    machine.studio.snapshots = [(Snapshot("d", 7, names=FINAL.images).pack(), FINAL.images)]
+
+    def slow(request: Any, folder: Path, snapshots: Any) -> Iterator[Event]:
+        for step in (1, 2, 3):  # a look at the snapshot comes after each of the first two is sent
+            yield Progress("denoise", step, 3)
+            while len(machine.studio.events) < step:
+                machine.stopping.wait(0.01)
+        yield replace(FINAL, images=Snapshot.unpack(snapshots.load()).names)
+
+    machine.work_off(order(has_snapshot=True, pictures=FINAL.images), runner=Runner(slow))
+    assert len(machine.studio.snapshots) == 1
 
 
 def test_a_damaged_snapshot_costs_time_alone(machine: Machine) -> None:
