@@ -157,7 +157,7 @@ case "$verb" in
     # A worker that died is a failure, and no other takes its place: xdist 3.8 would wait for the dead one for ever.
     .venv/bin/python -m pytest -n "$workers" --dist loadgroup --no-loadscope-reorder --max-worker-restart 0 "${which[@]}" "$@" ;;
   chaos) shift; ensure .venv torch build train dev; exec .venv/bin/python -m tests.chaos "$@" ;;
-  *)  # doctor and help, which install nothing: what is not installed, they say
+  *)  # doctor, version and help, which install nothing: what is not installed, they say
     python=$(python_here)
     exec "$python" -B -m webui.cli "$@" ;;
 esac

@@ -7,13 +7,14 @@ is there before anything is installed.
 from __future__ import annotations
 
 import os
+import platform
 import runpy
 import sys
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 
 from engines.settings import Settings
-from engines.settings.installation import COMMAND, IS_SOURCE, PACKAGE, called
+from engines.settings.installation import COMMAND, IS_SOURCE, PACKAGE, called, version
 from engines.settings.values import variable
 
 TITLE = "AWPortrait Edge · 人像工作室        webUI二次开发 by 科哥"
@@ -62,6 +63,7 @@ VERBS = (
     Verb("restore", "FILE [--replace]", "webui.backup restore",
          "从备份恢复,先停止程序", "a home out of a backup, while no server runs"),
     Verb("setup", "", "", "只安装", "install only"),
+    Verb("version", "", "", "版本", "which version this is"),
     Verb("help", "", "", "本说明", "this text"),
 )
 OF_THE_SOURCE = (
@@ -108,6 +110,8 @@ def main() -> None:
     name, *rest = words or ["serve"]
     if name in ("help", "-h", "--help"):
         print(usage())
+    elif name in ("version", "-V", "--version"):
+        print(f"{PACKAGE} {version()} (Python {platform.python_version()})")
     elif name == "setup":
         print(SETUP)
     elif verb := next((verb for verb in VERBS if verb.name == name), None):

@@ -100,7 +100,16 @@ def test_run_sh_and_the_command_have_the_same_verbs() -> None:
     cases = re.findall(r"^  ([a-z|]+)\)", script.partition('case "$verb" in')[2], re.MULTILINE)
     verbs = {verb for case in cases for verb in case.split("|")}
     named = {verb.name for verb in (*cli.VERBS, *cli.OF_THE_SOURCE)}
-    assert named == verbs | {"doctor", "help"}, "those two install nothing, and are run.sh's last case"
+    assert named == verbs | {"doctor", "version", "help"}, "those install nothing, and are run.sh's last case"
+
+
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
+def test_it_says_which_version_it_is(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.sh", word])
+    cli.main()
+    assert capsys.readouterr().out.startswith(f"awportrait-edge {installation.version()} (Python 3.")
 
 
 def test_where_the_data_of_a_package_lie(monkeypatch: pytest.MonkeyPatch) -> None:
