@@ -25,10 +25,10 @@ from webui.people.tokens import Tokens
 
 MACHINES = 3  # beside the studio's own worker
 JOBS_PER_KILL = 400 / 60
-ASKED = {"steps": 10, "count": 3, "backend": "edge"}  # so long that most kills are in the middle of one
+ASKED = {"steps": 6, "count": 2, "backend": "edge"}  # so long that most kills are in the middle of one
 KILLS_PER_RESTART = 30  # of a machine, for one of the studio
 KILLS_PER_OUTAGE, OUTAGE_S = 20, 5.0  # and for one of Redis, if it is installed
-EARLIEST_S, LATEST_S = 1.0, 10.0  # until the next kill
+EARLIEST_S, LATEST_S = 1.0, 15.0  # until the next kill; a machine takes ten to start
 PICTURES = 40  # that are different: the others are the same, drawn elsewhere perhaps
 TAKEN_OVER_S = 15.0
 
