@@ -71,7 +71,7 @@ def main() -> int:
     from engines.jobs.dispatch import Dispatcher
     from engines.worker import inventory
     from engines.worker.supervisor import Supervisor
-    from webui import sweep
+    from webui import network, sweep
     from webui.people.tokens import Tokens
 
     env = {**os.environ, "STUDIO_HOME": str(settings.home)}
@@ -80,9 +80,10 @@ def main() -> int:
     stopper.start()
     threading.Thread(target=sweep.hourly, args=(queue, settings, stopping), name="sweep", daemon=True).start()
     _watch_inbox(queue, settings, stopping)
+    _announce_in_network(settings, door, stopping)
     queue.announce(inventory.at_start(settings))
     tokens = Tokens(settings.state / "tokens.json")
-    dispatcher = Dispatcher(queue, stopping, settings.state / "workers.json", tokens.workers)
+    dispatcher = Dispatcher(queue, stopping, settings.state / "workers.json", tokens.workers, wake=network.wake)
     threading.Thread(target=dispatcher.attend, name="dispatcher", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
     try:
@@ -100,6 +101,14 @@ def _watch_inbox(queue: SqliteQueue, settings: Settings, stopping: threading.Eve
         from webui.watch import watcher  # here: a house without an inbox need not wait for it
 
         threading.Thread(target=watcher.watch, args=(queue, settings, stopping), name="watch", daemon=True).start()
+
+
+def _announce_in_network(settings: Settings, door: socket.socket, stopping: threading.Event) -> None:
+    if settings.mdns:
+        from webui import mdns  # here: a house that is not announced need not wait for it
+
+        studio = mdns.Studio(door.getsockname()[1], settings.path, settings.https)
+        threading.Thread(target=mdns.announce, args=(studio, settings.host, stopping), name="mdns", daemon=True).start()
 
 
 def _secret(settings: Settings) -> None:
@@ -173,10 +182,10 @@ def _prepare(settings: Settings) -> None:
 
 def _certificates(settings: Settings) -> Certificates:
     """Return those with which https is served under this machine's names and addresses. OSError."""
-    from webui import certificates  # here: it imports cryptography, which a house without https need not wait for
+    from webui import certificates, network  # here: the first imports cryptography, which others need not wait for
 
     return certificates.prepare(
-        settings.state, host_names(settings), certificates.own_addresses(), datetime.now(UTC).replace(microsecond=0)
+        settings.state, host_names(settings), network.own_addresses(), datetime.now(UTC).replace(microsecond=0)
     )
 
 

@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -63,17 +62,6 @@ class Certificates:
 
 
 Subject = str | Address  # a name, or an address
-
-
-def own_addresses() -> list[Address]:
-    """Return the addresses of this machine, of all its interfaces."""
-    addresses = []
-    for entry in (entry for entries in psutil.net_if_addrs().values() for entry in entries):
-        try:
-            addresses.append(ip_address(entry.address.partition("%")[0]))  # fe80::1%eth0
-        except ValueError:
-            continue  # it is of the hardware
-    return addresses
 
 
 def prepare(state: Path, names: Iterable[str], addresses: Iterable[Address], now: datetime) -> Certificates:

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 from engines.settings import Settings, SettingsError
 
+MDNS = "zeroconf", "zeroconf>=0.150"  # the module, and what to install
+
 
 def check(settings: Settings) -> None:
     """SettingsError: what was switched on needs a package that is not installed."""
@@ -14,7 +16,13 @@ def check(settings: Settings) -> None:
         ("STUDIO_MCP", settings.mcp, "mcp", "mcp>=2.3"),
         ("STUDIO_MQTT", settings.mqtt, "paho", "paho-mqtt>=2.2"),
         ("STUDIO_QUEUE", settings.queue, "celery", "celery[redis]>=5.7,<6"),
+        ("STUDIO_MDNS", settings.mdns, *MDNS),
     ):
         if is_on and find_spec(module) is None:
-            install = f"{sys.executable} -m pip install -c constraints.txt '{package}'"
-            raise SettingsError(f"{name}: 缺少所需的包,请运行 A package is missing. Run: {install}")
+            raise SettingsError(f"{name}: {to_install(package)}")
+
+
+def to_install(package: str) -> str:
+    """Return what to say where one is missing."""
+    install = f"{sys.executable} -m pip install -c constraints.txt '{package}'"
+    return f"缺少所需的包,请运行 A package is missing. Run: {install}"

@@ -125,7 +125,7 @@ def quiet_text(quiet_s: float, say: Words) -> str:
 
 def waiting_text(place: Place, say: Words) -> str:
     if place.away:
-        return say("stage_away", name=place.away)
+        return say("stage_waking" if place.waking else "stage_away", name=place.away)
     if place.quiet_s:
         return quiet_text(place.quiet_s, say)
     line = say("stage_waiting", ahead=place.ahead)

@@ -106,9 +106,8 @@ class Deletable:
 class Place:
     """
     Where a job is in its line: how many will be finished before it starts, and in how many seconds it will have ended
-    itself, as earlier jobs and what runs let one expect; None: nobody knows, or it has ended. `paused`: it waits, and
-    none that waits begins before somebody says so. `quiet_s`: in how many seconds the quiet hours end, for which it
-    waits; 0: it does not. `away`: the machine that it waits for, which alone can do it.
+    itself, as earlier jobs let one expect; None: nobody knows, or it has ended. `paused`: until somebody says so, none
+    begins. `quiet_s`: it waits for the end of the quiet hours. `away`: for this machine, which alone can do it.
     """
 
     ahead: int
@@ -116,6 +115,7 @@ class Place:
     paused: bool = False
     quiet_s: float = 0.0
     away: str = ""
+    waking: bool = False
 
     @property
     def waits(self) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 10.0  # of silence, after which others do what a worker was given
 LOOK_S = 1.0
 IDLE_S = 60.0  # while no other machine has ever been here
+WAKE_S, MOST_CALLS = 60.0, 5  # between two tries to wake a machine, and how many it takes to give up
 
 
 class CannotCall(Exception):
@@ -50,10 +52,22 @@ class _Heard:
     at: float  # by the monotonic clock
 
 
+@dataclass(frozen=True, slots=True)
+class _Woken:
+    """A machine that somebody has tried to wake: how often, and when the last time."""
+
+    times: int
+    at: float  # by the monotonic clock
+
+
+NEVER = _Woken(0, -math.inf)
+
+
 class Dispatcher:
     """
     Any thread may call. When it is `stopping`, nobody waits here any more. `memory`: the file of who has been here, as
-    what only they can do waits for them. `may_come`: the names of all that may come at all.
+    what only they can do waits for them. `may_come`: the names of all that may come at all. `wake` the machine at a
+    hardware address, if it can be; OSError.
     """
 
     def __init__(
@@ -63,8 +77,10 @@ class Dispatcher:
         memory: Path,
         may_come: Callable[[], Collection[str]],
         clock: Callable[[], float] = time.monotonic,
+        wake: Callable[[str], None] = lambda address: None,
     ) -> None:
         self.queue, self.stopping, self.memory, self.may_come, self._clock = queue, stopping, memory, may_come, clock
+        self._wake, self._woken = wake, dict[str, _Woken]()
         self._remembered = self._read()
         self._heard: dict[str, _Heard] = {}
         self._astray: dict[str, float] = {}  # jobs of which those who have them say nothing, and since when
@@ -87,6 +103,7 @@ class Dispatcher:
         asks for it. Its name is not HOME's.
         """
         with self._lock:
+            self._woken.pop(name, None)
             before = self._heard.get(name)
             if before is None:
                 log.info("a worker has come: %s", name)
@@ -153,6 +170,7 @@ class Dispatcher:
             self.leave(name, lost=True)
         self._seek(now)
         self.queue.give_out()
+        self._wake_awaited(now)
         if isinstance(self.queue, CallsWorkers):
             self._call(self.queue)
 
@@ -171,6 +189,33 @@ class Dispatcher:
             if now - self._astray[job_id] > LEASE_S:
                 log.warning("%s does not have a job any more that it was given: %s", name, job_id)
                 self.queue.take_back([job_id], name, lost=True)
+
+    def _wake_awaited(self, now: float) -> None:
+        """Wake the machines that alone can do what waits, now and then, until they come or do not wake."""
+        awaited = self.queue.awaited()
+        with self._lock:
+            given_up = len(self._sleepers())
+            if not awaited:
+                self._woken.clear()
+            due = [
+                (name, self._remembered[name].wakes_at, woken.times + 1)
+                for name in sorted(awaited - self._heard.keys())
+                if name in self._remembered and now - (woken := self._woken.get(name, NEVER)).at >= WAKE_S
+            ]
+            self._woken |= {name: _Woken(times, now) for name, address, times in due if address}
+            if len(self._sleepers()) != given_up:
+                self._tell()
+        for name, address, times in due:
+            if address and times <= MOST_CALLS:
+                log.info("a worker is woken, for the %d. time: %s", times, name)
+                try:
+                    self._wake(address)
+                except OSError as exc:
+                    log.warning("%s cannot be woken: %s", name, exc.strerror)
+
+    def _sleepers(self) -> set[str]:
+        """Return those that did not wake, however often they were called."""
+        return {name for name, woken in self._woken.items() if woken.times > MOST_CALLS}
 
     def _call(self, queue: CallsWorkers) -> None:
         """While they cannot be called, what waits is planned without those who wait for it."""
@@ -194,11 +239,13 @@ class Dispatcher:
         here = {name: heard.status for name, heard in self._heard.items() if not (self._hurdle and heard.called)}
         able = {name for name, status in here.items() if status.state == "ready"}
         away = {name: each for name, each in self._remembered.items() if name not in able}
+        away |= {name: replace(away[name], wakes_at="") for name in self._sleepers() & away.keys()}
         self.queue.be_joined(here, away, self._hurdle)
 
     def _remember(self, name: str, status: Status) -> None:
         """Note what a worker has; that counts while it is away, and while it loads its models."""
-        has, had = Status("ready", bundles=status.bundles, loras=status.loras), self._remembered.get(name)
+        has = Status("ready", bundles=status.bundles, loras=status.loras, wakes_at=status.wakes_at)
+        had = self._remembered.get(name)
         if status.state == "ready" and has != had:
             self._remembered = {**self._remembered, name: has}
             self._write()

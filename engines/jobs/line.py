@@ -51,9 +51,9 @@ class Crew:
         return has_bundle(request, home) or not any(can_do(request, status, home) for status in others)
 
     def awaited(self, request: Request) -> str:
-        """Return which of those that are away could do it; empty: none."""
-        able = (name for name, status in self.away.items() if can_do(request, status, self.here[HOME]))
-        return next(able, "")
+        """Return which of those that are away could do it, one that can be woken if there is; empty: none."""
+        able = [name for name, status in self.away.items() if can_do(request, status, self.here[HOME])]
+        return next((name for name in able if self.away[name].wakes_at), able[0] if able else "")
 
 
 AT_FIRST = 300  # runs that are looked at after a start
@@ -65,7 +65,7 @@ class Board:
     """
     A lane's line at a moment. `left_s`: how long what runs at each worker, or the rest after it, will still take; None:
     unknown. `waits`: the turns of the jobs that wait. `held`: those that wait for the end of the quiet hours, in
-    `quiet_s`.
+    `quiet_s`. `waking`: the workers that are away and can be woken.
     """
 
     at: float
@@ -75,6 +75,7 @@ class Board:
     paused: bool = False
     held: AbstractSet[str] = frozenset()
     quiet_s: float = 0.0
+    waking: AbstractSet[str] = frozenset()
 
     def place(self, job_id: str, now: float) -> Place:
         if job_id in self.running:
@@ -85,13 +86,18 @@ class Board:
         if self.paused:
             return Place(turn.ahead, None, paused=True)
         if turn.away:
-            return Place(turn.ahead, None, away=turn.away)
+            return Place(turn.ahead, None, away=turn.away, waking=turn.away in self.waking)
         quiet_s = max(0.0, self.quiet_s - (now - self.at)) if job_id in self.held else 0.0
         return Place(turn.ahead, total((self._left_s(turn.worker, now), turn.waits_s, quiet_s)), quiet_s=quiet_s)
 
     def _left_s(self, worker: str, now: float) -> float | None:
         left_s = self.left_s[worker]
         return None if left_s is None else max(0.0, left_s - (now - self.at))
+
+    def awaited(self) -> set[str]:
+        """Return the workers for which a job waits that could begin if they were here."""
+        waits = {} if self.paused else self.waits
+        return {turn.away for job_id, turn in waits.items() if turn.away and job_id not in self.held}
 
     def next_end_s(self, count: int) -> float | None:
         """In how long so many of its jobs will have ended. None: unknown."""
@@ -168,7 +174,8 @@ class Line:
         held = {job_id for job_id, priority in waiting if quiet_s and priority == "batch"}
         whose = {job_id: row[3] for job_id, row in running.items()}
         left_s = {name: busy.left_s for name, busy in workers.items()}
-        return Board(now, whose, left_s, waits, bool(paused), held, quiet_s)
+        waking = {name for name, status in crew.away.items() if status.wakes_at}
+        return Board(now, whose, left_s, waits, bool(paused), held, quiet_s, waking)
 
     def _busy(self, worker: str, running: Iterable[Row], now: float, crew: Crew) -> Busy:
         pause_s = self._pause_s if worker == HOME else 0.0  # the others have their own settings

@@ -294,6 +294,11 @@ class SqliteQueue(CrewJobs):
     def _is_named(self, picture: str) -> bool:
         return any(name.startswith(picture) for name in tuple(self.arriving)) or bool(self._rows(NAMED, f"%{picture}%"))
 
+    def awaited(self) -> set[str]:
+        """Return the machines that are away and alone can do something that waits, and need not wait for more."""
+        with self._changed:
+            return self._board("pictures").awaited()
+
     def give_out(self) -> None:
         """Give each job that waits to whom it will be finished by first. StorageError."""
         with self._changed:

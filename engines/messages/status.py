@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 BundleKind = Literal["portrait", "restorer", "detector"]
 Group = Literal["pytorch", "edge"]  # of engines: the networks themselves, and what was compiled of them
 WorkerState = Literal["loading", "ready", "failed"]
 State = Literal["accepted", "failed", "unproven", "unavailable"]  # of an engine for a bundle
+HardwareAddress = Annotated[str, Field(pattern=r"^([0-9a-f]{2}(:[0-9a-f]{2}){5})?$")]
 Mirror = Literal["hf", "modelscope"]  # a hub; where each of them is, the server's owner says
 
 
@@ -188,3 +189,4 @@ class Status:
     free_gb: float = 0.0  # of the disk where models lie
     source_mb: tuple[float, ...] = ()  # how large each of the sources is, in their order
     hurdle: str = ""  # why some other machines are given nothing at the moment, in the phrases of this program
+    wakes_at: HardwareAddress = ""  # the network card's, like 02:00:5e:10:00:0f; empty: nobody may wake this machine

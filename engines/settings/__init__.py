@@ -164,6 +164,12 @@ class Settings:
         "the studio that this machine works for (./run.sh worker), like http://192.168.1.5:7860",
     )
     worker_token: str = _setting("", "在那个工作室的令牌", "this machine's token there", secret=True)
+    wake: bool = _setting(False, "工作室可以唤醒这台机器;on 或 off", "the studio may wake this machine; on or off")
+    mdns: bool = _setting(
+        False,
+        "在局域网里公布自己,别的机器不写地址也能来帮忙;on 或 off",
+        "announce this studio in the local network, so that machines that help find it; on or off",
+    )
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -222,6 +228,8 @@ class Settings:
             values.check_address(variable("immich" if address == self.immich else "feeds"), address)
         if self.server:
             values.check_address("STUDIO_SERVER", self.server)
+        if self.mdns and self.host in ("127.0.0.1", "::1", "localhost"):
+            raise SettingsError(f"STUDIO_MDNS: nobody can come to STUDIO_HOST={self.host}; 0.0.0.0 lets them")
         if self.queue and not self.queue.startswith(("redis://", "rediss://")):
             raise SettingsError("STUDIO_QUEUE: must be an address of Redis, like redis://127.0.0.1:6379/0")
         if bool(self.immich) != bool(self.immich_key) or (self.inbox_immich and not self.immich):

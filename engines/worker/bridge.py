@@ -57,10 +57,13 @@ class Relay:
 
 
 class Bridge:
-    """`name`: what people call this machine. `photos`: the folder for the photos that jobs begin with."""
+    """
+    `name`: what people call this machine. `photos`: the folder for the photos that jobs begin with. `wakes_at`: the
+    hardware address by which the studio may wake it; empty: it may not.
+    """
 
-    def __init__(self, studio: StudioClient, queue: SqliteQueue, photos: Path, name: str) -> None:
-        self.studio, self.queue, self.photos, self.name = studio, queue, photos, name
+    def __init__(self, studio: StudioClient, queue: SqliteQueue, photos: Path, name: str, wakes_at: str = "") -> None:
+        self.studio, self.queue, self.photos, self.name, self.wakes_at = studio, queue, photos, name, wakes_at
         self._job = ""  # of the studio's, from when it was given until all that comes of it was sent
         self._relay: Relay | None = None
         self._away = ""  # why the studio does not answer; empty: it does
@@ -74,7 +77,8 @@ class Bridge:
         """
         while not stopping.is_set():
             relay = self._relay
-            echo = self._try(partial(self.studio.announce, self.queue.status(), self._job, called))
+            status = replace(self.queue.status(), wakes_at=self.wakes_at)
+            echo = self._try(partial(self.studio.announce, status, self._job, called))
             if echo is not None:
                 self._name_there = echo.name
                 self._named.set()

@@ -18,11 +18,14 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from zeroconf import IPVersion, ServiceInfo, Zeroconf
 
 from engines.bundle import BUILT_IN
+from tests.support.false_studio import false_studio
 from tests.support.machines import Machine
 from tests.support.redis_server import MISSING, PROGRAM, RedisServer
 from tests.support.server import Process
+from webui import mdns
 from webui.people import WORKER
 from webui.people.tokens import Tokens
 
@@ -183,6 +186,33 @@ def test_called_over_redis_machines_come_and_while_it_is_away_home_goes_on(tmp_p
         assert {state for (state,) in house.rows("state")} == {"done"}
         assert house.row(killed)[2:] == (2, 1), "begun twice, and once it was not to blame"
     redis.kill()
+
+
+@pytest.mark.skipif(not mdns.addresses_at("0.0.0.0"), reason="this machine is in no network")
+def test_a_machine_finds_its_studio_and_sends_its_token_to_no_other(tmp_path: Path) -> None:
+    address = mdns.addresses_at("0.0.0.0")[0]
+    (home := tmp_path / "studio").mkdir()
+    token = Tokens(home / "state" / "tokens.json").add(WORKER + "desk")
+    with false_studio(host=str(address)) as (url, sent), Zeroconf(ip_version=IPVersion.V4Only) as network:
+        port = int(url.rpartition(":")[2])
+        network.register_service(ServiceInfo(mdns.TYPE, f"a.{mdns.TYPE}", port, addresses=[address.packed]))
+        machine = Machine(tmp_path / "desk", "", token)
+        try:
+            until(lambda: sent, why=machine.log.read_text)
+            until(lambda: "STUDIO_MDNS=on" in machine.log.read_text())
+            server = Process(home, STUDIO_MDNS="on")
+            server.until_ready()
+            house = House(token, home, server, machine)
+            until(lambda: house.ready().get("workers") == {"desk": "ready"}, why=house.logs)
+            assert f"{address}:{server.url.rpartition(':')[2]}" in machine.log.read_text()
+            job_id = house.at_desk(prompt="p", steps=20)
+            house.ended(job_id)
+            assert house.row(job_id)[:2] == ("done", "desk")
+            server.stop()
+        finally:
+            machine.popen.send_signal(signal.SIGTERM)
+            assert machine.popen.wait(60) == 0
+    assert token not in "".join(sent) and "authorization" not in "".join(sent).lower()
 
 
 def _events(house: House, job_id: str) -> list[dict[str, Any]]:

@@ -51,6 +51,8 @@ ALL = {
     "STUDIO_QUEUE": "redis://:word@10.0.0.8:6379/0",
     "STUDIO_SERVER": "http://192.168.1.5:7860",
     "STUDIO_WORKER_TOKEN": "a token of the studio's",
+    "STUDIO_WAKE": "on",
+    "STUDIO_MDNS": "off",
 }
 
 
@@ -90,7 +92,7 @@ def test_every_setting_is_read() -> None:
     )
     watched = ("/srv/nas/inbox", "/srv/nas/better", 60, True)
     broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
-    studio = (ALL["STUDIO_QUEUE"], "http://192.168.1.5:7860", "a token of the studio's")
+    studio = (ALL["STUDIO_QUEUE"], "http://192.168.1.5:7860", "a token of the studio's", True, False)
     assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker, *studio)
     assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key", "a token"))
     assert settings.host_names == ("studio.local", "box")

@@ -12,7 +12,7 @@ from tests.support.proved import believe_engines
 
 
 class Machine:
-    """`./run.sh worker` in a process of its own, in a session of its own."""
+    """`./run.sh worker` in a process of its own. `url`: the studio's; empty: it looks for it."""
 
     def __init__(self, home: Path, url: str, token: str, **env: str) -> None:
         home.mkdir(exist_ok=True)
@@ -22,7 +22,7 @@ class Machine:
         self.home, self.log = home, home / "log"
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "webui.cli", "worker", "--join", url],
+                [sys.executable, "-m", "webui.cli", "worker", *(("--join", url) if url else ())],
                 cwd=REPOSITORY,
                 env={**kept, **ours, **env},
                 stdout=log,

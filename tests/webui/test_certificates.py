@@ -173,10 +173,6 @@ def test_who_has_the_authority_s_key_is_no_bank(tmp_path: Path) -> None:
         assert "permitted subtree violation" in greet(made, str(name))
 
 
-def test_this_machine_has_addresses() -> None:
-    assert ip_address("127.0.0.1") in certificates.own_addresses()
-
-
 def test_the_fingerprint_is_what_phones_show(tmp_path: Path) -> None:
     authority = make(tmp_path).authority
     mark = certificates.fingerprint(authority)

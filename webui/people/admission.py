@@ -20,7 +20,7 @@ from engines.settings import Settings
 from webui import addresses, app_shell, trust
 from webui.connections import is_this_machine
 from webui.i18n import in_both, preferred, spoken
-from webui.people import NOBODY, PROGRAM, VISITOR, WORKER, Person, Role, pages, secret
+from webui.people import NOBODY, PROGRAM, VISITOR, WORKER, Person, Role, pages, proof, secret
 from webui.people.passes import COOKIE, Pass, Passes
 from webui.people.password import Attempts, Password
 from webui.people.secret import Keys
@@ -28,7 +28,18 @@ from webui.people.tokens import Tokens
 
 # Whoever stands before a frame has its links from the screen: their codes are the keys.
 LINKS = ("/frame/send/", "/frame/take/")
-OPEN_PATHS = (*app_shell.PATHS, *trust.PATHS, "/healthz", "/readyz", "/me", "/login", "/logout", "/join/", *LINKS)
+OPEN_PATHS = (
+    *app_shell.PATHS,
+    *trust.PATHS,
+    "/healthz",
+    "/readyz",
+    "/me",
+    "/login",
+    "/logout",
+    "/join/",
+    proof.PATH,
+    *LINKS,
+)
 FETCHED = "/frame/image."
 FOR_WORKERS = "/workers/"  # theirs alone, and all that is theirs
 OPEN_BELOW = tuple(path for path in OPEN_PATHS if path.endswith("/"))

@@ -14,7 +14,7 @@ from engines.errors import OwnerOnly
 from webui import addresses, i18n
 from webui.connections import base_url
 from webui.i18n import preferred, spoken
-from webui.people import pages, person_of
+from webui.people import pages, person_of, proof
 from webui.people.admission import People
 from webui.people.passes import COOKIE, Pass, stranger
 
@@ -25,7 +25,7 @@ FRAME = re.compile(
 )  # where a login leads, if that was asked for; else home
 NO_STORE = {"Cache-Control": "no-store"}
 LANGUAGE_S = 365 * 86400  # how long a browser remembers it, from the last choice
-PATHS = ("/me", "/login", "/logout", "/leave", "/language/", "/join/", "/invite")  # what Guard lets through
+PATHS = ("/me", "/login", "/logout", "/leave", "/language/", "/join/", "/invite", proof.PATH)  # what Guard lets through
 
 
 def router(people: People) -> APIRouter:
@@ -33,6 +33,7 @@ def router(people: People) -> APIRouter:
     _add_passes(routes, people)
     _add_login(routes, people)
     _add_invitations(routes, people)
+    _add_proof(routes, people)
     return routes
 
 
@@ -72,6 +73,16 @@ def _add_passes(routes: APIRouter, people: People) -> None:
         answer = RedirectResponse("/", 303)
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
+
+
+def _add_proof(routes: APIRouter, people: People) -> None:
+    @routes.post(proof.PATH)
+    def prove(request: Request, mark: str, nonce: str) -> Response:
+        """Show a machine that this is the studio which its token is of, before it sends that."""
+        checksum, server = people.tokens.checksum_of(mark), request.scope.get("server")
+        if not checksum or not proof.NONCE.fullmatch(nonce) or not server:
+            raise HTTPException(404)
+        return JSONResponse({"proof": proof.make(checksum, nonce, server[0], server[1])}, headers=NO_STORE)
 
 
 def _add_login(routes: APIRouter, people: People) -> None:

@@ -6,7 +6,6 @@ by lot and long, so that no list of guesses leads to it. A server that runs read
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from engines import files
 from engines.settings import Settings, SettingsError
 from engines.settings.installation import COMMAND
-from webui.people import WORKER
+from webui.people import WORKER, proof
 
 NAME = re.compile(r"[\w.-]{1,40}")
 BYTES = 32
@@ -31,7 +30,11 @@ class Tokens:
 
     def name_of(self, token: str) -> str | None:
         """Return whose token it is; None: nobody's, or no longer."""
-        return self._list().get(_checksum(token))
+        return self._list().get(proof.checksum(token))
+
+    def checksum_of(self, mark: str) -> str:
+        """Return the checksum of the token with that mark (webui/people/proof.py); empty: there is none."""
+        return next((checksum for checksum in self._list() if proof.mark(checksum) == mark), "")
 
     def names(self) -> list[str]:
         return sorted(self._list().values())
@@ -48,7 +51,7 @@ class Tokens:
         if not NAME.fullmatch(name.removeprefix(WORKER)):
             raise ValueError(f"名称只能用字母、数字和 . _ - Letters, digits and . _ - only: {name!r}")
         token = "awp_" + secrets.token_urlsafe(BYTES)
-        self._write({**self._others(name), _checksum(token): name})
+        self._write({**self._others(name), proof.checksum(token): name})
         return token
 
     def revoke(self, name: str) -> bool:
@@ -75,10 +78,6 @@ class Tokens:
     def _write(self, names: dict[str, str]) -> None:
         files.write_atomic(self.path, json.dumps(names).encode(), durable=True)
         self.path.chmod(0o600)
-
-
-def _checksum(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def main(arguments: list[str]) -> int:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from engines.errors import RequestError
 from engines.jobs import Job
 from engines.jobs.crew import LOST, MOST_LOSSES
-from engines.jobs.dispatch import LEASE_S, CannotCall, Dispatcher
+from engines.jobs.dispatch import LEASE_S, MOST_CALLS, WAKE_S, CannotCall, Dispatcher
 from engines.jobs.plan import HOME, UNPLANNED
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Enhance, Failed, Final, Generate, Inspect, Lora, Preview, Request
+from engines.messages import Enhance, Failed, Final, Generate, Inspect, Lora, Preview, Request, pack, unpack
 from engines.messages.status import BundleStatus, Choice, Status
 from tests.support.fakes import FakeClock
 from tests.support.queues import FINAL, progress
@@ -376,6 +377,112 @@ def test_what_only_a_machine_that_is_off_can_do_waits_for_it(
     dispatcher.hear("desk", having(bundle("big"), bundle()))
     dispatcher.round()
     assert whose(queue, big) == ["desk"] and not queue.place(big).away
+
+
+CARD = "02:00:5e:10:00:0f"
+SLEEPER = replace(having(bundle("big"), bundle()), wakes_at=CARD)
+
+
+@pytest.fixture
+def woken(dispatcher: Dispatcher) -> list[str]:
+    calls: list[str] = []
+    dispatcher._wake = calls.append
+    return calls
+
+
+def test_what_alone_can_do_what_waits_is_woken(
+    queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock, woken: list[str]
+) -> None:
+    """Once a minute, five times; then it is said that it does not come."""
+    dispatcher.hear("desk", SLEEPER)
+    dispatcher.leave("desk")
+    small = queue.submit(Generate("p"))
+    dispatcher.round()
+    assert whose(queue, small) == [HOME] and not woken, "home can do it"
+    big = queue.submit(BIG)
+    for _ in range(3 * round(WAKE_S)):
+        dispatcher.round()
+        clock.now += 1
+    assert woken == [CARD] * 3 and queue.place(big).waking
+    for _ in range(10):
+        dispatcher.round()
+        clock.now += WAKE_S
+    assert woken == [CARD] * MOST_CALLS and queue.place(big).away == "desk" and not queue.place(big).waking
+    dispatcher.hear("desk", replace(SLEEPER, state="loading"))
+    dispatcher.round()
+    assert queue.place(big).waking and woken == [CARD] * MOST_CALLS, "it is on, and loads its models"
+    dispatcher.leave("desk")
+    dispatcher.round()
+    assert woken == [CARD] * (MOST_CALLS + 1), "it has been here since"
+
+
+def test_nobody_is_woken_for_what_may_not_begin(
+    queue: SqliteQueue, dispatcher: Dispatcher, clock: FakeClock, woken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher.hear("desk", SLEEPER)
+    dispatcher.leave("desk")
+    queue.pause()
+    big = queue.submit(BIG)
+    dispatcher.round()
+    queue.resume()
+    queue.cancel(big)
+    dispatcher.round()
+    (quiet,) = queue.submit_all([BIG], priority="batch")
+    monkeypatch.setattr(type(queue.quiet), "left_s", lambda self, now: 100.0)
+    dispatcher.round()
+    assert not woken and queue.job(quiet).state == "queued"
+    monkeypatch.undo()
+    dispatcher.round()
+    assert woken == [CARD]
+
+
+def test_who_does_not_want_to_be_woken_is_not(
+    queue: SqliteQueue, dispatcher: Dispatcher, begin: Begin, members: set[str], clock: FakeClock
+) -> None:
+    """Of two that could do it, the one that may be is; after a restart of the server too."""
+    members.add("den")
+    dispatcher.hear("desk", replace(SLEEPER, wakes_at=""))
+    dispatcher.leave("desk")
+    big = queue.submit(BIG)
+    again, calls = begin(queue), list[str]()
+    again._wake = calls.append
+    again.round()
+    assert queue.place(big).away == "desk" and not queue.place(big).waking and not calls
+    again.hear("den", SLEEPER)
+    again.leave("den")
+    again = begin(queue)
+    again._wake = calls.append
+    again.round()
+    assert queue.place(big).away == "den" and queue.place(big).waking and calls == [CARD]
+    for _ in range(MOST_CALLS + 1):
+        clock.now += WAKE_S
+        again.round()
+    for _ in range(3):  # who is awaited instead is no reason to begin again
+        assert queue.place(big).away in ("desk", "den") and not queue.place(big).waking, "it does not wake"
+        clock.now += WAKE_S
+        again.round()
+    assert calls == [CARD] * MOST_CALLS
+
+
+def test_a_network_that_refuses_is_no_reason_to_give_out_nothing(
+    queue: SqliteQueue, dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(address: str) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    dispatcher._wake = refuse
+    dispatcher.hear("desk", SLEEPER)
+    dispatcher.leave("desk")
+    big, small = queue.submit(BIG), queue.submit(Generate("p"))
+    dispatcher.round()
+    assert whose(queue, big, small) == [UNPLANNED, HOME]
+    assert "desk cannot be woken: Network is unreachable" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["02:00:5e:10:00", "02:00:5E:10:00:0F", CARD + "\n", "x" * 17, "$(reboot)"])
+def test_only_a_hardware_address_is_one(address: str) -> None:
+    with pytest.raises(RequestError):
+        unpack(pack(SLEEPER).replace(CARD, address.replace("\n", "\\n")))
 
 
 def test_it_waits_through_a_restart_of_the_server(queue: SqliteQueue, dispatcher: Dispatcher, begin: Begin) -> None:

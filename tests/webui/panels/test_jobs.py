@@ -115,6 +115,8 @@ def test_a_row_says_how_it_is(language: str) -> None:
     waits = OpenJob(Job("a" * 32, "me", Generate("x"), "queued", 0), Place(2, 41.0))
     assert row_text(waits, say) == f"{say('stage_waiting', ahead=2)} · {say('stage_about', seconds=40)}"
     assert row_text(replace(waits, place=Place(0, None, away="desk")), say) == say("stage_away", name="desk")
+    waking = replace(waits, place=Place(0, None, away="desk", waking=True))
+    assert row_text(waking, say) == say("stage_waking", name="desk") != say("stage_away", name="desk")
     assert row_text(replace(waits, place=Place(2, None, paused=True)), say) == say("batch_queued")
     runs = replace(waits, job=replace(waits.job, state="running"), place=Place(0, 3.2))
     assert row_text(runs, say) == f"{say('jobs_running')} · {say('stage_eta', seconds='3.2')}"
