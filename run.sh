@@ -130,7 +130,7 @@ done
 case "$verb" in
   serve|build) ensure .venv torch build; exec .venv/bin/python -m webui.cli "$@" ;;
   edge) ensure .venv-edge; exec .venv-edge/bin/python -m webui.cli "$@" ;;
-  app|watch|worker|models|token|password|backup|restore) any_venv; exec "$venv/bin/python" -m webui.cli "$@" ;;
+  app|watch|worker|parts|models|token|password|backup|restore) any_venv; exec "$venv/bin/python" -m webui.cli "$@" ;;
   setup)
     if [ "${2:-}" = edge ]; then ensure .venv-edge; else ensure .venv torch build; fi
     echo "✓ 安装完成,运行 ./run.sh 启动 · installed, start with ./run.sh" ;;

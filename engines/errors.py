@@ -29,6 +29,8 @@ where they arise.
     + OutOfMemory             there was not as much memory as was planned with
     + BlankPicture            the result is flat or not a number: never shown
   x MemoryShort             a picture, or a model, that this machine's memory cannot hold
+  x PartAway                a machine that lends a part of a model does not answer
+    + PartRefused             it answers, and does not lend the part that is wanted
   x DownloadError           a model of the catalogue could not be had from its hub
     + HubUnreachable          nobody answers there
     + DownloadBroken          it broke off in the middle: what has come is kept
@@ -201,6 +203,19 @@ class MemoryShort(StudioError):
         super().__init__(
             f"{bundle} needs {needed} GB of memory, {budget} are there", needed_gb=needed, budget_gb=budget
         )
+
+
+class PartAway(StudioError):
+    """`role`: the part's; `machine`: where STUDIO_PARTS says that it is."""
+
+    code = "part_away"
+
+    def __init__(self, role: str, machine: str, why: str) -> None:
+        super().__init__(f"{role} from {machine}: {why}", role=role, machine=machine, why=why)
+
+
+class PartRefused(PartAway):
+    code = "part_refused"
 
 
 class DownloadError(StudioError):

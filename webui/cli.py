@@ -50,6 +50,8 @@ VERBS = (
          "what is put into a folder is restored into another (with a server: STUDIO_INBOX)"),
     Verb("worker", "--join URL --token TOKEN", "webui.join",
          "让这台机器为另一台上的工作室干活", "let this machine work for a studio on another, while it is here"),
+    Verb("parts", "--token TOKEN", "webui.parts",
+         "把这台机器的模型部件借给另一台上的工作室", "lend parts of this machine's models to a studio on another"),
     Verb("models", "[get ID]", "engines.catalogue", "可下载的模型", "models to download"),
     Verb("build", "KIND", "engines.toolchain", "制作模型包", "make model bundles"),
     Verb("doctor", "[--json]", "webui.doctor",

@@ -70,6 +70,10 @@ class Arrangement:
         """Return the part for a role. BundleError: there is none."""
         return self._of(bundle, role)[0]
 
+    def engine(self, bundle: Bundle, role: Role) -> Engine:
+        """Return the engine of a role. BundleError: there is none."""
+        return self._of(bundle, role)[1]
+
     def load(self, bundle: Bundle, part: Part) -> Session:
         """Open a part on its role's engine."""
         return self._of(bundle, part.role)[1].load(bundle, part)

@@ -20,6 +20,7 @@ from engines.errors import EngineError
 
 Array = NDArray[Any]
 Axes = tuple[str | int, ...]
+LONGEST_PX = 2048  # side of a picture
 
 
 @dataclass(frozen=True)

@@ -115,15 +115,21 @@ def safetensors_header(path: Path) -> dict[str, StoredTensor]:
         text = file.read(length)
     if text.count(b"{") > MAX_TENSORS + 1 or text.count(b",") > MAX_COMMAS:  # the whole is one brace too
         raise ValueError(f"{path.name} lists more than {MAX_TENSORS} tensors")
-    entries: dict[str, Any] = parse_json(text)
-    try:
-        tensors = {name: _stored(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
-    except (AttributeError, KeyError, TypeError) as exc:
-        raise ValueError(f"{path.name} is no safetensors file: {exc!r} in its header") from exc
+    tensors = stored_tensors(text, path.name)
     end = max((tensor.offset + tensor.length for tensor in tensors.values()), default=8 + length)
     if end != size:
         raise ValueError(f"{path.name} is damaged or cut off: {size} bytes, where its tensors end at {end}")
     return tensors
+
+
+def stored_tensors(header: bytes, label: str) -> dict[str, StoredTensor]:
+    """Return which tensors a header lists, by name. ValueError, which begins with the `label`: it is none."""
+    entries: dict[str, Any] = parse_json(header)
+    try:
+        start = 8 + len(header)
+        return {name: _stored(entry, start) for name, entry in entries.items() if name != "__metadata__"}
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise ValueError(f"{label} is no safetensors file: {exc!r} in its header") from exc
 
 
 def _stored(entry: dict[str, Any], start: int) -> StoredTensor:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import numpy as np
 
 from engines import backends, machine, sampler
 from engines.backends import AcceptsLoras, ChoosesParts, Engine, ReleasesMemory, Session
+from engines.backends.arrangement import Arrangement
+from engines.backends.lenders import NO_LENDERS, Lenders
+from engines.backends.remote_session import RemoteSession
 from engines.backends.timed import Note, TimedSession
 from engines.bundle import EMBEDDINGS, Bundle, Part, Role, Sampling, Shelf
 from engines.bundle.loras import LoraFile
@@ -61,7 +64,7 @@ class LoadedBundle:
     """
     One bundle on one engine, and those of its roles that are loaded now. `budget`: bytes of memory that may be used by
     this job; `cores`: how many processors there were when it was opened, each of which has a thread in its sessions.
-    `note` is told of each run of a session.
+    `note` is told of each run of a session here; parts may be lent by other machines, the `lenders`.
     Each property loads its role when it is first read. BundleError: the bundle has no part for it, or says too little
     about it. EngineError: the engine refuses the part.
     """
@@ -71,6 +74,7 @@ class LoadedBundle:
     budget: int = memory.UNLIMITED
     cores: int = field(default_factory=lambda: machine.cores())
     note: Note | None = None
+    lenders: Lenders = NO_LENDERS
     roles: dict[Role, AnyRole] = field(default_factory=dict, init=False)
 
     @property
@@ -141,13 +145,13 @@ class LoadedBundle:
         match role:
             case "text_encoder":
                 text = self.bundle.need(self.bundle.text, "its words")
-                return TextEncoder(PerCallSession(lambda: self._session(role)), Tokens(self.bundle.root, text))
+                return TextEncoder(self._per_call(role), Tokens(self.bundle.root, text))
             case "denoiser":
                 return Denoiser(self._session(role), FAMILIES[self.bundle.family])
             case "decoder":
                 return Decoder(self._session(role), self.sampling)
             case "encoder":
-                return Encoder(PerCallSession(lambda: self._session(role)), self.sampling)
+                return Encoder(self._per_call(role), self.sampling)
             case "preview_decoder":
                 return PreviewDecoder(self._session(role))
             case "restorer":
@@ -157,8 +161,28 @@ class LoadedBundle:
                 return Detector(self._session(role), self.bundle.family, longest_px)
 
     def _session(self, role: Role) -> Session:
+        """Open the role's part here, or name it to who lends it; how fast others are says nothing of this machine."""
+        if role in self.lent:
+            assert isinstance(self.engine, Arrangement)  # whatever can run a bundle is one
+            return RemoteSession(self.lenders, self.bundle, self.engine, role)
         session = self.engine.load(self.bundle, self._part(role))
         return TimedSession(session, role, self.note) if self.note else session
+
+    def _per_call(self, role: Role) -> Session:
+        return self._session(role) if role in self.lent else PerCallSession(lambda: self._session(role))
+
+    @property
+    def lent(self) -> Mapping[Role, str]:
+        """The addresses of those who lend parts of it."""
+        return self.lenders.of(self.bundle)
+
+    def borrow(self) -> str:
+        """
+        Open what other machines lend, so that a job begins when all is there, and say who lends what. PartAway,
+        PartRefused, and what opening a part here may raise.
+        """
+        sessions = [self.load(role).session for role in sorted(self.lent)]
+        return ", ".join(session.open() for session in sessions if isinstance(session, RemoteSession))
 
     def part(self, role: Role) -> Part:
         """Return the part that runs for a role. BundleError: there is none that the engine reads."""
@@ -167,15 +191,9 @@ class LoadedBundle:
         return self.bundle.part(role, self.engine.formats)
 
     def _part(self, role: Role) -> Part:
-        """Return the part for a role; one in float32 for PyTorch allows bf16 where memory is short."""
+        """Return the part for a role as it is computed here; how another machine does it, that one says."""
         part = self.part(role)
-        wide = part.format in ("diffusers", "safetensors") and part.precision == "fp32"
-        if not wide:
-            return part
-        try:
-            return replace(part, precision=memory.fitting(self.bundle.root / part.file, self.budget))
-        except (OSError, ValueError) as exc:
-            raise BundleError(f"{self.bundle.name}/{part.file}: {exc}", bundle=self.bundle.name) from exc
+        return part if role in self.lent else memory.sized(self.bundle, part, self.budget)
 
     def embedding(self, prompt: str, cache: ArrayCache) -> Array:
         """
@@ -209,6 +227,8 @@ class LoadedBundle:
         session = session.session if isinstance(session, TimedSession) else session
         if isinstance(session, AcceptsLoras):
             return session.apply_loras(loras)
+        if loras and "denoiser" in self.lent:
+            raise OptionError("loras", loras[0].name, "none while another machine lends the denoiser")
         if loras:
             raise OptionError("backend", self.engine.name, backends.FOR_LORAS)
         return ()
@@ -227,7 +247,7 @@ class LoadedBundle:
     def memory_plan(self, size: tuple[int, int], thrift: int = 0) -> memory.MemoryPlan:
         """Return what drawing a picture of this size (width, height) takes, as memory.plan does. MemoryShort."""
         parts = [self._part(role) for role in sorted(self.bundle.roles)]
-        return memory.plan(self.bundle, parts, self.engine.name, size, self.budget, thrift)
+        return memory.plan(self.bundle, parts, self.engine.name, size, self.budget, thrift, self.lent.keys())
 
 
 def stored_name(prompt: str) -> str:
@@ -247,8 +267,9 @@ class LoadedBundles:
         select: Select = backends.select,
         budget: Budget = memory.unlimited,
         note: Note | None = None,
+        lenders: Lenders = NO_LENDERS,
     ) -> None:
-        self.shelf, self.select, self.budget, self.note = shelf, select, budget, note
+        self.shelf, self.select, self.budget, self.note, self.lenders = shelf, select, budget, note, lenders
         self.loaded: dict[tuple[str, str], LoadedBundle] = {}
 
     def get(self, name: str, backend: str, passed_over: int = 0) -> tuple[LoadedBundle, str]:
@@ -265,7 +286,7 @@ class LoadedBundles:
         if loaded is None or not stays or loaded.bundle.parts != bundle.parts:
             bundle.verify()
             self.unload(name)
-            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, note=self.note)
+            loaded = self.loaded[name, engine.name] = LoadedBundle(bundle, engine, note=self.note, lenders=self.lenders)
         loaded.budget = self.budget()
         return loaded, reason
 

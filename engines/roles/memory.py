@@ -13,12 +13,13 @@ that, which their bundle's report tells (roles/peaks.py). Pages of mapped files 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines import machine
 from engines.backends.arrangement import coarsest
+from engines.backends.lenders import NO_LENDERS, Lenders
 from engines.bundle import Bundle, Format, Part, Precision, Role, size_bytes
 from engines.errors import BundleError, MemoryShort
 from engines.files import safetensors_header
@@ -60,14 +61,23 @@ class MemoryPlan:
         return f"{self.peak / GB:.1f} GB of memory{how}"
 
 
-def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget: int, thrift: int = 0) -> MemoryPlan:
+def plan(
+    bundle: Bundle,
+    parts: Sequence[Part],
+    engine: str,
+    size: Sizes,
+    budget: int,
+    thrift: int = 0,
+    elsewhere: Set[Role] = frozenset(),
+) -> MemoryPlan:
     """
     Return the first way that fits of drawing a picture of `size` (width, height) by these parts, one a role. `thrift`:
-    how many ways, of THRIFTIEST, are left out that would be faster. MemoryShort: nothing would make it fit.
+    how many ways, of THRIFTIEST, are left out that would be faster. What runs `elsewhere` takes nothing here.
+    MemoryShort: nothing would make it fit.
     """
     stride, pixels = bundle.need(bundle.sampling, "sampling").latent_stride, math.prod(size)
     base, share = _measured(bundle, parts, engine)
-    weights = {part.role: _weights(bundle, part) for part in parts}
+    weights = {part.role: _weights(bundle, part) for part in parts if part.role not in elsewhere}
     for turns, side in WAYS[thrift:]:
         at_once = {"decoder": min(pixels, (side * stride) ** 2)} if side else {}
         work = {role: share * _work(bundle, engine, role, at_once.get(role, pixels)) for role in weights}
@@ -77,7 +87,23 @@ def plan(bundle: Bundle, parts: Sequence[Part], engine: str, size: Sizes, budget
     raise MemoryShort(bundle.name, fitted.peak / GB, budget / GB)
 
 
-def too_large(bundle: Bundle, parts: Sequence[Part], engine: str, *, budget: Budget) -> str:
+def of_part(bundle: Bundle, parts: Sequence[Part], engine: str, role: Role, budget: int) -> int:
+    """
+    Return the bytes that one of these parts takes without the others, with pictures of the size that the bundle draws
+    best. MemoryShort: the budget does not allow it.
+    """
+    if bundle.sampling is not None and bundle.sizes:
+        others = {part.role for part in parts} - {role}
+        return plan(bundle, parts, engine, bundle.sizes[0], budget, elsewhere=others).peak
+    taken = BASE + sum(_weights(bundle, part) for part in parts if part.role == role)
+    if taken > budget:
+        raise MemoryShort(bundle.name, taken / GB, budget / GB)
+    return taken
+
+
+def too_large(
+    bundle: Bundle, parts: Sequence[Part], engine: str, *, budget: Budget, lenders: Lenders = NO_LENDERS
+) -> str:
     """
     Say why no picture of the size that the bundle draws best would fit with these parts; empty: it would. PyTorch may
     compute in bf16 what it is given in float32.
@@ -86,7 +112,7 @@ def too_large(bundle: Bundle, parts: Sequence[Part], engine: str, *, budget: Bud
         return ""
     narrow = [replace(part, precision="bf16") if part.format in FOR_PYTORCH else part for part in parts]
     try:
-        plan(bundle, narrow, engine, bundle.sizes[0], budget())
+        plan(bundle, narrow, engine, bundle.sizes[0], budget(), elsewhere=lenders.of(bundle).keys())
     except MemoryShort as exc:
         return f"{exc.facts['needed_gb']} GB of memory needed, {exc.facts['budget_gb']} GB available"
     except BundleError as exc:
@@ -120,7 +146,7 @@ def _peak(weights: Mapping[Role, int], work: Mapping[Role, float], turns: bool, 
     fleeting = [needs.get(role, 0) for role in FLEETING]
     stay = [role for role in needs if role not in FLEETING]
     together = sum(weights[role] for role in stay) + _together({role: work[role] for role in stay}, engine)
-    one = beside + max(need for role, need in needs.items() if role not in (*FLEETING, "preview_decoder"))
+    one = beside + max((needs[role] for role in stay if role != "preview_decoder"), default=0)
     return int(max(one if turns else together, beside + max(fleeting)))
 
 
@@ -134,6 +160,16 @@ def _together(work: Mapping[Role, float], engine: str) -> float:
 def fitting(path: Path, budget: int) -> Precision:
     """Return what PyTorch computes in with these weights: bf16 takes half of the memory of float32, and more time."""
     return "fp32" if BASE + numbers(path) * 4 <= budget else "bf16"
+
+
+def sized(bundle: Bundle, part: Part, budget: int) -> Part:
+    """Return a part as it is computed: one in float32 for PyTorch allows bf16 where memory is short. BundleError."""
+    if part.format not in FOR_PYTORCH or part.precision != "fp32":
+        return part
+    try:
+        return replace(part, precision=fitting(bundle.root / part.file, budget))
+    except (OSError, ValueError) as exc:
+        raise BundleError(f"{bundle.name}/{part.file}: {exc}", bundle=bundle.name) from exc
 
 
 def _weights(bundle: Bundle, part: Part) -> int:
@@ -172,6 +208,11 @@ def usable_bytes() -> int:
     already, or the models of one job would be taken off what the next one may have.
     """
     return int((machine.free_bytes() + machine.held_bytes()) * SHARE)
+
+
+def budget(set_gb: float) -> Budget:
+    """Return what models may take where its owner has set so many GB; 0: nobody has."""
+    return (lambda: int(set_gb * GB)) if set_gb else usable_bytes
 
 
 def unlimited() -> int:

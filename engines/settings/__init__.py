@@ -170,6 +170,12 @@ class Settings:
         "在局域网里公布自己,别的机器不写地址也能来帮忙;on 或 off",
         "announce this studio in the local network, so that machines that help find it; on or off",
     )
+    parts: str = _setting(
+        "",
+        "由别的机器(./run.sh parts)代算的模型部件:text_encoder=http://192.168.1.6:7870,decoder=…;空表示不用",
+        "parts of models that other machines lend (./run.sh parts): text_encoder=http://192.168.1.6:7870,decoder=...",
+    )
+    parts_token: str = _setting("", "出借部件用的令牌,两边相同", "token of lent parts, the same there", secret=True)
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> Settings:
@@ -224,10 +230,11 @@ class Settings:
             values.check_broker(self.mqtt)
         if self.hf_mirror and not self.hf_mirror.startswith(("https://", "http://")):
             raise SettingsError(f"STUDIO_HF_MIRROR={self.hf_mirror}: must begin with https:// or http://")
-        for address in (*self.feed_addresses.values(), *filter(None, [self.immich])):
-            values.check_address(variable("immich" if address == self.immich else "feeds"), address)
-        if self.server:
-            values.check_address("STUDIO_SERVER", self.server)
+        values.addresses(variable("feeds"), self.feeds)
+        values.check_lenders(self.parts, self.parts_token)
+        for name in ("immich", "server"):
+            if text := getattr(self, name):
+                values.check_address(variable(name), text)
         if self.mdns and self.host in ("127.0.0.1", "::1", "localhost"):
             raise SettingsError(f"STUDIO_MDNS: nobody can come to STUDIO_HOST={self.host}; 0.0.0.0 lets them")
         if self.queue and not self.queue.startswith(("redis://", "rediss://")):
@@ -289,11 +296,7 @@ class Settings:
     @property
     def feed_addresses(self) -> dict[str, str]:
         """The addresses of STUDIO_FEEDS by their names. SettingsError: one has none, or has that of another."""
-        pairs = [text.strip().partition("=")[::2] for text in self.feeds.split(",") if text.strip()]
-        named = {name.strip(): address.strip() for name, address in pairs}
-        if "" in (*named, *named.values()) or len(named) < len(pairs):
-            raise SettingsError("STUDIO_FEEDS: must be NAME=ADDRESS,NAME=ADDRESS, each name once")
-        return named
+        return values.addresses(variable("feeds"), self.feeds)
 
     @property
     def inbox_folder(self) -> Path | None:

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9A-Fa-f:.]+\]"
 PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # RFC 3986: of characters that are nowhere written otherwise
+# What bundles are made of, as engines.bundle has it, which imports libraries
+ROLES = ("text_encoder", "denoiser", "decoder", "preview_decoder", "encoder", "face_detector", "restorer")
+SHORTEST_TOKEN = 16
 BROKER = re.compile(rf"mqtts?://([^\s:/?#@\[\]]+@)?({HOST})(:[0-9]{{1,5}})?/?")
 
 
@@ -55,6 +58,26 @@ def check_address(name: str, text: str) -> None:
         usable = False
     if not usable or "@" in address.netloc or not re.fullmatch(r"[!-~]+", text):
         raise SettingsError(f"{name}: an address in it must be like https://host/path, without a password")
+
+
+def addresses(name: str, text: str) -> dict[str, str]:
+    """Read addresses by their names. SettingsError: one has no name, or that of another, or is none."""
+    pairs = [entry.strip().partition("=")[::2] for entry in text.split(",") if entry.strip()]
+    named = {key.strip(): address.strip() for key, address in pairs}
+    if "" in (*named, *named.values()) or len(named) < len(pairs):
+        raise SettingsError(f"{name}: must be NAME=ADDRESS,NAME=ADDRESS, each name once")
+    for address in named.values():
+        check_address(name, address)
+    return named
+
+
+def check_lenders(text: str, token: str) -> None:
+    """SettingsError: these are no addresses of parts, or the token is too short to be one."""
+    for name in addresses("STUDIO_PARTS", text):
+        if name.rpartition("/")[2] not in ROLES:
+            raise SettingsError(f"STUDIO_PARTS: {name} is no part; there are {', '.join(ROLES)}")
+    if 0 < len(token) < SHORTEST_TOKEN or (text.strip() and not token):
+        raise SettingsError(f"STUDIO_PARTS_TOKEN: must have {SHORTEST_TOKEN} letters at least")
 
 
 def check_path(name: str, text: str) -> None:

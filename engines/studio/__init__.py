@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from engines import backends, images
+from engines.backends.lenders import NO_LENDERS, Lenders
 from engines.backends.timed import RoleRun
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
@@ -61,7 +62,7 @@ class Studio:
     """
     `shelf` holds the bundles, `loras` what may be applied to them; `state` is a folder for caches, `budget` says
     how many bytes of memory models may take. `decoder` reads the photos. `experience` learns from each job how fast
-    engines are.
+    engines are. `lenders` are the machines that lend parts of bundles.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class Studio:
         budget: memory.Budget = memory.unlimited,
         decoder: Decoder = SHARED,
         experience: Experience | None = None,
+        lenders: Lenders = NO_LENDERS,
     ) -> None:
         self.experience, self._runs = experience, list[RoleRun]()  # of the job that runs
         note = self._runs.append if experience else None
-        self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget, note), loras
+        self.loaded_bundles, self.loras = LoadedBundles(shelf, select, budget, note, lenders), loras
         self.decoder = decoder
         self.embeddings = ArrayCache(state / "embeddings", KEPT_EMBEDDINGS, RECENT_EMBEDDINGS)
         self.photos = RestoreCache(state / "photos", KEPT_PHOTOS)
@@ -121,7 +123,7 @@ class Studio:
         yield Progress("load", 0, 1)
         loras = self.loras.pick(r.loras)
         backend = backends.for_loras(r.backend) if loras else r.backend
-        loaded, reason = self.loaded_bundles.get(r.bundle, backend, passed_over)
+        loaded, reason = self._borrowed(r.bundle, backend, passed_over)
         reason += "; a LoRA needs PyTorch" if loras else ""
         plan = GenerationPlan.for_request(
             r, loaded.bundle, lambda photo: self._detector().face_detector.find(photo), self.decoder
@@ -153,6 +155,12 @@ class Studio:
         with self._learning(loaded, counts=not loras):
             yield from generation.events(self.embeddings)
 
+    def _borrowed(self, name: str, backend: str, passed_over: int) -> tuple[LoadedBundle, str]:
+        """Return a bundle of which everything that other machines lend is there, and why on this engine."""
+        loaded, reason = self.loaded_bundles.get(name, backend, passed_over)
+        lent = loaded.borrow()
+        return loaded, f"{reason}; {lent}" if lent else reason
+
     def _enhance(self, r: Enhance, folder: Path) -> Iterator[Event]:
         kind, restore = (r.bundle, r.backend), partial(self._restore, r, folder)
         yield from self.ladder.climb(kind, self.snapshots, folder, restore, last=1)
@@ -161,7 +169,7 @@ class Studio:
         """A restoration is as thrifty as it can be: what is free of other models is all that helps."""
         started = time.perf_counter()
         yield Progress("load", 0, 1)
-        loaded, reason = self.loaded_bundles.get(r.bundle, r.backend, passed_over)
+        loaded, reason = self._borrowed(r.bundle, r.backend, passed_over)
         if "restorer" not in loaded.bundle.roles:
             raise OptionError("bundle", r.bundle, "a bundle that restores faces")
         detector = self._detector()
@@ -205,7 +213,7 @@ class Studio:
         started = time.perf_counter()
         yield Progress("load", 0, 1)
         picture = kept_latents.read(folder, r.image)
-        loaded, reason = self.loaded_bundles.get(picture.bundle, r.backend, passed_over)
+        loaded, reason = self._borrowed(picture.bundle, r.backend, passed_over)
         yield Progress("decode", 0, 1)
         pixels = loaded.decoder.decode(picture.latents, memory.WAYS[thrift][1])
         name = images.write_output(folder, not_blank(pixels), picture.text)

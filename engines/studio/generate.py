@@ -16,7 +16,7 @@ from pathlib import Path
 from engines import images, sampler
 from engines.bundle import Bundle, Role
 from engines.bundle.loras import LoraFile
-from engines.bundle.signatures import Array
+from engines.bundle.signatures import LONGEST_PX, Array
 from engines.errors import BundleError, OptionError, PromptError, SizeError, StorageError
 from engines.faces.detection import Face
 from engines.families import FAMILIES
@@ -34,7 +34,7 @@ from engines.studio.snapshot import NoSnapshots, Saver, Snapshot
 from engines.studio.timings import Timings
 from engines.studio.weighted import WeightedPrompts
 
-SIZE_RANGE_PX = (64, 2048)
+SIZE_RANGE_PX = (64, LONGEST_PX)
 FindFaces = Callable[[Pixels], Sequence[Face]]
 
 

@@ -21,6 +21,7 @@ from typing import IO
 
 from engines import backends, logs
 from engines.backends import refusals
+from engines.backends.lenders import Lenders
 from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Shelf
 from engines.bundle.loras import Loras
@@ -120,14 +121,14 @@ def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     verdicts = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
-    set_bytes = int(settings.memory_gb * memory.GB)
-    budget = (lambda: set_bytes) if set_bytes else memory.usable_bytes
-    too_large = partial(memory.too_large, budget=budget)
+    budget, lenders = memory.budget(settings.memory_gb), Lenders(settings.lender_addresses, settings.parts_token)
+    too_large = partial(memory.too_large, budget=budget, lenders=lenders)
     select = partial(backends.select, verdicts=verdicts, too_large=too_large)
     experience = Experience(verdicts, too_large)
-    studio = Studio(shelf, settings.state, select, loras, budget, Decoder(settings.decode_s), experience)
+    studio = Studio(shelf, settings.state, select, loras, budget, Decoder(settings.decode_s), experience, lenders)
     folders = settings.models, settings.checkpoints
-    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror, too_large)
+    alone = partial(memory.too_large, budget=budget)  # proofs borrow nothing
+    background = BackgroundJobs(shelf, *folders, verdicts, settings.loras, settings.hf_mirror, too_large, alone)
     rest = Rest(Limits(settings.hot_c, settings.cool_c), settings.pause_s, hottest_c)
     return Worker(queue, studio, shelf, settings.backend, background, rest)
 

@@ -46,7 +46,7 @@ class BackgroundJobs:
     Bundles go to `models`; `checkpoints` holds what they are made from, `loras` what may be applied to them; `verdicts`
     are this machine's, `endpoint` is the address of a hub in the place of huggingface.co. `refresh` is called before a
     job ends well, so that what it brought is on every page before anybody hears of the end. `too_large` says what this
-    machine has not the memory for.
+    machine has not the memory for, and `too_large_alone` for what without the parts that others lend.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class BackgroundJobs:
         loras: Path | None = None,
         endpoint: str = "",
         too_large: TooLarge = fits,
+        too_large_alone: TooLarge | None = None,
     ) -> None:
         self.shelf, self.models, self.checkpoints, self.verdicts = shelf, models, checkpoints, verdicts
         self.places = catalogue.Places(checkpoints, loras or checkpoints.with_name("loras"))
         self.loras = Loras((self.places.loras, BUILT_IN / "loras"))
         self.endpoint, self.too_large = endpoint, too_large
+        self.too_large_alone = too_large_alone or too_large
         self._drawn: defaultdict[str, list[Drawing]] = defaultdict(list)  # of proofs that were stopped, by their key
         self._timed_at: dict[str, float] = {}  # when what others disturbed was timed last, by its key
         self.refresh: Callable[[], None] = lambda: None
@@ -186,7 +188,7 @@ class BackgroundJobs:
         Prove one candidate that was not proved yet, until `wait` says that others need the machine: the next time goes
         on with what was drawn by then. False: none is left.
         """
-        for bundle, candidate in trials.due(readable(self.shelf), self.verdicts, self.too_large)[:1]:
+        for bundle, candidate in trials.due(readable(self.shelf), self.verdicts, self.too_large_alone)[:1]:
             drawn = self._drawn[candidate.key]
             verdict = trials.prove_apart(bundle, candidate, lambda: self._stopped.is_set() or wait(), drawn)
             if verdict is not None:
@@ -201,7 +203,7 @@ class BackgroundJobs:
         machine. False: there is none, or the machine is busy with something else.
         """
         for bundle in readable(self.shelf):
-            ways = backends.ways(bundle, self.verdicts, self.too_large)
+            ways = backends.ways(bundle, self.verdicts, self.too_large_alone)
             candidate = trials.doubtful(ways, self._is_fresh)
             if candidate is None or candidate.verdict is None:
                 continue

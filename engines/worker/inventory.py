@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engines import backends
 from engines.backends import Candidate, TooLarge, fits
+from engines.backends.lenders import NO_LENDERS, Lenders
 from engines.backends.verdicts import Verdicts
 from engines.bundle import BUILT_IN, Bundle, Role, Shelf, size_bytes
 from engines.errors import StudioError
@@ -27,11 +28,17 @@ CARD_BYTES = 20_000
 KINDS: dict[Role, BundleKind] = {"restorer": "restorer", "face_detector": "detector"}
 
 
-def survey(shelf: Shelf, backend: str, verdicts: Verdicts | None = None, too_large: TooLarge = fits) -> Inventory:
+def survey(
+    shelf: Shelf,
+    backend: str,
+    verdicts: Verdicts | None = None,
+    too_large: TooLarge = fits,
+    lenders: Lenders = NO_LENDERS,
+) -> Inventory:
     """Look at every engine and at every bundle that can be read. `backend` is what the server prefers."""
     probes = [(engine, engine.probe()) for engine in backends.engines()]
     engines = tuple(EngineStatus(e.name, probe.ok, probe.device, probe.reason, e.group) for e, probe in probes)
-    return engines, tuple(_bundle_status(bundle, backend, verdicts, too_large) for bundle in readable(shelf))
+    return engines, tuple(_bundle_status(bundle, backend, verdicts, too_large, lenders) for bundle in readable(shelf))
 
 
 def at_start(settings: Settings) -> Status:
@@ -72,7 +79,9 @@ def kind_of(bundle: Bundle) -> BundleKind:
     return next((kind for role, kind in KINDS.items() if bundle.has(role)), "portrait")
 
 
-def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None, too_large: TooLarge) -> BundleStatus:
+def _bundle_status(
+    bundle: Bundle, backend: str, verdicts: Verdicts | None, too_large: TooLarge, lenders: Lenders
+) -> BundleStatus:
     candidates = backends.ways(bundle, verdicts, too_large)
     wanted = "auto" if bundle.has("face_detector") else backend  # faces are found alike, whoever restores them
     try:
@@ -90,7 +99,7 @@ def _bundle_status(bundle: Bundle, backend: str, verdicts: Verdicts | None, too_
         steps=sampling.steps if sampling else 0,
         guidance=sampling.guidance if sampling else 0.0,
         engine=chosen,
-        reason=reason,
+        reason="; ".join(filter(None, [reason, lenders.words(bundle)])),
         choices=tuple(map(_choice, candidates)),
         size_mb=round(size_bytes(bundle.root) / 1e6, 1),
         card=_card(bundle.root / "card.md"),

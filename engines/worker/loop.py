@@ -211,11 +211,11 @@ class Worker:
 
     def _inventory(self) -> Status:
         """What is here, as a Status of which only the state is not meant. Reads the disk, so nobody waits for it."""
-        jobs, loras = self.background, self.studio.loras.names()
+        jobs, loras, lenders = self.background, self.studio.loras.names(), self.studio.loaded_bundles.lenders
         if jobs is None:
-            engines, bundles = survey(self.shelf, self.backend)
+            engines, bundles = survey(self.shelf, self.backend, lenders=lenders)
             return Status("loading", engines=engines, bundles=bundles, loras=loras)
-        engines, bundles = survey(self.shelf, self.backend, jobs.verdicts, jobs.too_large)
+        engines, bundles = survey(self.shelf, self.backend, jobs.verdicts, jobs.too_large, lenders)
         origins, machine = sources(self.shelf, jobs.checkpoints), Machine.of(jobs.checkpoints)
         return Status(
             "loading",

@@ -33,6 +33,8 @@ CODES = {
     "EngineUnavailable": "engine_unavailable",
     "BlankPicture": "blank_picture",
     "NotDownloaded": "not_downloaded",
+    "PartAway": "part_away",
+    "PartRefused": "part_refused",
     "DownloadError": "download_failed",
     "HubUnreachable": "hub_unreachable",
     "DownloadBroken": "download_broken",

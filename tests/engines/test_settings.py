@@ -6,11 +6,14 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from engines.bundle import Role
 from engines.jobs.quiet import QuietHours
 from engines.settings import Settings, SettingsError, variable
+from engines.settings.values import ROLES
 from tests.conftest import REPOSITORY
 
 ALL = {
@@ -53,6 +56,8 @@ ALL = {
     "STUDIO_WORKER_TOKEN": "a token of the studio's",
     "STUDIO_WAKE": "on",
     "STUDIO_MDNS": "off",
+    "STUDIO_PARTS": "text_encoder=http://192.168.1.6:7870, zimage/decoder = https://desk.lan",
+    "STUDIO_PARTS_TOKEN": "a token of the house's",
 }
 
 
@@ -93,7 +98,8 @@ def test_every_setting_is_read() -> None:
     watched = ("/srv/nas/inbox", "/srv/nas/better", 60, True)
     broker = ("mqtts://studio@broker.lan:8883", "abracadabra")
     studio = (ALL["STUDIO_QUEUE"], "http://192.168.1.5:7860", "a token of the studio's", True, False)
-    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker, *studio)
+    parts = (ALL["STUDIO_PARTS"], ALL["STUDIO_PARTS_TOKEN"])
+    assert settings == Settings(Path("/srv/studio"), *told, *more, *watched, *broker, *studio, *parts)
     assert all(each not in repr(settings) for each in ("sesame", "abracadabra", "a key", "a token"))
     assert settings.host_names == ("studio.local", "box")
 
@@ -163,6 +169,11 @@ def test_home_is_absolute_and_knows_the_tilde() -> None:
         ("STUDIO_FEEDS", "a=https://me:secret@feeds.example"),
         ("STUDIO_FEEDS", "a=https://feeds.example:port"),
         ("STUDIO_FEEDS", "a=https://x.example,a=https://y.example"),
+        ("STUDIO_PARTS", "decoder=http://desk.lan:7870"),  # without its token
+        ("STUDIO_PARTS", "vae=http://desk.lan:7870"),
+        ("STUDIO_PARTS", "decoder=desk.lan:7870"),
+        ("STUDIO_PARTS", "http://desk.lan:7870"),
+        ("STUDIO_PARTS_TOKEN", "too short"),
         ("STUDIO_IMMICH", "http://nas:2283"),  # without its key
         ("STUDIO_IMMICH", "nas:2283"),
         ("STUDIO_IMMICH_KEY", "x"),
@@ -231,6 +242,12 @@ def test_feeds_go_by_their_names() -> None:
         "news": "https://feeds.example/a.json",
         "nas": "http://192.168.1.5/list",
     }
+
+
+def test_parts_go_by_what_they_do() -> None:
+    lent = {"text_encoder": "http://192.168.1.6:7870", "zimage/decoder": "https://desk.lan"}
+    assert Settings.load(ALL).lender_addresses == lent
+    assert get_args(Role) == ROLES
 
 
 def test_a_wrong_address_does_not_show_its_password() -> None:

@@ -33,6 +33,7 @@ STATUS: Mapping[type[StudioError], int] = {
     errors.NoFaceError: 422,
     errors.LoraError: 422,
     errors.MemoryShort: 507,
+    errors.PartAway: 503,
     errors.DownloadError: 502,
     errors.OutOfMemory: 507,
     errors.EngineUnavailable: 503,
