@@ -62,6 +62,7 @@ def serve(make: Callable[[SqliteQueue, Settings], Worker]) -> None:
         signal.signal(number, lambda *_: None)
     settings = Settings.load(os.environ)
     logs.begin(settings, "worker")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # each run of a part that is lent would be a line
     queue = ReportingQueue(
         settings.state / "jobs.db", settings.outputs, repairing=False, quiet=QuietHours.parse(settings.quiet_hours)
     )

@@ -6,11 +6,14 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from engines import machine
+from engines.backends.lenders import Lenders
 from engines.bundle import Bundle, Part, Precision, Role, Sampling, Shelf
 from engines.errors import MemoryShort
 from engines.messages import Failed, Final, Generate, Preview, Progress
@@ -64,6 +67,32 @@ def test_parts_take_turns_and_then_the_picture_goes_to_pieces(tmp_path: Path) ->
     smaller = memory.plan(made, made.parts, "openvino", (1024, 1024), pieces.peak, memory.THRIFTIEST)
     assert smaller.side == tiled_decode.SIDE // 2 and smaller.peak <= pieces.peak
     assert "one part after the other, decoded in pieces" in str(pieces)
+
+
+def test_what_runs_elsewhere_takes_nothing_here(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    whole = needs(made, 8_000 * MB).peak
+    lent: set[Role] = {"text_encoder", "denoiser"}
+    rest = memory.plan(made, made.parts, "openvino", SIZE, whole, elsewhere=lent)
+    assert rest.peak == pytest.approx(
+        memory.BASE + memory.PACKED * 100 * MB + memory.BYTES_A_PIXEL["decoder"] * 512 * 512, rel=0.01
+    )
+    assert memory.plan(made, made.parts, "openvino", SIZE, rest.peak, elsewhere=lent) == rest
+    with pytest.raises(MemoryShort):
+        needs(made, rest.peak)
+    nothing = memory.plan(made, made.parts, "openvino", SIZE, whole, elsewhere=made.roles)
+    assert nothing.peak == memory.BASE
+
+
+def test_a_bundle_is_too_large_only_for_what_runs_here(tmp_path: Path) -> None:
+    made = replace(bundle(tmp_path), sizes=(SIZE,))
+    lenders = Lenders({"text_encoder": "http://a", "large/denoiser": "http://b", "small/decoder": "http://c"})
+    least = memory.of_part(made, made.parts, "openvino", "decoder", 8_000 * MB)
+    asked = partial(memory.too_large, made, made.parts, "openvino", budget=lambda: least)
+    assert asked() == f"1.5 GB of memory needed, {least / memory.GB:.1f} GB available"
+    assert asked(lenders=lenders) == ""
+    with pytest.raises(MemoryShort):
+        memory.of_part(made, made.parts, "openvino", "text_encoder", least)
 
 
 def test_what_cannot_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:

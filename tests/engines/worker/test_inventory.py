@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines import backends
+from engines.backends.lenders import Lenders
 from engines.backends.verdicts import Verdict, Verdicts
 from engines.bundle import Bundle, Shelf
 from engines.messages.status import BundleStatus, Choice
@@ -125,6 +126,14 @@ def test_what_is_too_large_for_the_memory_says_so(shelf: Shelf, known: Verdicts)
     _, bundles = inventory.survey(shelf, "auto", known, lambda bundle, parts, engine: f"{engine} is too large")
     ort = choices(bundles[0])["ort"]
     assert (ort.state, ort.reason) == ("unproven", "ort is too large")
+
+
+def test_parts_that_are_lent_are_named(shelf: Shelf, known: Verdicts) -> None:
+    lenders = Lenders({"portrait/denoiser": "http://desk.lan:7870", "restorer/decoder": "http://den.lan"})
+    _, bundles = inventory.survey(shelf, "auto", known, lenders=lenders)
+    reasons = {bundle.name: bundle.reason for bundle in bundles}
+    assert reasons["portrait"] == f"{told(shelf, known).reason}; denoiser lent by desk.lan:7870"
+    assert "lent" not in reasons["restorer"], "it has no decoder"
 
 
 def test_a_bundle_that_nothing_can_run_is_listed_with_the_reason(tmp_path: Path, known: Verdicts) -> None:
