@@ -83,7 +83,7 @@ class Lender:
         no memory for it. EngineError.
         """
         with self._turn:
-            bundle, way = self._found(wanted)
+            bundle, way = self._resolved(wanted)
             platform = self._platform(wanted, bundle, way)
             key: Key = wanted.bundle, wanted.manifest, wanted.arrangement, wanted.role
             part = next((part for part in self._open.values() if part.key == key), None)
@@ -150,7 +150,7 @@ class Lender:
     def _refused(self, role: Role, why: str) -> PartRefused:
         return PartRefused(role, self.name, why)
 
-    def _found(self, wanted: Wanted) -> tuple[Bundle, Arrangement]:
+    def _resolved(self, wanted: Wanted) -> tuple[Bundle, Arrangement]:
         """Return the bundle, and which part of it runs where: both are the same as there, or there is no such."""
         try:
             bundle = self.shelf.open(wanted.bundle)

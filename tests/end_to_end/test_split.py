@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines.backends.lenders import Lenders
+from engines import backends
+from engines.backends.lenders import NO_LENDERS, Lenders
 from engines.bundle import BUILT_IN, Shelf
 from engines.errors import MemoryShort
 from engines.messages import Event, Failed, Final, Generate, Lora, Progress
@@ -22,6 +23,7 @@ from engines.roles import memory
 from engines.studio import Studio
 from tests.support.lenders import TOKEN, LendingMachine
 from tests.support.server import Process
+from webui.i18n import words
 
 pytestmark = pytest.mark.slow
 SHELF = Shelf((BUILT_IN,))
@@ -54,16 +56,22 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         assert machine.stop() == 0, machine.logs()
 
 
-def drawn(folder: Path, request: Generate = WANTED, lenders: Lenders | None = None) -> tuple[Final, bytes]:
+def drawn(
+    folder: Path, request: Generate = WANTED, lenders: Lenders = NO_LENDERS, budget: int = memory.UNLIMITED
+) -> tuple[Final, bytes]:
     """Draw in a home of its own, which remembers nothing; return the end, and the picture's file."""
-    last = [*begun(folder, request, lenders)][-1]
+    last = [*begun(folder, request, lenders, budget)][-1]
     assert isinstance(last, Final), last
     return last, (folder / last.images[0]).read_bytes()
 
 
-def begun(folder: Path, request: Generate = WANTED, lenders: Lenders | None = None) -> Iterator[Event]:
+def begun(
+    folder: Path, request: Generate = WANTED, lenders: Lenders = NO_LENDERS, budget: int = memory.UNLIMITED
+) -> Iterator[Event]:
     folder.mkdir(exist_ok=True)
-    return Studio(SHELF, folder / "state", **({"lenders": lenders} if lenders else {})).run(request, folder)
+    studio = Studio(SHELF, folder / "state", budget=lambda: budget, lenders=lenders)
+    yield from studio.run(request, folder)
+    studio.loaded_bundles.close()
 
 
 @pytest.mark.parametrize("backend", ["edge", "pytorch"])
@@ -115,16 +123,17 @@ def test_a_machine_may_restart_in_the_middle_and_one_that_is_gone_is_named(machi
 
 
 def test_what_no_single_machine_has_the_memory_for_is_drawn(machines: Machines, tmp_path: Path) -> None:
-    budget = int(0.36 * memory.GB)
-
-    def last(lenders: Lenders) -> Event:
-        (folder := tmp_path / str(len(lenders.addresses))).mkdir()
-        studio = Studio(SHELF, folder / "state", budget=lambda: budget, lenders=lenders)
-        return [*studio.run(Generate(WANTED.prompt, backend="ort"), folder)][-1]
-
-    refused = last(Lenders())
+    """To the same picture; the refusal names the way."""
+    request = Generate(**{**vars_of(WANTED), "backend": "ort", "width": 512, "height": 512})
+    bundle, ort = SHELF.open("portrait"), backends.engine("ort")
+    parts = [bundle.part(role, ort.formats) for role in sorted(bundle.roles)]
+    least = memory.plan(bundle, parts, "ort", (512, 512), memory.UNLIMITED, memory.THRIFTIEST).peak
+    refused = [*begun(tmp_path / "small", request, budget=least - 1)][-1]
     assert isinstance(refused, Failed) and refused.code == MemoryShort.code
-    assert isinstance(last(machines.lenders), Final)
+    assert "./run.sh parts" in words("en").error(refused.code, refused.facts)
+    _, picture = drawn(tmp_path / "whole", request)
+    split, same = drawn(tmp_path / "split", request, machines.lenders, least - 1)
+    assert same == picture and split.reason.count("equal to the bit") == 3
 
 
 def test_another_token_and_another_model_are_refused(machines: Machines, tmp_path: Path) -> None:
