@@ -20,6 +20,7 @@ from benchmarks import (
     precisions,
     pruned,
     quota,
+    split,
     studio,
     watch,
 )
@@ -36,6 +37,7 @@ MEASUREMENTS = {
     "machines": machines.main,
     "operators": operators.main,
     "watch": watch.main,
+    "split": split.main,
 }
 BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage, "peers": peers.main}
 
