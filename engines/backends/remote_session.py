@@ -69,7 +69,7 @@ class RemoteSession:
             result = array_format.unpack_result(self.role, self.bundle, answer)
         except ValueError as exc:
             log.error("%s from %s: %s", self.role, self.machine, exc)
-            raise PartRefused(self.role, self.machine, SENSELESS) from exc
+            raise self._refused(SENSELESS) from exc
         for output in result.values():
             check_output(self.role, feeds, output, f"{self.machine}: {self.bundle.name}/{self.role}")
         return result
@@ -93,9 +93,9 @@ class RemoteSession:
         try:
             opened = files.validate(Opened, files.parse_json(answer))
         except ValueError as exc:
-            raise PartRefused(self.role, self.machine, SENSELESS) from exc
+            raise self._refused(SENSELESS) from exc
         if why := wanted.platform.differs(opened.platform):
-            raise PartRefused(self.role, self.machine, why)
+            raise self._refused(why)
         self._opened = opened
         return wanted, opened
 
@@ -107,10 +107,13 @@ class RemoteSession:
             for piece in answer.iter_raw():
                 said += piece
                 if len(said) > limit:
-                    raise PartRefused(self.role, self.machine, SENSELESS)
+                    raise self._refused(SENSELESS)
             if answer.status_code != 200:
                 raise self._refusal(answer.status_code, bytes(said))
             return bytes(said)
+
+    def _refused(self, why: str) -> PartRefused:
+        return PartRefused(self.role, self.machine, why)
 
     def _refusal(self, status: int, body: bytes) -> Exception:
         """Return what the other side refuses with as ours."""
@@ -118,7 +121,7 @@ class RemoteSession:
             said = files.parse_json(body)
             code, facts = str(said["code"]), dict(said.get("facts", {}))
         except (ValueError, TypeError, KeyError):
-            return PartRefused(self.role, self.machine, SENSELESS)
+            return self._refused(SENSELESS)
         log.warning("%s from %s: %d %s %s", self.role, self.machine, status, code, facts)
         match code:
             case "not_found":
@@ -128,10 +131,10 @@ class RemoteSession:
             case "engine_failed":
                 return EngineError(f"{self.machine}: {self.role}: its engine failed", engine=self.machine)
             case "part_refused" if isinstance(why := facts.get("why"), str):
-                return PartRefused(self.role, self.machine, why[:200])
+                return self._refused(why[:200])
             case "token_needed":
-                return PartRefused(self.role, self.machine, "STUDIO_PARTS_TOKEN is not its token")
-        return PartRefused(self.role, self.machine, SENSELESS)
+                return self._refused("STUDIO_PARTS_TOKEN is not its token")
+        return self._refused(SENSELESS)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:

@@ -32,7 +32,7 @@ from engines.machine import preflight
 from engines.messages import pack
 from engines.messages.status import Status
 from engines.roles import memory
-from engines.settings import Settings
+from engines.settings import Settings, values
 from engines.studio import Studio
 from engines.studio.experience import Experience
 from engines.worker import STOP
@@ -117,12 +117,16 @@ def _try_engines(queue: SqliteQueue, settings: Settings) -> None:
         refusals.examine(others, folder, partial(queue.report, ""))
 
 
+def _lenders(settings: Settings) -> Lenders:
+    return Lenders(values.addresses("STUDIO_PARTS", settings.parts), settings.parts_token)
+
+
 def make_worker(queue: SqliteQueue, settings: Settings) -> Worker:
     _try_engines(queue, settings)
     shelf = Shelf((settings.models, BUILT_IN), settings.state / "compiled")
     verdicts = Verdicts(settings.state / "verdicts")
     loras = Loras((settings.loras, BUILT_IN / "loras"))
-    budget, lenders = memory.budget(settings.memory_gb), Lenders(settings.lender_addresses, settings.parts_token)
+    budget, lenders = memory.budget(settings.memory_gb), _lenders(settings)
     too_large = partial(memory.too_large, budget=budget, lenders=lenders)
     select = partial(backends.select, verdicts=verdicts, too_large=too_large)
     experience = Experience(verdicts, too_large)

@@ -13,7 +13,7 @@ import pytest
 from engines.bundle import Role
 from engines.jobs.quiet import QuietHours
 from engines.settings import Settings, SettingsError, variable
-from engines.settings.values import ROLES
+from engines.settings.values import ROLES, addresses
 from tests.conftest import REPOSITORY
 
 ALL = {
@@ -246,7 +246,7 @@ def test_feeds_go_by_their_names() -> None:
 
 def test_parts_go_by_what_they_do() -> None:
     lent = {"text_encoder": "http://192.168.1.6:7870", "zimage/decoder": "https://desk.lan"}
-    assert Settings.load(ALL).lender_addresses == lent
+    assert addresses("STUDIO_PARTS", Settings.load(ALL).parts) == lent
     assert get_args(Role) == ROLES
 
 

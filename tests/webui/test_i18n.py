@@ -261,6 +261,11 @@ def test_what_errors_tell_is_translated(language: str) -> None:
         ("failed its proof, a picture of another size", "未通过验证, 图像尺寸不同"),
         ("verified, 2.05 s, on a busy machine", "已验证, 2.05 s, 测量时电脑正忙"),
         ("ort fp32: 24.2 GB of memory needed, 12.8 GB available", "ort fp32: 24.2 GB 内存才够, 12.8 GB 可用"),
+        (
+            "denoiser lent by desk:7870 (onnxruntime 1.31 on CPU, fp32, equal to the bit)",
+            "denoiser 出借自 desk:7870 (onnxruntime 1.31 在 CPU, fp32, 逐位相同)",
+        ),
+        ("one part after the other", words("zh")("phrase_turns")),
         ("restored before", "此前修复过,直接取用"),
         ("smaller than 24 px", "小于 24 px"),
     ],
