@@ -31,11 +31,16 @@ BELIEVED = "studio.believed"  # and is a proxy that the owner has named
 
 
 class DeadlineProtocol(H11Protocol):
-    """HTTP/1.1, on connections that are closed when the head of a request has not come in time."""
+    """
+    HTTP/1.1, on connections that are closed when the head of a request has not come in time, and on which the body of
+    an answer does not wait until the client has acknowledged its head.
+    """
 
     _head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # asyncio does so by itself, but not to sockets that it has not made: each small answer would be 40 ms late.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._wait_for_head()
 
