@@ -66,7 +66,7 @@ def test_more_machines_draw_no_less() -> None:
         ({}, "machines"),
         ({"request_s": 0.1, "events": 13}, "web"),
         ({"transaction_s": 0.1, "events": 13}, "database"),
-        ({"picture_bytes": 1e9}, "disk"),
+        ({"picture_bytes": 1e9, "link_bytes_s": 1e12}, "disk"),
         ({"picture_bytes": 1e9, "disk_bytes_s": 1e12}, "link"),
     ],
 )
