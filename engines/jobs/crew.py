@@ -124,13 +124,13 @@ class CrewJobs(Deletions):
         with self._transaction() as db:
             db.execute("UPDATE job SET worker=? WHERE state='queued'", (HOME,))
 
-    def running_elsewhere(self) -> dict[str, str]:
-        """Return what other workers than the home's have begun, and which of them."""
-        return dict(self._rows(RUNNING_ELSEWHERE, HOME))
+    def running_elsewhere(self) -> list[tuple[str, str, int]]:
+        """Return what other workers than the home's have begun: each job, whose it is, and the attempt."""
+        return self._rows(RUNNING_ELSEWHERE, HOME)
 
     def take_all_back(self, worker: str, lost: bool = False) -> None:
         """Let what a worker has begun, or was given, wait for another. `lost`: as take_back has it. StorageError."""
-        begun = [job_id for job_id, whose in self.running_elsewhere().items() if whose == worker]
+        begun = [job_id for job_id, whose, _ in self.running_elsewhere() if whose == worker]
         self.take_back(begun, worker, lost)
         with self._transaction() as db:
             db.execute("UPDATE job SET worker=? WHERE state='queued' AND worker=?", (UNPLANNED, worker))

@@ -83,7 +83,7 @@ class Dispatcher:
         self._wake, self._woken = wake, dict[str, _Woken]()
         self._remembered = self._read()
         self._heard: dict[str, _Heard] = {}
-        self._astray: dict[str, float] = {}  # jobs of which those who have them say nothing, and since when
+        self._astray: dict[tuple[str, int], float] = {}  # attempts of which those who have them say nothing; since when
         self._hurdle = ""
         self._lock = threading.Lock()
         self._joined = threading.Event()
@@ -180,13 +180,13 @@ class Dispatcher:
         the job. It may just have claimed it, and not have said so yet.
         """
         astray = {
-            job_id: name
-            for job_id, name in self.queue.running_elsewhere().items()
+            (job_id, attempt): name
+            for job_id, name, attempt in self.queue.running_elsewhere()
             if (heard := self._heard.get(name)) is not None and heard.job != job_id
         }
-        self._astray = {job_id: self._astray.get(job_id, now) for job_id in astray}
-        for job_id, name in astray.items():
-            if now - self._astray[job_id] > LEASE_S:
+        self._astray = {attempt: self._astray.get(attempt, now) for attempt in astray}
+        for (job_id, attempt), name in astray.items():
+            if now - self._astray[job_id, attempt] > LEASE_S:
                 log.warning("%s does not have a job any more that it was given: %s", name, job_id)
                 self.queue.take_back([job_id], name, lost=True)
 

@@ -33,7 +33,7 @@ LEFT_RUNNING = "SELECT id, attempts-stops, begun FROM job WHERE state='running' 
 UNGIVEN = "SELECT 1 FROM job WHERE state='queued' AND worker<>? LIMIT 1"
 GIVE = "UPDATE job SET worker=? WHERE id=? AND state='queued'"
 GIVEN_AWAY = "SELECT DISTINCT worker FROM job WHERE state IN ('queued', 'running') AND worker NOT IN (?, ?)"
-RUNNING_ELSEWHERE = "SELECT id, worker FROM job WHERE state='running' AND worker<>?"
+RUNNING_ELSEWHERE = "SELECT id, worker, attempts FROM job WHERE state='running' AND worker<>?"
 TAKE_BACK = """UPDATE job SET state='queued', stops=stops+1, losses=losses+?, worker=?
 WHERE state='running' AND worker=? AND id=? RETURNING losses"""
 # Of a worker that does nothing: the job that it would be given.

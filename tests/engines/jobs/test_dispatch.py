@@ -210,6 +210,11 @@ def test_a_machine_that_began_anew_at_once_has_lost_its_job(
     seconds_later(3, "")
     assert not queue.publish(job, FINAL) and whose(queue, job_id) in ([HOME], ["desk"])
     assert queue.job(job_id).state == "queued"
+    queue.give({job_id: "desk"})
+    again = claimed(queue, "desk")  # at once, before it could say so, or anybody has looked
+    dispatcher.round()
+    assert queue.job(job_id).state == "running", "it has this attempt since a moment ago"
+    assert seconds_later(2, job_id) == "running" and queue.publish(again, FINAL)
 
 
 class CallingQueue(SqliteQueue):
