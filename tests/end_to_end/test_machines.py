@@ -23,7 +23,7 @@ from zeroconf import IPVersion, ServiceInfo, Zeroconf
 from engines.bundle import BUILT_IN
 from tests.support.false_studio import false_studio
 from tests.support.machines import Machine
-from tests.support.redis_server import MISSING, PROGRAM, RedisServer
+from tests.support.redis_server import MISSING, PROGRAM, running_redis
 from tests.support.server import Process
 from webui import mdns
 from webui.people import WORKER
@@ -164,9 +164,7 @@ def test_the_studio_may_be_killed_and_a_machine_that_stops_gives_back_what_it_ha
 
 @pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 def test_called_over_redis_machines_come_and_while_it_is_away_home_goes_on(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
-    with a_house(tmp_path, STUDIO_QUEUE=redis.url) as house:
+    with running_redis(tmp_path / "redis") as redis, a_house(tmp_path, STUDIO_QUEUE=redis.url) as house:
         assert {worker for _, worker in house.rows("state, worker")} == {"", "desk"}
         job_id = house.at_desk(**LONG)
         redis.kill()
@@ -185,7 +183,6 @@ def test_called_over_redis_machines_come_and_while_it_is_away_home_goes_on(tmp_p
         house.ended(*[job for (job,) in house.rows("id")])
         assert {state for (state,) in house.rows("state")} == {"done"}
         assert house.row(killed)[2:] == (2, 1), "begun twice, and once it was not to blame"
-    redis.kill()
 
 
 @pytest.mark.skipif(not mdns.addresses_at("0.0.0.0"), reason="this machine is in no network")
