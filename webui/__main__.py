@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,8 +85,13 @@ def main() -> int:
     dispatcher = Dispatcher(queue, stopping, settings.state / "workers.json", tokens.workers, wake=network.wake)
     threading.Thread(target=dispatcher.attend, name="dispatcher", daemon=True).start()
     worker.start()  # loads the models while the page is being imported, which takes as long
+
+    def opened(loop: asyncio.AbstractEventLoop) -> None:
+        dispatcher.open()
+        _watch(systemd, queue, worker, stopping, loop)
+
     try:
-        _serve(settings, queue, dispatcher, door, tls, stopping, partial(_watch, systemd, queue, worker, stopping))
+        _serve(settings, queue, dispatcher, door, tls, stopping, opened)
     finally:
         stopping.set()
         served.set()

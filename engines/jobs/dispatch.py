@@ -87,8 +87,7 @@ class Dispatcher:
         self._hurdle = ""
         self._lock = threading.Lock()
         self._joined = threading.Event()
-        # What earlier runs of the server have given out: who has it may be there yet, and says so, or is not.
-        self._since = clock()
+        self._opened = math.inf
         with self._lock:
             self._tell()
 
@@ -96,6 +95,13 @@ class Dispatcher:
     def calls(self) -> bool:
         """Return whether workers may wait to be called."""
         return isinstance(self.queue, CallsWorkers)
+
+    def open(self) -> None:
+        """
+        Note that workers can be heard from now on. Those to whom earlier runs of the server have given jobs may be
+        there yet, and are to have the time to say so: on a slow machine the page alone takes longer to load.
+        """
+        self._opened = self._clock()
 
     def hear(self, name: str, status: Status, job: str = "", called: bool = False) -> None:
         """
@@ -163,7 +169,7 @@ class Dispatcher:
                 self._remembered = {name: each for name, each in self._remembered.items() if name not in gone}
                 self._write()
                 self._tell()
-        if now - self._since > LEASE_S:  # else whoever was there before this server has not had the time to say so
+        if now - self._opened > LEASE_S:
             silent += sorted(self.queue.given_away() - here - set(silent))
         for name in silent:
             log.warning("a worker is heard no more: %s", name)

@@ -71,6 +71,12 @@ class House:
     def ended(self, *jobs: str) -> None:
         until(lambda: all(self.row(job)[0] not in ("queued", "running") for job in jobs), why=self.logs)
 
+    def start_again(self) -> None:
+        port = self.server.url.rpartition(":")[2]
+        self.server = Process(self.home, STUDIO_PORT=port)
+        self.server.url = f"http://127.0.0.1:{port}"
+        self.server.until_ready()
+
     def logs(self) -> str:
         return self.server.log.read_text()[-3000:] + self.machine.log.read_text()[-3000:]
 
@@ -141,10 +147,7 @@ def test_the_studio_may_be_killed_and_a_machine_that_stops_gives_back_what_it_ha
     until(lambda: _results(house, job_id), why=house.logs)
     house.server.popen.kill()
     house.server.popen.wait(60)
-    port = int(house.server.url.rpartition(":")[2])
-    house.server = Process(house.home, STUDIO_PORT=str(port))
-    house.server.url = f"http://127.0.0.1:{port}"
-    house.server.until_ready()
+    house.start_again()
     house.ended(job_id)
     assert house.row(job_id) == ("done", "desk", 1, 0), "its only attempt, at the desk"
     assert len(house.job(job_id)["result"]["images"]) == 4
@@ -160,6 +163,13 @@ def test_the_studio_may_be_killed_and_a_machine_that_stops_gives_back_what_it_ha
     assert house.row(waits)[:2] == ("done", "desk")
     house.ended(*[job for (job,) in house.rows("id")])
     assert {state for (state,) in house.rows("state")} == {"done"}
+    both = house.at_desk(**LONG)
+    house.machine.kill()
+    house.server.popen.kill()
+    house.server.popen.wait(60)
+    house.start_again()
+    house.ended(both)
+    assert house.row(both) == ("done", "", 2, 1), "a machine that does not come back loses it"
 
 
 @pytest.mark.skipif(PROGRAM is None, reason=MISSING)
