@@ -141,8 +141,8 @@ class JobQueue(Protocol):
         """Take all of them, or none. A batch gives way to interactive jobs, but not for ever (engines.jobs.turns)."""
         ...
 
-    def publish(self, job: Job, event: Event) -> bool:
-        """Append an event. False means stop: somebody cancelled, or the job is no longer this attempt's."""
+    def publish(self, job: Job, *events: Event) -> bool:
+        """Append what has happened. False means stop: somebody cancelled, or the job is no longer this attempt's."""
         ...
 
     def save_snapshot(self, job: Job, body: bytes, pictures: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from engines.errors import (
     JobCancelled,
@@ -237,16 +236,19 @@ class SqliteQueue(CrewJobs):
             self._retired = True
             self._changed.notify_all()
 
-    def publish(self, job: Job, event: Event) -> bool:
-        state = state_after(event)
-        ended = time.time() if state in ENDED else None
+    def publish(self, job: Job, *events: Event) -> bool:
+        goes_on = False
         with self._transaction(job.id) as db:
-            row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
-            if row:
-                append(db, job.id, event)
-            if row and ended:
-                db.execute(FORGET_SNAPSHOT, (job.id,))
-        return cast(tuple[int] | None, row) == (0,)
+            for event in events:
+                state = state_after(event)
+                ended = time.time() if state in ENDED else None
+                row = db.execute(ADVANCE, (state, ended, job.id, job.attempts)).fetchone()
+                goes_on = row == (0,)
+                if row:
+                    append(db, job.id, event)
+                if row and ended:
+                    db.execute(FORGET_SNAPSHOT, (job.id,))
+        return goes_on
 
     def save_snapshot(self, job: Job, body: bytes, pictures: Sequence[str]) -> None:
         with self._transaction() as db:

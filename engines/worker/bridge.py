@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from engines.images import names
 from engines.images.kept_latents import KEPT_SUFFIX
 from engines.jobs import ENDED, Job, state_after
 from engines.jobs.sqlite_queue import SqliteQueue
-from engines.messages import Enhance, Event, Final, Generate, Preview, unpack
+from engines.messages import Enhance, Event, Final, Generate, Preview, Progress, unpack
 from engines.messages.order import Order
 from engines.studio.snapshot import Snapshot
 from engines.worker import surviving
@@ -37,6 +38,7 @@ T = TypeVar("T")
 WAIT_S = 15.0  # for a job, at the studio's door
 HEARTBEAT_S = 2.0
 LOOK_S = 0.5  # while nobody says that anything has happened
+GATHER_S = 0.5  # what happens within it goes in one message, unless somebody waits for it
 AGAIN_S = 1.0  # until a studio that did not answer is asked again
 REFUSED_S = 30.0  # and one that refuses
 SNAPSHOT_S = 2.0  # between two looks whether there is another
@@ -45,12 +47,17 @@ OWNER = "studio:"  # begins whose its jobs are in this machine's queue
 
 @dataclass
 class Relay:
-    """One job on its way. `sent`: what pictures that were sent are called there, by their names here."""
+    """
+    One job on its way. `sent`: what pictures that were sent are called there, by their names here. `after`: the number
+    of the latest event that was sent, at `told_at`. `looks`: of which pictures there is one to look at there.
+    """
 
     order: Order
     local: Job
     sent: dict[str, str] = field(default_factory=dict)
     after: int = 0
+    told_at: float = -math.inf
+    looks: set[int] = field(default_factory=set)
     snapshot: str = ""  # a digest of the latest that the studio has
     looked: float = 0.0
     is_wanted: bool = True
@@ -197,18 +204,22 @@ class Bridge:
         with self.queue.listening(relay.local.id, changed.set):
             while True:
                 changed.clear()  # first: what happens from here on is seen at the next look
-                events, ended = self.queue.since(relay.local.id, relay.after)
-                if events:
-                    relay.after, last = events[-1]
-                    self._send(relay, [event for _, event in events], stopping)
-                    ended = ended or state_after(last) in ENDED
+                numbered, ended = self.queue.since(relay.local.id, relay.after)
+                events = [event for _, event in numbered]
+                ended = ended or any(state_after(event) in ENDED for event in events)
+                wait_s = relay.told_at + GATHER_S - time.monotonic()
+                if events and (ended or wait_s <= 0 or _is_awaited(relay, events)):
+                    relay.after = numbered[-1][0]
+                    self._send(relay, events, stopping)
+                    relay.told_at, wait_s = time.monotonic(), LOOK_S
                 if ended:
                     return
                 self._send_snapshot(relay, stopping)
-                changed.wait(LOOK_S)
+                changed.wait(wait_s if events else LOOK_S)
 
     def _send(self, relay: Relay, events: Sequence[Event], stopping: threading.Event) -> None:
-        there = [self._there(relay, event, stopping) for event in events]
+        there = [self._there(relay, event, stopping) for event in _latest(events)]
+        relay.looks |= {event.picture for event in there if isinstance(event, Preview)}
         goes_on = self._insist(lambda: self.studio.send_events(relay.order, there), stopping)
         if not goes_on and relay.is_wanted:
             relay.is_wanted = False
@@ -259,6 +270,31 @@ class Bridge:
         for photo in self.photos.glob("*"):
             with suppress(OSError):
                 photo.unlink()
+
+
+def _is_awaited(relay: Relay, events: Sequence[Event]) -> bool:
+    """Return whether there is something to look at of which there was nothing to be seen."""
+    return any(isinstance(event, Preview) and event.picture not in relay.looks for event in events)
+
+
+def _latest(events: Sequence[Event]) -> list[Event]:
+    """
+    Return what is still worth to be told: not how far it was, where it is further, and no look at a picture of which
+    there is a later one.
+    """
+    has_picture = isinstance(events[-1], Final)
+    furthest = max((k for k, event in enumerate(events) if isinstance(event, Progress)), default=-1)
+    looks = {event.picture: k for k, event in enumerate(events) if isinstance(event, Preview)}
+
+    def is_stale(k: int, event: Event) -> bool:
+        match event:
+            case Progress():
+                return has_picture or k < furthest
+            case Preview(kind="step"):
+                return has_picture or k < looks[event.picture]
+        return False
+
+    return [event for k, event in enumerate(events) if not is_stale(k, event)]
 
 
 def _digest(snapshot: bytes) -> str:

@@ -107,16 +107,19 @@ def add(routes: APIRouter, dispatcher: Dispatcher) -> None:
     @routes.post("/workers/jobs/{job_id}/{attempt}/events", include_in_schema=False)
     async def events(request: Request, job_id: str, attempt: int) -> JSONResponse:
         """Take what has happened. The answer: whether it shall go on."""
-        job = await beside(theirs, request, job_id, attempt)
-        goes_on = True
-        for event in _events(await request.body()):
-            images = _pictures_of(event)
-            if not all([await beside(queue.is_of, job_id, image) for image in images]):
+        events = _events(await request.body())
+
+        def taken() -> bool:
+            job = theirs(request, job_id, attempt)
+            images = [image for event in events for image in _pictures_of(event)]
+            if not all(queue.is_of(job_id, image) for image in images):
                 raise RequestError("it names a picture that was not sent with this job")
-            goes_on = await beside(queue.publish, job, event)
+            goes_on = queue.publish(job, *events)
             for image in images:
                 queue.arriving.pop(image, None)
-        return JSONResponse({"goes_on": goes_on})
+            return goes_on
+
+        return JSONResponse({"goes_on": await beside(taken)})
 
 
 def _name(request: Request) -> str:
@@ -129,7 +132,7 @@ def _events(body: bytes) -> list[Event]:
         events = [unpack(text) for text in files.validate(list[str], files.parse_json(body))]
     except ValueError as exc:
         raise RequestError("these are no events") from exc
-    if not all(isinstance(event, Event) for event in events):
+    if not events or not all(isinstance(event, Event) for event in events):
         raise RequestError("these are no events")
     return events
 

@@ -172,11 +172,56 @@ def left_behind(machine: Machine) -> list[str]:
 def test_what_happens_here_is_told_there_and_nothing_stays(machine: Machine) -> None:
     machine.work_off(order(), runner=(runner := Runner(drawn)))
     assert runner.requests == [Generate("p")]
-    assert machine.studio.pictures == {f"preview_{'b' * 32}.webp": b"small", FINAL.images[0]: b"large"}
-    *others, final = machine.studio.events
-    assert others == [Progress("denoise", 1, 2), Preview(1, f"preview_{'b' * 32}.webp")]
-    assert final == replace(FINAL, reason="why (desk)")
+    assert machine.studio.pictures[FINAL.images[0]] == b"large"
+    assert machine.studio.events[-1] == replace(FINAL, reason="why (desk)")
     assert left_behind(machine) == [] and not machine.queue.owners("")
+
+
+def test_what_nobody_waits_for_is_told_with_what_comes_next(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message costs the studio as much as three steps; and of what is told late, only the latest is."""
+    monkeypatch.setattr(bridge, "GATHER_S", 1e6)
+
+    def two(request: Any, folder: Path, snapshots: Any) -> Iterator[Event]:
+        def look(step: int, picture: int, kind: Any = "step") -> Preview:
+            (folder / f"{picture}-{step}.webp").write_bytes(b"small")
+            return Preview(step, f"{picture}-{step}.webp", picture=picture, kind=kind)
+
+        def heard(*events: Event) -> bool:
+            while machine.studio.events[-len(events) :] != list(events):
+                assert not machine.stopping.wait(0.01)
+            return True
+
+        yield Progress("denoise", 1, 4)
+        assert heard(Progress("denoise", 1, 4)), "at once: it has begun"
+        yield Progress("denoise", 2, 4)
+        yield Progress("denoise", 3, 4)
+        yield look(3, picture=1)
+        assert heard(Progress("denoise", 3, 4), look(3, picture=1)), "at once: there is something to see"
+        yield look(4, picture=1)
+        yield look(5, picture=1)
+        yield Progress("denoise", 4, 4)
+        yield look(8, picture=1, kind="result")
+        yield look(3, picture=2)
+        assert heard(Progress("denoise", 4, 4), look(8, picture=1, kind="result"), look(3, picture=2))
+        yield Progress("decode", 1, 1)
+        yield look(4, picture=2)
+        (folder / FINAL.images[0]).write_bytes(b"large")
+        yield FINAL
+
+    machine.work_off(order(), runner=Runner(two))
+    assert len(machine.studio.events) == 7
+    assert sorted(machine.studio.pictures) == ["1-3.webp", "1-8.webp", "2-3.webp", FINAL.images[0]]
+
+
+def test_a_job_that_fails_leaves_the_last_look_at_it(machine: Machine) -> None:
+    def fails(request: Any, folder: Path, snapshots: Any) -> Iterator[Event]:
+        for step in (1, 2, 3):
+            (folder / f"{step}.webp").write_bytes(b"small")
+            yield Preview(step, f"{step}.webp")
+        yield Failed("image", "broken")
+
+    machine.work_off(order(), runner=Runner(fails))
+    assert machine.studio.events[-2:] == [Preview(3, "3.webp"), Failed("image", "broken")]
 
 
 def test_the_photo_is_fetched_once_and_deleted(machine: Machine) -> None:

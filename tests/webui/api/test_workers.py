@@ -136,6 +136,12 @@ def test_what_was_changed_on_the_way_is_not_taken(rig: Rig) -> None:
     assert sorted(rig.queue.folder.iterdir()) == before
 
 
+def test_no_message_says_nothing(rig: Rig) -> None:
+    """Its answer would be that the job shall end."""
+    with machine(rig) as client:
+        assert say(client, ordered(rig, client, Generate("p"))).status_code == 400
+
+
 def test_a_job_is_one_machine_s_at_a_time(rig: Rig, tmp_path: Path) -> None:
     (photo := tmp_path / "a.jpg").write_bytes(b"a photo")
     with machine(rig) as first, machine(rig, "other") as second:
