@@ -12,6 +12,7 @@ from dataclasses import dataclass
 HOME = ""  # the worker beside the server
 UNPLANNED = "?"  # nobody's, until it is given to somebody
 GUESS_S = 30.0  # of what nobody knows: about a picture
+CAUTION = 2.0  # a worker of which it is not known is taken to need so many times what the slowest of the others does
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,11 @@ def give_out(
         if not takes and (away := awaited(job)):
             turns[job] = Turn(UNPLANNED, 0, None, away)
             continue
-        after = {name: _after(last[name], workers[name], s) for name, s in (takes or {HOME: 0.0}).items()}
-        name = min(after, key=lambda name: (_end_s(after[name], workers[name]), name != HOME))
+        takes = takes or {HOME: 0.0}
+        guess_s = max((CAUTION * s for s in takes.values() if s is not None), default=GUESS_S)
+        after = {name: _after(last[name], workers[name], s) for name, s in takes.items()}
+        ends = {name: _end_s(turn, workers[name], guess_s) for name, turn in after.items()}
+        name = min(ends, key=lambda name: (ends[name], name != HOME))
         turns[job] = last[name] = after[name]
     return turns
 
@@ -65,9 +69,9 @@ def _after(last: Turn, busy: Busy, seconds: float | None) -> Turn:
     return Turn(last.worker, ahead, total((last.waits_s, busy.pause_s if ahead else 0.0, seconds)))
 
 
-def _end_s(turn: Turn, busy: Busy) -> float:
+def _end_s(turn: Turn, busy: Busy, guess_s: float) -> float:
     left_s = GUESS_S if busy.left_s is None else busy.left_s
-    return left_s + (GUESS_S * (turn.ahead + 1 - busy.count) if turn.waits_s is None else turn.waits_s)
+    return left_s + (guess_s * (turn.ahead + 1 - busy.count) if turn.waits_s is None else turn.waits_s)
 
 
 def total(seconds: Iterable[float | None]) -> float | None:

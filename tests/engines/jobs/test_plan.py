@@ -56,6 +56,12 @@ def test_what_nobody_knows_is_guessed_and_shared() -> None:
     assert sooner["a"].worker == "desk"
 
 
+def test_a_machine_that_is_new_here_is_tried_as_soon_as_others_have_more_to_do() -> None:
+    """Else it would stand idle until what waits takes the others longer than the guess of a stranger."""
+    turns = give_out("abcd", {HOME: Busy(), "desk": Busy()}, lambda job, worker: 1.3 if worker == "desk" else None)
+    assert [turn.worker for turn in turns.values()] == ["desk", HOME, "desk", "desk"]
+
+
 def test_what_cannot_be_done_there_is_not_given_there_though_nobody_knows_the_rest() -> None:
     def seconds(job: str, worker: str) -> float | None:
         return None if worker == HOME or job == "a" else math.inf
