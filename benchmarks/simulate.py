@@ -39,10 +39,10 @@ class House:
     each a request and a change. `mtbf_s`: between two times that a machine vanishes; it is back after `repair_s`.
     """
 
-    draw_s: float = 1.15
+    draw_s: float = 0.85
     request_s: float = 0.0025
     transaction_s: float = 0.00025
-    events: int = 13
+    events: int = 5
     picture_bytes: float = 400e3
     disk_bytes_s: float = 490e6
     link_bytes_s: float = 110e6
