@@ -22,6 +22,7 @@ where they arise.
     + ImageTooSlow            to decode it takes longer than may be
     + FileTooLarge            a file of an album that has more bytes than an upload may have
   x NoFaceError             a photo to restore in which no face was found
+    + FacesTurned             but some are, when it is turned
   x BundleError             files on disk do not match their manifest
   x LoraError               a LoRA file that is damaged, of another kind, or made for another network
   x EngineError             an engine started and failed
@@ -139,6 +140,8 @@ class LinkEnded(StudioError):
 
 
 class ImageError(StudioError):
+    """`why`: what is the matter with the file, and what to do with it; a phrase of the program's."""
+
     code = "bad_image"
 
 
@@ -160,6 +163,15 @@ class FileTooLarge(ImageError):
 
 class NoFaceError(StudioError):
     code = "no_face"
+
+
+class FacesTurned(NoFaceError):
+    """`turn`: by how many degrees clockwise they are upright."""
+
+    code = "faces_turned"
+
+    def __init__(self, turn: int) -> None:
+        super().__init__(f"no face is upright; turned clockwise by {turn} degrees some are", turn=turn)
 
 
 class BundleError(StudioError):

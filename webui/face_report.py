@@ -84,14 +84,16 @@ def summary(faces: Sequence[FaceReport], say: Words) -> str:
 
 
 def advice_html(advice: Advice, say: Words) -> Markup:
-    """Return one line with the button that takes the advice."""
-    return Markup(
-        '<p class="advice" role="status"><span>{text}</span><button type="button" {button}>{label}</button></p>'
-    ).format(
-        text=advice_text(advice, say),
-        button="data-adopt" if advice.faces else "data-whole",
-        label=say("advice_adopt") if advice.faces else say("restore_anyway"),
-    )
+    """Return a line with the button that takes the advice, after one that turns the photo, if its faces lie."""
+    notes = Markup().join(Markup('<p class="note">{}</p>').format(say.caution(each)) for each in advice.warnings)
+    line = Markup('<p class="advice" role="status"><span>{}</span><button type="button" data-{}>{}</button></p>')
+    lines = []
+    if advice.turn:
+        lines += [line.format(say("advice_turned", turn=advice.turn), f"turn={advice.turn}", say("restore_turn"))]
+    if advice.boxes or not advice.turn:
+        adopt = ("adopt", say("advice_adopt")) if advice.faces else ("whole", say("restore_anyway"))
+        lines += [line.format(advice_text(advice, say), *adopt)]
+    return notes + Markup().join(lines)
 
 
 def advice_text(advice: Advice, say: Words) -> str:

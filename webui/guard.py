@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines.messages import CREDIT
+from engines.messages.photos import FORMATS
 from webui.addresses import inside
 from webui.plain_page import page
 
@@ -96,7 +97,7 @@ HEADERS_BY_KIND = {
     **dict.fromkeys(
         (
             "application/json",
-            *("image/avif", "image/heic", "image/jpeg", "image/png", "image/webp"),
+            *FORMATS,
         ),
         CREDITED,
     ),

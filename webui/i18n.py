@@ -18,6 +18,7 @@ from pathlib import Path
 from starlette.requests import cookie_parser
 
 from engines.errors import Fact
+from engines.messages.cautions import Caution
 from engines.settings.installation import called
 
 LOCALES = Path(__file__).parent / "locales"
@@ -49,17 +50,28 @@ class Words:
         phrased = {name: self.phrase(str(fact)) if name in OURS else fact for name, fact in facts.items()}
         return template.format_map(_Facts(phrased))
 
+    def caution(self, caution: Caution) -> str:
+        """Say what is not as somebody may think, of a result that is there."""
+        return self(f"warning_{caution.code}", **caution.facts)
+
     def choose(self, texts: Mapping[str, str]) -> str:
         """Return that one of the texts, by their languages, which its reader understands best; "": there is none."""
         near = (self.language, self.language.partition("-")[0], "en")
         return next((texts[language] for language in near if language in texts), "")
 
     def phrase(self, text: str) -> str:
-        """Put the few phrases of an engine's reason, which is English, into this language."""
-        for key, english in words("en").table.items():
-            if key.startswith("phrase_"):
-                text = re.sub(rf"\b{re.escape(english)}\b", self.table[key], text)
+        """Put the phrases of the program's in a reason, which is English, into this language."""
+        for pattern, key in _phrases():
+            text = pattern.sub(lambda match, key=key: self.table[key], text)  # type: ignore[misc]
         return text
+
+
+@cache
+def _phrases() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return what finds each English phrase, and its key; the longest first, as a shorter one may lie in it."""
+    phrases = {key: english for key, english in words("en").table.items() if key.startswith("phrase_")}
+    longest_first = sorted(phrases, key=lambda key: -len(phrases[key]))
+    return tuple((re.compile(rf"\b{re.escape(phrases[key])}\b"), key) for key in longest_first)
 
 
 class _Facts(dict[str, Fact]):

@@ -91,6 +91,7 @@ def status_html(scene: JobView, say: Words) -> Markup:
     line = Markup('<p class="status" role="status">{}</p>').format(status_text(scene, say))
     if scene.state == "done" and scene.unknown:
         line += Markup('<p class="note">{}</p>').format(say("portrait_unknown", words=say("comma").join(scene.unknown)))
+    line += Markup().join(Markup('<p class="note">{}</p>').format(say.caution(each)) for each in scene.warnings)
     if scene.state != "running":
         return line
     return line + Markup('<progress max="100" value="{}"></progress>').format(round(100 * scene.fraction))
@@ -180,9 +181,12 @@ def _next_steps(scene: JobView, say: Words) -> Markup:
     if scene.current and scene.current.finished:
         drawn, again = scene.task != "enhance", scene.task == "generate"
         return actions_html(scene.current, say, drawn=drawn, again=again, sheet=scene.sheet)
-    if scene.state != "failed" or scene.code != "no_face":
+    anyway, turn = button.format("anyway", say("restore_anyway")), Markup()
+    if scene.state != "failed" or scene.code not in ("no_face", "faces_turned"):
         return Markup()
-    return button.format("anyway", say("restore_anyway"))
+    if scene.code == "faces_turned":
+        turn = button.format(f"turn={scene.facts['turn']}", say("restore_turn"))
+    return turn + anyway
 
 
 def actions_html(tile: Tile, say: Words, drawn: bool, again: bool, sheet: str = "") -> Markup:

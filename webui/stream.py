@@ -14,6 +14,7 @@ from typing import Literal
 from engines.errors import Fact
 from engines.jobs import Place
 from engines.messages import Advice, DecoderKind, Event, Failed, Final, Note, Preview, Progress
+from engines.messages.cautions import Caution
 from engines.messages.faces import FaceReport
 
 SHARE_OF_DECODE = 0.1  # of the progress bar
@@ -65,6 +66,7 @@ class JobView:
     plan: tuple[str, ...] = ()  # of a build: its steps, as the toolchain calls them
     at: int = 0  # which of them it is in
     faces: tuple[FaceReport, ...] = ()  # of a restoration, in the end
+    warnings: tuple[Caution, ...] = ()  # in the end
 
     @property
     def current(self) -> Tile | None:
@@ -187,6 +189,7 @@ def _final(scene: JobView, event: Final) -> JobView:
         reason=event.reason,
         seconds=event.seconds,
         faces=event.faces,
+        warnings=event.warnings,
     )
 
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from engines import files
 from engines.errors import ImageError, StorageError
+from engines.images.causes import EMPTY
 
 PIECE_BYTES = 1 << 20
 NAME_LETTERS = 255  # of a file's name, as file systems have it
@@ -76,5 +77,5 @@ def _copy(source: BinaryIO, target: Path) -> str:
             digest.update(piece)
             copy.write(piece)
         if not copy.tell():
-            raise ImageError("the file is empty")
+            raise ImageError("the file is empty", why=EMPTY)
     return digest.hexdigest()

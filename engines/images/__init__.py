@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import re
-import struct
 import time
 import unicodedata
 import uuid
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -25,38 +22,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
-from pillow_heif import register_heif_opener
+from PIL import Image, ImageCms, PngImagePlugin
 
 from engines import files
-from engines.errors import ImageError, ImageTooLarge, StorageError
+from engines.errors import StorageError
+from engines.images.opening import ODD_EXIF, Share, mapped_errors, opened, upright
 from engines.messages import PhotoFormat
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-READABLE = ("JPEG", "PNG", "WEBP", "HEIF")  # MPO, which many phones write into .jpg, opens as JPEG
-MAX_MEGAPIXELS = 50
-# Of a progressive JPEG, each of which goes over the whole picture again: encoders write ten or so, a file of 400 KB can
-# have thousands, which take minutes. (libjpeg-turbo, "Two issues with the JPEG standard", 2019)
-MAX_SCANS = 100
-START_OF_SCAN = b"\xff\xda"  # in no scan's data, where a 0 follows each 255 (ITU T.81, B.1.1.2)
 GREY, COLOURED = 3.0, 24.0  # distance between largest and smallest channel in levels: a grey picture's mean; its most
 PREVIEW_PREFIX = "preview_"
 NAME_BYTES = 180  # of a photo's own name: with all that is put around it, disks take it
 # The time, a number for the next ones within that second, and of a photo what its owner called it.
 PICTURE_NAME = re.compile(r"outputs_\d{14}(_\d{3,})?(-[\w-]{1,60})?\.(png|jpg|webp)")
 SUFFIXES: dict[PhotoFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
-BROKEN = (SyntaxError, ValueError, EOFError, TypeError, RuntimeError, struct.error)  # decoders, for broken files
-ODD_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error)
 TAKEN, CAMERA, TAKEN_BY_CAMERA, USER_COMMENT = 0x0132, 0x8769, 0x9003, 0x9286  # EXIF; the last two are in the second
-ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # EXIF; those by which width and height change places
-Share = Callable[[int, int], float]  # from an upright picture's width and height: the size in which it is needed
 
 
 @dataclass(frozen=True)
 class Photo:
     """
     A picture with what of its file goes on: transparency (H, W) or none, the profile that its RGB numbers are meant in,
-    whether it was grey, and when it was taken ("2004:05:06 07:08:09", or empty).
+    whether it was grey, when it was taken ("2004:05:06 07:08:09", or empty), and the share of it, from the bottom, that
+    its file does not have any more.
     """
 
     pixels: Pixels
@@ -64,12 +52,13 @@ class Photo:
     profile: bytes = b""
     grey: bool = False
     taken: str = ""
+    missing: float = 0.0
 
 
 def read(path: Path) -> Pixels:
     """Read an uploaded file, upright, in sRGB, on white. ImageError: no picture we read, or broken. ImageTooLarge."""
-    with _opened(path) as image:
-        return np.array(_to_rgb(_upright(_to_srgb(image))))
+    with opened(path) as picture:
+        return np.array(_to_rgb(upright(_to_srgb(picture.image), path)))
 
 
 def read_shrunk(path: Path, share: Share) -> Pixels:
@@ -77,57 +66,29 @@ def read_shrunk(path: Path, share: Share) -> Pixels:
     Read as `read`. A JPEG of which a smaller copy is needed is decoded in an eighth, a quarter or half of its size, if
     that is enough: of 50 megapixels in 0.2 s instead of 1.5.
     """
-    with _opened(path, share) as image:
-        return np.array(_to_rgb(_upright(_to_srgb(image))))
+    with opened(path, share) as picture:
+        return np.array(_to_rgb(upright(_to_srgb(picture.image), path)))
 
 
 def read_photo(path: Path) -> Photo:
     """Read an uploaded file, upright, in its own colours. ImageError, ImageTooLarge: as read."""
-    with _opened(path) as image:
+    with opened(path) as picture:
+        image = picture.image
         taken, profile = _taken(image), _profile(image)
-        upright = _to_8_bits(_upright(image if profile else _to_srgb(image)))
+        image = _to_8_bits(upright(image if profile else _to_srgb(image), path))
         alpha = None
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            alpha = np.array(upright.getchannel("A"))
-        pixels = np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
-    return Photo(pixels, alpha, profile, _is_grey(pixels), taken)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            alpha = np.array(image.getchannel("A"))
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return Photo(pixels, alpha, profile, _is_grey(pixels), taken, picture.missing)
 
 
 def shown_by_browsers(path: Path) -> bool:
-    """Whether a file that can be read is of a format that browsers show too; HEIC is not. ImageError: it is gone."""
-    with _mapped_errors(), path.open("rb") as file:
-        return file.read(12)[4:8] != b"ftyp"
-
-
-@contextlib.contextmanager
-def _opened(path: Path, share: Share | None = None) -> Iterator[Image.Image]:
-    """Open and decode a file, with a `share` as `read_shrunk` says. ImageError, ImageTooLarge: as read."""
-    register_heif_opener(thumbnails=False)
-    with _mapped_errors(), Image.open(path, formats=READABLE) as image:
-        megapixels = image.width * image.height / 1e6
-        if megapixels > MAX_MEGAPIXELS:  # known from the header, before a pixel is decoded
-            raise ImageTooLarge(f"{megapixels:.0f} megapixels", megapixels=round(megapixels), limit=MAX_MEGAPIXELS)
-        if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(START_OF_SCAN)) > MAX_SCANS:
-            raise ImageError(f"a JPEG of {scans} scans")
-        if share is not None:
-            needed = share(*(image.size[::-1] if _is_lying(image) else image.size))
-            image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
-        image.load()
-        yield image
-
-
-def _is_lying(image: Image.Image) -> bool:
-    with contextlib.suppress(*ODD_EXIF):
-        return image.getexif().get(ORIENTATION) in LYING
-    return False
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says; one that makes no sense says nothing."""
-    with contextlib.suppress(*ODD_EXIF):
-        ImageOps.exif_transpose(image, in_place=True)  # large photos are not copied without need
-    return image
+    """Whether a file that can be read is of a format that browsers show too; HEIC and TIFF are not. ImageError."""
+    with mapped_errors(path), path.open("rb") as file:
+        head = file.read(12)
+    return head[8:12] in (b"avif", b"avis") if head[4:8] == b"ftyp" else head[:2] not in (b"II", b"MM")
 
 
 def _taken(image: Image.Image) -> str:
@@ -173,10 +134,16 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    if not image.mode.startswith(("I", "F")):  # 16-bit greys arrive as I;16 or I
+    """16-bit greys arrive as I;16 or I; TIFFs may have fractions, from 0 to 1, to 255 or to 65535, or CIE Lab."""
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
+    if not image.mode.startswith(("I", "F")):
         return image
-    levels = np.asarray(image, dtype=np.float32)
-    return Image.fromarray(np.rint(levels.clip(0, 65535) / 257).astype(np.uint8))
+    levels = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
+    largest = levels.max(initial=0.0) if image.mode == "F" else 65535.0
+    white = next((white for white in (1.0, 255.0) if largest <= white), 65535.0)
+    return Image.fromarray(np.rint(levels.clip(0, white) * (255 / white)).astype(np.uint8))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -185,22 +152,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
-
-
-@contextlib.contextmanager
-def _mapped_errors() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():  # only the worker's thread reads pictures, so nobody is in the way
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is thrown away
-            yield
-    except UnidentifiedImageError as exc:
-        raise ImageError("not a JPEG, PNG, WEBP or HEIC picture") from exc
-    except Image.DecompressionBombError as exc:
-        raise ImageTooLarge(str(exc), megapixels=179, limit=MAX_MEGAPIXELS) from exc
-    except OSError as exc:  # its text may name a path, which is nobody's business
-        raise ImageError(f"the picture cannot be read: {exc.strerror or 'broken file'}") from exc
-    except BROKEN as exc:
-        raise ImageError(f"the picture is broken: {exc}") from exc
 
 
 def fit(pixels: Pixels, side_px: int) -> Pixels:

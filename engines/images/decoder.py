@@ -26,7 +26,8 @@ import numpy as np
 
 from engines import images
 from engines.errors import EngineError, ImageError, ImageTooLarge, ImageTooSlow, OutOfMemory, StudioError
-from engines.images import Photo, Pixels
+from engines.images import Photo, Pixels, causes
+from engines.images.opening import MAX_MEGAPIXELS
 from engines.images.scaling import Scaling, scaled
 from engines.settings.installation import PROJECT
 
@@ -133,7 +134,7 @@ class Decoder:
             return OutOfMemory("the process that decodes pictures was killed", engine="decoder")
         if status == -signal.SIGXCPU:
             return ImageTooSlow(f"to decode it takes more than {self.limit_s:g} s", limit=round(self.limit_s))
-        return ImageError(f"the picture ends the process that decodes it ({status})")
+        return ImageError(f"the picture ends the process that decodes it ({status})", why=causes.CRASHES)
 
 
 SHARED = Decoder()  # of a process, for whoever has no other
@@ -149,14 +150,15 @@ def _raise_what_it_is(answer: dict[str, Any]) -> None:
 def _received(answer: dict[str, Any], source: IO[bytes]) -> Photo:
     """Read what an answer announces. It comes from where strangers' files have been: ValueError, if it is too much."""
     height, width = int(answer["height"]), int(answer["width"])
-    if height < 1 or not 0 < height * width <= images.MAX_MEGAPIXELS * 1e6:
+    if height < 1 or not 0 < height * width <= MAX_MEGAPIXELS * 1e6:
         raise ValueError(f"a picture of {width}x{height}")
     pixels = _filled(np.empty((height, width, 3), np.uint8), source)
     alpha = _filled(np.empty((height, width), np.uint8), source) if answer["alpha"] else None
     if not 0 <= (size := int(answer["profile"])) <= MOST_PROFILE_BYTES:
         raise ValueError(f"a profile of {size} bytes")
     profile = _filled(np.empty(size, np.uint8), source).tobytes()
-    return Photo(pixels, alpha, profile, bool(answer["grey"]), str(answer["taken"]))
+    missing = min(1.0, max(0.0, float(answer["missing"])))
+    return Photo(pixels, alpha, profile, bool(answer["grey"]), str(answer["taken"]), missing)
 
 
 def _received_file(answer: dict[str, Any], source: IO[bytes]) -> bytes:
@@ -187,9 +189,10 @@ def _answered(how: str, path: Path, more: dict[str, Any]) -> tuple[dict[str, Any
         return {"error": type(exc).__name__, "detail": str(exc), "facts": exc.facts}, []
     except MemoryError:
         detail = f"to decode it takes more than {MOST_BYTES >> 30} GB of memory"
-        return {"error": ImageError.__name__, "detail": detail, "facts": {}}, []
+        return {"error": ImageError.__name__, "detail": detail, "facts": {"why": causes.NO_ROOM}}, []
     height, width = photo.pixels.shape[:2]
     facts = {"alpha": photo.alpha is not None, "profile": len(photo.profile), "grey": photo.grey, "taken": photo.taken}
+    facts["missing"] = photo.missing
     arrays = [photo.pixels] if photo.alpha is None else [photo.pixels, photo.alpha]
     pieces = [np.ascontiguousarray(array).data.cast("B") for array in arrays]
     return {"height": height, "width": width, **facts}, [*pieces, memoryview(photo.profile)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engines import files, images
 from engines.errors import ImageError, NotFoundError
+from engines.images import causes
 
 KEPT_SUFFIX = ".negative.npz"
 
@@ -51,4 +52,4 @@ def read(folder: Path, name: str) -> KeptLatents:
     except OSError as exc:
         raise NotFoundError("kept latent", name) from exc
     except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as exc:
-        raise ImageError(f"what was kept of {name} is damaged") from exc
+        raise ImageError(f"what was kept of {name} is damaged", why=causes.NEGATIVE) from exc

@@ -15,6 +15,7 @@ from PIL import Image
 
 from engines import images
 from engines.errors import ImageError
+from engines.images import causes
 
 Fit = Literal["auto", "contain", "cover"]
 ScreenFormat = Literal["avif", "webp", "jpeg", "png"]
@@ -101,7 +102,7 @@ def _encoded(image: Image.Image, how: Scaling) -> bytes:
             if how.format == "png":
                 break  # which has no quality
         if min(image.size) * SMALLER < SMALLEST_PX:
-            raise ImageError(f"no picture is as small as {how.most_bytes} bytes")
+            raise ImageError(f"no picture is as small as {how.most_bytes} bytes", why=causes.NO_COPY)
         image = image.resize((int(image.width * SMALLER), int(image.height * SMALLER)), Image.Resampling.LANCZOS)
 
 

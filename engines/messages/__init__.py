@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from engines import files
 from engines.errors import Fact, OptionError, RequestError
 from engines.messages import earlier
+from engines.messages.cautions import Caution
 from engines.messages.faces import Box, FaceReport, Points, Share
 from engines.messages.mirrors import check_mirror
 from engines.messages.status import BundleKind, Mirror, Status
@@ -31,6 +32,7 @@ MAX_SEED = 2**31 - 1
 MOST_LORAS = 8
 RESTORED_BEFORE = "restored before"  # the reason of a Final that was remembered: its seconds are no measure
 
+Turn = Annotated[int, Field(ge=0, le=270, multiple_of=90)]  # degrees
 PreviewMode = Literal["live", "off", "only"]  # only: stop at the tiny decoder, keep the latent
 RestoreMode = Literal["natural", "strong", "detail"]
 PhotoFormat = Literal["png", "jpeg", "webp"]
@@ -121,6 +123,7 @@ class Enhance:
     bundle: str = "restorer"
     backend: str = "auto"
     auto: bool = False  # strength, mode, denoise, sharpen and fading as Inspect would advise; no face: whole_picture
+    turn: Turn = 0  # clockwise, after its own orientation
     faces: Points = ()  # those that are meant, however sharp, small or far from the centre; empty: all, by the rules
 
     def __post_init__(self) -> None:
@@ -235,6 +238,8 @@ class Advice:
     noise: float
     settings: dict[str, Fact]
     boxes: tuple[Box, ...] = ()  # of the faces, from left to right
+    turn: Turn = 0  # clockwise, by which its faces are upright; without boxes they are found only then
+    warnings: tuple[Caution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,7 @@ class Final:
     decoder: DecoderKind = "vae"
     faces: tuple[FaceReport, ...] = ()  # of a restored photo, from left to right
     without: tuple[str, ...] = ()  # LoRAs that could not be loaded; `reason` says why
+    warnings: tuple[Caution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ def refusal(kind: type[Any], exc: ValidationError, start: tuple[int | str, ...] 
         case "greater_than_equal" | "less_than_equal":
             low, high = limits(_owner(kind, path), str(path[-1]))
             return OptionError(names, given, f"{low} … {high}")
+        case "multiple_of":
+            low, high = limits(_owner(kind, path), str(path[-1]))
+            return OptionError(
+                names, given, ", ".join(map(str, range(int(low), int(high) + 1, context["multiple_of"])))
+            )
         case "too_long":
             return OptionError(names, len(given), f"0 … {context['max_length']}")
         case "string_too_long":

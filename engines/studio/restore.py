@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from engines import faces, images
-from engines.errors import NoFaceError
+from engines.errors import FacesTurned, NoFaceError
 from engines.faces import Floats, Matrix, Picture, Points, identity, quality, retouch
 from engines.faces.detection import Face
 from engines.images import Photo, infotext
 from engines.images.decoder import SHARED, Decoder
 from engines.messages import Advice, Enhance, Event, Final, Inspect, Preview, Progress
+from engines.messages.cautions import cut_off
 from engines.messages.faces import (
     NO_FACE_THERE,
     NOT_CENTRAL,
@@ -45,6 +47,8 @@ ADVICE_PX = 256  # the side of a face that is looked at
 DETAIL = 0.5  # what more_detail adds, of retouch.local_contrast
 CLEAN = (20, 15)  # denoise and sharpen, for a whole picture for which nobody chose
 MARGIN_PX = 16  # how far the controls look
+TURNS = (90, 270, 180)  # in which faces are looked for where there are none; of equals, the first
+SURE = 0.7  # the score, 0 to 1, of a face for which a photo is turned: what is none may look like one upside down
 Report = tuple[FaceState, int, str]  # state, strength, why
 
 
@@ -65,15 +69,19 @@ class Restoration:
         Yield the photo as it came, progress, and Final; return what to show of it another time. NoFaceError,
         ImageError, EngineError, StorageError.
         """
-        photo = self.decoder.read_photo(Path(self.request.image))
+        photo = self._read()
         before = self._shown(photo)
         yield before
+        lying = 0
         if self.request.auto:
-            self = replace(self, request=self._automatic(photo.pixels))
+            advice = advice_on(photo.pixels, self.detector)
+            lying = 0 if advice.boxes else advice.turn  # those that are found as they lie are restored so
+            photo = turned(photo, lying)
+            self = replace(self, request=self._automatic(advice))
         photo = replace(photo, pixels=self._mended(photo.pixels))  # nobody holds what it was: 150 MB
         detected = from_the_left(self.detector.find(photo.pixels))
         if not detected and not self.request.whole_picture:
-            raise NoFaceError("no face was found in this picture")
+            raise self._without_faces(photo.pixels)
         shape, canvas, reports = photo.pixels.shape, photo.pixels.copy(), []
         boxes = [share(face, shape) for face in detected]
         chosen = {face_at(boxes, point) for point in self.request.faces}
@@ -86,19 +94,29 @@ class Restoration:
         reports += [FaceReport((point.x, point.y, 0.0, 0.0), "skipped", 0, NO_FACE_THERE) for point in missed]
         photo = replace(photo, pixels=self._controls(photo.pixels, canvas))
         del canvas  # 150 MB of a photo of 50 megapixels, which writing it would come on top of
+        if lying:
+            photo = turned(photo, -lying)
+            reports = [replace(report, box=turned_box(report.box, -lying)) for report in reports]
+            reports.sort(key=lambda report: report.box[0])
         final = self._written(photo, tuple(reports))
         yield final
         return [before, final]
 
-    def _automatic(self, pixels: Picture) -> Enhance:
+    def _read(self) -> Photo:
+        return turned(self.decoder.read_photo(Path(self.request.image)), self.request.turn)
+
+    def _automatic(self, advice: Advice) -> Enhance:
         """Return the request with what a look at the photo advises."""
-        advice = advice_on(pixels, self.detector.find(pixels))
         whole = self.request.whole_picture or not advice.faces
         return replace(self.request, **advice.settings, whole_picture=whole)  # type: ignore[arg-type]
 
+    def _without_faces(self, pixels: Picture) -> NoFaceError:
+        turn = turn_to_faces(pixels, self.detector)
+        return FacesTurned((self.request.turn + turn) % 360) if turn else NoFaceError("no face was found")
+
     def before(self) -> Preview:
         """The photo as it came. ImageError, StorageError."""
-        return self._shown(self.decoder.read_photo(Path(self.request.image)))
+        return self._shown(self._read())
 
     def _shown(self, photo: Photo) -> Preview:
         small = images.fit(photo.pixels, BEFORE_PX)
@@ -181,11 +199,52 @@ class Restoration:
         text = infotext.describe_restoration(r, engine, self.loaded.precision)
         name = images.write_photo(self.folder, dated, text, r.format, r.quality, r.name)
         seconds = round(time.perf_counter() - self.started, 3)
-        return Final((name,), 0, seconds, engine, self.reason, faces=reports)
+        return Final((name,), 0, seconds, engine, self.reason, faces=reports, warnings=cut_off(photo.missing))
 
 
 def blended(crop: Picture, change: Floats, strength: float) -> Picture:
     return np.asarray(np.rint(crop + change * np.float32(strength)).clip(0, 255), dtype=np.uint8)
+
+
+def turned(photo: Photo, degrees: int) -> Photo:
+    """Return the photo turned clockwise, by a multiple of 90 degrees; what is missing of it is still what it was."""
+    if not degrees % 360:
+        return photo
+    pixels, alpha = (
+        None if a is None else np.ascontiguousarray(np.rot90(a, -degrees // 90)) for a in (photo.pixels, photo.alpha)
+    )
+    assert pixels is not None  # every photo has some
+    return replace(photo, pixels=pixels, alpha=alpha)
+
+
+def turned_box(box: Box, degrees: int) -> Box:
+    """Return where a box (left, top, width, height as shares) lies in its picture turned clockwise."""
+    for _ in range(degrees // 90 % 4):
+        left, top, width, height = box
+        box = (round(1 - top - height, 4), left, height, width)
+    return box
+
+
+def turn_to_faces(pixels: Picture, detector: Detector) -> int:
+    """Return by how many degrees clockwise a picture is turned in which the surest face is found; 0: in none."""
+    small = images.fit(pixels, LOOK_PX)
+    sure = {
+        turn: max(
+            (face.score for face in detector.find(np.ascontiguousarray(np.rot90(small, -turn // 90)))), default=0.0
+        )
+        for turn in TURNS
+    }
+    best = max(TURNS, key=lambda turn: sure[turn])
+    return best if sure[best] >= SURE else 0
+
+
+def tilt_of(detected: list[Face]) -> int:
+    """Return by how many degrees clockwise a picture is turned for most of its faces to be upright, by their size."""
+    size: dict[int, float] = defaultdict(float)
+    for face in detected:
+        down = face.landmarks[3:].mean(0) - face.landmarks[:2].mean(0)  # from the eyes to the mouth
+        size[round(math.degrees(math.atan2(down[0], down[1])) / 90) * 90 % 360] += face.size_px
+    return max(size, key=lambda turn: size[turn])
 
 
 def from_the_left(detected: list[Face]) -> list[Face]:
@@ -215,19 +274,29 @@ def advise(request: Inspect, detector: Detector, folder: Path, decoder: Decoder 
     Yield what a look at the photo says; before it, where there are faces to choose from and browsers cannot show the
     file, the photo. ImageError, EngineError, StorageError.
     """
-    pixels = decoder.read(Path(request.image))
-    advice = advice_on(pixels, detector.find(pixels))
+    photo = decoder.read_photo(Path(request.image))
+    advice = replace(advice_on(photo.pixels, detector), warnings=cut_off(photo.missing))
     if advice.faces > 1 and not images.shown_by_browsers(Path(request.image)):
-        yield Preview(0, images.write_preview(folder, images.fit(pixels, LOOK_PX)), kind="before")
+        small = images.fit(photo.pixels, LOOK_PX)
+        yield Preview(0, images.write_preview(folder, small, photo.profile), kind="before")
     yield advice
 
 
-def advice_on(pixels: Picture, detected: list[Face]) -> Advice:
-    """What a look at these pixels says, in which these faces are."""
+def advice_on(pixels: Picture, detector: Detector) -> Advice:
+    """
+    What a look at a photo says. Where faces are found only when it is turned, it is said of what is then seen, without
+    boxes.
+    """
+    detected = detector.find(pixels)
+    boxes = tuple(share(face, pixels.shape) for face in from_the_left(detected))
+    turn = tilt_of(detected) if detected else turn_to_faces(pixels, detector)
+    if turn and not detected:
+        pixels = np.ascontiguousarray(np.rot90(pixels, -turn // 90))
+        detected = detector.find(pixels)
     largest = sorted(detected, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
     blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]
     noisy, faded = quality.noise(images.fit(pixels, LOOK_PX)), retouch.fading_of(pixels)
     height, width = pixels.shape[:2]
     settings = quality.suggestion(blurs, noisy, faded)
-    boxes = tuple(share(face, pixels.shape) for face in from_the_left(detected))
-    return Advice(len(detected), width, height, round(max(blurs, default=0.0), 2), round(noisy, 2), settings, boxes)
+    blur = round(max(blurs, default=0.0), 2)
+    return Advice(len(detected), width, height, blur, round(noisy, 2), settings, boxes, turn)

@@ -25,6 +25,7 @@ CODES = {
     "FileTooLarge": "file_too_large",
     "FolderAway": "folder_away",
     "NoFaceError": "no_face",
+    "FacesTurned": "faces_turned",
     "BundleError": "bad_bundle",
     "LoraError": "bad_lora",
     "MemoryShort": "memory_short",

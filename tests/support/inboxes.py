@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from engines.images import causes
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Event, Failed, Final, Preview
 from engines.settings import Settings
@@ -139,7 +140,7 @@ class House:
     def _events(self, request: Enhance, job_id: str) -> list[Event]:
         data = Path(request.image).read_bytes()
         if BROKEN in data:
-            return [Failed("bad_image", "broken")]
+            return [Failed("bad_image", "broken", {"why": causes.DAMAGED})]
         number = int(job_id[:12], 16) % 10**14
         picture, before = f"outputs_{number:014}.png", f"preview_{job_id}.png"
         (self.queue.folder / before).write_bytes(photo(1, "PNG"))

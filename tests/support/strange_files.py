@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from engines import images
+from engines.images import opening
 from tests.support.photo_files import encoded, scene
 
 Files = dict[str, Callable[[], bytes]]
@@ -51,8 +51,8 @@ def jpeg_of_scans(scans: int, width: int, height: int) -> bytes:
 
 
 def repeated(data: bytes, scans: int) -> bytes:
-    last = data[data.rindex(images.START_OF_SCAN) : -2]
-    return data[:-2] + last * (scans - data.count(images.START_OF_SCAN)) + data[-2:]
+    last = data[data.rindex(opening.START_OF_SCAN) : -2]
+    return data[:-2] + last * (scans - data.count(opening.START_OF_SCAN)) + data[-2:]
 
 
 def spotted(side: int) -> Image.Image:

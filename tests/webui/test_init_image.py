@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.images import causes
 from engines.messages import Generate, Lora, unpack
 from tests.support.fakes import waves
 from tests.support.http import Session, encoded, people, pixels, private_photo, refused, succeeded
@@ -166,7 +167,7 @@ def test_a_file_that_nobody_uploaded_is_not_taken(rig: Rig, tmp_path: Path) -> N
 def test_what_is_no_photo_is_said_in_words(rig: Rig) -> None:
     with rig.session() as page:
         messages = begun(page, page.upload(b"hello", "a.png"))
-    assert ZH("error_bad_image").partition("{")[0] in str(messages[-1])
+    assert ZH.error("bad_image", {"why": causes.TEXT}) in str(messages[-1])
 
 
 def test_settings_that_are_used_again_leave_the_photo_out(rig: Rig) -> None:

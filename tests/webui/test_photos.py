@@ -10,6 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from engines.images import causes
 from tests.support.http import (
     FILE_DATA,
     GPS_MARK,
@@ -69,25 +70,25 @@ def test_a_photo_inside_an_address_is_not_decoded(rig: Rig, kind: str) -> None:
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 @pytest.mark.parametrize(
-    ("content", "name", "code"),
+    ("content", "name", "code", "why"),
     [
-        (b"hello", "a.png", "bad_image"),
-        (b"hello", "a.svg", "bad_image"),
-        (b"", "a.png", "bad_image"),
-        (encoded(scene(), "GIF"), "a.gif", "bad_image"),
-        (encoded(scene(), "TIFF"), "a.jpg", "bad_image"),
-        (encoded(scene(), "PNG")[:150], "a.png", "bad_image"),
-        (encoded(Image.new("1", (9000, 6000)), "PNG"), "a.png", "image_too_large"),
+        (b"hello", "a.png", "bad_image", causes.TEXT),
+        (b"<svg/>", "a.svg", "bad_image", causes.LAYERS),
+        (b"", "a.png", "bad_image", causes.EMPTY),
+        (encoded(scene(), "ICO"), "a.ico", "bad_image", f"ICO: {causes.ANOTHER}"),
+        (b"%PDF-1.7", "a.jpg", "bad_image", causes.DOCUMENT),
+        (encoded(scene(), "PNG")[:150], "a.png", "bad_image", causes.CUT_OFF),
+        (encoded(Image.new("1", (9000, 6000)), "PNG"), "a.png", "image_too_large", ""),
     ],
-    ids=["text", "drawing", "nothing", "gif", "tiff", "torn", "huge"],
+    ids=["text", "drawing", "nothing", "icon", "document", "torn", "huge"],
 )
 def test_the_page_says_what_is_wrong_with_a_photo(
-    rig: Rig, content: bytes, name: str, code: str, language: str
+    rig: Rig, content: bytes, name: str, code: str, why: str, language: str
 ) -> None:
     """In words, not with a bare "Error"."""
     with rig.session(language) as page:
         messages = restored(rig, page, page.upload(content, name))
-    sentence = words(language).error(code, {"megapixels": 54, "limit": 50})
+    sentence = words(language).error(code, {"megapixels": 54, "limit": 50, "why": why})
     assert sentence in str(messages[-1]), messages[-1]
 
 

@@ -18,6 +18,7 @@ from engines.messages import (
     Preview,
     Progress,
 )
+from engines.messages.cautions import Caution
 from tests.support.events import ONE, PICTURE, denoise, play
 from tests.support.http import tree
 from webui.i18n import LANGUAGES, words
@@ -453,9 +454,16 @@ def test_a_name_in_any_script_is_an_address() -> None:
 
 
 def test_only_a_photo_without_a_face_offers_a_way_out() -> None:
-    for code, there in (("no_face", True), ("bad_image", False), ("cancelled", False)):
-        buttons = tree(job_html(play(Failed(code, ""), scene=ENHANCE), EN)).all("button")
+    for code, there in (("no_face", True), ("faces_turned", True), ("bad_image", False), ("cancelled", False)):
+        buttons = tree(job_html(play(Failed(code, "", {"turn": 270}), scene=ENHANCE), EN)).all("button")
         assert any("data-anyway" in button for button in buttons) is there
+        assert [b["data-turn"] for b in buttons if "data-turn" in b] == ["270"] * (code == "faces_turned")
+
+
+def test_what_is_missing_of_a_photo_is_said_beside_it() -> None:
+    final = Final(("outputs_1.png",), 7, 2.0, "ort", warnings=(Caution("photo_cut_off", {"percent": 36}),))
+    for say in (ZH, EN):
+        assert say("warning_photo_cut_off", percent=36) in job_html(play(final, scene=ENHANCE), say)
 
 
 def test_a_lora_that_could_not_be_loaded_is_told_beside_the_picture() -> None:

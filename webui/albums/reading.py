@@ -93,7 +93,7 @@ def pieces(root: Path, path: Path, most_bytes: int) -> Iterator[bytes]:
     except FileNotFoundError as exc:
         raise NotFoundError("picture", path.name) from exc
     except PermissionError as exc:
-        raise ImageError("the file may not be read") from exc
+        raise ImageError("the file may not be read", why=exc.strerror or "?") from exc
     except OSError as exc:
         if exc.errno in OUTSIDE:
             raise NotFoundError("picture", path.name) from exc

@@ -17,6 +17,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 
 from engines.errors import NotFoundError
+from engines.messages.photos import FORMATS
 from engines.settings import Settings
 from webui.albums.copies import Copies
 from webui.albums.folders import Folder, Shown
@@ -32,12 +33,7 @@ THREADS = 4  # for each folder, so that one that hangs keeps none of the others 
 FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
 THUMBNAIL_PX, THUMBNAIL_BYTES = 384, 30_000
 LARGE_PX = 2560
-MEDIA = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "image/jpeg"),
-    **dict.fromkeys((".heic", ".heif", ".hif"), "image/heic"),
-    ".png": "image/png",
-    ".webp": "image/webp",
-}
+MEDIA = {suffix: media for media, suffixes in FORMATS.items() for suffix in suffixes}
 
 
 def address(folder: str, picture_id: str, copy: str = "") -> str:

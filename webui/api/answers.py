@@ -10,8 +10,16 @@ from typing_extensions import TypedDict
 
 from engines.messages import Enhance, Final, Generate
 from engines.messages.faces import FaceReport, FaceState
+from webui.i18n import BOTH, words
 from webui.own_jobs import HouseJobs
 from webui.pictures import address
+
+
+class Warned(TypedDict):
+    """What is not as somebody may think, of a result that is there; the message in both languages."""
+
+    code: str
+    message: str
 
 
 class Drawn(TypedDict):
@@ -20,6 +28,7 @@ class Drawn(TypedDict):
     seconds: float
     engine: str
     reason: str
+    warnings: list[Warned]
     without: list[str]
     images: list[str]  # addresses
 
@@ -41,6 +50,7 @@ class Restored(TypedDict):
     inference_time: str
     engine: str
     reason: str
+    warnings: list[Warned]
     faces: list[Face]
 
 
@@ -56,6 +66,7 @@ def drawn(final: Final, root: str) -> Drawn:
         "seconds": final.seconds,
         "engine": final.engine,
         "reason": final.reason,
+        "warnings": warned(final),
         "without": list(final.without),
         "images": [f"{root}/{address(name)}" for name in final.images],
     }
@@ -78,8 +89,16 @@ def restored(final: Final, root: str) -> Restored:
         "inference_time": f"{final.seconds:.2f}s",
         "engine": final.engine,
         "reason": final.reason,
+        "warnings": warned(final),
         "faces": faces(final),
     }
+
+
+def warned(final: Final) -> list[Warned]:
+    sentences = [[words(language).caution(each) for language in BOTH] for each in final.warnings]
+    return [
+        {"code": each.code, "message": " ".join(said)} for each, said in zip(final.warnings, sentences, strict=True)
+    ]
 
 
 def faces(final: Final) -> list[Face]:

@@ -136,7 +136,7 @@ class _Base64:
             try:
                 yield base64.b64decode(text[position : position + BASE64_LETTERS], validate=True)
             except (binascii.Error, ValueError) as exc:
-                raise ImageError("that is no base64") from exc
+                raise ImageError("that is no base64", why="it is no base64") from exc
 
 
 def parse_known(kind: type[T], values: Values) -> T:

@@ -68,6 +68,7 @@ ENHANCE: Mapping[str, str] = {
     "format": "of the file that is given back",
     "quality": "of JPEG and WEBP, 1 to 100",
     "keep_date": "when the photo was taken; nothing else of its metadata is ever kept",
+    "turn": "clockwise, by 90, 180 or 270 degrees, after its own orientation",
     "bundle": "the model that restores",
     "backend": OWN_BACKEND,
 }

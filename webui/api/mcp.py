@@ -56,7 +56,7 @@ DRAW = ("prompt", "negative", "width", "height", "steps", "guidance", "seed", "v
 RESTORE = (
     "image", "auto", "strength", "mode", "more_detail", "denoise", "sharpen", "contrast", "brightness", "fading",
     "scratches", "protect_skin", "only_center_face", "faces", "whole_picture", "min_face_px", "format", "quality",
-    "keep_date", "bundle", "backend",
+    "keep_date", "turn", "bundle", "backend",
 )  # fmt: skip
 BASE64: Schema = {"type": "string", "contentEncoding": "base64", "description": "the photo's file, in base64"}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": LISTED, "default": 5}

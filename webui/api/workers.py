@@ -154,7 +154,8 @@ def _next_order(dispatcher: Dispatcher, worker: str, wait_s: float) -> Order | N
     try:
         return _order(dispatcher.queue, job)
     except OSError as exc:
-        dispatcher.queue.publish(job, Failed(ImageError.code, f"its photo cannot be read: {exc.strerror}"))
+        why = exc.strerror or "?"
+        dispatcher.queue.publish(job, Failed(ImageError.code, f"its photo cannot be read: {why}", {"why": why}))
         return None
 
 

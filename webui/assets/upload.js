@@ -31,7 +31,7 @@
 
   // What is no picture by its type, Gradio refuses, in English, and keeps the photo of before: HEIC, for which most
   // systems have no type. What a file is, the server finds out and says.
-  const TYPES = { heic: "image/heic", heif: "image/heif" };
+  const TYPES = { heic: "image/heic", heif: "image/heif", hif: "image/heif", tif: "image/tiff", tiff: "image/tiff", avif: "image/avif", bmp: "image/bmp" };
   const isPicture = (file) => file.type.startsWith("image/");
 
   function typed(files) {
@@ -44,6 +44,11 @@
   }
 
   const FOR_PICTURES = "input[type=file][accept^='image/']";
+  // Exactly what is read (engines/messages/photos.py); Gradio would offer all that browsers take for pictures.
+  const ACCEPT = "image/jpeg,image/png,image/webp,image/heic,image/tiff,image/avif,image/bmp,image/gif,.jpg,.jpeg,.jpe,.jfif,.png,.apng,.webp,.heic,.heif,.hif,.tif,.tiff,.avif,.bmp,.gif";
+  document.addEventListener("click", (event) => {
+    if (event.target.matches?.(FOR_PICTURES)) event.target.accept = ACCEPT;
+  }, true);
   document.addEventListener("change", (event) => {
     const input = event.target;
     if (input.matches(FOR_PICTURES) && ![...input.files].every(isPicture)) input.files = typed(input.files).files;

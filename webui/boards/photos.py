@@ -185,6 +185,9 @@ def _actions(item: Item, say: Words) -> Markup:
         return link.format(address(item.result), file_name(item.result), say("stage_download"))
     if not item.lost:
         return Markup()
+    if item.code == "faces_turned":
+        turn = Markup('<button type="button" data-again="{}" data-turn="{}">{}</button>')
+        return turn.format(item.job_id, item.facts["turn"], say("restore_turn"))
     if item.code == "no_face":
         whole = Markup('<button type="button" data-again="{}" data-whole>{}</button>')
         return whole.format(item.job_id, say("restore_anyway"))

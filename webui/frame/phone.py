@@ -14,6 +14,7 @@ from markupsafe import Markup
 from starlette.datastructures import UploadFile
 
 from engines.errors import LinkEnded, StudioError
+from engines.messages.photos import ACCEPT
 from webui.frame.links import LINK_S, Direction, Links
 from webui.i18n import Words, preferred, spoken
 from webui.plain_page import SENDS_ORIGIN, page
@@ -23,7 +24,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 SEND = Markup(
     '<p>{what}</p>{wrong}<form method="post" enctype="multipart/form-data"><input type="file" name="photo"'
-    ' accept="image/*" required aria-label="{label}"><button>{send}</button></form>'
+    ' accept="{accept}" required aria-label="{label}"><button>{send}</button></form>'
 )
 WRONG = Markup('<p class="wrong" role="alert">{}</p>')
 TAKE = Markup(
@@ -64,7 +65,8 @@ def _add_send(routes: APIRouter, links: Links) -> None:
 
 def _send_form(say: Words, wrong: str = "") -> Markup:
     said = WRONG.format(wrong) if wrong else ""
-    return SEND.format(what=say("phone_send"), wrong=said, label=say("phone_photo"), send=say("phone_send_now"))
+    words = {"what": say("phone_send"), "label": say("phone_photo"), "send": say("phone_send_now")}
+    return SEND.format(**words, wrong=said, accept=ACCEPT)
 
 
 def _add_take(routes: APIRouter, links: Links) -> None:

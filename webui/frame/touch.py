@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from engines.messages.photos import ACCEPT
 from webui.i18n import Words
 
 ICON = Markup('<svg viewBox="0 0 24 24" aria-hidden="true"><path d="{}"/></svg>')
@@ -22,7 +23,7 @@ TOUCH = Markup(
     '<section id="touch" aria-label="{name}" hidden><div id="stage" hidden>'
     '<div class="pane" data-pane="photo"><div class="camera" hidden><video muted playsinline></video>'
     '<b class="count" hidden></b><button type="button" data-do="shoot">{shoot}</button></div>'
-    '{send}<label class="file"><input type="file" accept="image/*">{file}</label></div>'
+    '{send}<label class="file"><input type="file" accept="{accept}">{file}</label></div>'
     '<div class="pane cards" data-pane="style"></div>'
     '<div class="pane" data-pane="ready"><img class="mine" alt="{photo}" hidden><figure class="card" hidden>'
     '<img alt=""><figcaption></figcaption></figure></div>'
@@ -57,6 +58,7 @@ def touch_html(say: Words) -> Markup:
         shoot=say("touch_shoot"),
         send=QR.format(label=say("touch_qr_send"), hint=say("touch_send")),
         file=say("touch_file"),
+        accept=ACCEPT,
         photo=say("touch_your_photo"),
         preview=say("touch_preview"),
         working=say("touch_working"),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import Fact
-from webui.watch import endings, scan
+from engines.images import endings
+from webui.watch import scan
 from webui.watch.report import Failure
 from webui.watch.scan import Settling, Stamp
 

@@ -25,7 +25,11 @@ PIECE_BYTES = 1 << 20
 # How many of the owner's latest jobs are looked through for one that was submitted and not written down. It is the very
 # latest, as the next is submitted only when this one was written down.
 LATEST = 4
-FORMATS: dict[str, PhotoFormat] = {".png": "png", ".webp": "webp"}  # the others become JPEG, as HEIC is not written
+# What is not written becomes the nearest that is: what keeps every level PNG, and photos, HEIC say, JPEG.
+FORMATS: dict[str, PhotoFormat] = {
+    **dict.fromkeys((".png", ".apng", ".tif", ".tiff", ".bmp", ".gif"), "png"),
+    ".webp": "webp",
+}
 
 
 class Changed(Exception):

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.messages.photos import SUFFIXES
+
 Stamp = tuple[int, int]  # size in bytes, time of the last change in ns since 1970
 MARK = ".awportrait-outbox"  # lies in every outbox: a way into it through another mount is told by it
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif", ".hif")
 # Of NAS systems (Synology, QNAP), of snapshots, and of desktops: their copies and bins are not what somebody put in.
 IGNORED = frozenset(
     name.casefold()

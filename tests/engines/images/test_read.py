@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from engines import images
 from engines.errors import ImageError, ImageTooLarge
+from engines.images import opening
 from tests.support.photo_files import STORED
 
 Pixels = NDArray[np.uint8]
@@ -138,7 +139,7 @@ def test_a_picture_that_is_too_large_is_refused_by_its_header(
     (tmp_path / "huge.png").write_bytes(png_header(width, height))
     with pytest.raises(ImageTooLarge) as caught:
         images.read(tmp_path / "huge.png")
-    assert caught.value.facts == {"megapixels": megapixels, "limit": images.MAX_MEGAPIXELS}
+    assert caught.value.facts == {"megapixels": megapixels, "limit": opening.MAX_MEGAPIXELS}
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
@@ -151,12 +152,12 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path: Path, mo
     """Each goes over the whole picture again: 400 KB took 108 s, in which nobody else's job began."""
     path = saved(tmp_path / "a.jpg", Image.fromarray(scene(240, 400)), "JPEG", progressive=True)
     data = path.read_bytes()
-    last = data.rindex(images.START_OF_SCAN)
-    assert 1 < data.count(images.START_OF_SCAN) < images.MAX_SCANS / 4 and images.read(path).shape == (240, 400, 3)
-    path.write_bytes(data[:-2] + data[last:-2] * images.MAX_SCANS + data[-2:])
+    last = data.rindex(opening.START_OF_SCAN)
+    assert 1 < data.count(opening.START_OF_SCAN) < opening.MAX_SCANS / 4 and images.read(path).shape == (240, 400, 3)
+    path.write_bytes(data[:-2] + data[last:-2] * opening.MAX_SCANS + data[-2:])
     with pytest.raises(ImageError, match="scans"):
         images.read(path)
-    monkeypatch.setattr(images, "MAX_SCANS", 10**9)
+    monkeypatch.setattr(opening, "MAX_SCANS", 10**9)
     assert images.read(path).shape == (240, 400, 3), "it is a picture that would have been decoded"
 
 
@@ -165,7 +166,7 @@ def test_a_picture_at_the_limit_is_read(tmp_path: Path) -> None:
     assert images.read(path).shape == (5_000, 10_000, 3)
 
 
-OTHERS = ("GIF", "BMP", "TIFF", "PPM", "ICO", "PDF")
+OTHERS = ("PPM", "ICO", "PDF", "TGA", "PCX", "JPEG2000")
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -203,7 +204,7 @@ def encodings() -> dict[str, bytes]:
     return files
 
 
-@pytest.mark.parametrize("name", ["JPEG-RGB", "JPEG-CMYK", "PNG-RGB", "PNG-P", "PNG-RGBA", "WEBP-RGB"])
+@pytest.mark.parametrize("name", ["PNG-RGB", "PNG-P", "PNG-RGBA", "WEBP-RGB"])
 def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
     whole = encodings()[name]
     for length in range(0, len(whole) * 3 // 4, 7):

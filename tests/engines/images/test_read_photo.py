@@ -228,7 +228,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, reader: Callable[[Path]
 
 
 def test_other_formats_are_refused_whatever_they_are_called(tmp_path: Path) -> None:
-    for kind in ("GIF", "BMP", "TIFF", "PPM", "ICO", "PDF", "AVIF"):
-        with pytest.raises(ImageError, match="JPEG, PNG, WEBP or HEIC"):
+    for kind in ("PPM", "ICO", "PDF", "JPEG2000"):
+        with pytest.raises(ImageError, match="not a picture"):
             Image.fromarray(scene(64, 64)).save(data := io.BytesIO(), kind)
             read(tmp_path, data.getvalue())

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from tests.support.server import Rig
 
 PHOTO = encoded(scene(), "PNG")
-RESTORED = {"status", "output_path", "inference_time", "engine", "reason", "faces"}
+RESTORED = {"status", "output_path", "inference_time", "engine", "reason", "warnings", "faces"}
 FIELDS: dict[str, str] = {
     "strength": "55", "mode": "detail", "more_detail": "true", "denoise": "1", "sharpen": "2", "contrast": "60",
     "brightness": "40", "fading": "3", "scratches": "4", "protect_skin": "false", "only_center_face": "true",
-    "whole_picture": "true", "min_face_px": "30", "format": "jpeg", "quality": "77", "keep_date": "true",
+    "whole_picture": "true", "min_face_px": "30", "format": "jpeg", "quality": "77", "keep_date": "true", "turn": "90",
     "name": "mine.png", "bundle": "restorer", "backend": "ort", "auto": "true",
     "faces": '[{"x": 0.5, "y": 0.25}]',
 }  # fmt: skip
@@ -159,8 +159,9 @@ NO_PHOTO: tuple[tuple[bytes, dict[str, str], int, str], ...] = (
     (b"", {}, 415, "bad_image"),
     (b"hello, I am text", {}, 415, "bad_image"),
     (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "bad_image"),
-    (encoded(scene(), "GIF"), {}, 415, "bad_image"),
-    (encoded(scene(), "BMP"), {}, 415, "bad_image"),
+    (encoded(scene(), "ICO"), {}, 415, "bad_image"),
+    (encoded(scene(), "PPM"), {}, 415, "bad_image"),
+    (PHOTO, {"turn": "45"}, 400, "bad_option"),
     (PHOTO[:150], {}, 415, "bad_image"),
     (encoded(Image.new("1", (8000, 7000)), "PNG"), {}, 413, "image_too_large"),
     (PHOTO, {"strength": "x"}, 400, "bad_option"),

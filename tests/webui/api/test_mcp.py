@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.support.server import Rig
 
 ZH, EN = words("zh"), words("en")
+NO_BASE64 = EN.error("bad_image", {"why": "it is no base64"})
 DRAW = {name: SKETCH[name] for name in ("width", "height", "steps", "bundle")}
 PHOTO = encoded(people(), "PNG")
 MIDDLE = {"x": 0.5, "y": 0.5}
@@ -206,8 +207,8 @@ def test_two_programs_do_not_see_each_others_pictures(assisted: Rig, token: str)
      ("draw", {"prompt": "x", "steps": 51}, "steps"), ("draw", {"prompt": "x", "backend": "abacus"}, "backend"),
      ("draw", {}, "prompt"), ("draw", {"prompt": 5}, "prompt"),
      ("draw", {"prompt": "x", "preset": "y"}, "preset"), ("restore", {}, "image"), ("restore", {"image": 5}, "image"),
-     ("restore", {"image": "/etc/passwd"}, EN("error_bad_image")), ("restore", {"image": "ab", "name": "x"}, "name"),
-     ("restore", {"image": "%%%"}, EN("error_bad_image")), ("pictures", {"limit": 21}, "limit"),
+     ("restore", {"image": "/etc/passwd"}, NO_BASE64), ("restore", {"image": "ab", "name": "x"}, "name"),
+     ("restore", {"image": "%%%"}, NO_BASE64), ("pictures", {"limit": 21}, "limit"),
      ("pictures", {"limit": True}, "limit"), ("status", {"x": 1}, "x"), ("format_disk", {}, "tool")],
     ids=str,
 )  # fmt: skip

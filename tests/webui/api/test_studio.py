@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.support.server import Rig
 
 WAITING = 130
-GENERATED = {"status", "image_base64", "seed", "without", "seconds", "engine", "reason", "images"}
+GENERATED = {"status", "image_base64", "seed", "warnings", "without", "seconds", "engine", "reason", "images"}
 
 
 @pytest.fixture(autouse=True)

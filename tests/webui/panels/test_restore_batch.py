@@ -15,6 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from engines.images import causes
 from engines.jobs.quiet import QuietHours
 from engines.jobs.sqlite_queue import SqliteQueue
 from engines.messages import Enhance, Failed, Final, Generate, Preview
@@ -77,7 +78,7 @@ def test_each_photo_is_a_job_of_its_own(rig: Rig) -> None:
     assert [item.result.rpartition("-")[2] for item in items] == ["妈妈.jpg", "", "two.jpg"]
     orders = [rig.queue.job(job).request for job in jobs]
     assert all(isinstance(order, Enhance) and (order.strength, order.format) == (41, "jpeg") for order in orders)
-    assert ZH("batch_ended", done=2, lost=1) in board and ZH("error_bad_image") in board
+    assert ZH("batch_ended", done=2, lost=1) in board and ZH.error("bad_image", {"why": causes.CUT_OFF}) in board
     assert [a["download"] for a in tree(board).all("a") if a.get("download")] == [
         file_name(items[k].result) for k in (0, 2)
     ]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from engines.errors import Fact
-from engines.messages import Advice, Enhance, Generate, Inspect, unpack
+from engines.images import causes
+from engines.messages import Advice, Enhance, Final, Generate, Inspect, unpack
 from engines.messages.faces import FaceReport, Point
 from tests.support.http import SKETCH, Session, encoded, people, scene, succeeded, tree
 from webui import face_report
@@ -144,10 +146,30 @@ def test_without_a_face_the_advice_is_another(rig: Rig) -> None:
     assert EN("advice_none") in shown and "data-whole" in shown and "data-adopt" not in shown
 
 
+def test_a_photo_that_lies_on_its_side_can_be_turned(rig: Rig) -> None:
+    """From the look at it, and after it was restored in vain."""
+    lying = people().transpose(Image.Transpose.ROTATE_90)
+    with rig.session("en") as page:
+        photo = page.upload(encoded(lying, "PNG"), "a.png")
+        shown = str(looked(page, photo))
+        assert EN("advice_turned", turn=90) in shown and "data-turn=90" in shown
+        endpoint = page.endpoint("turn")
+        values = page.values(endpoint)[1:]
+        assert succeeded(page.call(endpoint, [photo, *values], {"turn": 90}))
+        turned = list(rig.jobs())[-1]
+        assert not succeeded(page.call(endpoint, [photo, *values], {"turn": 45}))
+        assert not succeeded(page.call(endpoint, [photo, *values], {}))
+        assert succeeded(page.call(page.endpoint("upright"), [turned], {"turn": 270}))
+    orders = requests(rig)
+    assert [order.turn for order in orders[-2:]] == [90, 270] and orders[-1].image == orders[-2].image
+    result = rig.queue.latest(turned)
+    assert isinstance(result, Final) and result.faces[0].state == "restored"
+
+
 def test_what_is_no_photo_is_said_before_anything_is_pressed(rig: Rig) -> None:
     with rig.session("en") as page:
-        assert EN("error_bad_image") in str(looked(page, page.upload(b"hello", "a.png")))
-        assert "HEIC" in EN("error_bad_image") and "HEIC" in ZH("error_bad_image")
+        said = str(looked(page, page.upload(b"hello", "a.png")))
+    assert EN.error("bad_image", {"why": causes.TEXT}) in said
 
 
 def test_a_photo_that_was_taken_away_leaves_no_advice(rig: Rig) -> None:

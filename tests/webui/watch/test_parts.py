@@ -17,11 +17,10 @@ from PIL import Image
 
 from engines.errors import StorageError
 from engines.settings import Settings
-from tests.support import photo_files
 from tests.support.inboxes import START_S, House, photo
 from webui.backup.restore import restore
 from webui.backup.write import write
-from webui.watch import contact_sheet, endings, outbox, report, scan, watcher
+from webui.watch import contact_sheet, outbox, report, scan, watcher
 from webui.watch.inbox import Notices, Pace
 from webui.watch.ledger import DATABASE, Content, Ledger, Pair, Photo, State
 from webui.watch.outbox import Outbox, OutboxAway
@@ -57,44 +56,6 @@ def test_a_file_settles_by_the_clock_of_who_looks() -> None:
                               (9, {"b": (2, 9)}), (12, {"a": (2, 9), "b": (2, 9)}))
     ]  # fmt: skip
     assert lasted == [{"a": 0}, {"a": 4, "b": 0}, {"a": 0, "b": 3}, {"b": 5}, {"a": 0, "b": 8}]
-
-
-# ---- endings
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF"])
-def test_only_a_whole_file_is_whole(tmp_path: Path, kind: str) -> None:
-    image = Image.fromarray(photo_files.scene(64, 64))
-    data, path = photo_files.encoded(image, kind), tmp_path / "photo"
-    path.write_bytes(data)
-    assert endings.is_whole(path)
-    for length in (*range(0, len(data), max(1, len(data) // 40)), len(data) - 1):
-        path.write_bytes(data[:length])
-        assert not endings.is_whole(path), f"{length} of {len(data)} bytes"
-        if length < len(data) - 16:
-            path.write_bytes(data[:length].ljust(len(data), b"\0"))  # room was made for all of it at once
-            assert kind in ("WEBP", "HEIF") or not endings.is_whole(path), f"{length}, and zeros"
-
-
-def test_the_boxes_of_a_heic_are_counted_however_they_say_their_length(tmp_path: Path) -> None:
-    path, head = tmp_path / "a.heic", b"\0\0\0\x10ftypheic\0\0\0\0"
-    for boxes, whole in (
-        (b"\0\0\0\x09mdatx", True),
-        (b"\0\0\0\x0amdatx", False),
-        (b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x11x", True),
-        (b"\0\0\0\0mdatxxxx", False),
-        (b"\0\0\0\x03mdatxxxx", False),
-        (b"\0\0\0\x01mdat" + b"\xff" * 8, False),
-    ):
-        path.write_bytes(head + boxes)
-        assert endings.is_whole(path) is whole, boxes
-
-
-def test_a_link_is_not_looked_into(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(photo(1))
-    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
-    with pytest.raises(OSError):
-        endings.is_whole(tmp_path / "b.jpg")
 
 
 # ---- outbox

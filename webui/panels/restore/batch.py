@@ -15,6 +15,7 @@ import gradio as gr
 from engines.errors import ImageError, StorageError
 from engines.jobs import Priority
 from engines.messages import Enhance, Request
+from engines.messages.photos import SUFFIXES
 from webui import uploads
 from webui.boards import photos
 from webui.boards.photos import LIMIT, Item
@@ -39,10 +40,11 @@ from webui.widgets.panel_context import (
 
 LOOK_S = 1.0
 ORDERED = in_turn("batch")
-KINDS = ["image", ".heic", ".heif"]  # what a browser lets one choose; what is no picture is refused when it is read
+KINDS = ["image", *SUFFIXES]  # Gradio knows fewer as pictures; assets/upload.js says it to browsers
 BOARD = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-again]');
-  if (button) trigger('again', { job: button.dataset.again, whole: 'whole' in button.dataset });
+  const { again: job, turn = 0 } = button?.dataset ?? {};
+  if (button) trigger('again', { job, whole: 'whole' in button.dataset, turn: Number(turn) });
 });"""
 
 
@@ -149,6 +151,7 @@ class Handlers:
         fields = settings.fields(values)
         if event_data(event)["whole"]:
             fields["whole_picture"] = True
+        fields["turn"] = event_data(event).get("turn", 0)
         chosen = [item.job_id for item in items if item.lost and wanted in ("", item.job_id)]
         orders = [self._anew(own.job(name).request, fields, say) for name in chosen]
         jobs_anew = submit(own, say, *orders, priority=_priority(orders))

@@ -52,9 +52,13 @@ new MutationObserver(() => window.showFaces?.()).observe(element, { childList: t
 element.addEventListener('click', (event) => {
   if (event.target.closest('[data-adopt]')) trigger('adopt', {});
   if (event.target.closest('[data-whole]')) trigger('whole', {});
+  const lying = event.target.closest('[data-turn]');
+  if (lying) trigger('turn', { turn: Number(lying.dataset.turn) });
 });"""
 STAGE = """element.addEventListener('click', (event) => {
   if (event.target.closest('[data-anyway]')) trigger('anyway', {});
+  const lying = event.target.closest('[data-turn]');
+  if (lying) trigger('upright', { turn: Number(lying.dataset.turn) });
   const face = event.target.closest('[data-also]');
   if (face) trigger('also', { face: Number(face.dataset.also) });
   if (!window.chosenFaces) window.pressedEarly = event.target.closest('.face-strip button'); // its script is on its way
@@ -125,6 +129,27 @@ class Handlers:
         order = await to_thread.run_sync(self._order, photo, fields, say)
         async for updates in self._watch(order, request):
             yield updates
+
+    async def turn(
+        self, photo: Upload | None, event: gr.EventData, request: gr.Request, *values: Any
+    ) -> AsyncIterator[Updates]:
+        """Turn the photo, in which a look has found that faces lie on their side, and restore it."""
+        say = words_of(request)
+        fields = {**settings.fields(values), "turn": _turn(event)}
+        order = await to_thread.run_sync(self._order, photo, fields, say)
+        async for updates in self._watch(order, request):
+            yield updates
+
+    async def upright(self, job_id: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
+        """Turn the same photo, and restore it once more."""
+        say = words_of(request)
+        with complaining(say):
+            order = (await to_thread.run_sync(self.context.jobs.of(request).job, job_id)).request
+        if isinstance(order, Enhance):
+            with complaining(say):
+                order = replace(order, turn=_turn(event))
+            async for updates in self._watch(order, request):
+                yield updates
 
     async def anyway(self, job_id: str, request: gr.Request) -> AsyncIterator[Updates]:
         """Restore the same photo once more, faces or not."""
@@ -245,6 +270,12 @@ def _with_face(own: OwnJobs, job_id: str, data: Any) -> Enhance:
     return replace(order, faces=tuple(points))
 
 
+def _turn(event: gr.EventData) -> Any:
+    """Return the degrees that a page says, unchecked."""
+    data = event_data(event)
+    return data.get("turn") if isinstance(data, dict) else None
+
+
 def note_html(text: str) -> Markup:
     return Markup('<p class="note" role="status">{}</p>').format(text)
 
@@ -254,6 +285,8 @@ def _listen(v: View, do: Handlers, page: gr.Blocks) -> None:
     order = [v.photo, *v.controls.values]
     v.main.html.begin(do.restore, order, shown, **LONG)
     v.advice.whole(do.whole, order, shown, **LONG)
+    v.advice.turn(do.turn, order, shown, **LONG)
+    v.stage.upright(do.upright, [v.job], shown, **LONG)
     v.stage.anyway(do.anyway, [v.job], shown, **LONG)
     v.stage.also(do.also, [v.job], shown, **LONG)
     advise_on(partial(gr.on, [v.photo.upload, v.photo.clear]), v, do.context)
