@@ -25,6 +25,7 @@ from tests.support.photo_files import display_p3, encoded, private_exif, scene
 from tests.support.strange_files import BOMBS
 
 LIMIT_S = 2.0
+KINDS = ("JPEG", "PNG", "WEBP", "HEIF", "TIFF", "AVIF", "BMP", "GIF")
 REFUSALS = ("bad_image", "image_too_large")
 
 
@@ -63,7 +64,7 @@ def moving(kind: str) -> Callable[[], bytes]:
 
 
 CUTS = {f"{kind} cut at {share:.0%}": cut(kind, share)
-        for kind in ("JPEG", "PNG", "WEBP", "HEIF") for share in (0.01, 0.1, 0.35, 0.6, 0.9)}  # fmt: skip
+        for kind in KINDS for share in (0.01, 0.1, 0.35, 0.6, 0.9)}  # fmt: skip
 STRANGERS: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "one byte": lambda: b"\xff",
@@ -75,10 +76,8 @@ STRANGERS: dict[str, Callable[[], bytes]] = {
     "a program": lambda: b"\x7fELF" + bytes(400),
     "mp4": lambda: b"\0\0\0\x18ftypmp42" + bytes(400),
     "pdf": saved("PDF"),
-    "gif": saved("GIF"),
-    "bmp": saved("BMP"),
-    "tiff": saved("TIFF"),
-    "avif": saved("AVIF"),
+    "icon": saved("ICO"),
+    "jpeg 2000": saved("JPEG2000"),
     "zip": zipped,
     "gzip": lambda: gzip.compress(whole("JPEG")),
     "jpeg's first bytes": lambda: b"\xff\xd8\xff\xe0",
@@ -99,13 +98,16 @@ ODD_BUT_GOOD: dict[str, Callable[[], bytes]] = {
     "progressive": saved("JPEG", progressive=True),
     "several in one": moving("MPO"),
     "moving png": moving("PNG"),
+    "moving gif": moving("GIF"),
+    "tiff of two pages": moving("TIFF"),
+    "tiff": saved("TIFF", compression="tiff_lzw"),
+    "bmp": saved("BMP"),
+    "avif": saved("AVIF"),
     "moving webp": moving("WEBP"),
     "a profile of nonsense": saved("JPEG", icc_profile=b"nonsense" * 40),
     "rubbish after the end": lambda: whole("JPEG") + bytes(3000),
 }
-MAYBE: dict[str, Callable[[], bytes]] = {
-    f"{kind} with wrong bytes": noisy(kind) for kind in ("JPEG", "PNG", "WEBP", "HEIF")
-}
+MAYBE: dict[str, Callable[[], bytes]] = {f"{kind} with wrong bytes": noisy(kind) for kind in KINDS}
 ALL = {**CUTS, **STRANGERS, **BOMBS, **ODD_BUT_GOOD, **MAYBE}
 
 

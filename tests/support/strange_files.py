@@ -90,6 +90,41 @@ def inflating(megabytes: int) -> Files:
     }
 
 
+def gif_of_size(width: int, height: int) -> bytes:
+    """A GIF that says how large it is, and has one code of pixels."""
+    size = struct.pack("<HH", width, height)
+    return b"GIF89a" + size + b"\x80\0\0" + bytes(6) + b"\x2c\0\0\0\0" + size + b"\0\2\2\x4c\1\0\x3b"
+
+
+def bmp_of_size(width: int, height: int, packed: bool = False) -> bytes:
+    """A BMP without pixels, or with one run of 8 bits."""
+    data = b"\0\1" if packed else b""
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8 if packed else 24, int(packed), 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + len(data), 0, 0, 54) + info + data
+
+
+def tiff_of_size(width: int, height: int, *more: tuple[int, int], after: int = 0) -> bytes:
+    """A TIFF of one strip of nothing, with more fields of its directory; `after`: where the next one is said to be."""
+    fields = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 4, **dict(more)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+    return (
+        b"II*\0"
+        + struct.pack("<I", 12)
+        + bytes(4)
+        + struct.pack("<H", len(fields))
+        + directory
+        + struct.pack("<I", after)
+    )
+
+
+def avif_of_size(width: int, height: int) -> bytes:
+    """An AVIF of a few pixels that says that it has more."""
+    data = encoded(Image.fromarray(scene(64, 64)), "AVIF")
+    return data.replace(
+        b"ispe\0\0\0\0" + struct.pack(">II", 64, 64), b"ispe\0\0\0\0" + struct.pack(">II", width, height)
+    )
+
+
 BOMBS: Files = {
     "png of 10 gigapixels": lambda: png(100_000, 100_000),
     "png of 51 megapixels": lambda: png(10_200, 5_000),
@@ -100,6 +135,18 @@ BOMBS: Files = {
     "webp of 268 megapixels": lambda: webp_of_size(16_384, 16_384),
     "webp as large as can be": lambda: webp_of_size(2**24, 2**24),
     **inflating(80),
+    "gif of 4 gigapixels": lambda: gif_of_size(65_535, 65_535),
+    "gif of 49 megapixels without pixels": lambda: gif_of_size(7_000, 7_000),
+    "bmp of 4 exapixels": lambda: bmp_of_size(2**31 - 1, 2**31 - 1),
+    "bmp of 49 megapixels without pixels": lambda: bmp_of_size(7_000, 7_000),
+    "bmp of 49 megapixels in one run": lambda: bmp_of_size(7_000, 7_000, packed=True),
+    "tiff of 16 exapixels": lambda: tiff_of_size(2**32 - 1, 2**32 - 1),
+    "tiff of 49 megapixels without pixels": lambda: tiff_of_size(7_000, 7_000),
+    "tiff of one tile of 4 gigapixels": lambda: tiff_of_size(64, 64, (322, 65_536), (323, 65_536), (324, 8), (325, 4)),
+    "tiff that comes after itself": lambda: tiff_of_size(4_000, 4_000, after=12),
+    "tiff without width": lambda: tiff_of_size(0, 64),
+    "avif of 4 gigapixels": lambda: avif_of_size(65_535, 65_535),
+    "avif of 49 megapixels without pixels": lambda: avif_of_size(7_000, 7_000),
 }
 
 
@@ -125,6 +172,12 @@ LARGE: Files = {  # 49 megapixels, or nearly, of every kind
         ("WEBP", "RGB", 7000, 7000, {"method": 0}),
         ("WEBP", "RGBA", 7000, 7000, {"method": 0, "lossless": True}),
         ("HEIF", "RGB", 7000, 7000, {}),
+        ("TIFF", "RGB", 7000, 7000, {"compression": "tiff_lzw"}),
+        ("TIFF", "CMYK", 7000, 7000, {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", "F", 7000, 7000, {"compression": "tiff_adobe_deflate"}),
+        ("AVIF", "RGB", 7000, 7000, {"speed": 10}),
+        ("BMP", "RGB", 7000, 7000, {}),
+        ("GIF", "P", 7000, 7000, {}),
     )
 }
 

@@ -93,6 +93,7 @@ def test_no_file_of_this_machine_can_be_handed_in(rig: Rig, canaries: list[str])
         takers = {
             "restore_1",
             "whole",
+            "turn",
             "advise",
             "advise_3",
             "advise_4",
