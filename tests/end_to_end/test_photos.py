@@ -344,7 +344,7 @@ def test_a_photo_without_a_type_is_taken_for_what_it_is(visit: Visit, home: Path
 def test_of_what_is_no_photo_the_house_says_so_itself(visit: Visit, way: str) -> None:
     visit.tab(1)
     visit.page.evaluate(HANDED, [way, "letter.pdf", list(b"%PDF-1.7 dear grandmother")])
-    visit.page.wait_for_function("document.querySelector('#restore-advice').innerText.includes('不是可以读取的')")
+    visit.page.wait_for_function("document.querySelector('#restore-advice').innerText.includes('它是 PDF')")
     assert visit.page.locator("[data-testid=toast-body]").count() == 0
 
 
@@ -420,7 +420,7 @@ def test_a_batch_with_a_broken_file(browser, base: str, home: Path, put: Any, wi
     rows = page.locator("#batch-board .photos li")
     assert [rows.nth(k).locator(".name").inner_text() for k in range(3)] == ["一.jpg", "torn.jpg", "山.png"]
     assert "1 张完成,2 张未完成" in page.inner_text("#batch-board .status")
-    assert "已修复" in rows.nth(0).inner_text() and "HEIC" in rows.nth(1).inner_text()
+    assert "已修复" in rows.nth(0).inner_text() and "文件中途断了" in rows.nth(1).inner_text()
     assert rows.nth(1).locator("a").count() == rows.nth(2).locator("a").count() == 0
     assert not visit.scrolls_sideways()
     visit.open()  # the page is closed, and comes back
