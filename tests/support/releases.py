@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -131,6 +132,16 @@ def packed(folder: Path, extra: Mapping[str, tarfile.TarInfo] | None = None) -> 
     return path
 
 
+def _read(url: str) -> bytes:
+    """Return what is answered, whatever the status. OSError, HTTPException."""
+    try:
+        with urlopen(url, timeout=10) as answer:
+            return bytes(answer.read())
+    except HTTPError as exc:
+        with exc:
+            return exc.read()
+
+
 @dataclass(frozen=True)
 class House:
     """An installation, `root`, as somebody has it who has cloned it, with the data beside the program."""
@@ -190,12 +201,8 @@ class House:
         if held is None or not held.port:
             return None
         try:
-            with urlopen(f"http://127.0.0.1:{held.port}/readyz", timeout=10) as answer:
-                return str(json.load(answer)["version"])
-        except HTTPError as exc:
-            with exc:
-                return str(json.load(exc)["version"])
-        except OSError:
+            return str(json.loads(_read(f"http://127.0.0.1:{held.port}/readyz"))["version"])
+        except (OSError, HTTPException, ValueError):  # nobody is there, or it ends in the middle of its answer
             return None
 
     def stop(self) -> None:

@@ -115,7 +115,7 @@ def test_a_folder_with_all_below_it_but_what_is_nobodys_picture(
     opened: Sources, holidays: Path, tmp_path: Path
 ) -> None:
     paths = ("a.JPG", "sea/b.heic", "sea/deep/c.webp", "d.png", "e.jpeg", ".hidden.jpg", "~tmp.jpg", "notes.txt",
-             "@eaDir/a.jpg", "#recycle/f.jpg", ".trash/g.jpg", "h.tiff")  # fmt: skip
+             "@eaDir/a.jpg", "#recycle/f.jpg", ".trash/g.jpg", "h.svg")  # fmt: skip
     for i, path in enumerate(paths):
         (holidays / path).parent.mkdir(parents=True, exist_ok=True)
         (holidays / path).write_bytes(b"x")
