@@ -52,7 +52,7 @@ SIGNS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FOVb", RAW),  # Sigma
     (0, b"\0MRM", RAW),  # Minolta
     (4, b"ftypcrx ", RAW),  # Canon's CR3
-    *((4, b"ftyp" + brand, VIDEO) for brand in (b"isom", b"iso", b"mp4", b"avc1", b"qt  ", b"M4V", b"3gp", b"dash")),
+    *((4, b"ftyp" + brand, VIDEO) for brand in (b"iso", b"mp4", b"avc1", b"qt  ", b"M4V", b"3gp", b"dash")),
     (8, b"AVI ", VIDEO),
     (0, b"\x1a\x45\xdf\xa3", VIDEO),  # Matroska, WebM
     (0, b"Salted__", ENCRYPTED),
@@ -76,7 +76,7 @@ def cause(path: Path) -> str:
         head = file.read(HEAD_BYTES)
     if not head:
         return EMPTY
-    if is_encrypted_zip(head):
+    if _is_encrypted_zip(head):
         return ENCRYPTED
     for at, sign, why in SIGNS:
         if head[at : at + len(sign)] == sign:
@@ -86,7 +86,7 @@ def cause(path: Path) -> str:
     return _text(head) or NONE
 
 
-def is_encrypted_zip(head: bytes) -> bool:
+def _is_encrypted_zip(head: bytes) -> bool:
     """Return whether the first file of a ZIP is encrypted: bit 0 of its flags (APPNOTE.TXT, section 4.4.4)."""
     return head.startswith(b"PK\x03\x04") and len(head) > 6 and bool(head[6] & 1)
 

@@ -101,7 +101,7 @@ def _missing(image: Image.Image) -> float:
     pixels = np.asarray(image).reshape(image.height, -1)
     if image.mode == "CMYK":  # stored the other way round, and what is missing with it
         pixels = pixels.reshape(-1, 4)[:, :3].reshape(image.height, -1)
-    filled = np.abs(pixels.astype(np.int16) - MISSING).max(1) > MISSING_LEVELS
+    filled = ((pixels < MISSING - MISSING_LEVELS) | (pixels > MISSING + MISSING_LEVELS)).any(1)
     return float(1 - (np.flatnonzero(filled)[-1] + 1) / image.height) if filled.any() else 1.0
 
 

@@ -210,11 +210,12 @@ def turned(photo: Photo, degrees: int) -> Photo:
     """Return the photo turned clockwise, by a multiple of 90 degrees; what is missing of it is still what it was."""
     if not degrees % 360:
         return photo
-    pixels, alpha = (
-        None if a is None else np.ascontiguousarray(np.rot90(a, -degrees // 90)) for a in (photo.pixels, photo.alpha)
-    )
-    assert pixels is not None  # every photo has some
-    return replace(photo, pixels=pixels, alpha=alpha)
+    alpha = None if photo.alpha is None else _clockwise(photo.alpha, degrees)
+    return replace(photo, pixels=_clockwise(photo.pixels, degrees), alpha=alpha)
+
+
+def _clockwise(pixels: Picture, degrees: int) -> Picture:
+    return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
 
 
 def turned_box(box: Box, degrees: int) -> Box:
@@ -228,12 +229,8 @@ def turned_box(box: Box, degrees: int) -> Box:
 def turn_to_faces(pixels: Picture, detector: Detector) -> int:
     """Return by how many degrees clockwise a picture is turned in which the surest face is found; 0: in none."""
     small = images.fit(pixels, LOOK_PX)
-    sure = {
-        turn: max(
-            (face.score for face in detector.find(np.ascontiguousarray(np.rot90(small, -turn // 90)))), default=0.0
-        )
-        for turn in TURNS
-    }
+    seen_at = {turn: detector.find(_clockwise(small, turn)) for turn in TURNS}
+    sure = {turn: max((face.score for face in detected), default=0.0) for turn, detected in seen_at.items()}
     best = max(TURNS, key=lambda turn: sure[turn])
     return best if sure[best] >= SURE else 0
 
@@ -291,7 +288,7 @@ def advice_on(pixels: Picture, detector: Detector) -> Advice:
     boxes = tuple(share(face, pixels.shape) for face in from_the_left(detected))
     turn = tilt_of(detected) if detected else turn_to_faces(pixels, detector)
     if turn and not detected:
-        pixels = np.ascontiguousarray(np.rot90(pixels, -turn // 90))
+        pixels = _clockwise(pixels, turn)
         detected = detector.find(pixels)
     largest = sorted(detected, key=lambda face: face.size_px, reverse=True)[:LOOKED_AT]
     blurs = [quality.blur(faces.align(pixels, face.landmarks, ADVICE_PX)) for face in largest]

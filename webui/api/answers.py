@@ -95,10 +95,8 @@ def restored(final: Final, root: str) -> Restored:
 
 
 def warned(final: Final) -> list[Warned]:
-    sentences = [[words(language).caution(each) for language in BOTH] for each in final.warnings]
-    return [
-        {"code": each.code, "message": " ".join(said)} for each, said in zip(final.warnings, sentences, strict=True)
-    ]
+    both = [words(language) for language in BOTH]
+    return [{"code": each.code, "message": " ".join(say.caution(each) for say in both)} for each in final.warnings]
 
 
 def faces(final: Final) -> list[Face]:
